@@ -1,0 +1,1 @@
+"""Run async services as Dramatiq background work."""

@@ -1,0 +1,102 @@
+"""Where the Redis or Valkey server is, and connections to it; the only module that makes them.
+
+Making a client connects to nothing; an embedded server is started by the first command.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import redis
+import structlog
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.retry import Retry
+
+from worker.embedded import EmbeddedServer
+from worker.errors import ConfigurationError, ServerUnreachable
+from worker.settings import Settings, mask_url
+
+logger = structlog.stdlib.get_logger(__name__)
+
+MAX_CONNECTIONS = 4096
+"""redis-py's default of 100 made acknowledgements fail under 512 threads; a pool only opens what is used at once."""
+
+CONNECT_TIMEOUT = 5.0
+SOCKET_TIMEOUT = 30.0
+"""Seconds; no command of ours blocks on the server for longer than a few."""
+
+_OPTIONS: dict[str, Any] = {
+    "max_connections": MAX_CONNECTIONS,
+    "socket_timeout": SOCKET_TIMEOUT,
+    "health_check_interval": 15,
+    "client_name": "worker",
+}
+
+
+class _EmbeddedPool(redis.ConnectionPool):
+    """Connections to the embedded server, which the first of them starts."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(connection_class=redis.UnixDomainSocketConnection, path="", **_OPTIONS)
+        self._server = EmbeddedServer(settings)
+        self._start_once = threading.Lock()
+        self._started = False
+
+    def make_connection(self) -> Any:  # noqa: ANN401 - redis-py's own type
+        with self._start_once:
+            if not self._started:
+                self.connection_kwargs["path"] = str(self._server.ensure_running())
+                self._started = True
+                logger.info("using the embedded Valkey", data=str(self._server.folder))
+        return super().make_connection()
+
+
+def connect(settings: Settings) -> redis.Redis:
+    """A client for the configured server, or for the embedded one where none is configured.
+
+    Raises:
+        ConfigurationError: No server is configured and `WORKER_EMBEDDED=never` forbids the embedded one,
+            or the URL cannot be read.
+    """
+    if settings.redis_url is None:
+        if settings.embedded == "never":
+            raise ConfigurationError("no server: set WORKER_REDIS_URL (WORKER_EMBEDDED=never forbids the embedded one)")
+        return redis.Redis(connection_pool=_EmbeddedPool(settings))
+    url = settings.redis_url.get_secret_value()
+    options = _OPTIONS | {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_keepalive": True}
+    if url.startswith("unix:"):
+        options = dict(_OPTIONS)
+    retry = Retry(ExponentialWithJitterBackoff(base=0.05, cap=1), retries=2)
+    try:
+        return redis.Redis(connection_pool=redis.ConnectionPool.from_url(url, retry=retry, **options))
+    except ValueError as error:
+        raise ConfigurationError(
+            f"WORKER_REDIS_URL={mask_url(url)} is no address: write redis://host:6379/0, rediss://… or unix:///path"
+        ) from error
+
+
+def address(settings: Settings) -> str:
+    """The server's address for people, its password masked."""
+    if settings.redis_url is None:
+        return f"embedded, in {settings.data_dir}"
+    return mask_url(settings.redis_url.get_secret_value())
+
+
+def check_server(client: redis.Redis, settings: Settings) -> None:
+    """Asks the server for a sign of life.
+
+    Raises:
+        ServerUnreachable: It gave none; one line with the address and what to check.
+    """
+    try:
+        client.ping()
+    except redis.RedisError as error:
+        raise ServerUnreachable(
+            f"no answer from Redis at {address(settings)} ({_reason(error)}): "
+            "check WORKER_REDIS_URL, that the server runs, and that this machine may reach it"
+        ) from error
+
+
+def _reason(error: redis.RedisError) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,89 @@
+"""The tree of errors: what this package raises, and what a service raises to say what should happen next.
+
+Imports nothing of ours and neither Dramatiq nor Redis, so that any layer, and any service, can use it.
+
+    WorkerError
+    ├── NoContentFound          there is nothing to do: skip, do not retry
+    │   └── Unchanged           it was done before, with the same input
+    ├── RetryLater(delay)       not now: retry after that delay
+    ├── Fatal                   it will never work: to the dead letters at once
+    ├── ConfigurationError      a setting, an argument or an installation is wrong: the message names the remedy
+    │   └── MissingExtra        an optional part of the package is needed and not installed
+    ├── ServerUnreachable       no Redis or Valkey answers at the configured address
+    └── BridgeError             a coroutine cannot run here, or could not be run to its end
+        ├── RunningLoopError    called inside a running loop: await instead
+        ├── LoopClosedError     the shared loop ended while the call was in flight: retried
+        └── SelfCancelledError  a coroutine cancelled itself
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+
+class WorkerError(Exception):
+    """The base of every error of this package."""
+
+
+class NoContentFound(WorkerError):
+    """Nothing to work on: the attempt is SKIPPED, acknowledged and not retried."""
+
+
+class Unchanged(NoContentFound):
+    """The same input was processed before and its result stands: SKIPPED, like any `NoContentFound`."""
+
+    def __init__(self, reason: str = "unchanged") -> None:
+        super().__init__(reason)
+
+
+class RetryLater(WorkerError):
+    """Retries the message after `delay` instead of after its backoff.
+
+    The attempt is FAILED, and counts against the retry budget.
+
+    Args:
+        delay: Seconds, or a `timedelta`; at least 0.
+        reason: What the history shows.
+    """
+
+    def __init__(self, delay: timedelta | float, reason: str = "") -> None:
+        self.delay = delay if isinstance(delay, timedelta) else timedelta(seconds=delay)
+        if self.delay < timedelta(0):
+            raise ValueError(f"delay is {delay!r}: pass 0 seconds or more")
+        super().__init__(reason or f"retry in {self.delay.total_seconds():g} s")
+
+
+class Fatal(WorkerError):
+    """Fails the message for good: FAILED, no retry, straight to the dead letters."""
+
+
+class ConfigurationError(WorkerError):
+    """A setting, an argument or the installation is wrong; the message says which and what to do."""
+
+
+class MissingExtra(ConfigurationError):
+    """An optional part of the package is needed and not installed."""
+
+    def __init__(self, extra: str, needed_for: str) -> None:
+        self.extra = extra
+        super().__init__(f"{needed_for} needs the extra {extra!r}: pip install 'dramatiq-bridge[{extra}]'")
+
+
+class ServerUnreachable(WorkerError):
+    """No Redis or Valkey answers at the configured address."""
+
+
+class BridgeError(WorkerError, RuntimeError):
+    """A coroutine cannot run here, or could not be run to its end."""
+
+
+class RunningLoopError(BridgeError):
+    """The bridge was called inside a running event loop, where it would block that loop."""
+
+
+class LoopClosedError(BridgeError):
+    """The shared loop ended while the call was in flight; the message is retried."""
+
+
+class SelfCancelledError(BridgeError):
+    """A coroutine cancelled itself: nobody else asked for it."""

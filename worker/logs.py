@@ -1,0 +1,75 @@
+"""Logging: structlog in front, the standard library's handlers behind, so that every library's lines look alike.
+
+Set up at the edges only (the command line, a worker process at its start); importing sets up nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from worker.settings import Settings, mask_url
+
+
+def configure_logs(settings: Settings) -> None:
+    """Sends every log line to standard error, in the configured format, at the configured level."""
+    console = settings.log_format == "console" or (settings.log_format == "auto" and _on_a_terminal())
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_render(console)],
+        )
+    )
+    handler.addFilter(_is_wanted)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.log_level.upper())
+
+
+def _on_a_terminal() -> bool:
+    # Dramatiq replaces sys.stderr in its workers with a pipe to its main process, which writes to the original.
+    return sys.__stderr__ is not None and sys.__stderr__.isatty()
+
+
+def _render(console: bool) -> list[Processor]:
+    if console:
+        return [_mask_passwords, structlog.dev.ConsoleRenderer()]
+    return [
+        structlog.processors.format_exc_info,
+        _mask_passwords,
+        structlog.processors.JSONRenderer(default=str),
+    ]
+
+
+def _mask_passwords(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    for key, value in event.items():
+        if isinstance(value, str) and "://" in value:
+            event[key] = mask_url(value)
+    return event
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    # Dramatiq warns about every result nobody asked for; a service may return what it likes.
+    return not (record.name.startswith("dramatiq.worker") and str(record.msg).startswith("Actor '"))
