@@ -1,1 +1,26 @@
-"""Run async services as Dramatiq background work."""
+"""Run async services as Dramatiq background work.
+
+Everything a program needs is here; `worker.testing` and `worker.errors` are public too, and nothing else is.
+"""
+
+from worker.actor import actor
+from worker.attempt import current_attempt
+from worker.bridge import loop_resource, run_async_in_new_loop, run_in_thread_pool
+from worker.broker import create_broker
+from worker.errors import Fatal, NoContentFound, RetryLater
+from worker.settings import Settings
+from worker.status import ProcessingStatusContext
+
+__all__ = [
+    "Fatal",
+    "NoContentFound",
+    "ProcessingStatusContext",
+    "RetryLater",
+    "Settings",
+    "actor",
+    "create_broker",
+    "current_attempt",
+    "loop_resource",
+    "run_async_in_new_loop",
+    "run_in_thread_pool",
+]

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
+from worker.callables import is_async
 from worker.settings import settings_in_force
 
 P = ParamSpec("P")
@@ -49,7 +50,8 @@ async def run_in_thread_pool(func: Callable[P, R], /, *args: P.args, **kwargs: P
     Raises:
         TypeError: `func` is async, or returned a coroutine: await it instead.
     """
-    _refuse_async(func)
+    if is_async(func):
+        raise _async_refused(func)
     flag = threading.Event()
     context = contextvars.copy_context()
     context.run(_cancelled.set, flag)
@@ -72,15 +74,6 @@ def _call(func: Callable[P, R], args: Any, kwargs: Any) -> R:  # noqa: ANN401 - 
         result.close()
         raise _async_refused(func)
     return result
-
-
-def _refuse_async(func: Callable[..., object]) -> None:
-    plain = inspect.unwrap(func)
-    while isinstance(plain, functools.partial):
-        plain = plain.func
-    called = getattr(plain, "__call__", None)  # noqa: B004 - its code is what we ask about
-    if any(inspect.iscoroutinefunction(f) or inspect.isasyncgenfunction(f) for f in (plain, called) if f is not None):
-        raise _async_refused(func)
 
 
 def _async_refused(func: Callable[..., object]) -> TypeError:

@@ -1,0 +1,201 @@
+"""`@actor`: a function, async or sync, becomes a Dramatiq actor with bridge and status built in.
+
+It is the shorthand for a plain Dramatiq actor whose body is a `ProcessingStatusContext` around a call through the
+bridge; both work just as well, side by side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import warnings
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast, overload
+
+import dramatiq
+
+from worker.bridge import run_async_in_new_loop, run_async_in_shared_loop, run_in_thread_pool
+from worker.broker import ensure_broker
+from worker.callables import is_async
+from worker.history.events import SubjectValue
+from worker.status import ProcessingStatusContext
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_TAKEN = {"event_prefix", "message", "self"}
+
+
+class SendInLoopWarning(RuntimeWarning):
+    """`send` was called inside a running event loop, which it blocks for a round trip: `await asend(…)` instead."""
+
+
+class Actor(dramatiq.Actor[P, R]):
+    """A Dramatiq actor that can also be sent to from async code."""
+
+    def send(self, *args: P.args, **kwargs: P.kwargs) -> dramatiq.Message[R]:
+        """Enqueues a message for this actor.
+
+        Warns once (`SendInLoopWarning`) when called inside a running event loop.
+
+        Raises:
+            TypeError: An argument cannot be written as JSON.
+        """
+        _warn_in_loop()
+        return super().send(*args, **kwargs)
+
+    async def asend(self, *args: P.args, **kwargs: P.kwargs) -> dramatiq.Message[R]:
+        """Enqueues a message for this actor without blocking the running loop.
+
+        Raises:
+            TypeError: An argument cannot be written as JSON.
+        """
+        return await run_in_thread_pool(super().send, *args, **kwargs)
+
+
+class ActorDecorator(Protocol):
+    """What `@actor(…)` with options returns."""
+
+    @overload
+    def __call__(self, function: Callable[P, Awaitable[R]], /) -> Actor[P, R]: ...
+
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Actor[P, R]: ...
+
+
+@overload
+def actor(function: Callable[P, Awaitable[R]], /) -> Actor[P, R]: ...
+
+
+@overload
+def actor(function: Callable[P, R], /) -> Actor[P, R]: ...
+
+
+@overload
+def actor(
+    *,
+    queue: str = "default",
+    subject: tuple[str, ...] = (),
+    time_limit: timedelta | float | None = None,
+    retry: int | None = None,
+    loop: Literal["shared", "new"] = "shared",
+) -> ActorDecorator: ...
+
+
+def actor(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    queue: str = "default",
+    subject: tuple[str, ...] = (),
+    time_limit: timedelta | float | None = None,
+    retry: int | None = None,
+    loop: Literal["shared", "new"] = "shared",
+) -> Actor[..., Any] | ActorDecorator:
+    """Makes a Dramatiq actor of a function, async or sync; `@actor` or `@actor(…)`.
+
+    Each attempt runs inside a `ProcessingStatusContext` that bears the function's name. The first use in a program
+    that has set no broker binds ours, from the settings; it connects when something is sent or a worker starts.
+
+    Args:
+        function: The function; its arguments must be plain JSON values.
+        queue: Where its messages wait.
+        subject: Names of parameters that say what a message is about; the events carry their values.
+        time_limit: Seconds, or a `timedelta`, that an attempt may take; `None`: `WORKER_TIME_LIMIT`.
+        retry: How often a failed message is tried again; `None`: `WORKER_MAX_RETRIES`.
+        loop: Where an async function runs: `"shared"`, the process's one long-lived loop, where clients kept at
+            module level work, or `"new"`, a loop of its own for each message.
+
+    Raises:
+        ValueError: `subject` names no parameter, or `queue` or `loop` is none.
+    """
+    if loop not in ("shared", "new"):
+        raise ValueError(f"loop={loop!r}: write 'shared' or 'new'")
+    options: dict[str, Any] = {}
+    if time_limit is not None:
+        seconds = time_limit.total_seconds() if isinstance(time_limit, timedelta) else time_limit
+        options["time_limit"] = seconds * 1000
+    if retry is not None:
+        options["max_retries"] = retry
+
+    def decorate(function: Callable[..., Any]) -> Actor[..., Any]:
+        declare = dramatiq.actor(queue_name=queue, broker=ensure_broker(), actor_class=Actor, **options)
+        return cast("Actor[..., Any]", declare(_with_status(function, subject, loop)))
+
+    return cast("ActorDecorator", decorate) if function is None else decorate(function)
+
+
+def _with_status(function: Callable[P, Any], subject: tuple[str, ...], loop: str) -> Callable[P, object]:
+    """The actor's body: the function, through the bridge if it is async, inside its status context."""
+    name = getattr(function, "__name__", type(function).__name__)
+    signature = _signature_of(function)
+    _check_subject(name, subject, signature)
+    bridge = run_async_in_new_loop if loop == "new" else run_async_in_shared_loop
+    through_bridge = is_async(function)
+
+    def run(*args: P.args, **kwargs: P.kwargs) -> object:
+        with ProcessingStatusContext(name, "", **_subject_of(signature, subject, args, kwargs)):
+            if through_bridge:
+                return bridge(lambda: function(*args, **kwargs))
+            return function(*args, **kwargs)
+        return None
+
+    # Not functools.wraps: its __wrapped__ would show Dramatiq an async function, which it would run itself.
+    functools.update_wrapper(run, function, assigned=("__module__", "__qualname__", "__doc__"))
+    del run.__wrapped__  # type: ignore[attr-defined]
+    run.__name__ = name
+    run.__signature__ = signature  # type: ignore[attr-defined]
+    return run
+
+
+def _signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(function, eval_str=True)
+    except NameError:
+        # An annotation that only a type checker can see.
+        return inspect.signature(function)
+
+
+def _check_subject(name: str, subject: tuple[str, ...], signature: inspect.Signature) -> None:
+    if not isinstance(subject, tuple):
+        raise TypeError(f"subject={subject!r} of {name}: write a tuple, such as ('conversation_id',)")
+    for parameter in subject:
+        if parameter not in signature.parameters:
+            raise ValueError(f"subject of {name}: {parameter!r} is not one of its parameters {signature}")
+        if parameter in _TAKEN:
+            raise ValueError(f"subject of {name}: a parameter of a subject cannot be called {parameter!r}: rename it")
+
+
+def _subject_of(
+    signature: inspect.Signature, subject: tuple[str, ...], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> dict[str, SubjectValue]:
+    if not subject:
+        return {}
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError:
+        return {}  # the call itself raises what is wrong, where the history sees it
+    bound.apply_defaults()
+    values = ((name, bound.arguments[name]) for name in subject)
+    return {name: value if isinstance(value, str | int | float | None) else str(value) for name, value in values}
+
+
+_warned = False
+
+
+def _warn_in_loop() -> None:
+    global _warned
+    if _warned:
+        return
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    _warned = True
+    warnings.warn(
+        "send() blocks the running event loop while it talks to Redis: use `await actor.asend(…)`",
+        SendInLoopWarning,
+        stacklevel=3,
+    )

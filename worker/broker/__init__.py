@@ -1,0 +1,76 @@
+"""The broker, built in one place: `create_broker(settings)`."""
+
+from __future__ import annotations
+
+import dramatiq
+from dramatiq import broker as dramatiq_broker
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.middleware import (
+    AgeLimit,
+    Callbacks,
+    GroupCallbacks,
+    Middleware,
+    Pipelines,
+    ShutdownNotifications,
+    TimeLimit,
+)
+from dramatiq.rate_limits.backends import RedisBackend
+
+from worker.connection import connect
+from worker.history.events import Recorder
+from worker.history.writer import default_writer
+from worker.middleware.process import Process
+from worker.middleware.retry_policy import RetryPolicy
+from worker.middleware.status import Status
+from worker.settings import Settings, put_in_force, settings_in_force
+
+__all__ = ["create_broker", "ensure_broker", "message_middleware"]
+
+
+def create_broker(settings: Settings | None = None) -> dramatiq.Broker:
+    """Makes the broker for these settings, which become the settings of this process.
+
+    Connects to nothing: an embedded server is started by the first command. Bind the broker with
+    `dramatiq.set_broker`, before any actor is declared.
+
+    Args:
+        settings: `None`: read from the environment and the project's `.env`.
+
+    Raises:
+        ConfigurationError: A setting is bad.
+    """
+    if settings is None:
+        settings = settings_in_force()
+    put_in_force(settings)
+    client = connect(settings)
+    middleware = [
+        Process(settings, client),
+        *message_middleware(settings, default_writer()),
+        GroupCallbacks(RedisBackend(client=client)),
+    ]
+    return RedisBroker(client=client, middleware=middleware)
+
+
+def message_middleware(settings: Settings, recorder: Recorder) -> list[Middleware]:
+    """What surrounds each message, outermost first: the status is recorded when everything else has been decided."""
+    return [
+        Status(recorder),
+        AgeLimit(),
+        TimeLimit(time_limit=settings.time_limit.total_seconds() * 1000),
+        ShutdownNotifications(),
+        Callbacks(),
+        Pipelines(),
+        RetryPolicy(
+            max_retries=settings.max_retries,
+            min_backoff=round(settings.min_backoff.total_seconds() * 1000),
+            max_backoff=round(settings.max_backoff.total_seconds() * 1000),
+        ),
+    ]
+
+
+def ensure_broker() -> dramatiq.Broker:
+    """The program's broker; ours, from the settings, where the program has set none."""
+    # Dramatiq's get_broker would make one for localhost, silently.
+    if dramatiq_broker.global_broker is None:
+        dramatiq.set_broker(create_broker())
+    return dramatiq.get_broker()

@@ -1,0 +1,145 @@
+"""What an event is: one fact about one attempt, or about a span inside it.
+
+Plain data, written as one JSON object; knows nothing of where it is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import traceback
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Protocol
+
+MAX_TEXT = 2_000
+"""Characters of a text or an error's text that are kept; what a person reads on a line."""
+
+MAX_TRACEBACK = 16_000
+"""Characters of a traceback that are kept: its end, which names the place."""
+
+SubjectValue = str | int | float | bool | None
+Subject = Mapping[str, SubjectValue]
+"""What a message is about, such as `conversation_id=…`."""
+
+
+class State(StrEnum):
+    """The states of an attempt, and PROGRESS, which is no state but a note between the first and the last."""
+
+    STARTED = "started"
+    PROGRESS = "progress"
+    COMPLETED = "completed"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it ends an attempt; the history never drops such an event."""
+        return self not in {State.STARTED, State.PROGRESS}
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInfo:
+    """What is known of an error: its type, its text and the end of its traceback."""
+
+    type: str
+    text: str
+    traceback: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> ErrorInfo:
+        """Describes an error, chained causes included, in bounded size."""
+        kind = type(error)
+        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        text = "".join(traceback.format_exception(error))
+        return cls(name, str(error)[:MAX_TEXT], text[-MAX_TRACEBACK:])
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerId:
+    """The process in which something happened."""
+
+    host: str
+    pid: int
+
+    @classmethod
+    def here(cls) -> WorkerId:
+        """This process."""
+        return cls(socket.gethostname(), os.getpid())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusEvent:
+    """One event of the history.
+
+    `event` is `<prefix>.<state>`; `parent` is the id of the STARTED event to which it belongs, or in which a span
+    began. The message fields are `None` for what ran outside a worker. Times are UTC; `…_ms` are milliseconds.
+    """
+
+    event: str
+    state: State
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    time: datetime = field(default_factory=lambda: datetime.now(UTC))
+    actor: str | None = None
+    queue: str | None = None
+    message_id: str | None = None
+    attempt: int | None = None
+    subject: Subject = field(default_factory=dict)
+    text: str = ""
+    duration_ms: float | None = None
+    queued_ms: float | None = None
+    parent: str | None = None
+    worker: WorkerId = field(default_factory=WorkerId.here)
+    error: ErrorInfo | None = None
+    done: float | None = None
+    total: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The event as JSON types; absent values are left out."""
+        found = {part.name: getattr(self, part.name) for part in fields(self)}
+        found["time"] = self.time.isoformat(timespec="milliseconds")
+        found["subject"] = dict(self.subject)
+        found["worker"] = {"host": self.worker.host, "pid": self.worker.pid}
+        if self.error is not None:
+            found["error"] = {part.name: getattr(self.error, part.name) for part in fields(self.error)}
+        return {name: value for name, value in found.items() if value not in (None, "", {})}
+
+    def to_json(self) -> str:
+        """The event as one line of JSON."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, separators=(",", ":"), default=str)
+
+    @classmethod
+    def from_json(cls, line: str | bytes) -> StatusEvent:
+        """Reads what `to_json` wrote; fields of a later version are passed over.
+
+        Raises:
+            ValueError: It is no such line.
+        """
+        try:
+            found = json.loads(line)
+            known = {part.name for part in fields(cls)}
+            values = {name: value for name, value in found.items() if name in known}
+            values["state"] = State(values["state"])
+            values["time"] = datetime.fromisoformat(values["time"])
+            values["worker"] = WorkerId(**values["worker"])
+            if "error" in values:
+                values["error"] = ErrorInfo(**values["error"])
+            return cls(**values)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not an event: {line!r:.200}") from error
+
+
+class Recorder(Protocol):
+    """Where events are handed to; never raises, never blocks for long."""
+
+    def record(self, event: StatusEvent) -> None:
+        """Takes an event; it is kept soon."""
+
+    def flush(self, timeout: float) -> bool:
+        """Waits, at most `timeout` seconds, until what was taken is kept; False when it is not yet."""

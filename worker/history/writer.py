@@ -1,0 +1,165 @@
+"""Where events go: a stream in Redis, written in groups by a thread of its own.
+
+Writing never fails the work and never holds it up for long. While Redis is away, STARTED and progress events beyond
+a bound are dropped and counted; the events that end an attempt wait until they can be written.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from datetime import timedelta
+
+import redis
+import structlog
+
+from worker.connection import connect
+from worker.errors import WorkerError
+from worker.history.events import StatusEvent
+from worker.settings import settings_in_force
+
+logger = structlog.stdlib.get_logger(__name__)
+
+STREAM = "worker:events"
+FIELD = b"event"
+
+MAX_WAITING = 10_000
+"""Events that wait for Redis before STARTED and progress events are dropped."""
+
+GATHER = 0.005
+"""Seconds in which events gather before they share a round trip, unless somebody waits for them."""
+
+_GROUP = 1_000
+_RETRY_DELAYS = (0.1, 0.2, 0.5, 1.0)
+_TRIM_EVERY = 10.0
+
+
+class EventWriter:
+    """Appends events to the history.
+
+    Args:
+        open_client: Makes the client, at the first event and in the writer's own thread.
+        retention: How long events are kept.
+    """
+
+    def __init__(self, open_client: Callable[[], redis.Redis], retention: timedelta) -> None:
+        self._open_client = open_client
+        self._client: redis.Redis | None = None
+        self._retention = retention
+        self._waiting: deque[StatusEvent] = deque()
+        self._changed = threading.Condition()
+        self._taken = 0
+        self._written = 0
+        self._somebody_waits = 0
+        self._closed = False
+        self._thread: threading.Thread | None = None
+        self._trimmed_at = 0.0
+        self.dropped = 0
+
+    def record(self, event: StatusEvent) -> None:
+        """Takes an event to be written soon."""
+        with self._changed:
+            if len(self._waiting) >= MAX_WAITING and not event.state.is_final:
+                self.dropped += 1
+                return
+            self._waiting.append(event)
+            self._taken += 1
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._write_all, name="history-writer", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    def flush(self, timeout: float) -> bool:
+        """Waits, at most `timeout` seconds, until what was taken before is written; False when it is not yet."""
+        with self._changed:
+            goal = self._taken
+            self._somebody_waits += 1
+            self._changed.notify_all()
+            try:
+                return self._changed.wait_for(lambda: self._written >= goal, timeout)
+            finally:
+                self._somebody_waits -= 1
+
+    def close(self, timeout: float) -> bool:
+        """Writes what waits, at most `timeout` seconds, and ends the thread; False when something is left unwritten."""
+        done = self.flush(timeout)
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        if not done:
+            logger.error("events were not written before the end", count=len(self._waiting))
+        return done
+
+    def _write_all(self) -> None:
+        failures = 0
+        while (group := self._next_group()) is not None:
+            if not group:
+                continue
+            try:
+                self._append(group)
+            except (redis.RedisError, OSError, WorkerError) as error:
+                if failures == 0:
+                    logger.warning("the history cannot be written; events wait", error=str(error))
+                with self._changed:
+                    self._waiting.extendleft(reversed(group))
+                    self._changed.wait_for(lambda: self._closed, _RETRY_DELAYS[min(failures, len(_RETRY_DELAYS) - 1)])
+                failures += 1
+            else:
+                if failures:
+                    logger.info("the history is being written again", dropped=self.dropped)
+                failures = 0
+                with self._changed:
+                    self._written += len(group)
+                    self._changed.notify_all()
+
+    def _next_group(self) -> list[StatusEvent] | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            if self._closed:
+                return None
+            if not self._somebody_waits:
+                self._changed.wait_for(lambda: self._somebody_waits or self._closed, GATHER)
+            return [self._waiting.popleft() for _ in range(min(_GROUP, len(self._waiting)))]
+
+    def _append(self, group: list[StatusEvent]) -> None:
+        if self._client is None:
+            self._client = self._open_client()
+        pipeline = self._client.pipeline(transaction=True)
+        for event in group:
+            pipeline.xadd(STREAM, {FIELD: event.to_json()})
+        if time.monotonic() - self._trimmed_at > _TRIM_EVERY:
+            oldest = int((time.time() - self._retention.total_seconds()) * 1000)
+            pipeline.xtrim(STREAM, minid=f"{max(0, oldest)}", approximate=True)
+            self._trimmed_at = time.monotonic()
+        pipeline.execute()
+
+
+_default: EventWriter | None = None
+_default_lock = threading.Lock()
+
+EXIT_TIMEOUT = 5.0
+"""Seconds that events get to be written when the process ends."""
+
+
+def default_writer() -> EventWriter:
+    """The process's writer to the configured server, made at its first use."""
+    global _default
+    with _default_lock:
+        if _default is None:
+            settings = settings_in_force()
+            _default = EventWriter(lambda: connect(settings), settings.history_retention)
+            atexit.register(_default.close, EXIT_TIMEOUT)
+        return _default
+
+
+def _forget_default() -> None:
+    # A forked child has its parent's buffer and connection, but not the thread that serves them.
+    global _default, _default_lock
+    _default, _default_lock = None, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_default)

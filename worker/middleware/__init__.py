@@ -1,0 +1,1 @@
+"""Dramatiq middleware, one file each; `worker.broker` puts them in order."""

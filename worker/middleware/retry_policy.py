@@ -1,0 +1,35 @@
+"""What an error means for the message: skip it, retry it then, bury it, or retry with backoff and jitter.
+
+The one place where that is decided; Dramatiq's own `Retries` does the counting and the backoff.
+"""
+
+from __future__ import annotations
+
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.errors import Retry
+from dramatiq.middleware import Retries
+
+from worker.errors import Fatal, NoContentFound, RetryLater
+
+
+class RetryPolicy(Retries):
+    """Dramatiq's retries, and the errors by which a service says what should happen."""
+
+    def after_process_message(
+        self,
+        broker: Broker,
+        message: MessageProxy,
+        *,
+        result: object = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        """Acknowledges, retries or rejects the message after an error."""
+        if isinstance(exception, NoContentFound):
+            return
+        if isinstance(exception, Fatal):
+            self.logger.warning("Message %r failed for good: %s", message.message_id, exception)
+            message.fail()
+            return
+        if isinstance(exception, RetryLater):
+            exception = Retry(str(exception), delay=round(exception.delay.total_seconds() * 1000))
+        super().after_process_message(broker, message, result=result, exception=exception)  # type: ignore[no-untyped-call]

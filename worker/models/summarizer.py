@@ -1,0 +1,55 @@
+"""The port through which services ask for a summary, and the choice of who answers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from worker.bridge import loop_resource, run_in_thread_pool
+from worker.models.extractive import ExtractiveSummarizer
+from worker.models.openai import OpenAISummarizer
+from worker.settings import settings_in_force
+
+
+class Summarizer(Protocol):
+    """Makes a short text of a long one."""
+
+    @property
+    def name(self) -> str:
+        """Who summarizes, down to what changes the result; the digest of a summary's input contains it."""
+
+    @property
+    def context_words(self) -> int | None:
+        """How many words it takes at once; `None`: any number."""
+
+    async def summarize(self, text: str, *, max_words: int, language: str | None = None) -> str:
+        """A summary of at most about `max_words` words; in `language`, else in the text's own.
+
+        Raises:
+            RetryLater: The model asks to come back later.
+            Fatal: The model refuses the request.
+        """
+
+
+class _InThreadPool:
+    """The embedded summarizer, which computes, off the loop."""
+
+    def __init__(self, embedded: ExtractiveSummarizer) -> None:
+        self._embedded = embedded
+        self.name = embedded.name
+        self.context_words = embedded.context_words
+
+    async def summarize(self, text: str, *, max_words: int, language: str | None = None) -> str:
+        del language  # the sentences are the text's own
+        return await run_in_thread_pool(self._embedded.summarize, text, max_words=max_words)
+
+
+@loop_resource
+async def summarizer() -> AsyncIterator[Summarizer]:
+    """The configured summarizer; a client lives as long as its loop."""
+    settings = settings_in_force()
+    if settings.summarizer == "extractive":
+        yield _InThreadPool(ExtractiveSummarizer())
+        return
+    async with OpenAISummarizer.open(settings) as model:
+        yield model

@@ -1,0 +1,1 @@
+"""The async work itself: plain asyncio; no Dramatiq, no Redis."""

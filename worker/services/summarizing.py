@@ -1,0 +1,124 @@
+"""Summarizes a conversation's transcript, however long, with the configured summarizer."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from worker.errors import NoContentFound, Unchanged
+from worker.models.summarizer import Summarizer, summarizer
+from worker.settings import settings_in_force
+from worker.stores.conversations import conversation_store
+
+_PARTS_AT_ONCE = 4
+"""Requests to a model that one conversation has under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A summary, and how many words it was made from."""
+
+    text: str
+    words_read: int
+
+    def describe(self) -> str:
+        """One line for the history."""
+        return f"{len(self.text.split())} words from {self.words_read}"
+
+
+async def summarize_conversation(conversation_id: str, language: str | None = None) -> Summary:
+    """Summarizes the transcripts of the conversation's chunks, in order, and keeps the summary.
+
+    A transcript longer than the model takes is split; the parts are summarized, and then their summaries.
+
+    Args:
+        conversation_id: Whose transcripts.
+        language: What to summarize in, such as "German"; `None`: the transcript's own. The extractive summarizer
+            keeps the transcript's.
+
+    Raises:
+        NoContentFound: There is no transcript, or nothing but white space.
+        Unchanged: The same transcript was summarized before, by the same summarizer.
+        RetryLater, Fatal: What the model's endpoint said.
+    """
+    conversations = await conversation_store()
+    text = clean(chunk.transcript or "" for chunk in await conversations.chunks(conversation_id))
+    if not text:
+        raise NoContentFound(f"conversation {conversation_id!r} has no transcript")
+    model = await summarizer()
+    max_words = settings_in_force().summary_words
+    digest = hashlib.sha256("\0".join([model.name, language or "", str(max_words), text]).encode()).hexdigest()
+    known = await conversations.get(conversation_id)
+    if known is not None and known.summary_digest == digest:
+        raise Unchanged
+    summary = await condense(model, text, max_words=max_words, language=language)
+    await conversations.save_summary(conversation_id, summary, digest)
+    return Summary(summary, len(text.split()))
+
+
+def clean(transcripts: Iterable[str]) -> str:
+    """One text of the transcripts: a line each, NULs and other control characters gone, white space single."""
+    lines = []
+    for transcript in transcripts:
+        for line in transcript.splitlines():
+            printable = "".join(
+                " " if unicodedata.category(char) in {"Cc", "Cs", "Co", "Cn"} else char for char in line
+            )
+            if words := printable.split():
+                lines.append(" ".join(words))
+    return "\n".join(lines)
+
+
+async def condense(model: Summarizer, text: str, *, max_words: int, language: str | None = None) -> str:
+    """Summarizes a text of any length: in parts that the model takes, and then the summaries of the parts.
+
+    Raises:
+        RetryLater, Fatal: What the model's endpoint said.
+    """
+    takes = model.context_words
+    while takes is not None and len(text.split()) > takes:
+        parts = split(text, takes)
+        # Two neighbouring parts hold more than the model takes: a third of it each makes every round shorter.
+        words = max(1, min(max_words, takes // 3))
+        summaries = await _summarize_parts(model, parts, words, language)
+        text = "\n".join(" ".join(summary.split()[: takes // 3]) for summary in summaries)
+    return await model.summarize(text, max_words=max_words, language=language)
+
+
+async def _summarize_parts(model: Summarizer, parts: list[str], words: int, language: str | None) -> list[str]:
+    at_once = asyncio.Semaphore(_PARTS_AT_ONCE)
+
+    async def one(part: str) -> str:
+        async with at_once:
+            return await model.summarize(part, max_words=words, language=language)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(part)) for part in parts]
+    except ExceptionGroup as errors:
+        # What one part's error says (skip, retry then, give up) must reach the actor as itself.
+        raise errors.exceptions[0] from errors
+    return [task.result() for task in tasks]
+
+
+def split(text: str, max_words: int) -> list[str]:
+    """Cuts a text into parts of at most `max_words` words, at ends of lines or sentences where there are any."""
+    parts: list[str] = []
+    current: list[str] = []
+    size = 0
+    for piece in re.split(r"(?<=[.!?…])\s+|\n", text):
+        words = piece.split()
+        for start in range(0, len(words), max_words):
+            run = words[start : start + max_words]
+            if size + len(run) > max_words and current:
+                parts.append("\n".join(current))
+                current, size = [], 0
+            current.append(" ".join(run))
+            size += len(run)
+    if current:
+        parts.append("\n".join(current))
+    return parts

@@ -1,0 +1,205 @@
+"""`ProcessingStatusContext`: records what happens to an attempt, or to a span inside it.
+
+An attempt has one set of events. Inside a worker the middleware owns it (`AttemptRecord`): the outermost context gives
+it name, subject and text, and the event that ends it is written when Dramatiq has the outcome, since an error
+that escapes after the context is what counts. Contexts inside it are spans, with events of their own.
+Recording never fails the work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import Any, Self
+
+from worker.attempt import Attempt
+from worker.errors import NoContentFound
+from worker.history.events import MAX_TEXT, ErrorInfo, Recorder, State, StatusEvent, Subject, SubjectValue
+from worker.history.writer import default_writer
+
+__all__ = ["AttemptRecord", "ProcessingStatusContext", "State", "StatusEvent", "recorder_override"]
+
+FLUSH_TIMEOUT = 2.0
+"""Seconds that the end of a context outside a worker waits for its events to be written."""
+
+recorder_override: ContextVar[Recorder | None] = ContextVar("recorder_override", default=None)
+"""Where contexts outside a worker record, instead of in the configured history; for tests."""
+
+
+class _Span:
+    """A named stretch of work: its events, from STARTED to the one that ends it."""
+
+    def __init__(self, prefix: str, text: str, subject: Subject) -> None:
+        self.prefix = prefix
+        self.subject = subject
+        self.text = text
+        self.outcome = State.COMPLETED
+        self.error: ErrorInfo | None = None
+        self.start_id: str | None = None
+        self._started_at = time.monotonic()
+        self._attempt: Attempt | None = None
+        self._recorder: Recorder | None = None
+
+    def start(self, record: AttemptRecord | None, outer: _Span | None) -> None:
+        self._attempt = record.attempt if record else None
+        self._recorder = record.recorder if record else recorder_override.get() or default_writer()
+        self._started_at = time.monotonic()
+        event = self._event(State.STARTED, text=self.text, parent=outer.start_id if outer else None)
+        self.start_id = event.id
+        self._recorder.record(event)
+        self.text = ""
+
+    def note(self, error: BaseException | None) -> None:
+        """Notes how the work went, with the error that came out of it."""
+        if error is None:
+            return
+        self.error = None
+        if isinstance(error, NoContentFound):
+            self.outcome = State.SKIPPED
+            self.text = self.text or str(error)
+            return
+        self.outcome = State.CANCELLED if isinstance(error, asyncio.CancelledError) else State.FAILED
+        self.error = ErrorInfo.of(error)
+
+    def record(self, state: State, **values: Any) -> None:  # noqa: ANN401 - fields of StatusEvent
+        if self._recorder is None:
+            raise RuntimeError("this ProcessingStatusContext was not entered: use it with `with` or `async with`")
+        self._recorder.record(self._event(state, parent=self.start_id, **values))
+
+    def end(self, started_at: float | None = None) -> None:
+        duration = (time.monotonic() - (started_at or self._started_at)) * 1000
+        self.record(self.outcome, text=self.text, error=self.error, duration_ms=duration)
+
+    def flush(self) -> None:
+        if self._recorder is not None:
+            self._recorder.flush(FLUSH_TIMEOUT)
+
+    def _event(self, state: State, *, text: str = "", **values: Any) -> StatusEvent:  # noqa: ANN401 - its fields
+        if self._attempt is not None:
+            values |= {
+                "actor": self._attempt.actor,
+                "queue": self._attempt.queue,
+                "message_id": self._attempt.message_id,
+                "attempt": self._attempt.number,
+                "queued_ms": self._attempt.queued_ms,
+            }
+        name = f"{self.prefix}.{state.value}"
+        return StatusEvent(event=name, state=state, subject=self.subject, text=text[:MAX_TEXT], **values)
+
+
+_current: ContextVar[_Span | None] = ContextVar("current_span", default=None)
+_record: ContextVar[AttemptRecord | None] = ContextVar("attempt_record", default=None)
+
+
+class AttemptRecord:
+    """The one set of events of an attempt; made, ended and owned by the middleware."""
+
+    def __init__(self, attempt: Attempt, recorder: Recorder) -> None:
+        self.attempt = attempt
+        self.recorder = recorder
+        self.span: _Span | None = None
+        self.retry_ms: float | None = None
+        self._started_at = time.monotonic()
+        self._token = _record.set(self)
+
+    def end(self, error: BaseException | None, *, state: State | None = None, outlook: str = "") -> None:
+        """Records how the attempt ended: with `error`, else as its outermost context said, else COMPLETED.
+
+        Args:
+            error: What escaped from the actor.
+            state: The state, where the error alone does not tell it.
+            outlook: What happens to the message now.
+        """
+        _record.reset(self._token)
+        if self.span is None:
+            # An actor without a context has its name and nothing else.
+            self.span = _Span(self.attempt.actor, "", {})
+            self.span.start(self, None)
+        span = self.span
+        if error is None and span.outcome is State.FAILED:
+            # The actor handled the error that its context saw: the message is acknowledged.
+            span.outcome = State.COMPLETED
+        span.note(error)
+        span.outcome = state or span.outcome
+        span.text = "; ".join(part for part in (span.text, outlook) if part)
+        span.end(self._started_at)
+
+
+def current_record() -> AttemptRecord | None:
+    """The record of the attempt that runs in this context; for the middleware."""
+    return _record.get()
+
+
+class ProcessingStatusContext:
+    """Records STARTED on entry, and on exit COMPLETED, SKIPPED or FAILED; for `with` and `async with`.
+
+    `NoContentFound` that comes out is SKIPPED and swallowed, so that the message is acknowledged and not retried;
+    any other error is FAILED, with type, text and traceback, and passes on, so that Dramatiq retries. A context
+    inside another is a span of it: it records the same, and lets every error pass. Outside a worker
+    (a script, a test) it works too, without the message's fields.
+
+    Args:
+        event_prefix: What the events are called: `<event_prefix>.started` and so on.
+        message: A text for the STARTED event.
+        subject: What the work is about, such as `conversation_id=…`; values are plain JSON values.
+    """
+
+    def __init__(self, event_prefix: str, message: str = "", **subject: SubjectValue) -> None:
+        if not event_prefix:
+            raise ValueError("event_prefix is empty: name the work, such as 'merge_conversation'")
+        self._span = _Span(event_prefix, message, subject)
+        self._outer: _Span | None = None
+        self._record: AttemptRecord | None = None
+        self._token: Token[_Span | None] | None = None
+
+    def set_exit_message(self, text: str) -> None:
+        """The text of the event that ends this context."""
+        self._span.text = text
+
+    def progress(self, done: float, total: float | None = None, text: str = "") -> None:
+        """Records a progress event: so much done, of so much in all where that is known.
+
+        Raises:
+            RuntimeError: The context was not entered.
+        """
+        self._span.record(State.PROGRESS, text=text, done=done, total=total)
+
+    def __enter__(self) -> Self:
+        if self._token is not None:
+            raise RuntimeError("this ProcessingStatusContext was entered before: make a new one for each use")
+        self._outer, self._record = _current.get(), _record.get()
+        if self._record is not None and self._record.span is None:
+            self._record.span = self._span
+        self._span.start(self._record, self._outer)
+        self._token = _current.set(self._span)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
+        if self._token is not None:
+            _current.reset(self._token)
+        self._span.note(error)
+        owns_the_attempt = self._record is not None and self._record.span is self._span
+        if not owns_the_attempt:
+            self._span.end()
+        if self._record is None and self._outer is None and not _in_running_loop():
+            self._span.flush()
+        return isinstance(error, NoContentFound) and self._outer is None
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        return self.__exit__(kind, error, trace)
+
+
+def _in_running_loop() -> bool:
+    # There, waiting for the history would block the loop.
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

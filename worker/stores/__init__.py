@@ -1,0 +1,1 @@
+"""Where services keep things: conversations (SQL), objects (files or S3)."""

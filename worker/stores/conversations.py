@@ -1,0 +1,187 @@
+"""Conversations and their chunks, in SQL: SQLite by default, whatever `WORKER_DATABASE_URL` names otherwise.
+
+A chunk belongs to a conversation in one of two ways: older data name the conversation in the chunk itself, newer data
+link both in a table, so that a chunk can belong to several. Both are always asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import Column, DateTime, ForeignKey, MetaData, String, Table, Text, event, or_, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from worker.bridge import loop_resource, run_in_thread_pool
+from worker.errors import ConfigurationError
+from worker.settings import mask_url, settings_in_force
+
+_schema = MetaData()
+
+_conversations = Table(
+    "conversations",
+    _schema,
+    Column("id", String(200), primary_key=True),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("merged_key", String(500)),
+    Column("summary", Text),
+    Column("summary_digest", String(64)),
+)
+
+_chunks = Table(
+    "chunks",
+    _schema,
+    Column("id", String(200), primary_key=True),
+    Column("conversation_id", ForeignKey("conversations.id"), index=True),
+    Column("started_at", DateTime(timezone=True), nullable=False),
+    Column("audio_key", String(500)),
+    Column("transcript", Text),
+)
+
+_links = Table(
+    "chunk_conversations",
+    _schema,
+    Column("chunk_id", ForeignKey("chunks.id"), primary_key=True),
+    Column("conversation_id", ForeignKey("conversations.id"), primary_key=True, index=True),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """A piece of a conversation: its audio's key in the object store, its transcript, either or both."""
+
+    id: str
+    started_at: datetime
+    audio_key: str | None = None
+    transcript: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """A conversation and what was made of it: the merged audio's key, the summary and the digest of its input."""
+
+    id: str
+    created_at: datetime
+    merged_key: str | None = None
+    summary: str | None = None
+    summary_digest: str | None = None
+
+
+class ConversationStore:
+    """Conversations in a database.
+
+    Args:
+        engine: Its schema must exist: `conversation_store` sees to that.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def get(self, conversation_id: str) -> Conversation | None:
+        """The conversation, or `None`."""
+        query = select(_conversations).where(_conversations.c.id == conversation_id)
+        async with self._engine.connect() as connection:
+            row = (await connection.execute(query)).mappings().first()
+        return Conversation(**row) if row is not None else None
+
+    async def chunks(self, conversation_id: str) -> list[Chunk]:
+        """The conversation's chunks, linked either way, each once, in the order of their times, then ids."""
+        linked = select(_links.c.chunk_id).where(_links.c.conversation_id == conversation_id)
+        query = (
+            select(_chunks.c.id, _chunks.c.started_at, _chunks.c.audio_key, _chunks.c.transcript)
+            .where(or_(_chunks.c.conversation_id == conversation_id, _chunks.c.id.in_(linked)))
+            .order_by(_chunks.c.started_at, _chunks.c.id)
+        )
+        async with self._engine.connect() as connection:
+            return [Chunk(**row) for row in (await connection.execute(query)).mappings()]
+
+    async def create(self, conversation_id: str, chunks: Iterable[Chunk]) -> None:
+        """Adds a conversation with these chunks, linked through the table.
+
+        Raises:
+            ConfigurationError: It exists already, or one of its chunks does.
+        """
+        rows = [
+            {"id": c.id, "started_at": c.started_at, "audio_key": c.audio_key, "transcript": c.transcript}
+            for c in chunks
+        ]
+        try:
+            async with self._engine.begin() as connection:
+                await _insert_conversation(connection, conversation_id)
+                if rows:
+                    await connection.execute(_chunks.insert(), rows)
+                    links = [{"chunk_id": row["id"], "conversation_id": conversation_id} for row in rows]
+                    await connection.execute(_links.insert(), links)
+        except IntegrityError as error:
+            raise ConfigurationError(
+                f"conversation {conversation_id!r}, or one of its chunks, exists already: choose another id"
+            ) from error
+
+    async def save_merged(self, conversation_id: str, key: str) -> None:
+        """Notes where the merged audio is."""
+        await self._update(conversation_id, merged_key=key)
+
+    async def save_summary(self, conversation_id: str, summary: str, digest: str) -> None:
+        """Keeps the summary, with the digest of what it was made from."""
+        await self._update(conversation_id, summary=summary, summary_digest=digest)
+
+    async def _update(self, conversation_id: str, **values: str) -> None:
+        statement = _conversations.update().where(_conversations.c.id == conversation_id).values(**values)
+        async with self._engine.begin() as connection:
+            if (await connection.execute(statement)).rowcount == 0:
+                # Older chunks may name a conversation that nobody recorded.
+                await _insert_conversation(connection, conversation_id)
+                await connection.execute(statement)
+
+
+async def _insert_conversation(connection: AsyncConnection, conversation_id: str) -> None:
+    await connection.execute(_conversations.insert().values(id=conversation_id, created_at=datetime.now(UTC)))
+
+
+@loop_resource
+async def conversation_store() -> AsyncIterator[ConversationStore]:
+    """The configured database's conversations, its schema made where it is missing; one engine per loop.
+
+    Raises:
+        ConfigurationError: `WORKER_DATABASE_URL` cannot be read, or names a driver that is not installed.
+    """
+    url = settings_in_force().database_url.get_secret_value()
+    try:
+        engine = create_async_engine(url)
+    except (ArgumentError, ImportError) as error:
+        raise ConfigurationError(
+            f"WORKER_DATABASE_URL={mask_url(url)}: {error}; write an async URL such as sqlite+aiosqlite:///file.db"
+        ) from error
+    if engine.dialect.name == "sqlite":
+        await _prepare_sqlite(engine)
+    try:
+        async with engine.begin() as connection:
+            for table in _schema.sorted_tables:
+                await connection.execute(CreateTable(table, if_not_exists=True))
+                for index in table.indexes:
+                    await connection.execute(CreateIndex(index, if_not_exists=True))
+        yield ConversationStore(engine)
+    finally:
+        await engine.dispose()
+
+
+async def _prepare_sqlite(engine: AsyncEngine) -> None:
+    file = make_url(engine.url).database
+    if file:
+        await run_in_thread_pool(Path(file).parent.mkdir, mode=0o700, parents=True, exist_ok=True)
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def _share(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+        # Several worker processes write: readers do not block them, and writers wait for each other.
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA busy_timeout=10000")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.close()

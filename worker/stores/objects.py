@@ -1,0 +1,95 @@
+"""Objects (audio files, manifests), in a folder by default or in S3; `WORKER_OBJECTS_URL` decides.
+
+An object is written whole or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, from_url
+from obstore.store import ObjectStore as Backend
+
+from worker.bridge import loop_resource, run_in_thread_pool
+from worker.errors import ConfigurationError
+from worker.settings import mask_url, settings_in_force
+
+
+class ObjectStore:
+    """Objects by key, such as `merged/<conversation>/<digest>.mp3`."""
+
+    def __init__(self, backend: Backend, url: str) -> None:
+        self._backend = backend
+        self._url = url.rstrip("/")
+        self._folder = _folder(url)
+
+    def location(self, key: str) -> str:
+        """Where an object is, for people: a path, or a URL."""
+        return str(self._folder / key) if self._folder is not None else f"{self._url}/{key}"
+
+    async def exists(self, key: str) -> bool:
+        """Whether there is such an object."""
+        try:
+            await obstore.head_async(self._backend, key)
+        except FileNotFoundError:
+            return False
+        return True
+
+    async def read(self, key: str) -> bytes:
+        """A small object's content.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        return bytes(await (await obstore.get_async(self._backend, key)).bytes_async())
+
+    async def write(self, key: str, content: bytes | Path) -> None:
+        """Keeps bytes, or a file's content, under this key."""
+        await obstore.put_async(self._backend, key, content)
+
+    async def fetch(self, key: str, into: Path) -> Path:
+        """The object as a file: its own where it is one, else a copy in the folder `into`.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        if self._folder is not None:
+            await obstore.head_async(self._backend, key)
+            return self._folder / key
+        target = into / key.replace("/", "_")
+        answer = await obstore.get_async(self._backend, key)
+        file = await run_in_thread_pool(target.open, "wb")
+        try:
+            async for part in answer.stream():
+                await run_in_thread_pool(file.write, part)
+        finally:
+            await run_in_thread_pool(file.close)
+        return target
+
+
+@loop_resource
+async def object_store() -> AsyncIterator[ObjectStore]:
+    """The configured object store.
+
+    Raises:
+        ConfigurationError: `WORKER_OBJECTS_URL` cannot be read.
+    """
+    url = settings_in_force().objects_url.get_secret_value()
+    try:
+        folder = _folder(url)
+        # Making the folder is a system call or two; a listing or a copy would go to the pool.
+        backend = LocalStore(folder, mkdir=True) if folder is not None else from_url(url)
+    except (BaseError, ValueError) as error:
+        raise ConfigurationError(
+            f"WORKER_OBJECTS_URL={mask_url(url)}: {str(error).splitlines()[0]}; write file:///folder or s3://bucket"
+        ) from error
+    yield ObjectStore(backend, url)
+
+
+def _folder(url: str) -> Path | None:
+    parts = urlsplit(url)
+    return Path(unquote(parts.path)) if parts.scheme == "file" else None

@@ -1,0 +1,36 @@
+"""The actors for conversations, written in the explicit form, to be copied.
+
+Each is short and sync: options, a status context, one call through the bridge. The work is in `worker.services`.
+"""
+
+from __future__ import annotations
+
+import dramatiq
+
+from worker.bridge import run_async_in_new_loop
+from worker.services import merging, summarizing
+from worker.status import ProcessingStatusContext
+
+
+@dramatiq.actor(queue_name="cpu")
+def merge_conversation(conversation_id: str) -> None:
+    """Merges a conversation's audio chunks into one MP3."""
+    with ProcessingStatusContext("merge_conversation", conversation_id=conversation_id) as status:
+        merged = run_async_in_new_loop(merging.merge_conversation(conversation_id, progress=status.progress))
+        status.set_exit_message(merged.describe())
+
+
+@dramatiq.actor(queue_name="network")
+def summarize_conversation(conversation_id: str, language: str | None = None) -> None:
+    """Summarizes a conversation's transcript."""
+    with ProcessingStatusContext("summarize_conversation", conversation_id=conversation_id) as status:
+        summary = run_async_in_new_loop(summarizing.summarize_conversation(conversation_id, language))
+        status.set_exit_message(summary.describe())
+
+
+@dramatiq.actor(queue_name="network")
+def process_conversation(conversation_id: str) -> None:
+    """Enqueues both: the merge and the summary."""
+    with ProcessingStatusContext("process_conversation", conversation_id=conversation_id) as status:
+        messages = merge_conversation.send(conversation_id), summarize_conversation.send(conversation_id)
+        status.set_exit_message("enqueued " + ", ".join(f"{m.actor_name} {m.message_id}" for m in messages))

@@ -1,0 +1,143 @@
+"""Testing actors without a server: a stub broker, a real Dramatiq worker, and the recorded events to assert on.
+
+def test_a_newsletter_is_sent():
+    with stub_worker() as worker:
+        send_newsletter.send("issue-7")
+        worker.join()
+        assert worker.states() == ["started", "completed"]
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import dramatiq
+from dramatiq.broker import Broker
+from dramatiq.brokers.stub import StubBroker
+
+from worker.bridge import stop_shared_loop
+from worker.broker import ensure_broker, message_middleware
+from worker.history.events import State, StatusEvent
+from worker.settings import Settings, put_in_force, settings_in_force
+from worker.status import recorder_override
+
+__all__ = ["RecordedEvents", "StubWorker", "recorded_events", "stub_worker"]
+
+
+class RecordedEvents:
+    """A recorder that keeps events in memory, in the order in which they were recorded."""
+
+    def __init__(self) -> None:
+        self._events: list[StatusEvent] = []
+        self._lock = threading.Lock()
+
+    def record(self, event: StatusEvent) -> None:
+        """Keeps an event."""
+        with self._lock:
+            self._events.append(event)
+
+    def flush(self, timeout: float) -> bool:
+        """Nothing ever waits here."""
+        del timeout
+        return True
+
+    def __iter__(self) -> Iterator[StatusEvent]:
+        with self._lock:
+            return iter(list(self._events))
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._events)
+
+    def states(self, *, message_id: str | None = None) -> list[State]:
+        """The states of the events, of one message or of all, in order; they compare equal to plain strings."""
+        return [event.state for event in self if message_id in (None, event.message_id)]
+
+
+class StubWorker:
+    """What `stub_worker` yields: the broker, the worker's recorded events, and a way to wait for the work."""
+
+    def __init__(self, broker: StubBroker, worker: dramatiq.Worker, events: RecordedEvents) -> None:
+        self.broker = broker
+        self.events = events
+        self._worker = worker
+
+    @property
+    def dead_letters(self) -> list[str]:
+        """The ids of the messages that failed for good."""
+        return [message.message_id for message in self.broker.dead_letters]
+
+    def states(self, *, message_id: str | None = None) -> list[State]:
+        """The states of the recorded events, of one message or of all, in order."""
+        return self.events.states(message_id=message_id)
+
+    def join(self, timeout: timedelta | float = 10.0) -> None:
+        """Waits until every message, retries included, has been worked off.
+
+        Args:
+            timeout: Seconds, or a `timedelta`, for each queue.
+
+        Raises:
+            dramatiq.errors.QueueJoinTimeout: It took longer.
+        """
+        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        for queue in self.broker.get_declared_queues() - self.broker.get_declared_delay_queues():
+            self.broker.join(queue, timeout=round(seconds * 1000), fail_fast=False)
+        self._worker.join()
+
+
+@contextlib.contextmanager
+def stub_worker(*, settings: Settings | None = None, threads: int = 2) -> Iterator[StubWorker]:
+    """Runs every actor of the program on a stub broker with a real worker, until the block ends.
+
+    Actors that were declared before run on it too; afterwards they are back on their own broker. Failed messages are
+    retried after milliseconds, so that a test sees all attempts at once.
+
+    Args:
+        settings: What the actors run with; `None`: those in force, with short backoffs.
+        threads: Worker threads.
+    """
+    before = settings_in_force()
+    quick = {"min_backoff": timedelta(milliseconds=1), "max_backoff": timedelta(milliseconds=20)}
+    put_in_force(settings or before.model_copy(update=quick))
+    events = RecordedEvents()
+    own = ensure_broker()
+    stub = StubBroker(middleware=message_middleware(settings_in_force(), events))
+    _move_actors(own, stub)
+    dramatiq.set_broker(stub)
+    stub.emit_after("process_boot")
+    worker = dramatiq.Worker(stub, worker_timeout=20, worker_threads=threads)
+    worker.start()
+    try:
+        with recorded_events(events):
+            yield StubWorker(stub, worker, events)
+    finally:
+        worker.stop()
+        stub.close()
+        stop_shared_loop()
+        _move_actors(stub, own)
+        dramatiq.set_broker(own)
+        put_in_force(before)
+
+
+@contextlib.contextmanager
+def recorded_events(events: RecordedEvents | None = None) -> Iterator[RecordedEvents]:
+    """Keeps the events of status contexts that run outside a worker, such as a service called by the test itself."""
+    kept = events if events is not None else RecordedEvents()
+    token = recorder_override.set(kept)
+    try:
+        yield kept
+    finally:
+        recorder_override.reset(token)
+
+
+def _move_actors(source: Broker, target: Broker) -> None:
+    actors: list[dramatiq.Actor[Any, Any]] = list(source.actors.values())
+    for one in actors:
+        one.broker = target
+        if one.actor_name not in target.actors:
+            target.declare_actor(one)
