@@ -5,7 +5,9 @@ Making a client connects to nothing; an embedded server is started by the first 
 
 from __future__ import annotations
 
+import os
 import threading
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -48,8 +50,18 @@ class _EmbeddedPool(redis.ConnectionPool):
             if not self._started:
                 self.connection_kwargs["path"] = str(self._server.ensure_running())
                 self._started = True
-                logger.info("using the embedded Valkey", data=str(self._server.folder))
+                _announce(self._server.folder)
         return super().make_connection()
+
+
+_announced: set[tuple[int, Path]] = set()
+
+
+def _announce(folder: Path) -> None:
+    # One line a process, however many clients it has.
+    if (os.getpid(), folder) not in _announced:
+        _announced.add((os.getpid(), folder))
+        logger.info("using the embedded Valkey", data=str(folder))
 
 
 def connect(settings: Settings) -> redis.Redis:

@@ -1,0 +1,101 @@
+"""`worker demo`: a real recorded conversation, merged and summarized by real workers, event by event."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.resources import as_file, files
+from typing import Any
+
+from rich.console import Console
+
+from worker.bridge import run_async_in_new_loop
+from worker.cli.conversations import describe
+from worker.cli.options import AsJson, begin
+from worker.cli.output import console, print_event, print_json
+from worker.cli.pools import RunningPools, pools_for
+from worker.connection import check_server, connect
+from worker.errors import WorkerError
+from worker.history.events import State, StatusEvent
+from worker.history.query import EventFilter, follow_events, position
+from worker.services.importing import import_conversation
+from worker.settings import Settings
+from worker.tasks.conversations import merge_conversation, summarize_conversation
+
+TIMEOUT = 120.0
+"""Seconds in which the two messages must have ended."""
+
+
+class DemoFailed(WorkerError):
+    """The demo did not get as far as it should."""
+
+
+def demo(as_json: AsJson = False) -> None:
+    """Merge and summarize the sample conversation, with every step in the history."""
+    settings = begin().model_copy(update={"actors": ("worker.tasks",)})
+    client = connect(settings)
+    check_server(client, settings)
+    out = Console(stderr=True) if as_json else console()
+    conversation_id = f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    with as_file(files("worker") / "sample") as folder:
+        count = run_async_in_new_loop(import_conversation(folder, conversation_id))
+    out.print(f"conversation {conversation_id}: {count} chunks of a real recording", highlight=False)
+    after = position(client)
+    log = settings.data_dir / "demo.log"
+    with RunningPools(pools_for(settings), settings.actors, log=log) as running:
+        ids = {actor.send(conversation_id).message_id for actor in (merge_conversation, summarize_conversation)}
+        recorded = _watch(out, running, ids, follow_events(client, EventFilter(), after=after), str(log))
+    if any(event.state not in (State.STARTED, State.PROGRESS, State.COMPLETED) for event in recorded):
+        raise DemoFailed(f"a step did not complete: see `worker events --subject conversation_id={conversation_id}`")
+    _report(out, settings, run_async_in_new_loop(describe(conversation_id)), recorded, as_json=as_json)
+
+
+def _watch(
+    out: Console, running: RunningPools, ids: set[str], tail: Iterator[StatusEvent | None], log: str
+) -> list[StatusEvent]:
+    """The messages' events, shown as they come, until each has ended."""
+    recorded: list[StatusEvent] = []
+    unfinished = set(ids)
+    deadline = time.monotonic() + TIMEOUT
+    for event in tail:
+        if event is not None and event.message_id in ids:
+            print_event(out, event)
+            recorded.append(event)
+            if event.state.is_final and event.state is not State.FAILED:
+                unfinished.discard(event.message_id)
+        if not unfinished:
+            return recorded
+        if running.ended() is not None:
+            raise DemoFailed(f"the workers ended by themselves: see {log}")
+        if time.monotonic() > deadline:
+            raise DemoFailed(f"not done after {TIMEOUT:g} s: see {log}")
+    return recorded
+
+
+def _report(
+    out: Console, settings: Settings, found: dict[str, Any], events: list[StatusEvent], *, as_json: bool
+) -> None:
+    merged = found["merged"]
+    if merged is None or not found["summary"]:
+        raise DemoFailed("there is no merged file, or no summary")
+    if as_json:
+        keys = ("path", "duration_seconds", "included", "dropped")
+        print_json(
+            {
+                "conversation_id": found["conversation_id"],
+                "merged": {key: merged[key] for key in keys},
+                "summary": found["summary"],
+                "events": [event.to_dict() for event in events],
+            }
+        )
+        return
+    out.print(f"\nmerged   {merged['path']}", soft_wrap=True, highlight=False)
+    out.print(f"         {merged['duration_seconds']:.1f} s, {len(merged['included'])} chunks", highlight=False)
+    out.print(f"summary  {found['summary']}", soft_wrap=True, highlight=False, markup=False)
+    if settings.redis_url is None:
+        hint = f"\n`worker events` shows the history, `worker down` stops the Valkey in {settings.data_dir}."
+        out.print(hint, soft_wrap=True, highlight=False)
+    sys.stdout.flush()

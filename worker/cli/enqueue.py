@@ -1,0 +1,38 @@
+"""`worker enqueue`: one message for an actor."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+
+from worker.cli.actors import find_actor, read_arguments
+from worker.cli.options import AsJson, begin, read_duration
+from worker.cli.output import console, print_json
+from worker.connection import check_server, connect
+from worker.durations import format_duration
+
+# Dramatiq's Redis broker keeps delayed messages for no longer.
+_LONGEST_DELAY = timedelta(days=7)
+
+
+def enqueue(
+    actor: Annotated[str, typer.Argument(help="Its name, such as merge_conversation.")],
+    arguments: Annotated[list[str] | None, typer.Argument(help="JSON values, or strings.")] = None,
+    delay: Annotated[str | None, typer.Option(help="Not before this has passed, such as 10s.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Enqueue a message for an actor."""
+    settings = begin()
+    later = None if delay is None else read_duration("--delay", delay)
+    if later is not None and later > _LONGEST_DELAY:
+        raise typer.BadParameter(f"at most {format_duration(_LONGEST_DELAY)}", param_hint="--delay")
+    found = find_actor(settings, actor)
+    values = read_arguments(found, arguments or [])
+    check_server(connect(settings), settings)
+    message = found.send_with_options(args=tuple(values), delay=later)
+    if as_json:
+        print_json({"message_id": message.message_id, "actor": message.actor_name, "queue": found.queue_name})
+    else:
+        console().print(f"{message.actor_name} enqueued as {message.message_id}", highlight=False)

@@ -1,0 +1,78 @@
+"""How commands print: tables and colours for people, plain lines in a pipe, JSON on request."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from worker.durations import format_duration
+from worker.history.events import State, StatusEvent
+
+_STYLES = {
+    State.STARTED: "cyan",
+    State.PROGRESS: "dim",
+    State.COMPLETED: "green",
+    State.SKIPPED: "yellow",
+    State.FAILED: "red",
+    State.CANCELLED: "magenta",
+    State.LOST: "red",
+}
+_PIPE_WIDTH = 10_000
+
+
+def console() -> Console:
+    """Standard output; in a pipe without colours, and never wrapped."""
+    return Console() if sys.stdout.isatty() else Console(width=_PIPE_WIDTH, no_color=True, highlight=False)
+
+
+def print_json(value: object) -> None:
+    """Prints one JSON value on a line, at once."""
+    print(json.dumps(value, ensure_ascii=False, default=str), flush=True)  # noqa: T201 - what the command is for
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str | Text]], *, title: str | None = None) -> None:
+    """Prints a table; in a pipe without a frame."""
+    out = console()
+    table = Table(*headings, title=title, title_justify="left", box=box.SIMPLE_HEAD if out.is_terminal else None)
+    for row in rows:
+        # Text, not markup: what comes from a message is shown as it is.
+        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    out.print(table)
+
+
+EVENT_HEADINGS = ("time", "event", "attempt", "took", "waited", "subject", "text")
+
+
+def event_row(event: StatusEvent) -> list[str | Text]:
+    """An event as the cells of a table."""
+    subject = " ".join(f"{key}={value}" for key, value in event.subject.items())
+    text = event.text
+    if event.done is not None:
+        text = f"{event.done:g}{'' if event.total is None else f'/{event.total:g}'} {text}".rstrip()
+    if event.error is not None:
+        said = event.error.text.splitlines()
+        text = "; ".join(part for part in (f"{event.error.type}: {said[0] if said else ''}", text) if part)
+    return [
+        event.time.astimezone().strftime("%H:%M:%S.%f")[:-3],
+        Text(event.event, style=_STYLES[event.state]),
+        "" if event.attempt is None else str(event.attempt),
+        "" if event.duration_ms is None else format_duration(event.duration_ms / 1000),
+        "" if event.queued_ms is None or event.state is not State.STARTED else format_duration(event.queued_ms / 1000),
+        subject,
+        text,
+    ]
+
+
+def print_event(out: Console, event: StatusEvent) -> None:
+    """Prints an event on a line of its own, for a tail."""
+    time, name, attempt, took, _, subject, text = event_row(event)
+    line = Text.assemble((f"{time}  ", "dim"), name, " " * max(1, 34 - len(event.event)))
+    parts = [f"attempt {attempt}" if attempt else "", str(took), str(subject), str(text)]
+    line.append("  ".join(part for part in parts if part))
+    out.print(line, soft_wrap=True)

@@ -1,0 +1,113 @@
+"""The worker pools as child processes: started, watched and stopped together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+import structlog
+
+from worker.cli.actors import load_actors
+from worker.errors import ConfigurationError
+from worker.settings import Settings
+
+logger = structlog.stdlib.get_logger(__name__)
+
+CPU_QUEUE = "cpu"
+NETWORK_THREADS = 8
+STOP_TIMEOUT = 60.0
+"""Seconds that running attempts get before their workers are killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Worker processes for some queues."""
+
+    name: str
+    queues: Sequence[str]
+    threads: int
+
+    def command(self, modules: Sequence[str]) -> list[str]:
+        """The `dramatiq` command that runs it."""
+        # --skip-logging: our own logging is set up in the worker process.
+        words = [sys.executable, "-m", "dramatiq", *modules, "--queues", *self.queues]
+        return [*words, "--processes", "1", "--threads", str(self.threads), "--skip-logging"]
+
+
+def pools_for(settings: Settings) -> list[Pool]:
+    """A pool for what computes, with a thread a core, and one for everything that waits.
+
+    Raises:
+        ConfigurationError: There are no actors.
+    """
+    queues = sorted({actor.queue_name for actor in load_actors(settings).values()})
+    if not queues:
+        raise ConfigurationError(f"WORKER_ACTORS={','.join(settings.actors)}: no actors there")
+    others = [queue for queue in queues if queue != CPU_QUEUE]
+    found = []
+    if CPU_QUEUE in queues:
+        found.append(Pool("cpu", [CPU_QUEUE], os.cpu_count() or 1))
+    if others:
+        found.append(Pool("network", others, NETWORK_THREADS))
+    return found
+
+
+@dataclass
+class RunningPools:
+    """The pools' processes, for a `with` block at whose end they stop.
+
+    Attributes:
+        log: Where their output goes; `None`: where this process's does.
+    """
+
+    pools: Sequence[Pool]
+    modules: Sequence[str]
+    log: Path | None = None
+    _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    _log_file: IO[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        if self.log is not None:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            self._log_file = self.log.open("ab")
+        for pool in self.pools:
+            # Ctrl-C must reach them once, from us: Dramatiq takes a second signal for an order to drop everything.
+            self._processes.append(
+                subprocess.Popen(
+                    pool.command(self.modules),
+                    stdin=subprocess.DEVNULL,
+                    stdout=self._log_file,
+                    stderr=self._log_file,
+                    start_new_session=True,
+                )
+            )
+            logger.info("started workers", pool=pool.name, queues=list(pool.queues), threads=pool.threads)
+        return self
+
+    def ended(self) -> int | None:
+        """The exit code of the first process that ended by itself; `None` while all run."""
+        codes = [process.poll() for process in self._processes]
+        return next((code for code in codes if code is not None), None)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + STOP_TIMEOUT
+        for process in self._processes:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                logger.error("workers did not stop and are killed", pid=process.pid)  # noqa: TRY400 - no traceback
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        if self._log_file is not None:
+            self._log_file.close()

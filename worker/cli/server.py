@@ -1,0 +1,55 @@
+"""`worker up` and `worker down`: everything at once."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from types import FrameType
+
+import structlog
+
+from worker.cli.options import AsJson, begin
+from worker.cli.output import console, print_json
+from worker.cli.pools import RunningPools, pools_for
+from worker.connection import check_server, connect
+from worker.embedded import EmbeddedServer
+
+logger = structlog.stdlib.get_logger(__name__)
+
+_WATCH_EVERY = 0.5
+
+
+def up(as_json: AsJson = False) -> None:
+    """Start the embedded server where none is configured, and the workers; Ctrl-C stops them."""
+    settings = begin()
+    check_server(connect(settings), settings)
+    asked_to_stop = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        asked_to_stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    with RunningPools(pools_for(settings), settings.actors) as running:
+        if as_json:
+            print_json({"state": "up", "pools": [pool.name for pool in running.pools]})
+        code = None
+        while not asked_to_stop.wait(_WATCH_EVERY) and code is None:
+            code = running.ended()
+    if as_json:
+        print_json({"state": "stopped", "exit_code": code or 0})
+    if code is not None:
+        logger.error("workers ended by themselves: the others were stopped", exit_code=code)
+        sys.exit(1)
+
+
+def down(as_json: AsJson = False) -> None:
+    """Stop the embedded server; its data stay."""
+    settings = begin()
+    stopped = EmbeddedServer(settings).stop()
+    if as_json:
+        print_json({"stopped": stopped})
+    else:
+        console().print("stopped the embedded Valkey" if stopped else "no embedded Valkey was running")
