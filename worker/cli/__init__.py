@@ -8,23 +8,43 @@ from __future__ import annotations
 
 import sys
 
+import typer
+
 from worker.cli.app import app
 from worker.errors import ConfigurationError, WorkerError
 
 FAILED = 1
 MISUSED = 2
+INTERRUPTED = 130
+
+# What a misspelt option or a missing argument raises; of its kind Typer exports only this one.
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 
 def main() -> None:
     """Runs the command; what goes wrong is one line on standard error, and no traceback."""
+    sys.exit(_run())
+
+
+def _run() -> int:
     try:
-        app()
+        return int(app(standalone_mode=False) or 0)
+    except _UsageError as error:
+        # Without arguments a group has shown its help, and has nothing to say.
+        said = " ".join(str(getattr(error, "format_message", error.__str__)()).split()).rstrip(".")
+        return _complain(f"{said}; see --help", MISUSED) if said else MISUSED
+    except ConfigurationError as error:
+        return _complain(str(error), MISUSED)
     except WorkerError as error:
-        print(f"worker: {error}", file=sys.stderr)  # noqa: T201 - an edge: logging may not be set up
-        sys.exit(MISUSED if isinstance(error, ConfigurationError) else FAILED)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        return _complain(str(error), FAILED)
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output (`head`) has seen enough; keep the interpreter from complaining at its end.
+        # Whoever read our output (`head`) has seen enough; the interpreter must not complain at its end.
         sys.stderr.close()
-        sys.exit(0)
+        return 0
+
+
+def _complain(text: str, code: int) -> int:
+    print(f"worker: {text}", file=sys.stderr)  # noqa: T201 - an edge: logging may not be set up
+    return code
