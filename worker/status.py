@@ -28,6 +28,11 @@ recorder_override: ContextVar[Recorder | None] = ContextVar("recorder_override",
 """Where contexts outside a worker record, instead of in the configured history; for tests."""
 
 
+def _recorder_outside() -> Recorder:
+    override = recorder_override.get()
+    return default_writer() if override is None else override
+
+
 class _Span:
     """A named stretch of work: its events, from STARTED to the one that ends it."""
 
@@ -44,7 +49,7 @@ class _Span:
 
     def start(self, record: AttemptRecord | None, outer: _Span | None) -> None:
         self._attempt = record.attempt if record else None
-        self._recorder = record.recorder if record else recorder_override.get() or default_writer()
+        self._recorder = record.recorder if record is not None else _recorder_outside()
         self._started_at = time.monotonic()
         event = self._event(State.STARTED, text=self.text, parent=outer.start_id if outer else None)
         self.start_id = event.id
@@ -100,7 +105,6 @@ class AttemptRecord:
         self.attempt = attempt
         self.recorder = recorder
         self.span: _Span | None = None
-        self.retry_ms: float | None = None
         self._started_at = time.monotonic()
         self._token = _record.set(self)
 

@@ -131,7 +131,7 @@ class StatusEvent:
             if "error" in values:
                 values["error"] = ErrorInfo(**values["error"])
             return cls(**values)
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"not an event: {line!r:.200}") from error
 
 

@@ -5,6 +5,7 @@ Must never fail or hold up a message: the history records the outcome and does n
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Any
 
@@ -42,12 +43,12 @@ class Status(dramatiq.Middleware):
         self._recorder = recorder
 
     def before_enqueue(self, broker: Broker, message: dramatiq.Message[Any], delay: int | None) -> None:
-        """Notes when the message is due, and for a retry, in how long."""
+        """Notes when the message is due; a retry ends the record of the attempt before it, which it may overtake."""
         if delay is not None or DUE not in message.options:
             message.options[DUE] = int(time.time() * 1000) + (delay or 0)
         record = current_record()
         if record is not None and record.attempt.message_id == message.message_id:
-            record.retry_ms = delay or 0
+            self._end(record, sys.exception(), f"retry in {format_duration((delay or 0) / 1000)}")
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Begins the attempt's record."""
@@ -72,31 +73,23 @@ class Status(dramatiq.Middleware):
         exception: BaseException | None = None,
     ) -> None:
         """Writes how the attempt ended."""
-        self._end(message, exception)
+        record = current_record()
+        if record is not None:
+            self._end(record, exception, "dead letter" if message.failed else "")
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
         """Writes that another middleware had the message skipped: nothing here skips silently."""
-        self._end(message, NoContentFound("skipped by a middleware"))
+        record = current_record()
+        if record is not None:
+            self._end(record, NoContentFound("skipped by a middleware"), "dead letter" if message.failed else "")
 
     def after_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
         """Writes what still waits."""
         self._recorder.flush(WRITE_TIMEOUT)
 
-    def _end(self, message: MessageProxy, exception: BaseException | None) -> None:
-        record = current_record()
-        if record is None:
-            return
-        state = State.CANCELLED if isinstance(exception, Shutdown) else None
-        record.end(exception, state=state, outlook=_outlook(message, record, exception))
+    def _end(self, record: AttemptRecord, exception: BaseException | None, outlook: str) -> None:
+        record.end(exception, state=State.CANCELLED if isinstance(exception, Shutdown) else None, outlook=outlook)
         running_attempt.set(None)
         unbind_contextvars(*_LOG_FIELDS)
         if not self._recorder.flush(WRITE_TIMEOUT):
             logger.warning("the event that ends an attempt waits for Redis", message_id=record.attempt.message_id)
-
-
-def _outlook(message: MessageProxy, record: AttemptRecord, exception: BaseException | None) -> str:
-    if exception is None or isinstance(exception, NoContentFound):
-        return ""
-    if record.retry_ms is not None:
-        return f"retry in {format_duration(record.retry_ms / 1000)}"
-    return "dead letter" if message.failed else ""

@@ -1,0 +1,354 @@
+"""`@actor`, run by a real Dramatiq worker on a stub broker."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import importlib
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import dramatiq
+import pytest
+
+from worker import (
+    Fatal,
+    NoContentFound,
+    ProcessingStatusContext,
+    RetryLater,
+    actor,
+    current_attempt,
+    run_async_in_new_loop,
+)
+from worker.actor import SendInLoopWarning
+from worker.testing import StubWorker, stub_worker
+
+
+@pytest.fixture
+def stub() -> Iterator[StubWorker]:
+    with stub_worker() as running:
+        yield running
+        for name in list(running.broker.actors):
+            del running.broker.actors[name]
+
+
+def test_an_async_function_is_run_with_its_events(stub: StubWorker) -> None:
+    """Name, subject, message, attempt and queue are those of the message."""
+    seen = []
+
+    @actor(queue="cpu", subject=("user_id",))
+    async def welcome(user_id: int, *, greeting: str = "hello") -> str:
+        await asyncio.sleep(0)
+        seen.append((user_id, greeting, current_attempt()))
+        return greeting
+
+    message = welcome.send(7, greeting="hi")
+    stub.join()
+    [(user, greeting, attempt)] = seen
+    assert (user, greeting) == (7, "hi")
+    assert attempt is not None
+    assert (attempt.message_id, attempt.actor, attempt.queue, attempt.number) == (
+        message.message_id,
+        "welcome",
+        "cpu",
+        1,
+    )
+    started, completed = stub.events
+    assert [started.event, completed.event] == ["welcome.started", "welcome.completed"]
+    for event in (started, completed):
+        assert event.subject == {"user_id": 7}
+        assert (event.message_id, event.actor, event.queue, event.attempt) == (message.message_id, "welcome", "cpu", 1)
+        assert event.queued_ms is not None
+    assert current_attempt() is None
+
+
+def test_a_sync_function_is_run_as_it_is(stub: StubWorker) -> None:
+    """In the worker's own thread."""
+    threads = []
+
+    @actor
+    def sync(value: str) -> None:
+        threads.append(threading.current_thread().name)
+
+    sync.send("x")
+    stub.join()
+    assert stub.states() == ["started", "completed"]
+    assert len(threads) == 1
+
+
+def test_partials_and_callable_objects_are_recognised_as_async(stub: StubWorker) -> None:
+    """`iscoroutinefunction` alone misses them."""
+
+    class Service:
+        __name__ = "callable_object"
+
+        async def __call__(self, value: str) -> None:
+            ran.append(value)
+
+    ran: list[str] = []
+    declared = actor(Service())
+    declared.send("a")
+    stub.join()
+    assert ran == ["a"]
+    assert stub.states() == ["started", "completed"]
+
+
+@pytest.mark.parametrize(
+    ("error", "states", "dead"),
+    [
+        (NoContentFound("empty"), ["started", "skipped"], 0),
+        (Fatal("never"), ["started", "failed"], 1),
+        (ValueError("always"), ["started", "failed"] * 3, 1),
+    ],
+)
+def test_errors_decide_what_happens_to_the_message(
+    stub: StubWorker, error: Exception, states: list[str], dead: int
+) -> None:
+    """Skipped and acknowledged; buried at once; or retried until the budget is spent."""
+
+    @actor(retry=2)
+    async def fails() -> None:
+        raise error
+
+    fails.send()
+    stub.join()
+    assert stub.states() == states
+    assert len(stub.dead_letters) == dead
+
+
+def test_the_history_tells_each_attempt_and_what_comes_next(stub: StubWorker) -> None:
+    """Attempts count from 1, and FAILED says when the retry is due or that there is none."""
+
+    @actor(retry=1)
+    async def fails() -> None:
+        raise RuntimeError("boom")
+
+    fails.send()
+    stub.join()
+    failed = [event for event in stub.events if event.state == "failed"]
+    assert [event.attempt for event in failed] == [1, 2]
+    assert failed[0].text.startswith("retry in ")
+    assert failed[1].text == "dead letter"
+    assert [event.error.text for event in failed if event.error] == ["boom", "boom"]
+
+
+def test_retry_later_waits_as_long_as_it_says(stub: StubWorker) -> None:
+    """Instead of the backoff."""
+
+    @actor
+    async def busy() -> None:
+        attempt = current_attempt()
+        assert attempt is not None
+        if attempt.number == 1:
+            raise RetryLater(timedelta(milliseconds=70), "busy")
+
+    busy.send()
+    stub.join()
+    assert stub.states() == ["started", "failed", "started", "completed"]
+    events = list(stub.events)
+    assert events[1].text == "retry in 70ms"
+    assert (events[2].time - events[1].time) >= timedelta(milliseconds=60)
+
+
+def test_the_explicit_form_works_just_as_well(stub: StubWorker) -> None:
+    """A plain Dramatiq actor, a status context, one call through the bridge."""
+
+    async def service(value: str) -> str:
+        return value.upper()
+
+    @dramatiq.actor(queue_name="cpu", broker=stub.broker)
+    def explicit(value: str) -> None:
+        with ProcessingStatusContext("shout", "about to", value=value) as status:
+            status.set_exit_message(run_async_in_new_loop(service(value)))
+
+    explicit.send("x")
+    stub.join()
+    started, completed = stub.events
+    assert (started.event, started.text, started.subject) == ("shout.started", "about to", {"value": "x"})
+    assert (completed.event, completed.text, completed.actor) == ("shout.completed", "X", "explicit")
+
+
+def test_an_actor_without_a_context_has_its_events_too(stub: StubWorker) -> None:
+    """Under the actor's name; nothing skips silently."""
+
+    @dramatiq.actor(broker=stub.broker)
+    def plain(skip: bool) -> None:
+        if skip:
+            raise NoContentFound("nothing")
+
+    plain.send(False)
+    plain.send(True)
+    stub.join()
+    assert sorted(event.event for event in stub.events) == [
+        "plain.completed",
+        "plain.skipped",
+        "plain.started",
+        "plain.started",
+    ]
+    assert stub.dead_letters == []
+
+
+def test_an_error_that_escapes_after_the_context_is_what_counts(stub: StubWorker) -> None:
+    """One attempt has one outcome: the message's."""
+
+    @dramatiq.actor(broker=stub.broker, max_retries=0)
+    def late() -> None:
+        with ProcessingStatusContext("late"):
+            pass
+        raise ValueError("after")
+
+    late.send()
+    stub.join()
+    assert stub.states() == ["started", "failed"]
+    assert len(stub.dead_letters) == 1
+
+
+def test_an_error_that_the_actor_handles_does_not_fail_the_attempt(stub: StubWorker) -> None:
+    """The message is acknowledged: COMPLETED, and the error is still told."""
+
+    @dramatiq.actor(broker=stub.broker)
+    def handles() -> None:
+        try:
+            with ProcessingStatusContext("handles"):
+                raise ValueError("expected")
+        except ValueError:
+            pass
+
+    handles.send()
+    stub.join()
+    assert stub.states() == ["started", "completed"]
+    error = list(stub.events)[-1].error
+    assert error is not None
+    assert error.text == "expected"
+
+
+def test_a_second_context_is_a_span_of_the_attempt(stub: StubWorker) -> None:
+    """The first outermost one names the attempt."""
+
+    @dramatiq.actor(broker=stub.broker)
+    def two() -> None:
+        with ProcessingStatusContext("first"):
+            pass
+        with ProcessingStatusContext("second"):
+            pass
+
+    two.send()
+    stub.join()
+    assert [event.event for event in stub.events] == [
+        "first.started",
+        "second.started",
+        "second.completed",
+        "first.completed",
+    ]
+
+
+def test_by_default_all_messages_share_one_loop_and_new_gives_each_its_own(stub: StubWorker) -> None:
+    """Clients kept at module level work on the shared one."""
+    shared, new = [], []
+
+    @actor
+    async def on_shared() -> None:
+        shared.append(asyncio.get_running_loop())
+
+    @actor(loop="new")
+    async def on_new() -> None:
+        new.append(asyncio.get_running_loop())
+
+    for _ in range(3):
+        on_shared.send()
+        on_new.send()
+    stub.join()
+    assert len({id(loop) for loop in shared}) == 1
+    assert len({id(loop) for loop in new}) == 3
+
+
+def test_a_time_limit_ends_an_attempt(stub: StubWorker) -> None:
+    """And it is FAILED with the limit as its error."""
+
+    @actor(time_limit=timedelta(milliseconds=50), retry=0)
+    async def endless() -> None:
+        await asyncio.Event().wait()
+
+    endless.send()
+    stub.join()
+    assert stub.states() == ["started", "failed"]
+    error = list(stub.events)[-1].error
+    assert error is not None
+    assert "TimeLimitExceeded" in error.type
+
+
+async def test_asend_enqueues_without_blocking_the_loop(stub: StubWorker) -> None:
+    """For callers that live in a loop themselves."""
+
+    @actor
+    async def noted(value: str) -> None: ...
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        message = await noted.asend("x")
+    await asyncio.to_thread(stub.join)
+    assert message.args == ("x",)
+    assert stub.states(message_id=message.message_id) == ["started", "completed"]
+
+
+async def test_send_inside_a_running_loop_warns_once(stub: StubWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It works, and says what would be better."""
+    monkeypatch.setattr(importlib.import_module("worker.actor"), "_warned", False)
+
+    @actor
+    async def noted() -> None: ...
+
+    with pytest.warns(SendInLoopWarning, match="asend"):
+        noted.send()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        noted.send()
+    await asyncio.to_thread(stub.join)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"subject": ("missing",)}, ValueError),
+        ({"subject": ("message",)}, ValueError),
+        ({"subject": "user_id"}, TypeError),
+        ({"loop": "other"}, ValueError),
+        ({"queue": "no spaces"}, ValueError),
+    ],
+)
+def test_bad_options_are_refused_where_they_are_written(
+    stub: StubWorker, options: dict[str, Any], error: type[Exception]
+) -> None:
+    """At the declaration, not at the first message."""
+
+    async def service(user_id: int, message: str) -> None: ...
+
+    with pytest.raises(error):
+        actor(**options)(service)
+
+
+def test_an_actor_can_be_called_directly(stub: StubWorker) -> None:
+    """In a script or a test, for its result."""
+
+    @actor
+    async def double(value: int) -> int:
+        return 2 * value
+
+    assert double(4) == 8
+
+
+def test_wrong_arguments_fail_the_attempt_with_pythons_own_words(stub: StubWorker) -> None:
+    """The history shows what was missing."""
+
+    @actor(retry=0, subject=("value",))
+    async def one_argument(value: int) -> None: ...
+
+    broken: Callable[..., Any] = functools.partial(one_argument.send)
+    broken()
+    stub.join()
+    error = list(stub.events)[-1].error
+    assert error is not None
+    assert "missing 1 required positional argument: 'value'" in error.text

@@ -1,0 +1,371 @@
+"""The contract of the bridge, on both of its loops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from worker import loop_resource, run_async_in_new_loop, run_in_thread_pool
+from worker.bridge import run_async_in_shared_loop, stop_shared_loop
+from worker.errors import LoopClosedError, RunningLoopError, SelfCancelledError
+
+Run = Callable[..., Any]
+
+BOTH = pytest.mark.parametrize("run", [run_async_in_new_loop, run_async_in_shared_loop])
+VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+
+
+@pytest.fixture(autouse=True)
+def _own_shared_loop() -> Iterator[None]:
+    yield
+    stop_shared_loop()
+
+
+async def answer(value: object = 42) -> object:
+    await asyncio.sleep(0)
+    return value
+
+
+class Thenable:
+    def __await__(self) -> Iterator[Any]:
+        return answer("thenable").__await__()
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("work", "expected"),
+    [
+        (answer, 42),
+        (lambda: answer(1), 1),
+        (Thenable, "thenable"),
+        (lambda: asyncio.gather(answer(1), answer(2)), [1, 2]),
+    ],
+)
+def test_a_factory_is_called_inside_the_loop(run: Run, work: Callable[[], Awaitable[object]], expected: object) -> None:
+    """Whatever it returns is awaited there."""
+    assert run(work) == expected
+
+
+@BOTH
+def test_a_coroutine_and_any_awaitable_are_run(run: Run) -> None:
+    """To their end, for their result."""
+    assert run(answer(1)) == 1
+    assert run(Thenable()) == "thenable"
+
+
+@BOTH
+@pytest.mark.parametrize("work", [None, 1, "text", lambda: 1, lambda needed: answer(needed), print])
+def test_anything_else_is_a_type_error(run: Run, work: Any) -> None:
+    """Which says what was expected."""
+    with pytest.raises(TypeError, match="await|argument"):
+        run(work)
+
+
+@BOTH
+async def test_inside_a_running_loop_it_is_refused_without_a_warning(run: Run) -> None:
+    """The error says to await instead, and the coroutine is closed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(RunningLoopError, match="await"):
+            run(answer())
+        gc.collect()
+
+
+@BOTH
+def test_errors_come_out_as_they_are(run: Run) -> None:
+    """Not wrapped: a service's own types decide what happens to the message."""
+
+    async def fail() -> None:
+        raise KeyError("x")
+
+    with pytest.raises(KeyError, match="x"):
+        run(fail)
+
+
+def test_each_call_has_a_loop_that_no_one_used_before() -> None:
+    """And closes it."""
+
+    async def loop() -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
+
+    first, second = run_async_in_new_loop(loop), run_async_in_new_loop(loop)
+    assert first is not second
+    assert first.is_closed()
+    assert second.is_closed()
+
+
+def test_the_shared_loop_is_one_for_all_threads_and_not_the_callers() -> None:
+    """It lives in a thread of its own."""
+
+    async def where() -> tuple[asyncio.AbstractEventLoop, int]:
+        return asyncio.get_running_loop(), threading.get_ident()
+
+    found: list[tuple[asyncio.AbstractEventLoop, int]] = []
+    threads = [threading.Thread(target=lambda: found.append(run_async_in_shared_loop(where))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+    assert len(set(found)) == 1
+    assert found[0][1] not in {thread.ident for thread in threads}
+
+
+def test_the_next_call_after_a_stop_starts_a_new_shared_loop() -> None:
+    """A test, or a worker, can stop it in between."""
+    assert run_async_in_shared_loop(answer) == 42
+    stop_shared_loop()
+    assert run_async_in_shared_loop(answer) == 42
+
+
+def test_calls_in_flight_when_the_shared_loop_stops_fail_with_a_typed_error() -> None:
+    """After their `finally` blocks have run; a message never hangs because the loop ended."""
+    started, outcome = threading.Event(), list[object]()
+
+    async def wait() -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            outcome.append("cleaned up")
+
+    def call() -> None:
+        try:
+            run_async_in_shared_loop(wait)
+        except LoopClosedError as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    assert started.wait(5)
+    stop_shared_loop()
+    thread.join(5)
+    assert [type(one) for one in outcome] == [str, LoopClosedError]
+
+
+def test_tasks_left_over_are_cancelled_and_awaited() -> None:
+    """Their `finally` blocks run, awaits in them included."""
+    ended = []
+
+    async def background() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.01)
+            ended.append(True)
+
+    async def main() -> None:
+        asyncio.ensure_future(background())  # noqa: RUF006 - left over on purpose
+        await asyncio.sleep(0)
+
+    run_async_in_new_loop(main)
+    assert ended == [True]
+
+
+def test_async_generators_left_open_are_closed() -> None:
+    """Their `finally` blocks run before the loop ends."""
+    ended = []
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            yield 1
+            yield 2
+        finally:
+            await asyncio.sleep(0)
+            ended.append(True)
+
+    kept = []
+
+    async def main() -> None:
+        generator = numbers()
+        kept.append(generator)
+        assert await anext(generator) == 1
+
+    run_async_in_new_loop(main)
+    assert ended == [True]
+
+
+def test_the_loops_own_executor_is_shut_down() -> None:
+    """No thread of it is left."""
+
+    async def main() -> int:
+        return await asyncio.get_running_loop().run_in_executor(None, threading.get_ident)
+
+    ident = run_async_in_new_loop(main)
+    assert ident not in {thread.ident for thread in threading.enumerate()}
+
+
+@BOTH
+def test_the_callers_contextvars_are_visible_everywhere_inside(run: Run) -> None:
+    """In the coroutine, in its tasks, and in the thread pool; and changes stay inside."""
+    VARIABLE.set("mine")
+
+    async def look() -> list[str]:
+        seen = VARIABLE.get()
+        VARIABLE.set("changed")
+        task = asyncio.create_task(_read_variable())
+        return [seen, await task, await run_in_thread_pool(VARIABLE.get)]
+
+    assert run(look) == ["mine", "changed", "changed"]
+    assert VARIABLE.get() == "mine"
+
+
+async def _read_variable() -> str:
+    return VARIABLE.get()
+
+
+@BOTH
+@pytest.mark.parametrize("limit", [0.01, timedelta(milliseconds=10)])
+def test_a_timeout_cancels_in_order_and_raises_timeout_error(run: Run, limit: timedelta | float) -> None:
+    """The coroutine's `finally` blocks run first."""
+    ended = []
+
+    async def slow() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            ended.append(True)
+
+    with pytest.raises(TimeoutError):
+        run(slow, timeout=limit)
+    assert ended == [True]
+
+
+@BOTH
+def test_a_coroutine_that_cancels_itself_is_a_typed_error(run: Run) -> None:
+    """Not a bare CancelledError, which no `except Exception` sees."""
+
+    async def cancel_myself() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(1)
+
+    with pytest.raises(SelfCancelledError):
+        run(cancel_myself)
+
+
+@BOTH
+def test_resources_live_as_long_as_their_loop(run: Run) -> None:
+    """Opened once, however many ask at once, and closed in reverse order."""
+    log: list[str] = []
+
+    @loop_resource
+    async def first() -> AsyncIterator[str]:
+        log.append("open first")
+        await asyncio.sleep(0)
+        yield "first"
+        log.append("close first")
+
+    @loop_resource
+    async def second() -> AsyncIterator[str]:
+        log.append("open second")
+        yield await first() + " and second"
+        log.append("close second")
+
+    async def use() -> list[str]:
+        return list(await asyncio.gather(first(), first(), second(), second()))
+
+    assert run(use) == ["first", "first", "first and second", "first and second"]
+    stop_shared_loop()
+    assert log == ["open first", "open second", "close second", "close first"]
+
+
+def test_a_resource_is_opened_anew_on_each_loop_and_closed_after_errors() -> None:
+    """That is what keeps "Event loop is closed" away."""
+    log: list[str] = []
+
+    @loop_resource
+    async def resource() -> AsyncIterator[int]:
+        log.append("open")
+        try:
+            yield len(log)
+        finally:
+            log.append("close")
+
+    async def fail() -> None:
+        await resource()
+        raise KeyError
+
+    for _ in range(2):
+        with pytest.raises(KeyError):
+            run_async_in_new_loop(fail)
+    assert log == ["open", "close", "open", "close"]
+
+
+def test_a_resource_that_fails_to_open_is_tried_again() -> None:
+    """All who ask at once see the error; the next ask opens."""
+    attempts = []
+
+    @loop_resource
+    async def flaky() -> AsyncIterator[str]:
+        attempts.append(1)
+        await asyncio.sleep(0)
+        if len(attempts) == 1:
+            raise ConnectionError("not yet")
+        yield "open"
+
+    async def use() -> list[str | BaseException]:
+        failed = await asyncio.gather(flaky(), flaky(), return_exceptions=True)
+        return [*failed, await flaky()]
+
+    first, second, third = run_async_in_new_loop(use)
+    assert isinstance(first, ConnectionError)
+    assert isinstance(second, ConnectionError)
+    assert third == "open"
+    assert len(attempts) == 2
+
+
+def test_an_asker_who_is_cancelled_does_not_take_the_opening_from_the_others() -> None:
+    """The resource opens for those who still wait."""
+
+    @loop_resource
+    async def slow() -> AsyncIterator[str]:
+        await asyncio.sleep(0.01)
+        yield "open"
+
+    async def use() -> str:
+        impatient = asyncio.create_task(_ask(slow))
+        patient = asyncio.create_task(_ask(slow))
+        await asyncio.sleep(0)
+        impatient.cancel()
+        return await patient
+
+    assert run_async_in_new_loop(use) == "open"
+
+
+async def _ask(resource: Callable[[], Awaitable[str]]) -> str:
+    return await resource()
+
+
+def test_an_interrupt_of_the_calling_thread_cancels_the_coroutine_and_comes_out_itself() -> None:
+    """Ctrl-C in a script: `finally` blocks run, and KeyboardInterrupt leaves the call."""
+    script = (
+        "import asyncio, os, signal, threading\n"
+        "from worker.bridge import run_async_in_new_loop\n"
+        "async def main():\n"
+        "    asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGINT)\n"
+        "    try:\n"
+        "        await asyncio.Event().wait()\n"
+        "    finally:\n"
+        "        await asyncio.sleep(0)\n"
+        "        print('cleaned up', flush=True)\n"
+        "try:\n"
+        "    run_async_in_new_loop(main())\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted')\n"
+    )
+    ended = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, timeout=30, check=False)
+    assert (ended.stdout, ended.stderr) == (b"cleaned up\ninterrupted\n", b"")

@@ -1,0 +1,160 @@
+"""The layering of DESIGN, read from the imports themselves."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import worker
+
+ROOT = Path(worker.__file__).parent
+
+# Arrows point down only: a module imports from its own row or from a row below.
+ROWS = [
+    {"cli", "web", "tasks"},
+    {"services", "stores", "models"},
+    {
+        "",
+        "actor",
+        "attempt",
+        "bridge",
+        "broker",
+        "history",
+        "loop_resources",
+        "middleware",
+        "status",
+        "testing",
+        "thread_pool",
+    },
+    {"callables", "connection", "durations", "embedded", "errors", "logs", "settings", "version"},
+]
+ROW_OF = {name: number for number, row in enumerate(ROWS) for name in row}
+SERVICE_SIDE = {"services", "stores", "models", "tasks"}
+
+
+def modules() -> dict[str, ast.Module]:
+    found = {}
+    for file in ROOT.rglob("*.py"):
+        parts = file.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(("worker", *parts)).removesuffix(".__init__")
+        found[name] = ast.parse(file.read_text(), str(file))
+    return found
+
+
+MODULES = modules()
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[str, ast.stmt]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield (whole if whole in MODULES else node.module), node
+
+
+def ours(tree: ast.AST) -> set[str]:
+    return {name for name, _ in imports(tree) if name in MODULES}
+
+
+def place(module: str) -> str:
+    return module.partition(".")[2].partition(".")[0]
+
+
+def test_every_module_has_its_row() -> None:
+    """A new module must be given a place in the layers."""
+    assert {place(name) for name in MODULES} <= set(ROW_OF)
+
+
+def test_no_import_points_upwards() -> None:
+    """A module imports from its own row or from a row below."""
+    upward = [(m, i) for m, tree in MODULES.items() for i in ours(tree) if ROW_OF[place(i)] < ROW_OF[place(m)]]
+    assert upward == []
+
+
+def test_the_framework_never_imports_the_services() -> None:
+    """Somebody else's project uses the framework without the services."""
+    framework = {name for row in ROWS[2:] for name in row}
+    wrong = [(m, i) for m, t in MODULES.items() if place(m) in framework for i in ours(t) if place(i) in SERVICE_SIDE]
+    assert wrong == []
+
+
+def test_there_is_no_cycle() -> None:
+    """No module imports itself, through however many others."""
+    graph = {module: ours(tree) - {module} for module, tree in MODULES.items()}
+    # A package's own modules are imported after it, by Python itself: only what it imports in turn counts.
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " → ".join((*path[path.index(module) :], module))
+        if module not in done:
+            for imported in graph[module]:
+                visit(imported, (*path, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+def test_nothing_of_ours_is_imported_inside_a_function_or_a_block() -> None:
+    """Imports inside functions hide cycles."""
+    hidden = [
+        (module, node.lineno)
+        for module, tree in MODULES.items()
+        for name, node in imports(tree)
+        if name.partition(".")[0] == "worker" and node not in tree.body
+    ]
+    assert hidden == []
+
+
+def test_the_bridge_imports_neither_dramatiq_nor_redis() -> None:
+    """The bridge, and what it imports in turn, serves programs without either."""
+    reached, todo = set(), ["worker.bridge"]
+    while todo:
+        module = todo.pop()
+        if module not in reached:
+            reached.add(module)
+            todo += ours(MODULES[module])
+    foreign = {name.partition(".")[0] for module in reached for name, _ in imports(MODULES[module])}
+    assert not foreign & {"dramatiq", "redis"}
+
+
+def test_services_import_neither_dramatiq_nor_redis() -> None:
+    """Services are plain asyncio."""
+    foreign = [
+        (module, name)
+        for module, tree in MODULES.items()
+        if place(module) in {"services", "stores", "models"}
+        for name, _ in imports(tree)
+        if name.partition(".")[0] in {"dramatiq", "redis"}
+    ]
+    assert foreign == []
+
+
+def test_only_the_settings_read_the_environment() -> None:
+    """One way in from outside."""
+    readers = [
+        module
+        for module, tree in MODULES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and (node.value.id, node.attr) in {("os", "environ"), ("os", "getenv"), ("os", "environb")}
+    ]
+    assert set(readers) <= {"worker.settings"}
+
+
+def test_every_test_says_in_a_sentence_what_it_promises() -> None:
+    """So that a failing name can be understood without its code."""
+    silent = [
+        f"{file.name}:{node.lineno}"
+        for file in Path(__file__).parents[1].rglob("test_*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
+        and not ast.get_docstring(node)
+    ]
+    assert silent == []

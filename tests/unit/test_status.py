@@ -1,0 +1,119 @@
+"""What a status context records."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from worker import NoContentFound, ProcessingStatusContext
+from worker.errors import Unchanged
+from worker.history.events import State
+from worker.testing import recorded_events
+
+
+def test_a_context_records_started_and_completed() -> None:
+    """With name, subject, text, times and parent."""
+    with recorded_events() as events:
+        with ProcessingStatusContext("merge", "three chunks", conversation_id="c1") as status:
+            status.set_exit_message("merged")
+    started, completed = events
+    assert [started.event, completed.event] == ["merge.started", "merge.completed"]
+    assert [started.text, completed.text] == ["three chunks", "merged"]
+    assert started.subject == completed.subject == {"conversation_id": "c1"}
+    assert completed.parent == started.id
+    assert completed.duration_ms is not None
+    assert started.message_id is None
+    assert started.attempt is None
+    assert started.time <= completed.time
+    assert started.worker.pid > 0
+
+
+@pytest.mark.parametrize("error", [NoContentFound("nothing there"), Unchanged()])
+def test_no_content_found_is_skipped_and_swallowed(error: NoContentFound) -> None:
+    """Its text says why; subclasses count."""
+    with recorded_events() as events, ProcessingStatusContext("merge"):
+        raise error
+    assert events.states() == ["started", "skipped"]
+    assert list(events)[-1].text == str(error)
+    assert list(events)[-1].error is None
+
+
+def test_another_error_is_failed_and_passes_on() -> None:
+    """With type, text and traceback."""
+    with recorded_events() as events:
+        with pytest.raises(ZeroDivisionError), ProcessingStatusContext("merge"):
+            _ = 1 // 0
+    assert events.states() == ["started", "failed"]
+    error = list(events)[-1].error
+    assert error is not None
+    assert error.type == "ZeroDivisionError"
+    assert "1 // 0" in error.traceback
+
+
+def test_progress_is_recorded_in_between() -> None:
+    """How much of how much."""
+    with recorded_events() as events, ProcessingStatusContext("merge") as status:
+        status.progress(1, 3, "first")
+    assert events.states() == ["started", "progress", "completed"]
+    progress = list(events)[1]
+    assert (progress.event, progress.done, progress.total, progress.text) == ("merge.progress", 1, 3, "first")
+
+
+def test_an_inner_context_is_a_span_that_lets_every_error_pass() -> None:
+    """Only the outermost context swallows: what follows an inner one must not run on nothing."""
+    with recorded_events() as events:
+        with ProcessingStatusContext("outer"), ProcessingStatusContext("inner"):
+            raise NoContentFound("empty")
+    names = [event.event for event in events]
+    assert names == ["outer.started", "inner.started", "inner.skipped", "outer.skipped"]
+    outer, inner, *_ = events
+    assert inner.parent == outer.id
+
+
+async def test_a_context_works_in_async_code() -> None:
+    """As `async with`, also across tasks."""
+    with recorded_events() as events:
+        async with ProcessingStatusContext("outer"):
+            await asyncio.gather(_span("a"), _span("b"))
+    outer = next(iter(events))
+    assert {event.parent for event in events if event.event in ("a.started", "b.started")} == {outer.id}
+    assert events.states().count(State.COMPLETED) == 3
+
+
+async def _span(name: str) -> None:
+    async with ProcessingStatusContext(name):
+        await asyncio.sleep(0)
+
+
+async def test_a_cancelled_context_is_cancelled() -> None:
+    """Not failed: nobody did anything wrong."""
+    with recorded_events() as events:
+        task = asyncio.create_task(_span("waits"))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert events.states() == ["started", "cancelled"]
+
+
+def test_a_context_is_used_once() -> None:
+    """A second use would mix two stretches of work."""
+    with recorded_events():
+        context = ProcessingStatusContext("merge")
+        with context:
+            pass
+        with pytest.raises(RuntimeError, match="new one"), context:
+            pass
+
+
+def test_progress_before_the_start_is_refused() -> None:
+    """The error says how to use a context."""
+    with pytest.raises(RuntimeError, match="not entered"):
+        ProcessingStatusContext("merge").progress(1)
+
+
+def test_an_empty_name_is_refused() -> None:
+    """Every event has a name."""
+    with pytest.raises(ValueError, match="event_prefix"):
+        ProcessingStatusContext("")

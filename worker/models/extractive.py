@@ -1,0 +1,208 @@
+"""Summaries without a network: the sentences of a text that say most of what it says.
+
+A word weighs by how often it occurs, in how few sentences, and how near its embedding (`wordllama`, shipped inside
+that package) is to that of the whole text. Sentences are taken one by one: each time the one whose words, as far as
+they are not said yet, weigh most for its length, unless it is mostly "uh" and stutter.
+
+It must never write a word that is not in the text, reach for the network, or touch the process's logging.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Iterator
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from worker.errors import MissingExtra
+
+# Importing wordllama calls logging.basicConfig, which does nothing as long as the root logger has a handler.
+_guard = logging.NullHandler()
+logging.getLogger().addHandler(_guard)
+try:
+    import numpy as np
+    import wordllama
+    from numpy.typing import NDArray
+except ImportError as error:
+    raise MissingExtra("tasks", "the embedded summarizer") from error
+finally:
+    logging.getLogger().removeHandler(_guard)
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+MAX_SENTENCE_WORDS = 60
+"""Longer runs are cut: a transcript without punctuation has sentences too."""
+
+_SHARE = 0.4  # of a short text: a summary is shorter than what it sums up
+_MIN_WORDS = 8  # a shorter sentence says little on its own: taken only if no other fits
+_MIN_GAIN = 0.25  # of the best sentence's: so does one that weighs less, and a summary needs no padding
+_LENGTH_POWER = 0.25  # 0 takes the longest sentences, 1 the densest and shortest
+_SAID = 0.3  # what a word still weighs once a chosen sentence said it
+_COMMON = 1e-3  # words more frequent than this share say little of the topic (SIF, Arora et al. 2017)
+
+_FILLERS = frozenset(
+    ["ah", "eh", "er", "erm", "hm", "hmm", "huh", "mhm", "mm", "oh", "ok", "okay", "uh", "uhm", "um", "yeah", "yep"]
+)
+# ruff: noqa: RUF001 - the punctuation of other scripts is meant
+_MARK = re.compile(r"\{[A-Za-z_]{1,30}\}")
+_WORD = re.compile(r"\w{1,40}(?:['’]\w{1,40})?")
+# Starts only where a run of marks does, and gives none back: linear in time, whatever the text.
+_END = re.compile(r"(?<![.!?…؟।])[.!?…؟।]++[\"'”’»)\]]*+(?=\s)|[。！？]+[」』”’）]*")
+_NO_END = re.compile(
+    r"(?<!\w)(?:[A-HJ-Z]|(?i:mr|mrs|ms|dr|prof|hon|rev|gen|sen|gov|messrs|mme|st|e\.g|i\.e|vs|cf|approx))\.(?=\s)"
+    r"|(?<!\w)(?i:etc|inc|ltd|co|jr|sr|[ap]\.m)\.(?=\s+[a-z])"
+)
+
+
+def split_sentences(text: str) -> list[str]:
+    """The sentences of a text, in order.
+
+    Each is verbatim, except that runs of whitespace became one space and transcribers' marks such as `{gap}` are gone.
+    A line break always ends a sentence, so that a speaker's turn does; none has more than `MAX_SENTENCE_WORDS` words.
+    """
+    return list(chain.from_iterable(map(_split_line, _MARK.sub(" ", text).splitlines())))
+
+
+def _split_line(line: str) -> Iterator[str]:
+    inside = {match.end() for match in _NO_END.finditer(line)}
+    ends = [match.end() for match in _END.finditer(line) if match.end() not in inside]
+    for start, end in pairwise([0, *ends, len(line)]):
+        yield from _cut(line[start:end].split())
+
+
+def _cut(words: list[str]) -> Iterator[str]:
+    start = 0
+    while start < len(words):
+        end = start + MAX_SENTENCE_WORDS
+        if end < len(words):
+            # At the last comma or the like of the second half, so that the part reads as a clause.
+            clauses = (i for i in range(end, end - MAX_SENTENCE_WORDS // 2, -1) if words[i - 1][-1] in ",;:")
+            end = next(clauses, end)
+        yield " ".join(words[start:end])
+        start = end
+
+
+class ExtractiveSummarizer:
+    """Summarizes a text by its own sentences, offline.
+
+    One instance serves any number of threads; the model is loaded at the first use, once per process, in about 0.3 s.
+    """
+
+    name = "extractive-1"
+    """Part of the digest by which 'unchanged' is recognised: raise it when results change."""
+    context_words: int | None = None
+    """Takes a text of any length."""
+
+    def summarize(self, text: str, *, max_words: int = 150) -> str:
+        """The sentences of the text that say most of it, verbatim, in their order, one a line.
+
+        They have `max_words` words at most, and at most 40 % of the words of the text, or are a single sentence.
+        Words are what whitespace separates. The same text always gives the same summary; an empty one gives "".
+        If no sentence has as few as `max_words` words, the best one is cut there and ends with "…".
+        It is synchronous and occupies a CPU, for less than half a second for 15,000 words: call it in a thread pool.
+
+        Raises:
+            ValueError: `max_words` is less than 1.
+        """
+        if max_words < 1:
+            raise ValueError(f"max_words is {max_words}: pass 1 or more")
+        sentences = split_sentences(text)
+        if not sentences:
+            return ""
+        lengths = np.array([len(sentence.split()) for sentence in sentences])
+        ranking = _Ranking(sentences, lengths)
+        chosen = ranking.choose(min(max_words, int(_SHARE * lengths.sum())))
+        # A text of a few sentences: one of them, if it takes more than its share.
+        chosen = chosen or ranking.choose(max_words, at_most=1)
+        if chosen:
+            return "\n".join(sentences[i] for i in sorted(chosen))
+        [best] = ranking.choose(MAX_SENTENCE_WORDS, at_most=1)
+        return " ".join(sentences[best].split()[:max_words]) + "…"
+
+
+class _Ranking:
+    """The weights of one text's words, and the choice of sentences by them."""
+
+    def __init__(self, sentences: list[str], lengths: Ints) -> None:
+        said = [_WORD.findall(sentence.lower()) for sentence in sentences]
+        vocabulary = {word: i for i, word in enumerate(dict.fromkeys(chain.from_iterable(said)))}
+        self._lengths = lengths
+        self._fluency = np.array([_fluency(words) for words in said]) / lengths**_LENGTH_POWER
+        self._words = [np.array([vocabulary[word] for word in dict.fromkeys(words)], np.int64) for words in said]
+        self._flat = np.concatenate(self._words)
+        self._sentence = np.repeat(np.arange(len(said)), [len(words) for words in self._words])
+        counts = np.bincount([vocabulary[word] for word in chain.from_iterable(said)], minlength=len(vocabulary))
+        self._weights = self._weigh(list(vocabulary), counts)
+
+    def _weigh(self, vocabulary: list[str], counts: Ints) -> Floats:
+        if not vocabulary:
+            return np.zeros(0)
+        sentences = len(self._words)
+        rarity = np.log((sentences + 1) / np.bincount(self._flat)) / np.log(sentences + 1)
+        weights = np.log1p(counts) * rarity * _nearness(vocabulary, counts)
+        return np.where([word in _FILLERS for word in vocabulary], 0.0, weights)
+
+    def choose(self, budget: int, at_most: int | None = None) -> list[int]:
+        """The sentences to take, best first, of `budget` words in all."""
+        weights, chosen = self._weights.copy(), list[int]()
+        gains = self._gains(weights)
+        free = (self._lengths >= _MIN_WORDS) & (gains >= _MIN_GAIN * gains.max())
+        if not (free & (self._lengths <= budget)).any():
+            free = np.ones(len(gains), dtype=bool)
+        while at_most is None or len(chosen) < at_most:
+            fits = free & (self._lengths <= budget)
+            best = int(np.where(fits, gains, -1.0).argmax())
+            if not fits[best] or (chosen and gains[best] <= 0):
+                break
+            chosen.append(best)
+            free[best] = False
+            budget -= int(self._lengths[best])
+            weights[self._words[best]] *= _SAID
+            gains = self._gains(weights)
+        return chosen
+
+    def _gains(self, weights: Floats) -> Floats:
+        """What each sentence would add to a summary."""
+        added = np.bincount(self._sentence, weights[self._flat], len(self._words))
+        return np.asarray(added * self._fluency, np.float64)
+
+
+def _fluency(words: list[str]) -> float:
+    """The share of the words that are neither fillers nor said twice in a row."""
+    stutters = sum(word in _FILLERS for word in words) + sum(a == b for a, b in pairwise(words))
+    return max(0.0, 1 - stutters / len(words)) if words else 0.0
+
+
+def _nearness(vocabulary: list[str], counts: Ints) -> Floats:
+    """The cosine, at least 0, between the embedding of each word and that of the whole text."""
+    model = _model()
+    # One by one: the tokenizer's own batches start threads, which do not survive a fork.
+    tokens = [model.tokenizer.encode(word, add_special_tokens=False).ids or [0] for word in vocabulary]
+    starts = np.cumsum([0, *map(len, tokens[:-1])])
+    vectors = np.add.reduceat(model.embedding[list(chain.from_iterable(tokens))], starts)
+    centre = (counts / (1 + counts / (_COMMON * counts.sum()))) @ vectors
+    norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(centre)
+    return np.asarray(np.maximum(vectors @ centre / np.maximum(norms, 1e-9), 0.0))
+
+
+class _Model(NamedTuple):
+    tokenizer: Any
+    embedding: NDArray[np.float32]
+
+
+_lock = threading.Lock()
+_loaded: list[_Model] = []
+
+
+def _model() -> _Model:
+    with _lock:
+        if not _loaded:
+            folder = Path(wordllama.__file__).parent
+            model = wordllama.WordLlama.load(cache_dir=folder, disable_download=True)
+            model.tokenizer.no_padding()
+            _loaded.append(_Model(model.tokenizer, model.embedding))
+    return _loaded[0]
