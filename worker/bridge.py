@@ -17,9 +17,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
-import structlog
-
 from worker.errors import LoopClosedError, RunningLoopError, SelfCancelledError
+from worker.logs import get_logger
 from worker.loop_resources import close_loop_resources, loop_resource
 from worker.settings import settings_in_force
 from worker.thread_pool import cancel_requested, run_in_thread_pool
@@ -34,7 +33,7 @@ __all__ = [
     "stop_shared_loop",
 ]
 
-logger = structlog.stdlib.get_logger(__name__)
+logger = get_logger(__name__)
 
 T = TypeVar("T")
 

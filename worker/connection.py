@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import redis
-import structlog
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
 from worker.embedded import EmbeddedServer
 from worker.errors import ConfigurationError, ServerUnreachable
+from worker.logs import get_logger
 from worker.settings import Settings, mask_url
 
-logger = structlog.stdlib.get_logger(__name__)
+logger = get_logger(__name__)
 
 MAX_CONNECTIONS = 4096
 """redis-py's default of 100 made acknowledgements fail under 512 threads; a pool only opens what is used at once."""

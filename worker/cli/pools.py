@@ -13,13 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-import structlog
-
 from worker.cli.actors import load_actors
 from worker.errors import ConfigurationError
+from worker.logs import get_logger
 from worker.settings import Settings
 
-logger = structlog.stdlib.get_logger(__name__)
+logger = get_logger(__name__)
 
 CPU_QUEUE = "cpu"
 NETWORK_THREADS = 8

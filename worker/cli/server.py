@@ -7,15 +7,14 @@ import sys
 import threading
 from types import FrameType
 
-import structlog
-
 from worker.cli.options import AsJson, begin
 from worker.cli.output import console, print_json
 from worker.cli.pools import RunningPools, pools_for
 from worker.connection import check_server, connect
 from worker.embedded import EmbeddedServer
+from worker.logs import get_logger
 
-logger = structlog.stdlib.get_logger(__name__)
+logger = get_logger(__name__)
 
 _WATCH_EVERY = 0.5
 

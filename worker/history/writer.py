@@ -15,14 +15,14 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import redis
-import structlog
 
 from worker.connection import connect
 from worker.errors import WorkerError
 from worker.history.events import StatusEvent
+from worker.logs import get_logger
 from worker.settings import settings_in_force
 
-logger = structlog.stdlib.get_logger(__name__)
+logger = get_logger(__name__)
 
 STREAM = "worker:events"
 FIELD = b"event"

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dramatiq
 import redis
-import structlog
 from dramatiq.broker import Broker
 
 from worker.bridge import stop_shared_loop
 from worker.connection import check_server
 from worker.errors import ServerUnreachable
-from worker.logs import configure_logs
+from worker.logs import configure_logs, get_logger
 from worker.settings import Settings
 
-logger = structlog.stdlib.get_logger(__name__)
+logger = get_logger(__name__)
 
 
 class Process(dramatiq.Middleware):

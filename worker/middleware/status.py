@@ -10,7 +10,6 @@ import time
 from typing import Any
 
 import dramatiq
-import structlog
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware.shutdown import Shutdown
 from structlog.contextvars import bind_contextvars, unbind_contextvars
@@ -19,9 +18,10 @@ from worker.attempt import Attempt, running_attempt
 from worker.durations import format_duration
 from worker.errors import NoContentFound
 from worker.history.events import Recorder, State
+from worker.logs import get_logger
 from worker.status import AttemptRecord, current_record
 
-logger = structlog.stdlib.get_logger(__name__)
+logger = get_logger(__name__)
 
 DUE = "due_ms"
 """The message's option that says when it was or will be due, in milliseconds since the epoch."""

@@ -14,6 +14,8 @@ from worker.models.summarizer import Summarizer, summarizer
 from worker.settings import settings_in_force
 from worker.stores.conversations import conversation_store
 
+_ENDS_A_SENTENCE = re.compile("[.!?\u2026\u3002\uff01\uff1f]\\W*$")
+
 _PARTS_AT_ONCE = 4
 """Requests to a model that one conversation has under way."""
 
@@ -61,16 +63,21 @@ async def summarize_conversation(conversation_id: str, language: str | None = No
 
 
 def clean(transcripts: Iterable[str]) -> str:
-    """One text of the transcripts: a line each, NULs and other control characters gone, white space single."""
-    lines = []
+    """One text of the transcripts: NULs and other control characters gone, white space single, lines kept.
+
+    A transcript that ends in the middle of a sentence goes on with the next one, in the same line.
+    """
+    text = ""
     for transcript in transcripts:
-        for line in transcript.splitlines():
-            printable = "".join(
-                " " if unicodedata.category(char) in {"Cc", "Cs", "Co", "Cn"} else char for char in line
-            )
-            if words := printable.split():
-                lines.append(" ".join(words))
-    return "\n".join(lines)
+        lines = [line for line in map(_printable, transcript.splitlines()) if line]
+        if lines:
+            text += ("\n" if _ENDS_A_SENTENCE.search(text) else " ") + "\n".join(lines)
+    return text.strip()
+
+
+def _printable(line: str) -> str:
+    kept = "".join(" " if unicodedata.category(char) in {"Cc", "Cs", "Co", "Cn"} else char for char in line)
+    return " ".join(kept.split())
 
 
 async def condense(model: Summarizer, text: str, *, max_words: int, language: str | None = None) -> str:

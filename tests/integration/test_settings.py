@@ -1,0 +1,149 @@
+"""Settings from the environment and the project's `.env`."""
+
+from __future__ import annotations
+
+import logging
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from worker.errors import ConfigurationError
+from worker.settings import Settings, mask_url, origins, project_root, show_value, unknown_variables
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project, and no variable of the developer's."""
+    for name in os.environ:
+        if name.startswith("WORKER_") or name in ("THREAD_POOL_SIZE", "XDG_RUNTIME_DIR"):
+            monkeypatch.delenv(name)
+    (tmp_path / "pyproject.toml").touch()
+    deep = tmp_path / "a" / "b"
+    deep.mkdir(parents=True)
+    monkeypatch.chdir(deep)
+    return tmp_path
+
+
+def test_without_anything_set_the_data_are_beside_the_projects_file(project: Path) -> None:
+    """Found upwards from the working directory, so that programs in different folders share them."""
+    settings = Settings.load()
+    assert project_root() == project
+    assert settings.data_dir == project / ".worker"
+    assert settings.database_url.get_secret_value() == f"sqlite+aiosqlite:///{project}/.worker/conversations.db"
+    assert settings.objects_url.get_secret_value() == f"file://{project}/.worker/objects"
+
+
+def test_the_nearest_env_file_is_the_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nearer than the pyproject.toml above it."""
+    (project / "a" / ".env").write_text("WORKER_MAX_RETRIES=3\n")
+    assert Settings.load().data_dir == project / "a" / ".worker"
+    assert Settings.load().max_retries == 3
+
+
+def test_the_environment_wins_over_the_env_file(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And each value knows where it came from."""
+    (project / ".env").write_text("WORKER_MAX_RETRIES=3\nWORKER_MIN_BACKOFF=2s\nOTHER=1\n")
+    monkeypatch.setenv("WORKER_MAX_RETRIES", "4")
+    settings = Settings.load()
+    assert (settings.max_retries, settings.min_backoff) == (4, timedelta(seconds=2))
+    found = origins(settings)
+    assert found["max_retries"] == "environment (WORKER_MAX_RETRIES)"
+    assert found["min_backoff"] == ".env"
+    assert found["max_backoff"] == "default"
+
+
+def test_a_relative_data_directory_is_the_projects(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever a program is started."""
+    monkeypatch.setenv("WORKER_DATA_DIR", "var/data")
+    assert Settings.load().data_dir == project / "var" / "data"
+
+
+def test_the_plain_name_of_the_pool_size_is_accepted_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prefixed one wins."""
+    monkeypatch.setenv("THREAD_POOL_SIZE", "8")
+    settings = Settings.load()
+    assert settings.thread_pool_size == 8
+    assert origins(settings)["thread_pool_size"] == "environment (THREAD_POOL_SIZE)"
+    monkeypatch.setenv("WORKER_THREAD_POOL_SIZE", "9")
+    assert Settings.load().thread_pool_size == 9
+
+
+@pytest.mark.parametrize(("given", "used"), [("0", 1), ("-5", 1), ("1024", 1024), ("1025", 1024), ("99999", 1024)])
+def test_a_pool_size_outside_the_bounds_is_clamped_with_a_warning(
+    given: str, used: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """1..1024."""
+    monkeypatch.setenv("WORKER_THREAD_POOL_SIZE", given)
+    with caplog.at_level(logging.WARNING):
+        assert Settings.load().thread_pool_size == used
+    assert ("1..1024" in caplog.text) == (str(used) != given)
+
+
+def test_each_bad_value_is_one_line_with_name_value_and_what_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them at once."""
+    bad = {
+        "WORKER_LOG_LEVEL": "loud",
+        "WORKER_MAX_RETRIES": "-1",
+        "THREAD_POOL_SIZE": "many",
+        "WORKER_TIME_LIMIT": "soon",
+        "WORKER_MIN_BACKOFF": "0s",
+    }
+    for name, value in bad.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.load()
+    lines = str(caught.value).splitlines()
+    assert sorted(line.partition(":")[0] for line in lines) == sorted(f"{n}={v}" for n, v in bad.items())
+    assert "'debug', 'info', 'warning' or 'error'" in str(caught.value)
+
+
+def test_settings_that_contradict_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the remedy."""
+    monkeypatch.setenv("WORKER_SUMMARIZER", "openai")
+    with pytest.raises(ConfigurationError, match="WORKER_SUMMARIZER_MODEL"):
+        Settings.load()
+    monkeypatch.setenv("WORKER_SUMMARIZER", "extractive")
+    monkeypatch.setenv("WORKER_MIN_BACKOFF", "2h")
+    with pytest.raises(ConfigurationError, match="WORKER_MAX_BACKOFF"):
+        Settings.load()
+
+
+def test_secrets_are_masked_wherever_they_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the settings' own representation, in what `worker config` shows, and in bad values."""
+    monkeypatch.setenv("WORKER_REDIS_URL", "redis://user:s3cret@host:1/0")
+    monkeypatch.setenv("WORKER_SUMMARIZER_API_KEY", "sk-s3cret")
+    settings = Settings.load()
+    assert "s3cret" not in repr(settings)
+    assert show_value(settings.redis_url) == "redis://user:***@host:1/0"
+    assert show_value(settings.summarizer_api_key) == "***"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://:pw@h/0", "redis://:***@h/0"),
+        ("redis://u:p%40w@h", "redis://u:***@h"),
+        ("rediss://h:6379", "rediss://h:6379"),
+        ("a redis://u:pw@h and redis://v:pw@i", "a redis://u:***@h and redis://v:***@i"),
+        ("redis://u:p/w@h", "redis://u:***@h"),
+        ("redis://u:p@w@h", "redis://u:***@h"),
+    ],
+)
+def test_passwords_in_urls_are_masked(url: str, shown: str) -> None:
+    """Also odd ones, and several in a text."""
+    assert mask_url(url) == shown
+
+
+def test_variables_that_name_no_setting_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are most likely misspelt."""
+    monkeypatch.setenv("WORKER_REDISURL", "x")
+    monkeypatch.setenv("WORKER_THREAD_POOL_SIZE", "3")
+    assert unknown_variables() == ["WORKER_REDISURL"]
+
+
+def test_settings_cannot_be_changed() -> None:
+    """What is in force stays in force."""
+    with pytest.raises(Exception, match="frozen"):
+        Settings.load().max_retries = 3  # type: ignore[misc]
