@@ -21,7 +21,9 @@ install: $(INSTALLED) ## Make the virtual environment and install everything int
 demo: $(INSTALLED) ## Merge and summarize a real conversation, with every step in the history
 	$(BIN)/worker demo
 
-test: lint types $(INSTALLED) ## Every check there is
+test: lint types unit example ## Every check there is
+
+unit: $(INSTALLED)
 	$(BIN)/pytest
 
 lint: $(INSTALLED)
@@ -30,6 +32,19 @@ lint: $(INSTALLED)
 
 types: $(INSTALLED)
 	$(BIN)/mypy
+
+# Somebody else's project, tested with the built wheel in an environment of its own, without the extras.
+EXAMPLE := build/example
+example: $(INSTALLED)
+	rm -rf $(EXAMPLE) && mkdir -p $(EXAMPLE)
+	sed -n 's/^\([a-z0-9][^\\]*\) \\$$/\1/p' requirements.lock > $(EXAMPLE)/constraints.txt
+	$(BIN)/python -m build --quiet --wheel --no-isolation --outdir $(EXAMPLE)/wheels .
+	$(BIN)/python -m build --quiet --wheel --no-isolation --outdir $(EXAMPLE)/wheels examples/newsletter
+	$(BIN)/python -m venv --without-pip $(EXAMPLE)/venv
+	$(BIN)/pip --python $(EXAMPLE)/venv/bin/python install --quiet --disable-pip-version-check \
+		--constraint $(EXAMPLE)/constraints.txt \
+		$(EXAMPLE)/wheels/dramatiq_bridge-*.whl '$(EXAMPLE)/wheels/newsletter-0.1.0-py3-none-any.whl[test]'
+	$(EXAMPLE)/venv/bin/pytest -W error -p no:cacheprovider examples/newsletter
 
 clean: ## Remove what make made
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

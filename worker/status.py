@@ -24,6 +24,9 @@ __all__ = ["AttemptRecord", "ProcessingStatusContext", "State", "StatusEvent", "
 FLUSH_TIMEOUT = 2.0
 """Seconds that the end of a context outside a worker waits for its events to be written."""
 
+PROGRESS_EVERY = 1.0
+"""Seconds between two progress events of a context: a loop may report each step, the history need not keep them all."""
+
 recorder_override: ContextVar[Recorder | None] = ContextVar("recorder_override", default=None)
 """Where contexts outside a worker record, instead of in the configured history; for tests."""
 
@@ -43,14 +46,14 @@ class _Span:
         self.outcome = State.COMPLETED
         self.error: ErrorInfo | None = None
         self.start_id: str | None = None
-        self._started_at = time.monotonic()
+        self._started_at = self._progress_at = time.monotonic()
         self._attempt: Attempt | None = None
         self._recorder: Recorder | None = None
 
     def start(self, record: AttemptRecord | None, outer: _Span | None) -> None:
         self._attempt = record.attempt if record else None
         self._recorder = record.recorder if record is not None else _recorder_outside()
-        self._started_at = time.monotonic()
+        self._started_at = self._progress_at = time.monotonic()
         event = self._event(State.STARTED, text=self.text, parent=outer.start_id if outer else None)
         self.start_id = event.id
         self._recorder.record(event)
@@ -67,6 +70,13 @@ class _Span:
             return
         self.outcome = State.CANCELLED if isinstance(error, asyncio.CancelledError) else State.FAILED
         self.error = ErrorInfo.of(error)
+
+    def progress_is_due(self) -> bool:
+        now = time.monotonic()
+        if self._recorder is not None and now - self._progress_at < PROGRESS_EVERY:
+            return False
+        self._progress_at = now
+        return True
 
     def record(self, state: State, **values: Any) -> None:  # noqa: ANN401 - fields of StatusEvent
         if self._recorder is None:
@@ -165,10 +175,13 @@ class ProcessingStatusContext:
     def progress(self, done: float, total: float | None = None, text: str = "") -> None:
         """Records a progress event: so much done, of so much in all where that is known.
 
+        Call it as often as you like: one a second is recorded, the first a second after the start.
+
         Raises:
             RuntimeError: The context was not entered.
         """
-        self._span.record(State.PROGRESS, text=text, done=done, total=total)
+        if self._span.progress_is_due():
+            self._span.record(State.PROGRESS, text=text, done=done, total=total)
 
     def __enter__(self) -> Self:
         if self._token is not None:

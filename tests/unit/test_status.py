@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from worker import NoContentFound, ProcessingStatusContext
+from worker import status as status_module
 from worker.errors import Unchanged
 from worker.history.events import State
 from worker.testing import recorded_events
@@ -51,13 +52,22 @@ def test_another_error_is_failed_and_passes_on() -> None:
     assert "1 // 0" in error.traceback
 
 
-def test_progress_is_recorded_in_between() -> None:
+def test_progress_is_recorded_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
     """How much of how much."""
+    monkeypatch.setattr(status_module, "PROGRESS_EVERY", 0.0)
     with recorded_events() as events, ProcessingStatusContext("merge") as status:
         status.progress(1, 3, "first")
     assert events.states() == ["started", "progress", "completed"]
     progress = list(events)[1]
     assert (progress.event, progress.done, progress.total, progress.text) == ("merge.progress", 1, 3, "first")
+
+
+def test_progress_is_recorded_once_a_second_however_often_it_is_reported() -> None:
+    """A quick run has none: a loop may report each of its steps."""
+    with recorded_events() as events, ProcessingStatusContext("merge") as status:
+        for step in range(1_000):
+            status.progress(step, 1_000)
+    assert events.states() == ["started", "completed"]
 
 
 def test_an_inner_context_is_a_span_that_lets_every_error_pass() -> None:
