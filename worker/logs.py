@@ -11,6 +11,7 @@ import sys
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from worker.errors import Fatal, RetryLater
 from worker.settings import Settings, mask_url
 
 
@@ -66,7 +67,8 @@ def _on_a_terminal() -> bool:
 
 def _render(console: bool) -> list[Processor]:
     if console:
-        return [_mask_passwords, structlog.dev.ConsoleRenderer()]
+        # Plain: the default shows the locals of every frame, secrets among them, and takes half a second for it.
+        return [_mask_passwords, structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     return [
         structlog.processors.format_exc_info,
         _mask_passwords,
@@ -82,5 +84,11 @@ def _mask_passwords(_logger: WrappedLogger, _method: str, event: EventDict) -> E
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:
+    if not record.name.startswith("dramatiq.worker"):
+        return True
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, RetryLater | Fatal):
+        # A service said on purpose what should happen: a line, not a traceback.
+        record.msg, record.args, record.exc_info = f"{record.getMessage()} {error!r}", None, None
     # Dramatiq warns about every result nobody asked for; a service may return what it likes.
-    return not (record.name.startswith("dramatiq.worker") and str(record.msg).startswith("Actor '"))
+    return not str(record.msg).startswith("Actor '")

@@ -64,6 +64,11 @@ def _forget_failure(resources: _Resources, ask: Callable[..., Any], done: asynci
         resources.opened.pop(ask, None)
 
 
+def has_loop_resources(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether a resource was opened on this loop."""
+    return bool(_open) and loop in _open
+
+
 async def close_loop_resources() -> None:
     """Closes what is open on the running loop, last opened first; all of it, even if closing one fails.
 

@@ -21,11 +21,14 @@ from dramatiq.brokers.stub import StubBroker
 
 from worker.bridge import stop_shared_loop
 from worker.broker import ensure_broker, message_middleware
-from worker.history.events import State, StatusEvent
+from worker.history.events import StatusEvent
 from worker.settings import Settings, put_in_force, settings_in_force
 from worker.status import recorder_override
 
 __all__ = ["RecordedEvents", "StubWorker", "recorded_events", "stub_worker"]
+
+
+_QUICK = timedelta(milliseconds=20)
 
 
 class RecordedEvents:
@@ -53,9 +56,9 @@ class RecordedEvents:
         with self._lock:
             return len(self._events)
 
-    def states(self, *, message_id: str | None = None) -> list[State]:
-        """The states of the events, of one message or of all, in order; they compare equal to plain strings."""
-        return [event.state for event in self if message_id in (None, event.message_id)]
+    def states(self, *, message_id: str | None = None) -> list[str]:
+        """The states of the events, of one message or of all, in order."""
+        return [event.state.value for event in self if message_id in (None, event.message_id)]
 
 
 class StubWorker:
@@ -71,7 +74,7 @@ class StubWorker:
         """The ids of the messages that failed for good."""
         return [message.message_id for message in self.broker.dead_letters]
 
-    def states(self, *, message_id: str | None = None) -> list[State]:
+    def states(self, *, message_id: str | None = None) -> list[str]:
         """The states of the recorded events, of one message or of all, in order."""
         return self.events.states(message_id=message_id)
 
@@ -90,23 +93,33 @@ class StubWorker:
         self._worker.join()
 
 
+class _QuickBroker(StubBroker):
+    """Keeps nobody waiting."""
+
+    def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
+        longest = round(_QUICK.total_seconds() * 1000)
+        return super().enqueue(message, delay=None if delay is None else min(delay, longest))
+
+
 @contextlib.contextmanager
 def stub_worker(*, settings: Settings | None = None, threads: int = 2) -> Iterator[StubWorker]:
     """Runs every actor of the program on a stub broker with a real worker, until the block ends.
 
     Actors that were declared before run on it too; afterwards they are back on their own broker. Failed messages are
-    retried after milliseconds, so that a test sees all attempts at once.
+    retried after milliseconds, whatever they ask for, so that a test sees all attempts at once.
 
     Args:
-        settings: What the actors run with; `None`: those in force, with short backoffs.
+        settings: What the actors run with, delays as they are; `None`: those in force, with short backoffs and delays.
         threads: Worker threads.
     """
     before = settings_in_force()
-    quick = {"min_backoff": timedelta(milliseconds=1), "max_backoff": timedelta(milliseconds=20)}
+    quick = {"min_backoff": timedelta(milliseconds=1), "max_backoff": _QUICK}
     put_in_force(settings or before.model_copy(update=quick))
     events = RecordedEvents()
     own = ensure_broker()
-    stub = StubBroker(middleware=message_middleware(settings_in_force(), events))
+    stub = (_QuickBroker if settings is None else StubBroker)(
+        middleware=message_middleware(settings_in_force(), events)
+    )
     _move_actors(own, stub)
     dramatiq.set_broker(stub)
     stub.emit_after("process_boot")

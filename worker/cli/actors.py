@@ -6,7 +6,9 @@ import contextlib
 import importlib
 import inspect
 import json
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import dramatiq
@@ -14,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
 from worker.broker import ensure_broker
-from worker.errors import ConfigurationError
+from worker.errors import ConfigurationError, MissingExtra
 from worker.settings import Settings
 
 
@@ -22,11 +24,16 @@ def load_actors(settings: Settings) -> dict[str, dramatiq.Actor[..., Any]]:
     """Imports the modules of `WORKER_ACTORS`, and returns every actor by name.
 
     Raises:
-        ConfigurationError: A module is not there.
+        ConfigurationError: A module is not there, or needs an extra that is not installed.
     """
+    # As the dramatiq command does: the folder in which a program is started holds its modules.
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
     for module in settings.actors:
         try:
             importlib.import_module(module)
+        except MissingExtra as error:
+            raise MissingExtra(error.extra, f"WORKER_ACTORS={','.join(settings.actors)}") from error
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
                 raise
@@ -45,7 +52,8 @@ def find_actor(settings: Settings, name: str) -> dramatiq.Actor[..., Any]:
     """
     actors = load_actors(settings)
     if name not in actors:
-        raise ConfigurationError(f"no actor {name!r}; there are: {', '.join(sorted(actors)) or 'none'}")
+        known = ", ".join(sorted(actors)) or "none"
+        raise ConfigurationError(f"no actor {name!r} in WORKER_ACTORS={','.join(settings.actors)}; there are: {known}")
     return actors[name]
 
 

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from worker.errors import MissingExtra
+from worker.extras import extra_of
 
 _COMMANDS = {
     "demo": "worker.cli.demo:demo",
@@ -19,8 +20,6 @@ _COMMANDS = {
     "enqueue": "worker.cli.enqueue:enqueue",
     "events": "worker.cli.events:events",
 }
-
-_PACKAGES_OF_TASKS = {"aiosqlite", "av", "numpy", "obstore", "openai", "sqlalchemy", "wordllama"}
 
 
 class _LazyGroup(TyperGroup):
@@ -34,15 +33,31 @@ class _LazyGroup(TyperGroup):
         try:
             found = getattr(importlib.import_module(module), name)
         except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] in _PACKAGES_OF_TASKS:
-                raise MissingExtra("tasks", f"`worker {cmd_name}`") from error
-            raise
+            if (extra := extra_of(error)) is None:
+                raise
+            found = _not_installed(extra, cmd_name)
+        except MissingExtra as error:
+            found = _not_installed(error.extra, cmd_name)
         if not isinstance(found, typer.Typer):
             function, found = found, typer.Typer()
             found.command(cmd_name)(function)
         command = typer.main.get_command(found)
         command.name = cmd_name
         return command
+
+
+def _not_installed(extra: str, command: str) -> typer.Typer:
+    """Stands in the list for a command whose extra is missing, and says so when it is used."""
+    stand_in = typer.Typer()
+
+    @stand_in.command(
+        help=f"Needs the extra {extra!r}, which is not installed.",
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    )
+    def explain() -> None:
+        raise MissingExtra(extra, f"`worker {command}`")
+
+    return stand_in
 
 
 app = typer.Typer(

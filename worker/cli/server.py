@@ -22,6 +22,7 @@ _WATCH_EVERY = 0.5
 def up(as_json: AsJson = False) -> None:
     """Start the embedded server where none is configured, and the workers; Ctrl-C stops them."""
     settings = begin()
+    pools = pools_for(settings)
     check_server(connect(settings), settings)
     asked_to_stop = threading.Event()
 
@@ -31,7 +32,7 @@ def up(as_json: AsJson = False) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    with RunningPools(pools_for(settings), settings.actors) as running:
+    with RunningPools(pools, settings.actors) as running:
         if as_json:
             print_json({"state": "up", "pools": [pool.name for pool in running.pools]})
         code = None

@@ -1,0 +1,1 @@
+"""A newsletter: issues written in Markdown, delivered to subscribers through an outbox."""

@@ -1,0 +1,27 @@
+"""The optional parts of the package: which packages each brings, so that a missing one is told by its extra's name."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from worker.errors import MissingExtra
+
+_PACKAGES = {
+    "tasks": ("aiosqlite", "av", "numpy", "obstore", "openai", "sqlalchemy", "wordllama"),
+}
+
+
+def extra_of(error: ModuleNotFoundError) -> str | None:
+    """The extra that would bring the module that was not found."""
+    package = (error.name or "").partition(".")[0]
+    return next((extra for extra, packages in _PACKAGES.items() if package in packages), None)
+
+
+def require(extra: str, needed_for: str) -> None:
+    """Checks that an extra is installed.
+
+    Raises:
+        MissingExtra: It is not.
+    """
+    if any(importlib.util.find_spec(package) is None for package in _PACKAGES[extra]):
+        raise MissingExtra(extra, needed_for)

@@ -1,0 +1,164 @@
+"""A new event loop that costs little until it has to sleep, and the orderly end of any loop.
+
+The standard loop makes an epoll descriptor and a pair of sockets before it runs anything, which is most of what a short
+call costs. This one makes its wake-up sockets when it is about to sleep for the first time, polls without a
+descriptor of its own, and asks the kernel nothing while nothing is registered.
+
+That needs private parts of asyncio. They are used here and nowhere else; where one is missing, `new_loop` returns the
+standard loop, and the contract of the bridge holds on both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import selectors
+from collections.abc import Coroutine, Generator
+from typing import Any, TypeVar
+
+from worker.logs import get_logger
+from worker.loop_resources import close_loop_resources, has_loop_resources
+from worker.settings import settings_in_force
+
+T = TypeVar("T")
+
+logger = get_logger(__name__)
+
+_NEEDED = ("_make_self_pipe", "_close_self_pipe", "_write_to_self")
+_NEEDED_OF_A_LOOP = ("_ready", "_scheduled", "_asyncgens", "_default_executor", "_selector", "_csock")
+
+
+class _PollWhenNeeded(selectors.PollSelector):
+    """Tells its loop before the first sleep, and spares the kernel a question whose answer is known."""
+
+    loop: FreshLoop | None = None
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if self.loop is not None:
+            if timeout is not None and timeout <= 0:
+                if not self.get_map():
+                    return []
+            elif self.loop.prepare_to_sleep():
+                timeout = 0
+        return super().select(timeout)
+
+
+class FreshLoop(asyncio.SelectorEventLoop):
+    """An event loop for one call."""
+
+    def __init__(self) -> None:
+        self._may_make_pipe = False
+        self._made_tasks = False
+        self._ssock: Any = None
+        self._csock: Any = None
+        selector = _PollWhenNeeded()
+        super().__init__(selector)
+        self._may_make_pipe = True
+        selector.loop = self
+
+    def prepare_to_sleep(self) -> bool:
+        """Makes what other threads wake the loop with, unless it is there; True if there is something to do first."""
+        if self._csock is None:
+            self._make_self_pipe()
+            # Another thread looks for the socket after it has queued its callback, we for callbacks after we have
+            # made the socket: one of us sees the other.
+            return bool(self._ready)  # type: ignore[attr-defined]
+        return False
+
+    def is_plain(self) -> bool:
+        """Whether nothing was left on it: no task, callback, descriptor, generator, executor or resource."""
+        return not (
+            self._made_tasks
+            or self._csock is not None
+            or self._ready  # type: ignore[attr-defined]
+            or self._scheduled  # type: ignore[attr-defined]
+            or self._asyncgens  # type: ignore[attr-defined]
+            or self._default_executor  # type: ignore[attr-defined]
+            or has_loop_resources(self)
+        )
+
+    def create_task(  # noqa: D102 - asyncio's own
+        self,
+        coro: Generator[Any, None, T] | Coroutine[Any, Any, T],
+        *,
+        name: object = None,
+        context: contextvars.Context | None = None,
+        **options: Any,  # noqa: ANN401 - what later versions of Python add
+    ) -> asyncio.Task[T]:
+        self._made_tasks = True
+        return super().create_task(coro, name=name, context=context, **options)
+
+    def main_task(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """The task for which the loop was made, which does not count as left over."""
+        return super().create_task(coroutine)
+
+    def _make_self_pipe(self) -> None:
+        if self._may_make_pipe:
+            super()._make_self_pipe()  # type: ignore[misc]
+
+    def _close_self_pipe(self) -> None:
+        if self._csock is not None:
+            super()._close_self_pipe()  # type: ignore[misc]
+
+
+def _is_possible() -> bool:
+    if not all(hasattr(asyncio.SelectorEventLoop, name) for name in _NEEDED) or not hasattr(selectors, "PollSelector"):
+        return False
+    loop = asyncio.SelectorEventLoop()
+    try:
+        return all(hasattr(loop, name) for name in _NEEDED_OF_A_LOOP)
+    finally:
+        loop.close()
+
+
+_possible: bool | None = None
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """An event loop that no one used before; of the program's own kind, where it has set a policy (uvloop)."""
+    global _possible
+    if _possible is None:
+        _possible = _is_possible()
+    if _possible and type(asyncio.get_event_loop_policy()) is asyncio.DefaultEventLoopPolicy:
+        return FreshLoop()
+    return asyncio.new_event_loop()
+
+
+def close_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Ends everything that lives on a stopped loop, in the order in which things depend on each other; closes it."""
+    try:
+        if not (isinstance(loop, FreshLoop) and loop.is_plain()):
+            loop.run_until_complete(_end(loop))
+    finally:
+        loop.close()
+
+
+async def _end(loop: asyncio.AbstractEventLoop) -> None:
+    await _cancel_other_tasks(loop)
+    try:
+        await close_loop_resources()
+    except Exception:  # an edge: the work is done, and its outcome must not hang on a client that closes badly
+        logger.exception("closing a loop resource failed")
+    await loop.shutdown_asyncgens()
+    await loop.shutdown_default_executor()
+    # A transport that was closed is gone one turn of the loop later.
+    await asyncio.sleep(0)
+
+
+async def _cancel_other_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    others = asyncio.all_tasks(loop) - {asyncio.current_task(loop)}
+    if not others:
+        return
+    for task in others:
+        task.cancel()
+    done, pending = await asyncio.wait(others, timeout=cleanup_seconds())
+    for task in pending:
+        logger.error("a task did not end when cancelled", task=task.get_name(), coroutine=repr(task.get_coro()))
+    for task in done:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a task that was left over failed", task=task.get_name(), exc_info=error)
+
+
+def cleanup_seconds() -> float:
+    """How long cancelled work may clean up."""
+    return settings_in_force().cleanup_timeout.total_seconds()
