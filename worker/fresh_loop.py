@@ -28,7 +28,7 @@ _NEEDED = ("_make_self_pipe", "_close_self_pipe", "_write_to_self")
 _NEEDED_OF_A_LOOP = ("_ready", "_scheduled", "_asyncgens", "_default_executor", "_selector", "_csock")
 
 
-class _PollWhenNeeded(selectors.PollSelector):
+class _AsksWhenNeeded(selectors.BaseSelector):
     """Tells its loop before the first sleep, and spares the kernel a question whose answer is known."""
 
     loop: FreshLoop | None = None
@@ -36,22 +36,35 @@ class _PollWhenNeeded(selectors.PollSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if self.loop is not None:
             if timeout is not None and timeout <= 0:
-                if not self.get_map():
+                # Nothing to ask about but, at the most, the socket that wakes a loop which is awake.
+                if len(self.get_map()) <= self.loop.own_descriptors:
                     return []
             elif self.loop.prepare_to_sleep():
                 timeout = 0
         return super().select(timeout)
 
 
-class FreshLoop(asyncio.SelectorEventLoop):
-    """An event loop for one call."""
+class _Poll(_AsksWhenNeeded, selectors.PollSelector):
+    """Has no descriptor of its own, and suits the few of a short call."""
 
-    def __init__(self) -> None:
+
+class _Default(_AsksWhenNeeded, selectors.DefaultSelector):
+    """Suits a loop with many descriptors."""
+
+
+class FreshLoop(asyncio.SelectorEventLoop):
+    """An event loop whose start costs little.
+
+    Args:
+        selector: What it waits with.
+    """
+
+    def __init__(self, selector: _AsksWhenNeeded) -> None:
+        self.own_descriptors = 0
         self._may_make_pipe = False
         self._made_tasks = False
         self._ssock: Any = None
         self._csock: Any = None
-        selector = _PollWhenNeeded()
         super().__init__(selector)
         self._may_make_pipe = True
         selector.loop = self
@@ -60,6 +73,7 @@ class FreshLoop(asyncio.SelectorEventLoop):
         """Makes what other threads wake the loop with, unless it is there; True if there is something to do first."""
         if self._csock is None:
             self._make_self_pipe()
+            self.own_descriptors = 1
             # Another thread looks for the socket after it has queued its callback, we for callbacks after we have
             # made the socket: one of us sees the other.
             return bool(self._ready)  # type: ignore[attr-defined]
@@ -114,13 +128,13 @@ def _is_possible() -> bool:
 _possible: bool | None = None
 
 
-def new_loop() -> asyncio.AbstractEventLoop:
+def new_loop(*, long_lived: bool = False) -> asyncio.AbstractEventLoop:
     """An event loop that no one used before; of the program's own kind, where it has set a policy (uvloop)."""
     global _possible
     if _possible is None:
         _possible = _is_possible()
     if _possible and type(asyncio.get_event_loop_policy()) is asyncio.DefaultEventLoopPolicy:
-        return FreshLoop()
+        return FreshLoop(_Default() if long_lived else _Poll())
     return asyncio.new_event_loop()
 
 
@@ -135,12 +149,12 @@ def close_loop(loop: asyncio.AbstractEventLoop) -> None:
 
 async def _end(loop: asyncio.AbstractEventLoop) -> None:
     await _cancel_other_tasks(loop)
+    await loop.shutdown_asyncgens()
+    await loop.shutdown_default_executor()
     try:
         await close_loop_resources()
     except Exception:  # an edge: the work is done, and its outcome must not hang on a client that closes badly
         logger.exception("closing a loop resource failed")
-    await loop.shutdown_asyncgens()
-    await loop.shutdown_default_executor()
     # A transport that was closed is gone one turn of the loop later.
     await asyncio.sleep(0)
 
@@ -151,14 +165,9 @@ async def _cancel_other_tasks(loop: asyncio.AbstractEventLoop) -> None:
         return
     for task in others:
         task.cancel()
-    done, pending = await asyncio.wait(others, timeout=cleanup_seconds())
+    done, pending = await asyncio.wait(others, timeout=settings_in_force().cleanup_timeout.total_seconds())
     for task in pending:
         logger.error("a task did not end when cancelled", task=task.get_name(), coroutine=repr(task.get_coro()))
     for task in done:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a task that was left over failed", task=task.get_name(), exc_info=error)
-
-
-def cleanup_seconds() -> float:
-    """How long cancelled work may clean up."""
-    return settings_in_force().cleanup_timeout.total_seconds()

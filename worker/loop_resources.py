@@ -7,17 +7,46 @@ slow. `@loop_resource` opens it once per loop, whoever asks first, and the bridg
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import inspect
+import sys
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from types import TracebackType
 from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
 ResourceFactory = Callable[[], AsyncIterator[T]] | Callable[[], AbstractAsyncContextManager[T]]
+
+
+class _Generated(AbstractAsyncContextManager[T]):
+    """A resource made by an async generator, which the loop does not know as one.
+
+    A loop that ends closes the generators it knows before its resources, which they may use.
+    """
+
+    def __init__(self, generator: AsyncIterator[T]) -> None:
+        self._generator = generator
+
+    async def __aenter__(self) -> T:
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(None, None)
+        try:
+            opened = anext(self._generator)
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
+        return await opened
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await anext(self._generator)
+        except StopAsyncIteration:
+            return
+        raise RuntimeError("a loop resource yielded twice: yield once, and clean up after it")
 
 
 class _Resources:
@@ -41,7 +70,7 @@ def loop_resource(factory: ResourceFactory[T]) -> Callable[[], Awaitable[T]]:
     """
     enter = cast(
         "Callable[[], AbstractAsyncContextManager[T]]",
-        contextlib.asynccontextmanager(factory) if inspect.isasyncgenfunction(factory) else factory,
+        (lambda: _Generated(factory())) if inspect.isasyncgenfunction(factory) else factory,
     )
 
     @functools.wraps(factory)

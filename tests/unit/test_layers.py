@@ -19,6 +19,7 @@ ROWS = [
         "actor",
         "attempt",
         "bridge",
+        "calls",
         "broker",
         "fresh_loop",
         "history",

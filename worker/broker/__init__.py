@@ -11,8 +11,6 @@ from dramatiq.middleware import (
     GroupCallbacks,
     Middleware,
     Pipelines,
-    ShutdownNotifications,
-    TimeLimit,
 )
 from dramatiq.rate_limits.backends import RedisBackend
 
@@ -21,7 +19,9 @@ from worker.history.events import Recorder
 from worker.history.writer import default_writer
 from worker.middleware.process import Process
 from worker.middleware.retry_policy import RetryPolicy
+from worker.middleware.shutdown import ShutdownNotifications
 from worker.middleware.status import Status
+from worker.middleware.time_limit import TimeLimit
 from worker.settings import Settings, put_in_force, settings_in_force
 
 __all__ = ["create_broker", "ensure_broker", "message_middleware"]
@@ -56,7 +56,7 @@ def message_middleware(settings: Settings, recorder: Recorder) -> list[Middlewar
     return [
         Status(recorder),
         AgeLimit(),
-        TimeLimit(time_limit=settings.time_limit.total_seconds() * 1000),
+        TimeLimit(settings.time_limit.total_seconds() * 1000),
         ShutdownNotifications(),
         Callbacks(),
         Pipelines(),

@@ -1,0 +1,210 @@
+"""The process's one long-lived event loop, in a thread of its own, for services that keep their connections.
+
+It is started by the first call in a process, never at import and never before a fork, and stopped in order. A call in
+flight when it stops fails with a typed error; none hangs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import contextvars
+import os
+import threading
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from worker.calls import Call, cleanup_seconds
+from worker.errors import LoopClosedError
+from worker.fresh_loop import close_loop, new_loop
+from worker.interrupts import Section, current_section
+from worker.logs import get_logger
+
+T = TypeVar("T")
+
+logger = get_logger(__name__)
+
+
+class _SharedCall(Call[T]):
+    """A coroutine on its way to the shared loop, there, or back."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, section: Section | None, coroutine: Coroutine[Any, Any, T]
+    ) -> None:
+        super().__init__(loop, section)
+        self.coroutine = coroutine
+        self.error: BaseException | None = None
+        self.returned: list[T] = []
+        self.abandoned = False
+        self._context = contextvars.copy_context()
+        # A bare lock, taken until the coroutine has ended: half the cost of an Event.
+        self._running = threading.Lock()
+        self._running.acquire()
+
+    def start(self) -> None:
+        """Makes the task; in the loop's thread."""
+        run: Coroutine[Any, Any, Any] = self._run()
+        self.task = self.loop.create_task(run, context=self._context)
+
+    def wait(self) -> None:
+        """Waits for the end of the coroutine; in the calling thread."""
+        self._running.acquire()
+
+    def release(self) -> None:
+        """Ends the wait, unless it has ended."""
+        if self._running.locked():
+            self._running.release()
+
+    async def _run(self) -> None:
+        try:
+            self.returned.append(await self.coroutine)
+        except BaseException as error:  # noqa: BLE001 - an edge: it is raised in the thread that waits, not in the loop
+            self.error = error
+        finally:
+            # The last thing the task does: sooner by a turn of the loop than a callback of it.
+            self._running.release()
+
+    def _cancel(self) -> None:
+        # A task that is cancelled before its first step never comes to its `finally`.
+        if self.task is not None:
+            self.task.add_done_callback(lambda _: self.release())
+        super()._cancel()
+
+
+class SharedLoop:
+    """One loop in a thread of its own; making one starts it."""
+
+    def __init__(self) -> None:
+        self._loop = new_loop(long_lived=True)
+        self._coming: deque[_SharedCall[Any]] = deque()
+        self._calls: set[_SharedCall[Any]] = set()
+        self._closed = False
+        self._called = False
+        self._thread = threading.Thread(target=self._serve, name="shared-loop", daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Runs a coroutine to its end.
+
+        Raises:
+            LoopClosedError: The loop was stopped before.
+            BaseException: What the coroutine raised, or the interrupt that cancelled it.
+        """
+        section = current_section()
+        call = _SharedCall(self._loop, section, coroutine)
+        try:
+            if section is not None:
+                section.wait_for(call)
+            self._send(call)
+        except BaseException:
+            coroutine.close()
+            raise
+        try:
+            call.wait()
+        except BaseException as error:  # noqa: BLE001 - it leaves the call, once the coroutine has ended
+            # Ctrl-C, in a script's main thread.
+            call.interrupt(error)
+            call.wait()
+        finally:
+            call.ends()
+            if section is not None:
+                section.waited()
+            self._calls.discard(call)
+        if call.abandoned and call.exception is None and not call.returned:
+            raise LoopClosedError("the shared loop was stopped before the coroutine had ended") from call.error
+        call.leave_with(call.error)
+        return call.returned[0]
+
+    def stop(self) -> None:
+        """Takes no new work, cancels what runs and waits for it, closes what lives on the loop, ends the thread."""
+        self._closed = True
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(3 * cleanup_seconds())
+        if self._thread.is_alive():
+            logger.error("the shared loop does not stop: a coroutine blocks it, or does not end")
+
+    def _send(self, call: _SharedCall[Any]) -> None:
+        # No lock: under one, threads would queue up behind whoever wakes the loop.
+        self._calls.add(call)
+        self._coming.append(call)
+        if self._closed:
+            self._take_back(call)
+        # One wake-up serves every call that comes before the loop has woken.
+        elif not self._called:
+            self._called = True
+            try:
+                self._loop.call_soon_threadsafe(self._start_calls)
+            except RuntimeError:
+                self._take_back(call)
+
+    def _take_back(self, call: _SharedCall[Any]) -> None:
+        """Refuses a call that came too late; one that the ending loop has taken ends with it."""
+        with contextlib.suppress(ValueError):
+            self._coming.remove(call)
+            self._calls.discard(call)
+            raise LoopClosedError("the shared loop is stopping: the process is ending")
+
+    def _start_calls(self) -> None:
+        self._called = False
+        while self._coming:
+            try:
+                call = self._coming.popleft()
+            except IndexError:
+                return  # taken back
+            call.start()
+
+    def _serve(self) -> None:
+        try:
+            self._loop.run_forever()
+        finally:
+            self._closed = True
+            self._start_calls()
+            for call in list(self._calls):
+                call.abandoned = True
+            try:
+                close_loop(self._loop)
+            finally:
+                # Whoever still waits has a task that does not end, or that never took its first step.
+                for call in list(self._calls):
+                    call.release()
+
+
+_shared: SharedLoop | None = None
+_shared_lock = threading.Lock()
+
+
+def shared_loop() -> SharedLoop:
+    """The process's shared loop, started at its first use."""
+    global _shared
+    shared = _shared
+    if shared is None:
+        with _shared_lock:
+            if _shared is None:
+                _shared = SharedLoop()
+            shared = _shared
+    return shared
+
+
+def stop_shared_loop() -> None:
+    """Cancels what runs on the process's shared loop, closes its resources and ends its thread.
+
+    The next call starts a new one.
+    """
+    global _shared
+    with _shared_lock:
+        shared, _shared = _shared, None
+    if shared is not None:
+        shared.stop()
+
+
+def _forget_shared_loop() -> None:
+    # A forked child has its parent's loop, but not the thread that serves it.
+    global _shared, _shared_lock
+    _shared, _shared_lock = None, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_shared_loop)
+atexit.register(stop_shared_loop)
