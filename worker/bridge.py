@@ -23,7 +23,7 @@ from worker.fresh_loop import FreshLoop, close_loop, new_loop
 from worker.interrupts import current_section
 from worker.logs import get_logger
 from worker.loop_resources import close_loop_resources, loop_resource
-from worker.shared_loop import shared_loop, stop_shared_loop
+from worker.shared_loop import SharedCall, shared_loop, stop_shared_loop
 from worker.thread_pool import cancel_requested, run_in_thread_pool
 
 __all__ = [
@@ -71,22 +71,12 @@ def run_async_in_new_loop(work: Work[T], *, timeout: timedelta | float | None = 
         TimeoutError: `timeout` was over; the coroutine was cancelled and its `finally` blocks have run.
         SelfCancelledError: The coroutine cancelled itself.
     """
-    coroutine = _coroutine_of(work, timeout)
-    loop = new_loop()
+    _refuse_misuse(work)
     try:
-        section = current_section()
-        call: _NewLoopCall[T] = _NewLoopCall(loop, section)
-        if section is None:
-            _warn_of_foreign_interrupts()
-            return call.run(coroutine)
-        try:
-            section.wait_for(call)
-            return call.run(coroutine)
-        finally:
-            section.waited()
+        with _NewLoopCall() as call:
+            return call.run(_coroutine_of(work, timeout))
     finally:
         _close_refused(work)
-        close_loop(loop)
 
 
 def run_async_in_shared_loop(work: Work[T], *, timeout: timedelta | float | None = None) -> T:
@@ -99,27 +89,31 @@ def run_async_in_shared_loop(work: Work[T], *, timeout: timedelta | float | None
     Raises:
         LoopClosedError: The loop was stopped before the coroutine had ended.
     """
-    coroutine = _coroutine_of(work, timeout)
-    if current_section() is None:
-        _warn_of_foreign_interrupts()
+    _refuse_misuse(work)
     try:
-        return shared_loop().run(coroutine)
+        with SharedCall() as call:
+            return shared_loop().run(call, _coroutine_of(work, timeout))
     finally:
         _close_refused(work)
 
 
-def _coroutine_of(work: Work[T], timeout: timedelta | float | None) -> Coroutine[Any, Any, T]:
-    """The work as a coroutine that has not started; misuse is refused, and a refused coroutine is closed."""
+def _refuse_misuse(work: object) -> None:
     if asyncio._get_running_loop() is not None:  # noqa: SLF001 - documented for event loops; ten times as fast
         _close_refused(work)
         raise RunningLoopError("an event loop runs in this thread: await the coroutine instead of bridging to it")
     if inspect.iscoroutine(work):
         if inspect.getcoroutinestate(work) != inspect.CORO_CREATED:
             raise RuntimeError(f"{work!r} ran before: call its function again for a new coroutine")
-        return work if timeout is None else _within(work, timeout)
-    if not callable(work) and not inspect.isawaitable(work):
+    elif not callable(work) and not inspect.isawaitable(work):
         raise TypeError(f"{work!r} is neither awaitable nor a function that returns an awaitable")
-    return _awaited(work) if timeout is None else _within(_awaited(work), timeout)
+    if current_section() is None:
+        _warn_of_foreign_interrupts()
+
+
+def _coroutine_of(work: Work[T], timeout: timedelta | float | None) -> Coroutine[Any, Any, T]:
+    if timeout is not None:
+        return _within(work, timeout)
+    return work if inspect.iscoroutine(work) else _awaited(work)
 
 
 def _close_refused(work: object) -> None:
@@ -152,32 +146,34 @@ def _called(factory: Callable[[], Awaitable[T]]) -> Awaitable[T]:
     return made
 
 
-async def _within(coroutine: Coroutine[Any, Any, T], limit: timedelta | float) -> T:
-    seconds = limit.total_seconds() if isinstance(limit, timedelta) else limit
-    async with asyncio.timeout(seconds):
-        return await coroutine
+async def _within(work: Work[T], limit: timedelta | float) -> T:
+    async with asyncio.timeout(limit.total_seconds() if isinstance(limit, timedelta) else limit):
+        return await _awaited(work)
 
 
-class _NewLoopCall(Call[T]):
+class _NewLoopCall(Call):
     """A coroutine on a loop of its own, in the thread that waits for it."""
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        loop = self.loop
-        task = loop.main_task(coroutine) if isinstance(loop, FreshLoop) else loop.create_task(coroutine)
-        self.task = task
+        self.loop = loop = new_loop()
         try:
-            result = loop.run_until_complete(task)
-        except BaseException as error:
+            task = loop.main_task(coroutine) if isinstance(loop, FreshLoop) else loop.create_task(coroutine)
+            self.begins(loop, task)
+            try:
+                result = loop.run_until_complete(task)
+            except BaseException as error:
+                self.ends()
+                if not task.done():
+                    # It hit the loop itself (Ctrl-C), or the loop was stopped: the task is left behind.
+                    self._end_task(task, coroutine)
+                    raise self.exception or error from None
+                self.leave_with(error)
+                raise
             self.ends()
-            if not task.done():
-                # It hit the loop itself (Ctrl-C), or the loop was stopped: the task is left behind.
-                self._end_task(task, coroutine)
-                raise self.exception or error from None
-            self.leave_with(error)
-            raise
-        self.ends()
-        self.leave_with(None)
-        return result
+            self.leave_with(None)
+            return result
+        finally:
+            close_loop(loop)
 
     def give_up(self) -> None:
         """Stops the loop, and if a callback blocks it, interrupts its thread as Dramatiq does."""

@@ -11,14 +11,13 @@ import io
 import sys
 import threading
 import traceback
-from typing import Generic, TypeVar
+from types import TracebackType
+from typing import Any, Self
 
 from worker.errors import SelfCancelledError
-from worker.interrupts import Section
+from worker.interrupts import Section, current_section
 from worker.logs import get_logger
 from worker.settings import settings_in_force
-
-T = TypeVar("T")
 
 logger = get_logger(__name__)
 
@@ -35,43 +34,67 @@ def cleanup_seconds() -> float:
     return settings_in_force().cleanup_timeout.total_seconds()
 
 
-class Call(Generic[T]):
-    """A task on a loop, for which a section of a thread waits."""
+class Call:
+    """A task on a loop for which a thread waits, in a `with` block.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, section: Section | None) -> None:
-        self.loop = loop
-        self.section = section
-        self.task: asyncio.Task[T] | None = None
+    Inside the block interrupts of the thread's section come here, before the task is made and after it has ended too:
+    none is raised in the middle of making or closing a loop.
+    """
+
+    def __init__(self) -> None:
+        self.section: Section | None = current_section()
         self.exception: BaseException | None = None
         self.given_up = False
+        self.task: asyncio.Task[Any] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._ended = False
+        self._over = False
         self._cancelled = False
         self._lock = threading.Lock()
         self._patience: threading.Timer | None = None
 
-    def interrupt(self, exception: BaseException) -> bool:
-        """Cancels the task through its loop; False if it has ended."""
+    def __enter__(self) -> Self:
+        if self.section is not None:
+            self.section.wait_for(self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         with self._lock:
-            if self._ended:
+            self._over = True
+        if self.section is not None:
+            self.section.waited()
+        if error is None and self.exception is not None:
+            # It came after the coroutine had ended: it is for the code that follows.
+            raise self.exception
+
+    def interrupt(self, exception: BaseException) -> bool:
+        """Cancels the task, now or as soon as it is made; False if the call is over."""
+        with self._lock:
+            if self._over:
                 return False
             self.exception = exception
-            self.loop.call_soon_threadsafe(self._cancel)
-            self._patience = threading.Timer(cleanup_seconds(), self._report)
-            self._patience.daemon = True
-            self._patience.start()
+            if self._loop is not None and not self._ended:
+                self._request_cancel(self._loop)
             return True
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether the task has ended, as far as its section knows."""
-        return self._ended
+    def begins(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+        """Takes the task, and cancels it at once if the call was interrupted before; in the loop's thread."""
+        with self._lock:
+            self._loop, self.task = loop, task
+            if self.exception is not None:
+                self._request_cancel(loop)
 
     def ends(self) -> None:
-        """Notes that the task has ended: interrupts are for the thread again."""
+        """Notes that the task has ended: it is not cancelled any more."""
         with self._lock:
             self._ended = True
         if self._patience is not None:
             self._patience.cancel()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the task has ended."""
+        return self._ended
 
     def leave_with(self, error: BaseException | None) -> None:
         """Raises what leaves the call when its task has ended with this error, or with none.
@@ -87,10 +110,20 @@ class Call(Generic[T]):
         if error is not None:
             raise error
 
-    def _cancel(self) -> None:
+    def cancel(self) -> None:
+        """Cancels the task; in the loop's thread."""
         if self.task is not None and not self.task.done():
             self._cancelled = True
             self.task.cancel()
+
+    def give_up(self) -> None:
+        """What is done with a task that does not end; nothing, where the loop is shared: the thread waits on."""
+
+    def _request_cancel(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.call_soon_threadsafe(self.cancel)
+        self._patience = threading.Timer(cleanup_seconds(), self._report)
+        self._patience.daemon = True
+        self._patience.start()
 
     def _report(self) -> None:
         """Tells of a coroutine that swallows its cancellation, or whose cleanup takes too long."""
@@ -105,9 +138,6 @@ class Call(Generic[T]):
         self.exception.add_note(f"{said}:\n{where}")
         logger.error(said, exception=repr(self.exception), stack=where)
         self.give_up()
-
-    def give_up(self) -> None:
-        """What is done then; nothing, where the loop is shared: the thread waits on until the task has ended."""
 
     def _where(self) -> str:
         out = io.StringIO()

@@ -32,7 +32,7 @@ class Interruptible(Protocol):
     """What a section waits for."""
 
     def interrupt(self, exception: BaseException) -> bool:
-        """Cancels it; False if it has ended."""
+        """Cancels it; False if it is over."""
 
 
 class Section:
@@ -72,15 +72,14 @@ class Section:
             _set_exception(self.thread_id, type(self.exception))
 
     def wait_for(self, call: Interruptible) -> None:
-        """Directs interrupts to a call, from now on; raises one that was sent before.
+        """Directs interrupts to a call, from now on; one that was sent before is raised here.
 
         Raises:
             BaseException: The interrupt.
         """
         self._waits_for = call
-        self._settle()
-        if self._raised and self.exception is not None:
-            raise self.exception
+        self._await_decision()
+        time.sleep(0)  # an exception that was set in this thread is raised here at the latest
 
     def waited(self) -> None:
         """Directs interrupts to the thread again."""
@@ -89,13 +88,13 @@ class Section:
     def end(self) -> None:
         """Ends the section: no interrupt will hit the thread after this."""
         self._open = False
-        self._settle()
-
-    def _settle(self) -> None:
-        while self._deciding:
-            time.sleep(0)
+        self._await_decision()
         if self._raised:
             _set_exception(self.thread_id, None)
+
+    def _await_decision(self) -> None:
+        while self._deciding:
+            time.sleep(0)
 
 
 _sections: dict[int, Section] = {}

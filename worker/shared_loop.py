@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 from worker.calls import Call, cleanup_seconds
 from worker.errors import LoopClosedError
 from worker.fresh_loop import close_loop, new_loop
-from worker.interrupts import Section, current_section
 from worker.logs import get_logger
 
 T = TypeVar("T")
@@ -27,26 +26,22 @@ T = TypeVar("T")
 logger = get_logger(__name__)
 
 
-class _SharedCall(Call[T]):
+class SharedCall(Call):
     """A coroutine on its way to the shared loop, there, or back."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, section: Section | None, coroutine: Coroutine[Any, Any, T]
-    ) -> None:
-        super().__init__(loop, section)
-        self.coroutine = coroutine
+    def __init__(self) -> None:
+        super().__init__()
         self.error: BaseException | None = None
-        self.returned: list[T] = []
+        self.result: Any = None
         self.abandoned = False
         self._context = contextvars.copy_context()
         # A bare lock, taken until the coroutine has ended: half the cost of an Event.
         self._running = threading.Lock()
         self._running.acquire()
 
-    def start(self) -> None:
+    def start(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, object]) -> None:
         """Makes the task; in the loop's thread."""
-        run: Coroutine[Any, Any, Any] = self._run()
-        self.task = self.loop.create_task(run, context=self._context)
+        self.begins(loop, loop.create_task(self._run(coroutine), context=self._context))
 
     def wait(self) -> None:
         """Waits for the end of the coroutine; in the calling thread."""
@@ -54,23 +49,24 @@ class _SharedCall(Call[T]):
 
     def release(self) -> None:
         """Ends the wait, unless it has ended."""
-        if self._running.locked():
+        if not self.has_ended and self._running.locked():
             self._running.release()
 
-    async def _run(self) -> None:
+    def cancel(self) -> None:
+        """Cancels the task; in the loop's thread."""
+        # A task that is cancelled before its first step never comes to its `finally`.
+        if self.task is not None:
+            self.task.add_done_callback(lambda _: self.release())
+        super().cancel()
+
+    async def _run(self, coroutine: Coroutine[Any, Any, object]) -> None:
         try:
-            self.returned.append(await self.coroutine)
+            self.result = await coroutine
         except BaseException as error:  # noqa: BLE001 - an edge: it is raised in the thread that waits, not in the loop
             self.error = error
         finally:
             # The last thing the task does: sooner by a turn of the loop than a callback of it.
-            self._running.release()
-
-    def _cancel(self) -> None:
-        # A task that is cancelled before its first step never comes to its `finally`.
-        if self.task is not None:
-            self.task.add_done_callback(lambda _: self.release())
-        super()._cancel()
+            self.release()
 
 
 class SharedLoop:
@@ -78,29 +74,21 @@ class SharedLoop:
 
     def __init__(self) -> None:
         self._loop = new_loop(long_lived=True)
-        self._coming: deque[_SharedCall[Any]] = deque()
-        self._calls: set[_SharedCall[Any]] = set()
+        self._coming: deque[tuple[SharedCall, Coroutine[Any, Any, object]]] = deque()
+        self._calls: set[SharedCall] = set()
         self._closed = False
         self._called = False
         self._thread = threading.Thread(target=self._serve, name="shared-loop", daemon=True)
         self._thread.start()
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Runs a coroutine to its end.
+    def run(self, call: SharedCall, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Runs a coroutine to its end, inside the `with` block of its call.
 
         Raises:
             LoopClosedError: The loop was stopped before.
             BaseException: What the coroutine raised, or the interrupt that cancelled it.
         """
-        section = current_section()
-        call = _SharedCall(self._loop, section, coroutine)
-        try:
-            if section is not None:
-                section.wait_for(call)
-            self._send(call)
-        except BaseException:
-            coroutine.close()
-            raise
+        self._send(call, coroutine)
         try:
             call.wait()
         except BaseException as error:  # noqa: BLE001 - it leaves the call, once the coroutine has ended
@@ -109,13 +97,12 @@ class SharedLoop:
             call.wait()
         finally:
             call.ends()
-            if section is not None:
-                section.waited()
             self._calls.discard(call)
-        if call.abandoned and call.exception is None and not call.returned:
+        if call.abandoned and call.exception is None and call.error is not None:
             raise LoopClosedError("the shared loop was stopped before the coroutine had ended") from call.error
         call.leave_with(call.error)
-        return call.returned[0]
+        result: T = call.result
+        return result
 
     def stop(self) -> None:
         """Takes no new work, cancels what runs and waits for it, closes what lives on the loop, ends the thread."""
@@ -126,35 +113,36 @@ class SharedLoop:
         if self._thread.is_alive():
             logger.error("the shared loop does not stop: a coroutine blocks it, or does not end")
 
-    def _send(self, call: _SharedCall[Any]) -> None:
+    def _send(self, call: SharedCall, coroutine: Coroutine[Any, Any, object]) -> None:
         # No lock: under one, threads would queue up behind whoever wakes the loop.
         self._calls.add(call)
-        self._coming.append(call)
+        self._coming.append((call, coroutine))
         if self._closed:
-            self._take_back(call)
+            self._take_back(call, coroutine)
         # One wake-up serves every call that comes before the loop has woken.
         elif not self._called:
             self._called = True
             try:
                 self._loop.call_soon_threadsafe(self._start_calls)
             except RuntimeError:
-                self._take_back(call)
+                self._take_back(call, coroutine)
 
-    def _take_back(self, call: _SharedCall[Any]) -> None:
+    def _take_back(self, call: SharedCall, coroutine: Coroutine[Any, Any, object]) -> None:
         """Refuses a call that came too late; one that the ending loop has taken ends with it."""
         with contextlib.suppress(ValueError):
-            self._coming.remove(call)
+            self._coming.remove((call, coroutine))
             self._calls.discard(call)
+            coroutine.close()
             raise LoopClosedError("the shared loop is stopping: the process is ending")
 
     def _start_calls(self) -> None:
         self._called = False
         while self._coming:
             try:
-                call = self._coming.popleft()
+                call, coroutine = self._coming.popleft()
             except IndexError:
                 return  # taken back
-            call.start()
+            call.start(self._loop, coroutine)
 
     def _serve(self) -> None:
         try:
@@ -169,6 +157,7 @@ class SharedLoop:
             finally:
                 # Whoever still waits has a task that does not end, or that never took its first step.
                 for call in list(self._calls):
+                    call.error = call.error or LoopClosedError("the coroutine did not end with the loop")
                     call.release()
 
 
