@@ -24,9 +24,11 @@ try:
     import anyio.from_thread
     import asgiref.sync
     import httpx
+    import redis.asyncio
     import uvloop
     from dramatiq.asyncio import EventLoopThread
     from dramatiq.logging import get_logger
+    from sqlalchemy.ext.asyncio import create_async_engine
 except ModuleNotFoundError as error:
     print(f"{error.name} is missing: pip install 'dramatiq-bridge[bench]'", file=sys.stderr)
     sys.exit(2)
@@ -112,7 +114,7 @@ def contenders() -> Iterator[dict[str, Contender]]:
             "shared loop (ours)": run_async_in_shared_loop,
             "asyncio.run": lambda service: asyncio.run(_coroutine(service)),
             "Runner, uvloop": with_uvloop,
-            "anyio portal": lambda service: portal.call(service),
+            "anyio portal": portal.call,
             "asgiref": lambda service: asgiref.sync.async_to_sync(service)(),
             "Dramatiq's loop thread": lambda service: dramatiq_loop.run_coroutine(service()),
         }
@@ -143,8 +145,6 @@ def microseconds(run: Contender, service: Service, threads: int, seconds: float)
 
 def opening_costs(rounds: int) -> dict[str, float]:
     """Microseconds that opening and closing each kind of resource adds to a new loop."""
-    import redis.asyncio
-    from sqlalchemy.ext.asyncio import create_async_engine
 
     async def httpx_with_shared_tls() -> None:
         async with httpx.AsyncClient(verify=TLS):

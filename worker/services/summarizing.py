@@ -16,6 +16,8 @@ from worker.stores.conversations import conversation_store
 
 _ENDS_A_SENTENCE = re.compile("[.!?\u2026\u3002\uff01\uff1f]\\W*$")
 
+_LONGEST_END = 10
+
 _PARTS_AT_ONCE = 4
 """Requests to a model that one conversation has under way."""
 
@@ -67,12 +69,14 @@ def clean(transcripts: Iterable[str]) -> str:
 
     A transcript that ends in the middle of a sentence goes on with the next one, in the same line.
     """
-    text = ""
+    parts: list[str] = []
     for transcript in transcripts:
         lines = [line for line in map(_printable, transcript.splitlines()) if line]
         if lines:
-            text += ("\n" if _ENDS_A_SENTENCE.search(text) else " ") + "\n".join(lines)
-    return text.strip()
+            if parts:
+                parts.append("\n" if _ENDS_A_SENTENCE.search(parts[-1][-_LONGEST_END:]) else " ")
+            parts.append("\n".join(lines))
+    return "".join(parts)
 
 
 def _printable(line: str) -> str:
