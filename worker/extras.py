@@ -7,7 +7,7 @@ import importlib.util
 from worker.errors import MissingExtra
 
 _PACKAGES = {
-    "tasks": ("aiosqlite", "av", "numpy", "obstore", "openai", "sqlalchemy", "wordllama"),
+    "tasks": ("aiosqlite", "av", "lameenc", "numpy", "obstore", "openai", "sqlalchemy", "wordllama"),
 }
 
 

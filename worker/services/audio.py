@@ -1,7 +1,7 @@
 """Joining the audio chunks of one conversation, of any mix of formats, into one MP3.
 
-Synchronous: PyAV does the work, outside the GIL, and the caller runs it in a thread. Memory does not grow with
-the length of the conversation: a chunk is decoded, resampled and encoded about a second at a time.
+Synchronous: PyAV decodes and LAME encodes, outside the GIL, and the caller runs it in a thread. Memory does not grow
+with the length of the conversation: a chunk is decoded, resampled and encoded about a second at a time.
 
 It must never turn bytes that are not audio into noise, never lose a readable chunk because another one is not,
 never leave a partial file at the target, and never leave out anything without naming it.
@@ -11,22 +11,19 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import struct
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import Final, NamedTuple
 
 import av
+import numpy as np
 from av.container import InputContainer
 
 from worker.errors import NoContentFound
-
-if TYPE_CHECKING:
-    from types import TracebackType
+from worker.services.mp3 import MP3_RATES, Mp3Writer, Samples, measured_seconds
 
 # What chunks come in. Without the list, ffmpeg also reads playlists (which open other files), text and images.
 _DEMUXERS: Final = "wav,mp3,aac,mov,ogg,matroska,webm,flac"
@@ -38,13 +35,7 @@ _BELIEVABLE_RUN: Final = 4
 _BELIEVABLE_RATES: Final = range(4_000, 768_001)
 # What PyAV raises for files it cannot make sense of.
 _UNREADABLE: Final = (av.FFmpegError, ValueError, OSError)
-# All that MP3 can hold (MPEG-2.5, MPEG-2 and MPEG-1), in Hz.
-_MP3_RATES: Final = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
-# Speech is transparent at 64 kbit/s a channel. It is also all that MPEG-2.5, below 16 kHz, can do in total.
-_BITS_PER_CHANNEL: Final = 64_000
-_LOWEST_RATE_OF_MPEG2: Final = 16_000
-# What the encoder is given: most decoders give it too, and resampling it is the fastest.
-_SAMPLE_FORMAT: Final = "fltp"
+_LAYOUTS: Final = {1: "mono", 2: "stereo"}
 # Each call into PyAV has a price: paid once a second of audio instead of once a packet, it does not show.
 _BLOCK_SECONDS: Final = 1
 # How much shorter than declared a whole chunk may decode: codecs pad, and trim their padding, by less.
@@ -66,10 +57,14 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A chunk that was left out, or damaged in part, and why: one line, for people."""
+    """A chunk that was left out, or damaged in part, and why: one line, for people.
+
+    `cut_short`: its time was over, which says nothing of the chunk; with more time it may be read.
+    """
 
     name: str
     reason: str
+    cut_short: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,22 +111,24 @@ def concatenate(
     forms = [form for chunk in chunks if (form := chunk.probe())]
     if not forms:
         raise _nothing_in(chunks)
-    rate = next((rate for rate in _MP3_RATES if rate >= max(form.rate for form in forms)), _MP3_RATES[-1])
+    rate = next((rate for rate in MP3_RATES if rate >= max(form.rate for form in forms)), MP3_RATES[-1])
     channels = min(2, max(form.channels for form in forms))
 
     partial = target.with_name(f".{uuid.uuid4().hex}.part")
     try:
-        with _Encoder(partial, rate, channels) as encoder:
+        with partial.open("x+b") as file:
+            encoder = Mp3Writer(file, rate, channels)
             for done, chunk in enumerate(chunks, start=1):
                 before = encoder.samples
-                for block in _harmonised(chunk, rate, encoder.layout) if chunk.form else ():
+                for block in _harmonised(chunk, rate, channels) if chunk.form else ():
                     encoder.write(block)
                 chunk.included = encoder.samples > before
                 if progress:
                     progress(done, len(chunks))
-        if not encoder.samples:
-            raise _nothing_in(chunks)
-        seconds = _measured_seconds(partial, check)
+            if not encoder.samples:
+                raise _nothing_in(chunks)
+            encoder.finish()
+        seconds = measured_seconds(partial, check)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
@@ -165,13 +162,14 @@ class _Chunk:
         self.source = source
         self.form: _Form | None = None
         self.included = False
+        self.cut_short = False
         self.troubles: list[str] = []
         self._check = check
         self._bound = self._seconds_left = seconds
 
     @property
     def refused(self) -> Refused:
-        return Refused(self.source.name, "; ".join(self.troubles) or "holds no audio")
+        return Refused(self.source.name, "; ".join(self.troubles) or "holds no audio", self.cut_short)
 
     def probe(self) -> _Form | None:
         """The form of the first audio that decodes: what a header says is not always so."""
@@ -228,6 +226,7 @@ class _Chunk:
         while not ended:
             self._check()
             if time.monotonic() > deadline:
+                self.cut_short = True
                 self.troubles.append(f"takes more than {self._bound:g} s, the bound for one file")
                 return
             frames: list[av.AudioFrame] | None = None
@@ -321,69 +320,20 @@ def _blocks(frames: Iterator[av.AudioFrame]) -> Iterator[av.AudioFrame]:
         yield block
 
 
-def _harmonised(chunk: _Chunk, rate: int, layout: str) -> Iterator[av.AudioFrame]:
-    """The audio of a chunk as the encoder takes it; whenever its form changes, with a new resampler."""
-    for _, frames in itertools.groupby(chunk.frames(), key=_Form.of):
-        resampler = av.AudioResampler(format=_SAMPLE_FORMAT, layout=layout, rate=rate)
+def _harmonised(chunk: _Chunk, rate: int, channels: int) -> Iterator[Samples]:
+    """The audio of a chunk, its channels interleaved; whenever its form changes, with a new resampler."""
+    for form, frames in itertools.groupby(chunk.frames(), key=_Form.of):
+        # Mixed up from one channel to two, sound would lose 3 dB: it is doubled instead.
+        kept = min(form.channels, channels)
+        resampler = av.AudioResampler(format="s16", layout=_LAYOUTS[kept], rate=rate)
         for block in itertools.chain(_blocks(frames), [None]):  # None flushes it
             try:
                 resampled = resampler.resample(block)
             except _UNREADABLE as error:
                 chunk.troubles.append(f"cannot be resampled: {error}")
                 break
-            yield from resampled
-
-
-class _Encoder:
-    """One MP3 file being written; leaving the `with` block completes it."""
-
-    def __init__(self, path: Path, rate: int, channels: int) -> None:
-        self.layout = "mono" if channels == 1 else "stereo"
-        self.samples = 0
-        # MPEG-2.5 has no higher bit rate than that of one channel.
-        bits = _BITS_PER_CHANNEL * (channels if rate >= _LOWEST_RATE_OF_MPEG2 else 1)
-        # Bit-exact: the file does not name the version of ffmpeg.
-        self._container = av.open(f"file:{path}", "w", format="mp3", container_options={"fflags": "bitexact"})
-        self._stream = self._container.add_stream("libmp3lame", rate=rate)
-        self._stream.layout = self.layout
-        self._stream.format = _SAMPLE_FORMAT
-        self._stream.bit_rate = bits
-        self._time_base = Fraction(1, rate)
-
-    def write(self, frame: av.AudioFrame) -> None:
-        """Encodes a frame of any length: PyAV cuts it into what the codec takes, and keeps the rest."""
-        frame.pts, frame.time_base = self.samples, self._time_base
-        self.samples += frame.samples
-        self._container.mux(self._stream.encode(frame))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
-            self._container.mux(self._stream.encode(None))
-            self._container.close()
-        else:
-            # The file is given up: what matters is the error that is on its way.
-            with contextlib.suppress(*_UNREADABLE):
-                self._container.close()
-
-
-def _measured_seconds(path: Path, check: Callable[[], None]) -> float:
-    """The duration of a finished MP3: that of its packets, without what players skip as the encoder's padding."""
-    seconds = Fraction()
-    with av.open(f"file:{path}", "r", format="mp3") as container:
-        stream = container.streams.audio[0]
-        ticks = 0
-        for packet in container.demux(stream):
-            check()
-            ticks += packet.duration or 0
-            if packet.has_sidedata("skip_samples"):
-                seconds -= Fraction(sum(struct.unpack_from("<II", packet.get_sidedata("skip_samples"))), stream.rate)
-        seconds += ticks * (stream.time_base or Fraction())
-    return float(seconds)
+            for frame in resampled:
+                yield np.repeat(frame.to_ndarray()[0], channels // kept)
 
 
 def _nothing_in(chunks: Sequence[_Chunk]) -> NoContentFound:

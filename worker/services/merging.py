@@ -65,7 +65,7 @@ async def merge_conversation(conversation_id: str, *, progress: Progress | None 
 
     Raises:
         NoContentFound: There are no chunks with audio, or none can be decoded.
-        Unchanged: The same chunks were merged before.
+        Unchanged: The same chunks were merged before, and no file was cut short for want of time.
         TimeoutError: It took longer than `WORKER_MERGE_TIMEOUT`.
     """
     limit = settings_in_force().merge_timeout
@@ -86,8 +86,7 @@ async def _merge(conversation_id: str, progress: Progress | None) -> MergedConve
         sources, missing = await _fetch(chunks, objects, Path(folder.name))
         key = f"merged/{conversation_id}/{await run_in_thread_pool(_digest, sources)}.mp3"
         manifest_key = f"{key}.json"
-        # The manifest is written last: where it is, everything is.
-        if await objects.exists(manifest_key):
+        if await _is_whole(objects, manifest_key):
             await conversations.save_merged(conversation_id, key)
             raise Unchanged
         target = Path(folder.name) / "merged.mp3"
@@ -99,6 +98,15 @@ async def _merge(conversation_id: str, progress: Progress | None) -> MergedConve
         return result
     finally:
         await run_in_thread_pool(folder.cleanup)
+
+
+async def _is_whole(objects: ObjectStore, manifest_key: str) -> bool:
+    """Whether a merge of the same chunks was finished, with all that can be read of them."""
+    try:
+        manifest = json.loads(await objects.read(manifest_key))  # written last: where it is, everything is
+    except FileNotFoundError:
+        return False
+    return not any(refused.get("cut_short") for refused in (*manifest["dropped"], *manifest["damaged"]))
 
 
 async def _fetch(chunks: Sequence[Chunk], objects: ObjectStore, folder: Path) -> tuple[list[Source], list[Refused]]:

@@ -5,6 +5,7 @@ An object is written whole or not at all.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -60,7 +61,7 @@ class ObjectStore:
         if self._folder is not None:
             await obstore.head_async(self._backend, key)
             return self._folder / key
-        target = into / key.replace("/", "_")
+        target = into / (hashlib.sha256(key.encode()).hexdigest()[:32] + Path(key).suffix)
         answer = await obstore.get_async(self._backend, key)
         file = await run_in_thread_pool(target.open, "wb")
         try:
