@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test lint types unit example lock bench clean
+.PHONY: help install demo test lint types unit example lock clean
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -45,6 +45,10 @@ example: $(INSTALLED)
 		--constraint $(EXAMPLE)/constraints.txt \
 		$(EXAMPLE)/wheels/dramatiq_bridge-*.whl '$(EXAMPLE)/wheels/newsletter-0.1.0-py3-none-any.whl[test]'
 	$(EXAMPLE)/venv/bin/pytest -W error -p no:cacheprovider examples/newsletter
+
+lock: ## Write requirements.lock anew (needs uv)
+	uv pip compile pyproject.toml --universal --python-version 3.11 --extra tasks --extra gevent --extra dev \
+		--generate-hashes --no-header --no-emit-index-url --no-annotate --quiet --output-file requirements.lock
 
 clean: ## Remove what make made
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

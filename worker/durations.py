@@ -28,12 +28,12 @@ def parse_duration(text: str) -> timedelta:
 
 
 def format_duration(duration: timedelta | float) -> str:
-    """Writes a duration as `parse_duration` reads it, in its largest unit that needs no more than two decimals."""
+    """Writes a duration as `parse_duration` reads it: whole units as they are, anything else to a tenth of a second."""
     seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
     for unit in ("d", "h", "m", "s"):
         size = _UNITS[unit]
-        if abs(seconds) >= size and round(seconds / size, 2) * size == seconds:
-            return f"{seconds / size:.2f}".rstrip("0").rstrip(".") + unit
+        if abs(seconds) >= size and seconds % size == 0:
+            return f"{seconds / size:.0f}{unit}"
     if abs(seconds) >= 1:
         return f"{seconds:.1f}s"
     return f"{seconds * 1000:.0f}ms"

@@ -133,9 +133,13 @@ class Settings(BaseSettings):
     log_format: Annotated[Literal["auto", "console", "json"], BeforeValidator(_lower)] = Field(
         "auto", description="auto: console on a terminal, JSON otherwise"
     )
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = "info"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+        "info", description="the least that is logged"
+    )
     max_retries: int = Field(10, ge=0, le=1000, description="how often a failed message is tried again")
-    min_backoff: Duration = Field(timedelta(seconds=5), description="before the first retry; doubles, with jitter")
+    min_backoff: Duration = Field(
+        timedelta(seconds=5), description="the least before the first retry; doubles, with jitter"
+    )
     max_backoff: Duration = Field(timedelta(hours=1), description="the longest time between two retries")
     time_limit: Duration = Field(timedelta(minutes=10), description="how long an attempt may take")
     merge_timeout: Duration = Field(timedelta(minutes=9), description="how long merging a conversation may take")
@@ -145,7 +149,7 @@ class Settings(BaseSettings):
     )
     summarizer_url: str | None = Field(None, description="base URL of the endpoint; unset: OpenAI's own")
     summarizer_model: str | None = Field(None, description="the model to ask; needed with openai")
-    summarizer_api_key: SecretStr | None = None
+    summarizer_api_key: SecretStr | None = Field(None, description="the endpoint's key, where it wants one")
     summarizer_timeout: Duration = Field(timedelta(minutes=1), description="how long one request may take")
     summarizer_context_words: int = Field(
         6000, ge=100, description="longer transcripts are split for the model into parts of so many words"

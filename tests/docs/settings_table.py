@@ -27,12 +27,6 @@ DERIVED = {
 }
 """Defaults that depend on where the program runs."""
 
-UNDESCRIBED = {
-    "log_level": "the least that is logged",
-    "summarizer_api_key": "sent to the endpoint",
-}
-"""What the settings themselves do not describe."""
-
 KINDS: Mapping[type, str] = {
     int: "whole number",
     Path: "folder",
@@ -64,7 +58,7 @@ def _default(name: str, field: FieldInfo) -> str:
 
 
 def _meaning(name: str, field: FieldInfo) -> str:
-    text = field.description or UNDESCRIBED[name]
+    text = field.description or ""
     if isinstance(field.validation_alias, AliasChoices):
         others = [str(choice) for choice in field.validation_alias.choices if choice != variable(name)]
         text += "; also read from " + ", ".join(f"`{other}`" for other in others)

@@ -23,7 +23,7 @@ EVENTS = st.builds(
     attempt=st.none() | st.integers(1, 100),
     subject=st.dictionaries(TEXT, TEXT | st.integers() | st.booleans()),
     text=TEXT,
-    duration_ms=st.none() | st.floats(0, 1e9),
+    duration_ms=st.none() | st.floats(0, 1e9).map(lambda value: round(value, 3)),
     worker=st.builds(WorkerId, host=TEXT, pid=st.integers(1, 10**6)),
     error=st.none() | st.builds(ErrorInfo, type=TEXT, text=TEXT, traceback=TEXT),
 )

@@ -46,5 +46,6 @@ def _run() -> int:
 
 
 def _complain(text: str, code: int) -> int:
-    print(f"worker: {text}", file=sys.stderr)  # noqa: T201 - an edge: logging may not be set up
+    for line in text.splitlines():
+        print(f"worker: {line}", file=sys.stderr)  # noqa: T201 - an edge: logging may not be set up
     return code

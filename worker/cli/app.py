@@ -39,7 +39,7 @@ class _LazyGroup(TyperGroup):
         except MissingExtra as error:
             found = _not_installed(error.extra, cmd_name)
         if not isinstance(found, typer.Typer):
-            function, found = found, typer.Typer()
+            function, found = found, typer.Typer(add_completion=False)
             found.command(cmd_name)(function)
         command = typer.main.get_command(found)
         command.name = cmd_name
@@ -48,7 +48,7 @@ class _LazyGroup(TyperGroup):
 
 def _not_installed(extra: str, command: str) -> typer.Typer:
     """Stands in the list for a command whose extra is missing, and says so when it is used."""
-    stand_in = typer.Typer()
+    stand_in = typer.Typer(add_completion=False)
 
     @stand_in.command(
         help=f"Needs the extra {extra!r}, which is not installed.",

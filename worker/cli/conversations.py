@@ -18,7 +18,9 @@ from worker.services.importing import import_conversation
 from worker.services.merging import read_manifest
 from worker.stores.conversations import conversation_store
 
-app = typer.Typer(no_args_is_help=True, help="Bring recordings in, and see what was made of them.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Bring recordings in, and see what was made of them."
+)
 
 
 @app.command("import")
@@ -51,11 +53,13 @@ def show(conversation_id: str, as_json: AsJson = False) -> None:
     if as_json:
         print_json(found)
         return
-    rows = [(c["id"], c["started_at"][:19], c["audio_key"] or "", c["transcript"] or "") for c in found["chunks"]]
-    print_table(("chunk", "started", "audio", "transcript"), rows, title=f"conversation {conversation_id}")
+    rows = [
+        (c["id"], c["started_at"][:19], c["audio_key"] or "", (c["transcript"] or "").strip()) for c in found["chunks"]
+    ]
+    print_table(("chunk", "started (UTC)", "audio", "transcript"), rows, title=f"conversation {conversation_id}")
     out = console()
     if merged := found["merged"]:
-        out.print(f"merged: {merged['path']} ({format_duration(round(merged['duration_seconds'], 1))})", soft_wrap=True)
+        out.print(f"merged: {merged['path']} ({format_duration(merged['duration_seconds'])})", soft_wrap=True)
         for refused in merged["dropped"]:
             out.print(f"left out: {refused['name']}: {refused['reason']}", soft_wrap=True, markup=False)
     if found["summary"]:

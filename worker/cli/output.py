@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 
 from rich import box
 from rich.console import Console
@@ -49,6 +50,13 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str | Text]], *
 EVENT_HEADINGS = ("time", "event", "attempt", "took", "waited", "subject", "text")
 
 
+def _local(moment: datetime) -> str:
+    """The local time, with its date unless that is today's."""
+    here = moment.astimezone()
+    day = "" if here.date() == datetime.now(UTC).astimezone().date() else f"{here:%Y-%m-%d} "
+    return day + here.strftime("%H:%M:%S.%f")[:-3]
+
+
 def event_row(event: StatusEvent) -> list[str | Text]:
     """An event as the cells of a table."""
     subject = " ".join(f"{key}={value}" for key, value in event.subject.items())
@@ -57,9 +65,10 @@ def event_row(event: StatusEvent) -> list[str | Text]:
         text = f"{event.done:g}{'' if event.total is None else f'/{event.total:g}'} {text}".rstrip()
     if event.error is not None:
         said = event.error.text.splitlines()
-        text = "; ".join(part for part in (f"{event.error.type}: {said[0] if said else ''}", text) if part)
+        name = event.error.type.rpartition(".")[2]
+        text = "; ".join(part for part in (f"{name}: {said[0] if said else ''}", text) if part)
     return [
-        event.time.astimezone().strftime("%H:%M:%S.%f")[:-3],
+        _local(event.time),
         Text(event.event, style=_STYLES[event.state]),
         "" if event.attempt is None else str(event.attempt),
         "" if event.duration_ms is None else format_duration(event.duration_ms / 1000),

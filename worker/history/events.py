@@ -108,6 +108,8 @@ class StatusEvent:
         found["worker"] = {"host": self.worker.host, "pid": self.worker.pid}
         if self.error is not None:
             found["error"] = {part.name: getattr(self.error, part.name) for part in fields(self.error)}
+        for name in ("duration_ms", "queued_ms"):
+            found[name] = None if found[name] is None else round(found[name], 3)
         return {name: value for name, value in found.items() if value not in (None, "", {})}
 
     def to_json(self) -> str:

@@ -82,7 +82,8 @@ class OpenAISummarizer:
 
 
 def _translated(error: openai.APIStatusError) -> WorkerError:
-    said = f"the model's endpoint answered {error.status_code}: {error.message}"
+    # The client's message begins with "Error code: 500 - ", and goes on with what the endpoint said.
+    said = f"the model's endpoint answered {error.status_code}: {error.message.partition(' - ')[2] or error.message}"
     if error.status_code != _TOO_MANY_REQUESTS and error.status_code < _SERVER_ERRORS:
         return Fatal(f"{said}; check WORKER_SUMMARIZER_URL, _MODEL and _API_KEY")
     delay = _retry_after(error.response.headers.get("retry-after", ""))

@@ -155,7 +155,11 @@ async def conversation_store() -> AsyncIterator[ConversationStore]:
     url = settings_in_force().database_url.get_secret_value()
     try:
         engine = create_async_engine(url)
-    except (ArgumentError, ImportError) as error:
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"WORKER_DATABASE_URL={mask_url(url)}: its driver is missing: pip install {error.name}"
+        ) from error
+    except ArgumentError as error:
         raise ConfigurationError(
             f"WORKER_DATABASE_URL={mask_url(url)}: {error}; write an async URL such as sqlite+aiosqlite:///file.db"
         ) from error
