@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from worker.watchdog import Blocked
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
@@ -24,6 +26,9 @@ class Attempt:
     number: int
     queued_ms: float
 
+
+blocked_time: ContextVar[Blocked | None] = ContextVar("blocked_time", default=None)
+"""Where the bridge adds up how long the loops of the running attempt were blocked."""
 
 running_attempt: ContextVar[Attempt | None] = ContextVar("running_attempt", default=None)
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from worker.calls import Call, cleanup_seconds, overruns
 from worker.errors import RunningLoopError
-from worker.fresh_loop import FreshLoop, close_loop, new_loop
+from worker.fresh_loop import FreshLoop, close_loop, new_loop, watch_loop
 from worker.interrupts import current_section
 from worker.logs import get_logger
 from worker.loop_resources import close_loop_resources, loop_resource
@@ -156,9 +156,11 @@ class _NewLoopCall(Call):
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         self.loop = loop = new_loop()
+        turns = None
         try:
             task = loop.main_task(coroutine) if isinstance(loop, FreshLoop) else loop.create_task(coroutine)
             self.begins(loop, task)
+            turns = watch_loop(loop)
             try:
                 result = loop.run_until_complete(task)
             except BaseException as error:
@@ -173,6 +175,8 @@ class _NewLoopCall(Call):
             self.leave_with(None)
             return result
         finally:
+            if turns is not None:
+                self.blocked = turns.stop()
             close_loop(loop)
 
     def give_up(self) -> None:

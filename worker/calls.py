@@ -14,10 +14,12 @@ import traceback
 from types import TracebackType
 from typing import Any, Self
 
+from worker.attempt import blocked_time
 from worker.errors import SelfCancelledError
 from worker.interrupts import Section, current_section
 from worker.logs import get_logger
 from worker.settings import settings_in_force
+from worker.watchdog import Blocked
 
 logger = get_logger(__name__)
 
@@ -46,6 +48,7 @@ class Call:
         self.exception: BaseException | None = None
         self.given_up = False
         self.task: asyncio.Task[Any] | None = None
+        self.blocked: Blocked | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended = False
         self._over = False
@@ -61,6 +64,8 @@ class Call:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         with self._lock:
             self._over = True
+        if self.blocked is not None and self.blocked.seconds and (total := blocked_time.get()) is not None:
+            total.add(self.blocked.seconds, self.blocked.where)
         if self.section is not None:
             self.section.waited()
         if error is None and self.exception is not None:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from worker.logs import get_logger
 from worker.loop_resources import close_loop_resources, has_loop_resources
 from worker.settings import settings_in_force
+from worker.watchdog import Turns, watch, watch_loops_of_this_thread
 
 T = TypeVar("T")
 
@@ -34,14 +35,24 @@ class _AsksWhenNeeded(selectors.BaseSelector):
     loop: FreshLoop | None = None
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if self.loop is not None:
-            if timeout is not None and timeout <= 0:
-                # Nothing to ask about but, at the most, the socket that wakes a loop which is awake.
-                if len(self.get_map()) <= self.loop.own_descriptors:
-                    return []
-            elif self.loop.prepare_to_sleep():
-                timeout = 0
-        return super().select(timeout)
+        loop = self.loop
+        if loop is None:
+            return super().select(timeout)
+        turns = loop.turns
+        if timeout is not None and timeout <= 0:
+            # Nothing to ask about but, at the most, the socket that wakes a loop which is awake.
+            if len(self.get_map()) <= loop.own_descriptors:
+                if turns is not None:
+                    turns.next()
+                return []
+        elif loop.prepare_to_sleep():
+            timeout = 0
+        if turns is None:
+            return super().select(timeout)
+        turns.end()
+        found = super().select(timeout)
+        turns.begin()
+        return found
 
 
 class _Poll(_AsksWhenNeeded, selectors.PollSelector):
@@ -61,6 +72,7 @@ class FreshLoop(asyncio.SelectorEventLoop):
 
     def __init__(self, selector: _AsksWhenNeeded) -> None:
         self.own_descriptors = 0
+        self.turns: Turns | None = None
         self._may_make_pipe = False
         self._made_tasks = False
         self._ssock: Any = None
@@ -136,6 +148,16 @@ def new_loop(*, long_lived: bool = False) -> asyncio.AbstractEventLoop:
     if _possible and type(asyncio.get_event_loop_policy()) is asyncio.DefaultEventLoopPolicy:
         return FreshLoop(_Default() if long_lived else _Poll())
     return asyncio.new_event_loop()
+
+
+def watch_loop(loop: asyncio.AbstractEventLoop) -> Turns | None:
+    """Has the watchdog watch a loop that the calling thread is about to run."""
+    if not isinstance(loop, FreshLoop):
+        return watch(loop)
+    loop.turns = turns = watch_loops_of_this_thread()
+    if turns is not None:
+        turns.begin()
+    return turns
 
 
 def close_loop(loop: asyncio.AbstractEventLoop) -> None:

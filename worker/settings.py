@@ -130,6 +130,12 @@ class Settings(BaseSettings):
         description="threads for blocking calls, 1..1024",
     )
     cleanup_timeout: Duration = Field(timedelta(seconds=5), description="how long a cancelled coroutine may clean up")
+    blocking: Annotated[Literal["off", "watch", "error"], BeforeValidator(_lower)] = Field(
+        "watch", description="calls that block a loop: watched and told in the history, or (error) made to raise"
+    )
+    blocking_threshold: Duration = Field(
+        timedelta(milliseconds=100), description="how long a loop may be blocked before it is told"
+    )
     log_format: Annotated[Literal["auto", "console", "json"], BeforeValidator(_lower)] = Field(
         "auto", description="auto: console on a terminal, JSON otherwise"
     )

@@ -12,14 +12,16 @@ import contextlib
 import contextvars
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from worker.calls import Call, cleanup_seconds
 from worker.errors import LoopClosedError
-from worker.fresh_loop import close_loop, new_loop
+from worker.fresh_loop import close_loop, new_loop, watch_loop
 from worker.logs import get_logger
+from worker.watchdog import Turns
 
 T = TypeVar("T")
 
@@ -35,12 +37,17 @@ class SharedCall(Call):
         self.result: Any = None
         self.abandoned = False
         self._context = contextvars.copy_context()
+        self._turns: Turns | None = None
+        self._started_at = 0.0
         # A bare lock, taken until the coroutine has ended: half the cost of an Event.
         self._running = threading.Lock()
         self._running.acquire()
 
-    def start(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, object]) -> None:
+    def start(
+        self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, object], turns: Turns | None
+    ) -> None:
         """Makes the task; in the loop's thread."""
+        self._turns, self._started_at = turns, time.monotonic()
         self.begins(loop, loop.create_task(self._run(coroutine), context=self._context))
 
     def wait(self) -> None:
@@ -65,6 +72,8 @@ class SharedCall(Call):
         except BaseException as error:  # noqa: BLE001 - an edge: it is raised in the thread that waits, not in the loop
             self.error = error
         finally:
+            if self._turns is not None:
+                self.blocked = self._turns.since(self._started_at)
             # The last thing the task does: sooner by a turn of the loop than a callback of it.
             self.release()
 
@@ -78,6 +87,7 @@ class SharedLoop:
         self._calls: set[SharedCall] = set()
         self._closed = False
         self._called = False
+        self._turns: Turns | None = None
         self._thread = threading.Thread(target=self._serve, name="shared-loop", daemon=True)
         self._thread.start()
 
@@ -142,9 +152,10 @@ class SharedLoop:
                 call, coroutine = self._coming.popleft()
             except IndexError:
                 return  # taken back
-            call.start(self._loop, coroutine)
+            call.start(self._loop, coroutine, self._turns)
 
     def _serve(self) -> None:
+        self._turns = watch_loop(self._loop)
         try:
             self._loop.run_forever()
         finally:

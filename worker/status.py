@@ -14,10 +14,11 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, Self
 
-from worker.attempt import Attempt
+from worker.attempt import Attempt, blocked_time
 from worker.errors import NoContentFound
 from worker.history.events import MAX_TEXT, ErrorInfo, Recorder, State, StatusEvent, Subject, SubjectValue
 from worker.history.writer import default_writer
+from worker.watchdog import Blocked
 
 __all__ = ["AttemptRecord", "ProcessingStatusContext", "State", "StatusEvent", "recorder_override"]
 
@@ -83,9 +84,12 @@ class _Span:
             raise RuntimeError("this ProcessingStatusContext was not entered: use it with `with` or `async with`")
         self._recorder.record(self._event(state, parent=self.start_id, **values))
 
-    def end(self, started_at: float | None = None) -> None:
+    def end(self, started_at: float | None = None, blocked: Blocked | None = None) -> None:
         duration = (time.monotonic() - (started_at or self._started_at)) * 1000
-        self.record(self.outcome, text=self.text, error=self.error, duration_ms=duration)
+        values: dict[str, Any] = {}
+        if blocked is not None and blocked.seconds:
+            values = {"blocked_ms": blocked.seconds * 1000, "blocked_at": blocked.where}
+        self.record(self.outcome, text=self.text, error=self.error, duration_ms=duration, **values)
 
     def flush(self) -> None:
         if self._recorder is not None:
@@ -116,7 +120,8 @@ class AttemptRecord:
         self.recorder = recorder
         self.span: _Span | None = None
         self._started_at = time.monotonic()
-        self._token = _record.set(self)
+        self._blocked = Blocked()
+        self._tokens = _record.set(self), blocked_time.set(self._blocked)
 
     def end(self, error: BaseException | None, *, state: State | None = None, outlook: str = "") -> None:
         """Records how the attempt ended: with `error`, else as its outermost context said, else COMPLETED.
@@ -126,7 +131,8 @@ class AttemptRecord:
             state: The state, where the error alone does not tell it.
             outlook: What happens to the message now.
         """
-        _record.reset(self._token)
+        _record.reset(self._tokens[0])
+        blocked_time.reset(self._tokens[1])
         if self.span is None:
             # An actor without a context has its name and nothing else.
             self.span = _Span(self.attempt.actor, "", {})
@@ -138,7 +144,7 @@ class AttemptRecord:
         span.note(error)
         span.outcome = state or span.outcome
         span.text = "; ".join(part for part in (span.text, outlook) if part)
-        span.end(self._started_at)
+        span.end(self._started_at, self._blocked)
 
 
 def current_record() -> AttemptRecord | None:

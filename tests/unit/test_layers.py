@@ -30,6 +30,7 @@ ROWS = [
         "status",
         "testing",
         "thread_pool",
+        "watchdog",
     },
     {"callables", "connection", "durations", "embedded", "errors", "extras", "logs", "settings", "version"},
 ]

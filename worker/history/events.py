@@ -79,7 +79,8 @@ class StatusEvent:
     """One event of the history.
 
     `event` is `<prefix>.<state>`; `parent` is the id of the STARTED event to which it belongs, or in which a span
-    began. The message fields are `None` for what ran outside a worker. Times are UTC; `…_ms` are milliseconds.
+    began. `blocked_ms` is how long the attempt's event loop was blocked, and `blocked_at` where for the longest time.
+    The message fields are `None` for what ran outside a worker. Times are UTC; `…_ms` are milliseconds.
     """
 
     event: str
@@ -94,6 +95,8 @@ class StatusEvent:
     text: str = ""
     duration_ms: float | None = None
     queued_ms: float | None = None
+    blocked_ms: float | None = None
+    blocked_at: str | None = None
     parent: str | None = None
     worker: WorkerId = field(default_factory=WorkerId.here)
     error: ErrorInfo | None = None
@@ -108,7 +111,7 @@ class StatusEvent:
         found["worker"] = {"host": self.worker.host, "pid": self.worker.pid}
         if self.error is not None:
             found["error"] = {part.name: getattr(self.error, part.name) for part in fields(self.error)}
-        for name in ("duration_ms", "queued_ms"):
+        for name in ("duration_ms", "queued_ms", "blocked_ms"):
             found[name] = None if found[name] is None else round(found[name], 3)
         return {name: value for name, value in found.items() if value not in (None, "", {})}
 
