@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 from worker.watchdog import Blocked
 
@@ -29,6 +31,9 @@ class Attempt:
 
 blocked_time: ContextVar[Blocked | None] = ContextVar("blocked_time", default=None)
 """Where the bridge adds up how long the loops of the running attempt were blocked."""
+
+unfinished_calls: ContextVar[list[concurrent.futures.Future[Any]] | None] = ContextVar("unfinished", default=None)
+"""Blocking calls of the running attempt that still run in the thread pool although nobody awaits them any more."""
 
 running_attempt: ContextVar[Attempt | None] = ContextVar("running_attempt", default=None)
 

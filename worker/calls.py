@@ -7,6 +7,7 @@ the call, never another error in its place. A coroutine that does not end within
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import io
 import sys
 import threading
@@ -14,7 +15,7 @@ import traceback
 from types import TracebackType
 from typing import Any, Self
 
-from worker.attempt import blocked_time
+from worker.attempt import blocked_time, unfinished_calls
 from worker.errors import SelfCancelledError
 from worker.interrupts import Section, current_section
 from worker.logs import get_logger
@@ -34,6 +35,13 @@ def overruns() -> int:
 def cleanup_seconds() -> float:
     """How long a cancelled coroutine may clean up."""
     return settings_in_force().cleanup_timeout.total_seconds()
+
+
+def _await_unfinished() -> None:
+    """Waits for blocking calls that outlast their cancellation: their message is nobody else's until they end."""
+    unfinished = unfinished_calls.get()
+    while unfinished:
+        concurrent.futures.wait([unfinished.pop()])
 
 
 class Call:
@@ -66,6 +74,7 @@ class Call:
             self._over = True
         if self.blocked is not None and self.blocked.seconds and (total := blocked_time.get()) is not None:
             total.add(self.blocked.seconds, self.blocked.where)
+        _await_unfinished()
         if self.section is not None:
             self.section.waited()
         if error is None and self.exception is not None:

@@ -14,7 +14,7 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, Self
 
-from worker.attempt import Attempt, blocked_time
+from worker.attempt import Attempt, blocked_time, unfinished_calls
 from worker.errors import NoContentFound
 from worker.history.events import MAX_TEXT, ErrorInfo, Recorder, State, StatusEvent, Subject, SubjectValue
 from worker.history.writer import default_writer
@@ -121,7 +121,7 @@ class AttemptRecord:
         self.span: _Span | None = None
         self._started_at = time.monotonic()
         self._blocked = Blocked()
-        self._tokens = _record.set(self), blocked_time.set(self._blocked)
+        self._tokens = _record.set(self), blocked_time.set(self._blocked), unfinished_calls.set([])
 
     def end(self, error: BaseException | None, *, state: State | None = None, outlook: str = "") -> None:
         """Records how the attempt ended: with `error`, else as its outermost context said, else COMPLETED.
@@ -133,6 +133,7 @@ class AttemptRecord:
         """
         _record.reset(self._tokens[0])
         blocked_time.reset(self._tokens[1])
+        unfinished_calls.reset(self._tokens[2])
         if self.span is None:
             # An actor without a context has its name and nothing else.
             self.span = _Span(self.attempt.actor, "", {})

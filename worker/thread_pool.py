@@ -17,16 +17,24 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
+from worker.attempt import unfinished_calls
 from worker.callables import is_async
+from worker.logs import get_logger
 from worker.settings import settings_in_force
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+logger = get_logger(__name__)
+
 EXIT_TIMEOUT = 2.0
 """Seconds that calls still running get when the process ends."""
+
+# Of the time in which a cancelled coroutine must have cleaned up: it may have more to do than to wait for a thread.
+_SHARE = 0.9
 
 _cancelled: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar("cancelled", default=None)
 
@@ -45,7 +53,8 @@ async def run_in_thread_pool(func: Callable[P, R], /, *args: P.args, **kwargs: P
 
     The function sees the caller's contextvars. If the awaiting task is cancelled, a call that has not started never
     does; for one that runs, `cancel_requested()` turns true, and the await lasts until it has ended, at most
-    `WORKER_CLEANUP_TIMEOUT`.
+    nine tenths of `WORKER_CLEANUP_TIMEOUT`. In a worker the attempt then still lasts until the function has ended, so that two
+    attempts never work at once.
 
     Raises:
         TypeError: `func` is async, or returned a coroutine: await it instead.
@@ -62,10 +71,20 @@ async def run_in_thread_pool(func: Callable[P, R], /, *args: P.args, **kwargs: P
     except asyncio.CancelledError:
         if not future.cancel():
             flag.set()
-            await asyncio.wait([waiter], timeout=settings_in_force().cleanup_timeout.total_seconds())
+            _outlives(future)
+            await asyncio.wait([waiter], timeout=_SHARE * settings_in_force().cleanup_timeout.total_seconds())
+            if not future.done():
+                logger.warning("a call in the thread pool goes on although it was cancelled", function=repr(func))
         # Marks an error as seen: whoever waited for it is gone.
         waiter.add_done_callback(lambda done: done.cancelled() or done.exception())
         raise
+
+
+def _outlives(future: concurrent.futures.Future[Any]) -> None:
+    """Has the running attempt last until the call has ended."""
+    unfinished = unfinished_calls.get()
+    if unfinished is not None:
+        unfinished.append(future)
 
 
 def _call(func: Callable[P, R], args: Any, kwargs: Any) -> R:  # noqa: ANN401 - as P hands them over
@@ -81,6 +100,23 @@ def _async_refused(func: Callable[..., object]) -> TypeError:
     return TypeError(f"{name} is async: await it instead of running it in the thread pool")
 
 
+@dataclass(frozen=True, slots=True)
+class PoolUsage:
+    """How busy the pool is.
+
+    Attributes:
+        size: The most threads there may be.
+        busy: Threads that run a call.
+        waiting: Calls that wait for a thread.
+        longest_wait: Seconds that the one has waited that came first.
+    """
+
+    size: int
+    busy: int
+    waiting: int
+    longest_wait: float
+
+
 class ThreadPool:
     """Up to `size` daemon threads, started as calls need them.
 
@@ -90,7 +126,7 @@ class ThreadPool:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._calls: deque[tuple[concurrent.futures.Future[Any], Callable[[], Any]]] = deque()
+        self._calls: deque[tuple[concurrent.futures.Future[Any], Callable[[], Any], float]] = deque()
         self._changed = threading.Condition()
         self._threads = 0
         self._idle = 0
@@ -106,13 +142,21 @@ class ThreadPool:
         with self._changed:
             if self._closed:
                 raise RuntimeError("the thread pool is closed: the process is ending")
-            self._calls.append((future, call))
+            self._calls.append((future, call, time.monotonic()))
             if self._idle < len(self._calls) and self._threads < self.size:
                 self._threads += 1
                 threading.Thread(target=self._work, name=f"pool-{self._threads}", daemon=True).start()
             else:
                 self._changed.notify()
         return future
+
+    def usage(self) -> PoolUsage:
+        """How busy it is now."""
+        with self._changed:
+            # One that was cancelled while it waited is still in line, and takes no time when its turn comes.
+            waits = [since for future, _, since in self._calls if not future.cancelled()]
+            longest = time.monotonic() - waits[0] if waits else 0.0
+            return PoolUsage(self.size, self._threads - self._idle, len(waits), longest)
 
     def close(self, timeout: float) -> bool:
         """Takes no more calls, drops those that wait, and gives those that run `timeout` seconds.
@@ -123,7 +167,7 @@ class ThreadPool:
         deadline = time.monotonic() + timeout
         with self._changed:
             self._closed = True
-            for future, _ in self._calls:
+            for future, _, _ in self._calls:
                 future.cancel()
             self._calls.clear()
             self._changed.notify_all()
@@ -142,7 +186,8 @@ class ThreadPool:
                 self._changed.wait()
             self._idle -= 1
             if self._calls:
-                return self._calls.popleft()
+                future, call, _ = self._calls.popleft()
+                return future, call
             self._threads -= 1
             self._changed.notify_all()
             return None

@@ -11,13 +11,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from tests.waiting import wait_until
-from worker import run_in_thread_pool
+from worker import actor, run_in_thread_pool
 from worker.bridge import cancel_requested
+from worker.settings import settings_in_force
+from worker.testing import stub_worker
 from worker.thread_pool import ThreadPool
 
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
@@ -201,3 +204,72 @@ def test_a_forked_child_has_a_pool_of_its_own() -> None:
 
 async def _in_pool() -> int:
     return await run_in_thread_pool(threading.get_ident)
+
+
+def test_how_busy_the_pool_is_can_be_seen() -> None:
+    """Threads busy, calls waiting, and the longest wait."""
+    pool = ThreadPool(2)
+    release = threading.Event()
+    futures = [pool.submit(release.wait) for _ in range(5)]
+    wait_until(lambda: pool.usage().busy == 2)
+    assert futures[4].cancel()
+    usage = pool.usage()
+    assert (usage.size, usage.busy, usage.waiting) == (2, 2, 2)
+    wait_until(lambda: pool.usage().longest_wait > usage.longest_wait > 0)
+    release.set()
+    for future in futures[:4]:
+        future.result(5)
+    wait_until(lambda: pool.usage().busy == 0)
+    assert (pool.usage().waiting, pool.usage().longest_wait) == (0, 0)
+    assert pool.close(5)
+
+
+def test_two_attempts_never_work_at_once_although_a_call_ignores_its_cancellation() -> None:
+    """The attempt lasts until the thread has ended, and only then is the message retried."""
+    before = settings_in_force()
+    quick = {"cleanup_timeout": timedelta(milliseconds=20), "min_backoff": timedelta(milliseconds=1)}
+    working: list[int] = []
+    at_once = []
+
+    def work() -> None:
+        working.append(1)
+        at_once.append(len(working))
+        deadline = time.monotonic() + 0.3
+        while time.monotonic() < deadline:
+            time.sleep(0.01)
+        working.pop()
+
+    with stub_worker(settings=before.model_copy(update=quick)) as stub:
+
+        @actor(time_limit=0.05, retry=1, loop="new")
+        async def stubborn() -> None:
+            await run_in_thread_pool(work)
+
+        stubborn.send()
+        stub.join()
+        del stub.broker.actors["stubborn"]
+    assert at_once == [1, 1]
+    assert working == []
+    assert stub.states() == ["started", "failed", "started", "failed"]
+
+
+async def test_fifty_users_with_ten_blocking_calls_each_leave_the_loop_responsive() -> None:
+    """None sees a time-out, and a health check beside them answers within 50 ms at the 99th percentile."""
+    done = asyncio.Event()
+    answers: list[float] = []
+
+    async def health() -> None:
+        while not done.is_set():
+            asked = time.monotonic()
+            await asyncio.sleep(0.002)
+            answers.append(time.monotonic() - asked - 0.002)
+
+    async def user() -> None:
+        for _ in range(10):
+            await asyncio.wait_for(run_in_thread_pool(time.sleep, 0.05), 5)
+
+    check = asyncio.create_task(health())
+    await asyncio.gather(*(user() for _ in range(50)))
+    done.set()
+    await check
+    assert sorted(answers)[int(len(answers) * 0.99)] < 0.05
