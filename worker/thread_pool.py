@@ -53,8 +53,8 @@ async def run_in_thread_pool(func: Callable[P, R], /, *args: P.args, **kwargs: P
 
     The function sees the caller's contextvars. If the awaiting task is cancelled, a call that has not started never
     does; for one that runs, `cancel_requested()` turns true, and the await lasts until it has ended, at most
-    nine tenths of `WORKER_CLEANUP_TIMEOUT`. In a worker the attempt then still lasts until the function has ended, so that two
-    attempts never work at once.
+    nine tenths of `WORKER_CLEANUP_TIMEOUT`. In a worker the attempt then still lasts until the function has ended, so
+    that two attempts never work at once.
 
     Raises:
         TypeError: `func` is async, or returned a coroutine: await it instead.

@@ -5,15 +5,21 @@ It asks once: Dramatiq's retries are the retries, and the history shows each of 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
+import ssl
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 import openai
+from openai.types.chat import ChatCompletion
 
+from worker.bridge import run_in_thread_pool
+from worker.durations import format_duration
 from worker.errors import Fatal, RetryLater, WorkerError
-from worker.settings import Settings
+from worker.settings import Settings, mask_url
 
 _INSTRUCTION = (
     "You summarize transcripts of conversations. Answer with the summary alone, in at most {words} words, "
@@ -22,6 +28,12 @@ _INSTRUCTION = (
 _MAX_DELAY = timedelta(hours=1)
 _TOO_MANY_REQUESTS = 429
 _SERVER_ERRORS = 500
+
+
+@functools.cache
+def tls_context() -> ssl.SSLContext:
+    """The process's one TLS context: it takes 16 ms to make, and a client lives only as long as its loop."""
+    return ssl.create_default_context()
 
 
 class ModelUnavailable(WorkerError):
@@ -35,12 +47,15 @@ class OpenAISummarizer:
         client: The open client.
         model: The model's name.
         context_words: How many words it takes at once.
+        timeout: How long one request may take.
     """
 
-    def __init__(self, client: openai.AsyncOpenAI, model: str, context_words: int) -> None:
+    def __init__(self, client: openai.AsyncOpenAI, model: str, context_words: int, timeout: timedelta) -> None:
         self._client = client
         self._model = model
-        self.name = f"openai-1 {client.base_url} {model}"
+        self._timeout = timeout
+        self._url = mask_url(str(client.base_url))
+        self.name = f"openai-1 {self._url} {model}"
         self.context_words: int | None = context_words
 
     @classmethod
@@ -52,38 +67,57 @@ class OpenAISummarizer:
             # Local endpoints want no key, the client wants some; without ours it would look into the environment.
             api_key=key.get_secret_value() if key is not None else "none",
             base_url=settings.summarizer_url or "https://api.openai.com/v1",
-            timeout=settings.summarizer_timeout.total_seconds(),
             max_retries=0,
+            http_client=openai.DefaultAsyncHttpxClient(verify=await run_in_thread_pool(tls_context)),
         ) as client:
-            yield cls(client, settings.summarizer_model or "", settings.summarizer_context_words)
+            # These too it takes from the environment.
+            client.organization = client.project = None
+            model = settings.summarizer_model or ""
+            yield cls(client, model, settings.summarizer_context_words, settings.summarizer_timeout)
 
     async def summarize(self, text: str, *, max_words: int, language: str | None = None) -> str:
         """A summary in about `max_words` words, in `language` or the text's own.
 
         Raises:
             RetryLater: The endpoint is busy or broken, and says when to come back.
-            ModelUnavailable: It is busy, broken or out of reach, and does not say.
+            ModelUnavailable: It is busy, broken, too slow or out of reach, and does not say; or it answers nonsense.
             Fatal: It refuses the request.
         """
         instruction = _INSTRUCTION.format(words=max_words, language=language or "the transcript's own language")
         try:
-            answer = await self._client.chat.completions.create(
-                model=self._model,
-                messages=[{"role": "system", "content": instruction}, {"role": "user", "content": text}],
-            )
+            # The client's own time-out starts anew with each byte.
+            async with asyncio.timeout(self._timeout.total_seconds()):
+                answer = await self._client.chat.completions.create(
+                    model=self._model,
+                    messages=[{"role": "system", "content": instruction}, {"role": "user", "content": text}],
+                )
         except openai.APIStatusError as error:
-            raise _translated(error) from error
+            raise _translated(error, self._client.api_key) from error
         except openai.APIError as error:
-            raise ModelUnavailable(f"{self._client.base_url} cannot be asked: {error}") from error
-        content = answer.choices[0].message.content if answer.choices else None
-        if not content or not content.strip():
-            raise ModelUnavailable(f"{self._model} answered with no text")
-        return content.strip()
+            raise ModelUnavailable(f"{self._url} cannot be asked: {error}") from error
+        except TimeoutError as error:
+            took = format_duration(self._timeout)
+            raise ModelUnavailable(f"{self._url} did not answer within {took} (WORKER_SUMMARIZER_TIMEOUT)") from error
+        except ValueError as error:
+            raise ModelUnavailable(f"{self._url} answered with no JSON") from error
+        return _content_of(answer, self._model)
 
 
-def _translated(error: openai.APIStatusError) -> WorkerError:
+def _content_of(answer: ChatCompletion, model: str) -> str:
+    try:
+        content = answer.choices[0].message.content
+        if content and content.strip():
+            return content.strip()
+    except (AttributeError, IndexError, TypeError) as error:
+        # The client does not check what an endpoint answers.
+        raise ModelUnavailable(f"{model} answered with no completion") from error
+    raise ModelUnavailable(f"{model} answered with no text")
+
+
+def _translated(error: openai.APIStatusError, key: str) -> WorkerError:
     # The client's message begins with "Error code: 500 - ", and goes on with what the endpoint said.
     said = f"the model's endpoint answered {error.status_code}: {error.message.partition(' - ')[2] or error.message}"
+    said = said.replace(key, "***")
     if error.status_code != _TOO_MANY_REQUESTS and error.status_code < _SERVER_ERRORS:
         return Fatal(f"{said}; check WORKER_SUMMARIZER_URL, _MODEL and _API_KEY")
     delay = _retry_after(error.response.headers.get("retry-after", ""))

@@ -18,6 +18,10 @@ _ENDS_A_SENTENCE = re.compile("[.!?\u2026\u3002\uff01\uff1f]\\W*$")
 
 _LONGEST_END = 10
 
+# Some scripts have no spaces between words: a sentence of Japanese is longer than a word of any other language.
+_LONGEST_WORD = 40
+_PIECE = 4
+
 _PARTS_AT_ONCE = 4
 """Requests to a model that one conversation has under way."""
 
@@ -51,7 +55,7 @@ async def summarize_conversation(conversation_id: str, language: str | None = No
     """
     conversations = await conversation_store()
     text = clean(chunk.transcript or "" for chunk in await conversations.chunks(conversation_id))
-    if not text:
+    if not any(char.isalnum() for char in text):
         raise NoContentFound(f"conversation {conversation_id!r} has no transcript")
     model = await summarizer()
     max_words = settings_in_force().summary_words
@@ -59,7 +63,9 @@ async def summarize_conversation(conversation_id: str, language: str | None = No
     known = await conversations.get(conversation_id)
     if known is not None and known.summary_digest == digest:
         raise Unchanged
-    summary = await condense(model, text, max_words=max_words, language=language)
+    summary = clean([await condense(model, text, max_words=max_words, language=language)])
+    if not summary:
+        raise NoContentFound(f"the transcript of conversation {conversation_id!r} says nothing")
     await conversations.save_summary(conversation_id, summary, digest)
     return Summary(summary, len(text.split()))
 
@@ -91,12 +97,12 @@ async def condense(model: Summarizer, text: str, *, max_words: int, language: st
         RetryLater, Fatal: What the model's endpoint said.
     """
     takes = model.context_words
-    while takes is not None and len(text.split()) > takes:
+    while takes is not None and len(_units(text)) > takes:
         parts = split(text, takes)
         # Two neighbouring parts hold more than the model takes: a third of it each makes every round shorter.
         words = max(1, min(max_words, takes // 3))
         summaries = await _summarize_parts(model, parts, words, language)
-        text = "\n".join(" ".join(summary.split()[: takes // 3]) for summary in summaries)
+        text = "\n".join("".join(_units(summary)[: takes // 3]).strip() for summary in summaries)
     return await model.summarize(text, max_words=max_words, language=language)
 
 
@@ -121,15 +127,27 @@ def split(text: str, max_words: int) -> list[str]:
     parts: list[str] = []
     current: list[str] = []
     size = 0
-    for piece in re.split(r"(?<=[.!?…])\s+|\n", text):
-        words = piece.split()
-        for start in range(0, len(words), max_words):
-            run = words[start : start + max_words]
+    for piece in re.split(r"(?<=[.!?\u2026])\s+|\n|(?<=[\u3002\uff01\uff1f])", text):
+        units = _units(piece)
+        for start in range(0, len(units), max_words):
+            run = units[start : start + max_words]
             if size + len(run) > max_words and current:
                 parts.append("\n".join(current))
                 current, size = [], 0
-            current.append(" ".join(run))
+            current.append("".join(run).strip())
             size += len(run)
     if current:
         parts.append("\n".join(current))
     return parts
+
+
+def _units(text: str) -> list[str]:
+    """The words of a text, each with the space before it; what has no spaces, cut into pieces of a word's length."""
+    units: list[str] = []
+    for word in text.split():
+        if len(word) <= _LONGEST_WORD:
+            units.append(f" {word}")
+        else:
+            pieces = [word[start : start + _PIECE] for start in range(0, len(word), _PIECE)]
+            units += [f" {pieces[0]}", *pieces[1:]]
+    return units
