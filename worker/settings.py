@@ -266,8 +266,9 @@ def _variables_set(source: EnvSettingsSource) -> dict[str, str]:
 
 
 def _complaints(error: ValidationError) -> Iterator[str]:
-    set_by = _variables_set(DotEnvSettingsSource(Settings, env_file=project_root() / ".env"))
-    set_by |= _variables_set(EnvSettingsSource(Settings))
+    sources = [DotEnvSettingsSource(Settings, env_file=project_root() / ".env"), EnvSettingsSource(Settings)]
+    set_by = {field: name for source in sources for field, name in _variables_set(source).items()}
+    written = {name: value for source in sources for name, value in source.env_vars.items()}
     for problem in error.errors(include_url=False):
         message = problem["msg"].removeprefix("Value error, ")
         if not problem["loc"]:
@@ -275,8 +276,9 @@ def _complaints(error: ValidationError) -> Iterator[str]:
             continue
         name = str(problem["loc"][0]).removeprefix(PREFIX).lower()
         secret = "SecretStr" in str(Settings.model_fields[name].annotation)
-        shown = "***" if secret else problem["input"]
-        yield f"{set_by.get(name, variable(name))}={shown}: {message[0].lower()}{message[1:]}"
+        source = set_by.get(name, variable(name))
+        shown = "***" if secret else written.get(source.lower(), problem["input"])
+        yield f"{source}={shown}: {message[0].lower()}{message[1:]}"
 
 
 def mask_url(url: str) -> str:
@@ -292,6 +294,8 @@ def show_value(value: object) -> str:
         return mask_url(secret) if "://" in secret else "***"
     if isinstance(value, timedelta):
         return format_duration(value)
+    if isinstance(value, str):
+        return mask_url(value)
     if isinstance(value, tuple):
         return ",".join(value)
     return "" if value is None else str(value)

@@ -39,10 +39,6 @@ def _run() -> int:
         return _complain(str(error), FAILED)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output (`head`) has seen enough; the interpreter must not complain at its end.
-        sys.stderr.close()
-        return 0
 
 
 def _complain(text: str, code: int) -> int:

@@ -42,7 +42,7 @@ def import_(
     if as_json:
         print_json({"conversation_id": conversation_id, "chunks": count})
     else:
-        console().print(f"conversation {conversation_id}: {count} chunks", highlight=False)
+        console().print(f"conversation {conversation_id}: {count} chunks")
 
 
 @app.command()
@@ -61,9 +61,9 @@ def show(conversation_id: str, as_json: AsJson = False) -> None:
     if merged := found["merged"]:
         out.print(f"merged: {merged['path']} ({format_duration(merged['duration_seconds'])})", soft_wrap=True)
         for refused in merged["dropped"]:
-            out.print(f"left out: {refused['name']}: {refused['reason']}", soft_wrap=True, markup=False)
+            out.print(f"left out: {refused['name']}: {refused['reason']}", soft_wrap=True)
     if found["summary"]:
-        out.print(f"summary: {found['summary']}", soft_wrap=True, markup=False, highlight=False)
+        out.print(f"summary: {found['summary']}", soft_wrap=True)
 
 
 async def describe(conversation_id: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from worker.bridge import run_async_in_new_loop
 from worker.cli.conversations import describe
 from worker.cli.options import AsJson, begin
 from worker.cli.output import console, print_event, print_json
-from worker.cli.pools import RunningPools, pools_for
+from worker.cli.pools import RunningPools, end_in_order_when_told, pools_for
 from worker.connection import check_server, connect
 from worker.errors import WorkerError
 from worker.history.events import State, StatusEvent
@@ -35,14 +35,15 @@ class DemoFailed(WorkerError):
 
 def demo(as_json: AsJson = False) -> None:
     """Merge and summarize the sample conversation, with every step in the history."""
+    end_in_order_when_told()
     settings = begin().model_copy(update={"actors": ("worker.tasks",)})
     client = connect(settings)
     check_server(client, settings)
-    out = Console(stderr=True) if as_json else console()
+    out = console(stderr=as_json)
     conversation_id = f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     with as_file(files("worker") / "sample") as folder:
         count = run_async_in_new_loop(import_conversation(folder, conversation_id))
-    out.print(f"conversation {conversation_id}: {count} chunks of a real recording", highlight=False)
+    out.print(f"conversation {conversation_id}: {count} chunks of a real recording")
     after = position(client)
     log = settings.data_dir / "demo.log"
     with RunningPools(pools_for(settings), settings.actors, log=log) as running:
@@ -92,10 +93,10 @@ def _report(
             }
         )
         return
-    out.print(f"\nmerged   {merged['path']}", soft_wrap=True, highlight=False)
-    out.print(f"         {merged['duration_seconds']:.1f} s, {len(merged['included'])} chunks", highlight=False)
-    out.print(f"summary  {found['summary']}", soft_wrap=True, highlight=False, markup=False)
+    out.print(f"\nmerged   {merged['path']}", soft_wrap=True)
+    out.print(f"         {merged['duration_seconds']:.1f} s, {len(merged['included'])} chunks")
+    out.print(f"summary  {found['summary']}", soft_wrap=True)
     if settings.redis_url is None:
         hint = f"\n`worker events` shows the history, `worker down` stops the Valkey in {settings.data_dir}."
-        out.print(hint, soft_wrap=True, highlight=False)
+        out.print(hint, soft_wrap=True)
     sys.stdout.flush()

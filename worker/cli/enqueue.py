@@ -35,4 +35,4 @@ def enqueue(
     if as_json:
         print_json({"message_id": message.message_id, "actor": message.actor_name, "queue": found.queue_name})
     else:
-        console().print(f"{message.actor_name} enqueued as {message.message_id}", highlight=False)
+        console().print(f"{message.actor_name} enqueued as {message.message_id}")

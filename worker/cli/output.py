@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
+import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -27,24 +29,45 @@ _STYLES = {
 _PIPE_WIDTH = 10_000
 
 
-def console() -> Console:
-    """Standard output; in a pipe without colours, and never wrapped."""
-    return Console() if sys.stdout.isatty() else Console(width=_PIPE_WIDTH, no_color=True, highlight=False)
+def console(*, stderr: bool = False) -> Console:
+    """Standard output, or standard error; text is printed as it is, and never wrapped in a pipe."""
+    out = Console(stderr=stderr, markup=False, highlight=False)
+    return out if out.is_terminal else Console(stderr=stderr, markup=False, highlight=False, width=_PIPE_WIDTH)
 
 
 def print_json(value: object) -> None:
     """Prints one JSON value on a line, at once."""
-    print(json.dumps(value, ensure_ascii=False, default=str), flush=True)  # noqa: T201 - what the command is for
+    _print_line(json.dumps(value, ensure_ascii=False, default=str))
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str | Text]], *, title: str | None = None) -> None:
-    """Prints a table; in a pipe without a frame."""
+    """Prints a table; in a pipe as plain lines, a row each."""
     out = console()
-    table = Table(*headings, title=title, title_justify="left", box=box.SIMPLE_HEAD if out.is_terminal else None)
+    if not out.is_terminal:
+        _print_lines(headings, rows)
+        return
+    table = Table(*headings, title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for row in rows:
         # Text, not markup: what comes from a message is shown as it is.
         table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
     out.print(table)
+
+
+def _print_lines(headings: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
+    lines = [list(headings), *([" ".join(str(cell).split()) for cell in row] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        _print_line("  ".join(cells).rstrip())
+
+
+def _print_line(line: str) -> None:
+    try:
+        print(line, flush=True)  # noqa: T201 - what the command is for
+    except BrokenPipeError:
+        # Whoever read our output (`head`) has seen enough; what is left of it must not fail at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
 
 
 EVENT_HEADINGS = ("time", "event", "attempt", "took", "waited", "subject", "text")
@@ -86,5 +109,8 @@ def print_event(out: Console, event: StatusEvent) -> None:
     time, name, attempt, took, _, subject, text = event_row(event)
     line = Text.assemble((f"{time}  ", "dim"), name, " " * max(1, 34 - len(event.event)))
     parts = [f"attempt {attempt}" if attempt else "", str(took), str(subject), str(text)]
-    line.append("  ".join(part for part in parts if part))
-    out.print(line, soft_wrap=True)
+    line.append(" ".join("  ".join(part for part in parts if part).split("\n")))
+    if out.is_terminal or out.stderr:
+        out.print(line, soft_wrap=True)
+    else:
+        _print_line(line.plain)

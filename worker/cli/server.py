@@ -30,7 +30,7 @@ def up(as_json: AsJson = False) -> None:
         del number, frame
         asked_to_stop.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
     with RunningPools(pools, settings.actors) as running:
         if as_json:

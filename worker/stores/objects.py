@@ -84,13 +84,24 @@ async def object_store() -> AsyncIterator[ObjectStore]:
         folder = _folder(url)
         # Making the folder is a system call or two; a listing or a copy would go to the pool.
         backend = LocalStore(folder, mkdir=True) if folder is not None else from_url(url)
-    except (BaseError, ValueError) as error:
-        raise ConfigurationError(
-            f"WORKER_OBJECTS_URL={mask_url(url)}: {str(error).splitlines()[0]}; write file:///folder or s3://bucket"
-        ) from error
+    except (BaseError, OSError, ValueError) as error:
+        said = f"WORKER_OBJECTS_URL={url}: {str(error).splitlines()[0]}; write file:///folder or s3://bucket"
+        raise ConfigurationError(mask_url(said)) from error
     yield ObjectStore(backend, url)
 
 
 def _folder(url: str) -> Path | None:
+    """The folder that a file URL names.
+
+    Raises:
+        ValueError: It names none on this machine.
+    """
     parts = urlsplit(url)
-    return Path(unquote(parts.path)) if parts.scheme == "file" else None
+    if parts.scheme != "file":
+        return None
+    if parts.netloc or not parts.path.startswith("/"):
+        raise ValueError("that is no absolute path on this machine")
+    folder = Path(unquote(parts.path))
+    if folder.exists() and not folder.is_dir():
+        raise ValueError("that is a file")
+    return folder

@@ -1,0 +1,482 @@
+"""The `worker` command as a program: what it prints, where, and how it exits."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.audio_files import write_tone
+from tests.e2e.project import WORKER, Project
+from tests.waiting import wait_until
+from worker.connection import connect
+from worker.history.events import ErrorInfo, State, StatusEvent
+from worker.history.query import EventFilter, read_events
+from worker.history.writer import EventWriter
+from worker.settings import Settings
+
+SAMPLE = Path(str(files("worker") / "sample"))
+COLOURS = re.compile(r"\x1b")
+FRAMES = re.compile(r"[\u2500-\u257f]")
+UNREACHABLE = "redis://me:hunter2@127.0.0.1:1/0"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A project with a server and no workers."""
+    made = Project(tmp_path_factory.mktemp("project"))
+    made.client.ping()
+    yield made
+    made.down()
+
+
+@pytest.fixture
+def writer(project: Project) -> Iterator[Callable[..., StatusEvent]]:
+    """Records an event in the project's history."""
+    settings = Settings(data_dir=project.data_dir)
+    opened = EventWriter(lambda: connect(settings), timedelta(days=7))
+
+    def record(name: str, state: State, **values: Any) -> StatusEvent:
+        event = StatusEvent(event=f"{name}.{state}", state=state, actor=name, **values)
+        opened.record(event)
+        assert opened.flush(10)
+        return event
+
+    yield record
+    opened.close(5)
+
+
+@pytest.fixture
+def history(project: Project, writer: Callable[..., StatusEvent]) -> list[StatusEvent]:
+    """Two messages of two actors: one failed and then completed, one was skipped yesterday."""
+    project.client.delete("worker:events")
+    yesterday = datetime.now(UTC) - timedelta(hours=25)
+    about = {"conversation_id": 42}
+    one = {"message_id": "m-1", "queue": "cpu", "subject": about}
+    two = {"message_id": "m-2", "queue": "network", "subject": {"conversation_id": "x y", "part": "a"}}
+    error = ErrorInfo("ValueError", "first line\nsecond line", "Traceback …")
+    return [
+        writer("tell", State.STARTED, attempt=1, time=yesterday, queued_ms=5.0, **two),
+        writer("tell", State.SKIPPED, attempt=1, time=yesterday, text="unchanged", duration_ms=5.0, **two),
+        writer("merge", State.STARTED, attempt=1, queued_ms=5.0, **one),
+        writer("merge", State.FAILED, attempt=1, error=error, text="retry in 1s", **one),
+        writer("merge", State.STARTED, attempt=2, queued_ms=5.0, **one),
+        writer("merge", State.PROGRESS, attempt=2, done=1, total=2, **one),
+        writer("merge", State.COMPLETED, attempt=2, text="done \N{SNOWMAN} [red]", duration_ms=1_234.0, **one),
+    ]
+
+
+def printed(project: Project, *words: str) -> list[str]:
+    """The ids of the events that `worker events --json` prints, a JSON object a line."""
+    return [json.loads(line)["id"] for line in project.worker("events", *words, "--json").stdout.splitlines()]
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line of an error, after nothing on standard output and without a traceback."""
+    assert done.stdout == ""
+    [line] = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+    assert line.startswith("worker: ")
+    return line
+
+
+def test_events_are_printed_oldest_first_as_one_json_object_a_line(
+    project: Project, history: list[StatusEvent]
+) -> None:
+    """Exactly as they were recorded."""
+    lines = project.worker("events", "--json").stdout.splitlines()
+    assert [json.loads(line) for line in lines] == [json.loads(event.to_json()) for event in history]
+
+
+FILTERS: dict[tuple[str, ...], list[int]] = {
+    ("--message", "m-1"): [2, 3, 4, 5, 6],
+    ("--message", "nobody"): [],
+    ("--subject", "conversation_id=42"): [2, 3, 4, 5, 6],
+    ("--subject", "conversation_id=x y", "--subject", "part=a"): [0, 1],
+    ("--subject", "conversation_id=42", "--subject", "part=a"): [],
+    ("--actor", "tell"): [0, 1],
+    ("--state", "failed"): [3],
+    ("--state", "STARTED", "--actor", "merge"): [2, 4],
+    ("--since", "1h"): [2, 3, 4, 5, 6],
+    ("--since", "2d"): [0, 1, 2, 3, 4, 5, 6],
+    ("--limit", "2"): [5, 6],
+    ("--limit", "1", "--state", "started"): [4],
+}
+
+
+@pytest.mark.parametrize("words", FILTERS, ids=" ".join)
+def test_events_are_filtered_by_all_that_is_asked(
+    project: Project, history: list[StatusEvent], words: tuple[str, ...]
+) -> None:
+    """By message, subject, actor, state and time; the newest so many."""
+    assert printed(project, *words) == [history[number].id for number in FILTERS[words]]
+
+
+def test_events_are_followed_without_gaps(
+    project: Project, history: list[StatusEvent], writer: Callable[..., StatusEvent]
+) -> None:
+    """Those that are there, then those that come, each once; a Ctrl-C ends it without a traceback."""
+    words = [WORKER, "events", "--follow", "--json", "--actor", "merge", "--limit", "2"]
+    with subprocess.Popen(
+        words, cwd=project.elsewhere, env=project.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        seen = [json.loads(process.stdout.readline())["id"] for _ in range(2)]
+        writer("tell", State.STARTED)
+        new = [writer("merge", State.STARTED, attempt=number) for number in range(3, 6)]
+        seen += [json.loads(process.stdout.readline())["id"] for _ in new]
+        process.send_signal(2)
+        assert process.stdout.read() == ""
+        assert "Traceback" not in process.stderr.read()
+    assert process.returncode == 130
+    assert seen == [event.id for event in [*history[-2:], *new]]
+
+
+def test_a_reader_who_has_seen_enough_is_no_error(project: Project, history: list[StatusEvent]) -> None:
+    """As in `worker events --follow | head -1`."""
+    with subprocess.Popen(
+        [WORKER, "events", "--json", "--limit", "3"],
+        cwd=project.elsewhere,
+        env=project.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read()
+    assert process.returncode == 0
+    assert "Traceback" not in said
+    assert "BrokenPipe" not in said
+
+
+def test_a_piped_table_of_events_is_plain_text_a_line_each(project: Project, history: list[StatusEvent]) -> None:
+    """No colours, no frames, no markup, nothing cut off, and a traceback only as its error's first line."""
+    out = project.worker("events").stdout
+    assert not COLOURS.search(out)
+    assert not FRAMES.search(out)
+    heading, *lines = out.splitlines()
+    assert heading.split() == ["time", "event", "attempt", "took", "waited", "subject", "text"]
+    assert len(lines) == len(history)
+    assert [event.event for event, line in zip(history, lines, strict=True) if event.event not in line.split()] == []
+    assert "ValueError: first line; retry in 1s" in lines[3]
+    assert "second line" not in out
+    assert "1/2" in lines[5]
+    assert "done \N{SNOWMAN} [red]" in lines[6]
+    assert "conversation_id=x y part=a" in lines[0]
+
+
+def test_very_long_texts_stay_on_their_line(project: Project, writer: Callable[..., StatusEvent]) -> None:
+    """A pipe has no width."""
+    project.client.delete("worker:events")
+    subject = {f"key{number}": "v" * 1_900 for number in range(6)}
+    writer("merge", State.STARTED, subject=subject, text="t" * 2_000)
+    assert len(project.worker("events").stdout.splitlines()) == 2
+
+
+def test_settings_are_shown_with_where_they_come_from_and_without_secrets(project: Project) -> None:
+    """From the environment, from the project's `.env`, or as they are by default."""
+    folder = project.folder / "other"
+    folder.mkdir()
+    (folder / ".env").write_text("WORKER_MAX_RETRIES=3\nWORKER_SUMMARIZER_API_KEY=hunter2\n")
+    variables = {
+        "WORKER_REDIS_URL": UNREACHABLE,
+        "WORKER_DATABASE_URL": "postgresql+asyncpg://me:hunter2@host/db",
+        "WORKER_OBJECTS_URL": "s3://me:hunter2@bucket",
+        "WORKER_SUMMARIZER_URL": "https://me:hunter2@models.example/v1",
+        "THREAD_POOL_SIZE": "7",
+        "WORKER_MAX_RETRYS": "4",
+    }
+    done = project.worker("config", "--json", cwd=folder, variables=variables)
+    found = json.loads(done.stdout)
+    assert found["WORKER_MAX_RETRIES"] == {"value": "3", "from": ".env"}
+    assert found["WORKER_THREAD_POOL_SIZE"] == {"value": "7", "from": "environment (THREAD_POOL_SIZE)"}
+    assert found["WORKER_HISTORY_RETENTION"] == {"value": "7d", "from": "default"}
+    assert found["WORKER_DATA_DIR"] == {
+        "value": str(project.data_dir),
+        "from": "environment (WORKER_DATA_DIR)",
+    }
+    assert found["WORKER_REDIS_URL"]["value"] == "redis://me:***@127.0.0.1:1/0"
+    assert set(found) == {f"WORKER_{name.upper()}" for name in Settings.model_fields}
+    [warning] = done.stderr.splitlines()
+    assert "WORKER_MAX_RETRYS" in warning
+    table = project.worker("config", cwd=folder, variables=variables)
+    for out in (done.stdout, table.stdout, done.stderr, table.stderr):
+        assert "hunter2" not in out
+    assert not COLOURS.search(table.stdout)
+    assert not FRAMES.search(table.stdout)
+    assert len(table.stdout.splitlines()) == len(found) + 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"WORKER_MAX_RETRIES": "many"}, ["WORKER_MAX_RETRIES=many: "]),
+        ({"THREAD_POOL_SIZE": "x", "WORKER_TIME_LIMIT": "0"}, ["THREAD_POOL_SIZE=x: ", "WORKER_TIME_LIMIT=0: "]),
+        ({"WORKER_SUMMARIZER": "openai"}, ["WORKER_SUMMARIZER=openai needs WORKER_SUMMARIZER_MODEL"]),
+    ],
+)
+def test_bad_settings_are_a_line_each(project: Project, variables: dict[str, str], said: list[str]) -> None:
+    """With name and value, exit code 2, and no traceback."""
+    done = project.worker("config", code=2, variables=variables)
+    assert done.stdout == ""
+    lines = [line.removeprefix("worker: ") for line in done.stderr.splitlines()]
+    assert len(lines) == len(said)
+    assert all(line.startswith(start) for line, start in zip(sorted(lines), sorted(said), strict=True))
+
+
+def test_a_pool_size_out_of_range_is_clamped_with_a_warning(project: Project) -> None:
+    """Once, on standard error."""
+    done = project.worker("config", "--json", variables={"WORKER_THREAD_POOL_SIZE": "5000"})
+    assert json.loads(done.stdout)["WORKER_THREAD_POOL_SIZE"]["value"] == "1024"
+    [warning] = done.stderr.splitlines()
+    assert "WORKER_THREAD_POOL_SIZE=5000" in warning
+
+
+def queued(project: Project) -> list[dict[str, Any]]:
+    """The messages in all queues, delayed ones included, oldest first; the queues are emptied."""
+    found = []
+    for key in project.client.scan_iter("dramatiq:*.msgs"):
+        values: Any = project.client.hvals(key.decode())
+        found += [json.loads(message) for message in values]
+    for key in project.client.scan_iter("dramatiq:*"):
+        project.client.delete(key)
+    return sorted(found, key=lambda message: message["message_timestamp"])
+
+
+def test_arguments_are_json_values_or_strings(project: Project) -> None:
+    """As the actor's annotations want them."""
+    queued(project)
+    calls = [
+        ("merge_conversation", "42"),
+        ("merge_conversation", "with space"),
+        ("summarize_conversation", "true", "German"),
+        ("summarize_conversation", "c", '"German"'),
+        ("summarize_conversation", "--", "-c", "null"),
+    ]
+    with ThreadPoolExecutor(2) as threads:
+        ids = list(threads.map(lambda call: _enqueue(project, *call), calls))
+    found = {message["message_id"]: message["args"] for message in queued(project)}
+    assert [found.pop(message_id) for message_id in ids] == [
+        ["42"],
+        ["with space"],
+        ["true", "German"],
+        ["c", "German"],
+        ["-c", None],
+    ]
+    assert found == {}
+
+
+def _enqueue(project: Project, actor: str, *words: str) -> str:
+    done = project.worker("enqueue", "--json", actor, *words)
+    return str(json.loads(done.stdout)["message_id"])
+
+
+def test_an_enqueued_message_is_named(project: Project) -> None:
+    """With its id, in words and in JSON."""
+    queued(project)
+    found = project.json("enqueue", "merge_conversation", "c")
+    assert set(found) == {"message_id", "actor", "queue"}
+    assert (found["actor"], found["queue"]) == ("merge_conversation", "cpu")
+    line = project.worker("enqueue", "merge_conversation", "c").stdout
+    match = re.fullmatch(r"merge_conversation enqueued as ([0-9a-f-]{36})\n", line)
+    assert match is not None
+    assert [message["message_id"] for message in queued(project)] == [found["message_id"], match[1]]
+
+
+def test_a_delayed_message_waits_in_the_delay_queue(project: Project) -> None:
+    """Until its time."""
+    queued(project)
+    before = datetime.now(UTC).timestamp() * 1000
+    project.enqueue("merge_conversation", "c", "--delay", "1h 30m")
+    assert project.client.exists("dramatiq:cpu.DQ")
+    [message] = queued(project)
+    assert message["options"]["eta"] - before == pytest.approx(5_400_000, abs=60_000)
+
+
+MISUSE = {
+    ("enqueue", "merge_conversatoin", "c"): ["merge_conversation", "process_conversation", "summarize_conversation"],
+    ("enqueue", "merge_conversation"): ["merge_conversation(conversation_id: str)", "conversation_id"],
+    ("enqueue", "merge_conversation", "a", "b"): ["merge_conversation(conversation_id: str)", "too many"],
+    ("enqueue", "summarize_conversation", "c", "[1]", "x"): ["summarize_conversation("],
+    ("enqueue", "merge_conversation", "c", "--delay", "soon"): ["--delay", "soon", "10s"],
+    ("enqueue", "merge_conversation", "c", "--delay", "30d"): ["--delay", "7d"],
+    ("enqueue",): ["actor", "--help"],
+    ("events", "--state", "done"): ["--state done", "completed"],
+    ("events", "--subject", "42"): ["--subject 42", "key=value"],
+    ("events", "--since", "yesterday"): ["--since yesterday"],
+    ("events", "--limit", "0"): ["--limit"],
+    ("events", "--nonsense"): ["--nonsense", "--help"],
+    ("nonsense",): ["nonsense", "--help"],
+    ("conversations", "show", "nobody"): ["'nobody'", "worker conversations import"],
+    ("conversations", "import", "/nowhere"): ["/nowhere"],
+    ("conversations", "import", str(SAMPLE), "--id", "../up"): ["'../up'"],
+}
+
+
+@pytest.mark.parametrize("words", MISUSE, ids=" ".join)
+def test_misuse_is_one_line_that_says_what_is_right(project: Project, words: tuple[str, ...]) -> None:
+    """Exit code 2, no traceback, and nothing is enqueued."""
+    queued(project)
+    line = refused(project.worker(*words, code=2))
+    for part in MISUSE[words]:
+        assert part in line
+    assert queued(project) == []
+
+
+def test_arguments_of_the_wrong_type_are_refused(project: Project) -> None:
+    """By the annotations of another project's actors, before anything is enqueued."""
+    folder = project.folder / "typed"
+    folder.mkdir()
+    (folder / "typed_actors.py").write_text(
+        "from worker import actor\n\n\n@actor\ndef add(one: int, *more: float, name: str = '') -> None: ...\n"
+    )
+    queued(project)
+    variables = {"WORKER_ACTORS": "typed_actors", "PYTHONPATH": str(folder)}
+    for words in (["one"], ["1.5"], ["true"], ["1", "x"], []):
+        line = refused(project.worker("enqueue", "add", *words, code=2, variables=variables))
+        assert "add(one: int, *more: float, name: str = '')" in line
+    assert queued(project) == []
+    project.worker("enqueue", "add", "1", "2.5", "3", variables=variables)
+    assert [message["args"] for message in queued(project)] == [[1, 2.5, 3]]
+
+
+def test_actors_that_are_not_there_are_named(project: Project) -> None:
+    """With the variable that names their module."""
+    line = refused(project.worker("enqueue", "add", code=2, variables={"WORKER_ACTORS": "nowhere.actors"}))
+    assert "WORKER_ACTORS=nowhere.actors" in line
+
+
+def test_two_folders_of_one_project_share_its_data(project: Project) -> None:
+    """The nearest `pyproject.toml`, upwards, says whose they are."""
+    folder = project.folder / "shared"
+    (folder / "a" / "b").mkdir(parents=True)
+    (folder / "pyproject.toml").touch()
+    environment = {name: value for name, value in project.environment.items() if name != "WORKER_DATA_DIR"}
+    client = connect(Settings(data_dir=folder / ".worker"))
+    try:
+        for where in (folder, folder / "a" / "b"):
+            subprocess.run(
+                [WORKER, "enqueue", "merge_conversation", "c"], cwd=where, env=environment, check=True, timeout=60
+            )
+        assert client.llen("dramatiq:cpu") == 2
+    finally:
+        client.close()
+        subprocess.run([WORKER, "down"], cwd=folder, env=environment, check=True, timeout=60)
+
+
+def test_a_folder_is_imported_and_shown(project: Project, tmp_path: Path) -> None:
+    """Audio files in name order, each with the transcript beside it; nothing was made of them yet."""
+    for name in ("2.wav", "10.wav", "1.flac"):
+        write_tone(tmp_path / name, 0.1)
+    (tmp_path / "2.txt").write_text("Second, says [bold]somebody[/bold].\n\nÜber alles.", encoding="utf-8")
+    (tmp_path / "notes.md").touch()
+    assert project.json("conversations", "import", str(tmp_path), "--id", "three") == {
+        "conversation_id": "three",
+        "chunks": 3,
+    }
+    found = project.json("conversations", "show", "three")
+    assert [chunk["id"] for chunk in found["chunks"]] == ["three/1.flac", "three/10.wav", "three/2.wav"]
+    assert [chunk["transcript"] for chunk in found["chunks"]] == [
+        None,
+        None,
+        "Second, says [bold]somebody[/bold].\n\nÜber alles.",
+    ]
+    assert (found["merged"], found["summary"]) == (None, None)
+    out = project.worker("conversations", "show", "three").stdout
+    assert "Second, says [bold]somebody[/bold]." in out
+    assert not COLOURS.search(out)
+    assert not FRAMES.search(out)
+
+
+def test_an_import_without_an_id_is_called_as_its_folder(project: Project, tmp_path: Path) -> None:
+    """Said in one line; a second time is refused and changes nothing."""
+    folder = tmp_path / "board-meeting"
+    folder.mkdir()
+    write_tone(folder / "1.wav", 0.1)
+    assert project.worker("conversations", "import", str(folder)).stdout == "conversation board-meeting: 1 chunks\n"
+    assert "--id" in refused(project.worker("conversations", "import", ".", cwd=folder, code=2))
+    assert len(project.json("conversations", "show", "board-meeting")["chunks"]) == 1
+
+
+def test_paths_are_printed_as_they_are(project: Project) -> None:
+    """Brackets in a folder's name are no markup."""
+    other = Project(project.folder / "data [old] [bold]")
+    try:
+        other.worker("conversations", "import", str(SAMPLE), "--id", "sample")
+        merge = "from worker.tasks.conversations import merge_conversation; merge_conversation.fn('sample')"
+        other.run(sys.executable, "-c", merge)
+        merged = other.json("conversations", "show", "sample")["merged"]
+        assert f"merged: {merged['path']} (24.7s)" in other.worker("conversations", "show", "sample").stdout
+    finally:
+        other.down()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("events",), ("enqueue", "merge_conversation", "c"), ("up",), ("demo",)],
+    ids=" ".join,
+)
+def test_a_server_out_of_reach_is_one_line(project: Project, words: tuple[str, ...]) -> None:
+    """It names the address without the password and what to check, exit code 1; no server is started instead."""
+    data = project.folder / "unreachable"
+    variables = {"WORKER_REDIS_URL": UNREACHABLE, "WORKER_DATA_DIR": str(data)}
+    line = refused(project.worker(*words, code=1, variables=variables))
+    assert "redis://me:***@127.0.0.1:1/0" in line
+    assert "WORKER_REDIS_URL" in line
+    assert "hunter2" not in line
+    assert not (data / "valkey").exists()
+
+
+def test_a_server_that_may_not_be_started_is_one_line(project: Project) -> None:
+    """Where none is configured and `WORKER_EMBEDDED=never` forbids ours."""
+    data = project.folder / "never"
+    variables = {"WORKER_EMBEDDED": "never", "WORKER_DATA_DIR": str(data)}
+    line = refused(project.worker("events", code=2, variables=variables))
+    assert "WORKER_REDIS_URL" in line
+    assert not (data / "valkey").exists()
+
+
+def test_each_use_of_the_embedded_server_is_one_line(project: Project) -> None:
+    """On standard error, as JSON where that is no terminal."""
+    done = project.worker("events", "--limit", "1")
+    [line] = done.stderr.splitlines()
+    assert json.loads(line)["event"] == "using the embedded Valkey"
+    assert json.loads(line)["data"] == str(project.data_dir / "valkey")
+
+
+def test_every_command_takes_json_and_explains_itself(project: Project) -> None:
+    """Its help names the option."""
+    commands = ["demo", "up", "down", "config", "enqueue", "events", "conversations import", "conversations show"]
+    listed = project.worker("--help").stdout
+    assert [command for command in commands if command.split()[0] not in listed] == []
+    with ThreadPoolExecutor(2) as threads:
+        helps = threads.map(lambda command: project.worker(*command.split(), "--help").stdout, commands)
+    assert [command for command, said in zip(commands, helps, strict=True) if "--json" not in said] == []
+
+
+def test_a_running_up_says_so_in_json(project: Project, tmp_path: Path) -> None:
+    """A line when it is up, with its pools, and one when it has stopped."""
+    other = Project(tmp_path / "up")
+    try:
+        with other.background(WORKER, "up", "--json") as up:
+            log = other.folder / "worker.log"
+            wait_until(lambda: '"state"' in log.read_text(), 30)
+            other.worker("enqueue", "merge_conversation", "nobody")
+            wait_until(lambda: read_events(other.client, EventFilter(state=State.SKIPPED), 1), 30)
+            up.terminate()
+            assert up.wait(30) == 0
+        said = [json.loads(line) for line in log.read_text().splitlines() if line.startswith('{"state"')]
+        assert said == [{"state": "up", "pools": ["cpu", "network"]}, {"state": "stopped", "exit_code": 0}]
+    finally:
+        other.down()

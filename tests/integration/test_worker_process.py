@@ -1,0 +1,245 @@
+"""Real worker processes on a real server: how attempts are interrupted, what cannot kill them, and what they log."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dramatiq
+import pytest
+from dramatiq.brokers.redis import RedisBroker
+
+from tests.e2e.project import BIN, TIMEOUT, Project
+from tests.waiting import wait_until
+from worker.history.events import State, StatusEvent
+
+pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are found in /proc")
+
+ACTORS = '''
+"""The actors of a project; written without care where that is what is tested."""
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import dramatiq
+
+from worker import ProcessingStatusContext, actor, create_broker, run_async_in_new_loop
+from worker.bridge import run_async_in_shared_loop
+from worker.logs import get_logger
+
+dramatiq.set_broker(create_broker())
+logger = get_logger(__name__)
+
+
+async def idle(file: str) -> None:
+    Path(file + ".started").touch()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.sleep(0.01)
+        await asyncio.to_thread(Path(file).write_text, "cleaned up")
+
+
+@actor(loop="new", time_limit=0.3, retry=0)
+async def limited_new(file: str) -> None:
+    await idle(file)
+
+
+@actor(loop="shared", time_limit=0.3, retry=0)
+async def limited_shared(file: str) -> None:
+    await idle(file)
+
+
+@dramatiq.actor(notify_shutdown=True, max_retries=1)
+def notified_new(file: str) -> None:
+    with ProcessingStatusContext(event_prefix="notified"):
+        run_async_in_new_loop(idle(file))
+
+
+@dramatiq.actor(notify_shutdown=True, max_retries=1)
+def notified_shared(file: str) -> None:
+    with ProcessingStatusContext(event_prefix="notified"):
+        run_async_in_shared_loop(idle(file))
+
+
+async def end(how: str) -> None:
+    await asyncio.sleep(0)
+    if how == "sys.exit":
+        sys.exit(3)
+    if how == "KeyboardInterrupt":
+        raise KeyboardInterrupt
+    if how == "in a task":
+        await asyncio.wait_for(end("sys.exit"), 10)
+    if how == "in a callback":
+        asyncio.get_running_loop().call_soon(sys.exit, 3)
+        await asyncio.sleep(0.05)
+        raise SystemExit(3)
+
+
+@actor(loop="new", retry=0)
+async def ends_new(how: str) -> None:
+    await end(how)
+
+
+@actor(loop="shared", retry=0)
+async def ends_shared(how: str) -> None:
+    await end(how)
+
+
+@actor(loop="new")
+async def works_new() -> None:
+    await asyncio.sleep(0)
+
+
+@actor(loop="shared")
+async def works_shared() -> None:
+    await asyncio.sleep(0)
+
+
+@actor(retry=0)
+async def leaks() -> None:
+    password = os.environ["SECRET_OF_A_FRAME"]
+    try:
+        raise ValueError("two\\nlines")
+    except ValueError:
+        logger.exception("about to fail", number=7)
+    raise RuntimeError("no answer from redis://user:" + password + "@host:6379/0")
+'''
+
+SECRET = "hunter2-in-a-local"
+
+
+def send(project: Project, actor: str, *args: object, queue: str = "default") -> str:
+    """Enqueues a message as another program does; its id."""
+    broker = RedisBroker(client=project.client, middleware=[])
+    broker.declare_queue(queue)
+    message: dramatiq.Message[Any] = dramatiq.Message(
+        queue_name=queue, actor_name=actor, args=args, kwargs={}, options={}
+    )
+    return str(broker.enqueue(message).message_id)
+
+
+def final(project: Project, message_id: str) -> StatusEvent:
+    """The event that ends the message's first attempt, once it is there."""
+
+    def found() -> list[StatusEvent]:
+        return [event for event in project.events(message_id) if event.state.is_final]
+
+    wait_until(found, 20)
+    return found()[0]
+
+
+def wait_until_ready(project: Project, process: subprocess.Popen[bytes]) -> None:
+    """Returns when the worker takes messages; shows its log if it ends before."""
+    log = next(project.folder.glob("*.log"))
+    wait_until(lambda: process.poll() is not None or "ready for action" in log.read_text(), 20)
+    assert process.poll() is None, log.read_text()
+
+
+@contextlib.contextmanager
+def dramatiq_worker(project: Project, *, threads: int = 2) -> Iterator[subprocess.Popen[bytes]]:
+    """`dramatiq actors` with one process, until the block ends."""
+    words = ["actors", "--processes", "1", "--threads", str(threads), "--path", str(project.folder)]
+    with project.background(str(BIN / "dramatiq"), *words) as process:
+        wait_until_ready(project, process)
+        yield process
+
+
+def new_project(folder: Path) -> Project:
+    project = Project(folder, SECRET_OF_A_FRAME=SECRET, WORKER_LOG_FORMAT="json")
+    (folder / "actors.py").write_text(ACTORS)
+    return project
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A project whose worker runs all the while: whatever a message does, the next finds it as it was."""
+    project = new_project(tmp_path_factory.mktemp("running"))
+    with dramatiq_worker(project):
+        yield project
+    project.down()
+
+
+@pytest.mark.parametrize("loop", ["new", "shared"])
+def test_a_time_limit_cancels_an_idle_coroutine_which_cleans_up(running: Project, tmp_path: Path, loop: str) -> None:
+    """Awaits in `finally` included; FAILED names the limit, soon after it was over."""
+    file = tmp_path / "cleaned"
+    event = final(running, send(running, f"limited_{loop}", str(file)))
+    assert event.state is State.FAILED
+    assert event.error is not None
+    assert event.error.type == "dramatiq.middleware.time_limit.TimeLimitExceeded"
+    assert event.duration_ms is not None
+    assert 290 <= event.duration_ms < 1300
+    assert file.read_text() == "cleaned up"
+
+
+@pytest.mark.parametrize("loop", ["new", "shared"])
+@pytest.mark.parametrize(
+    ("how", "kind"),
+    [
+        ("sys.exit", "SystemExit"),
+        ("KeyboardInterrupt", "KeyboardInterrupt"),
+        ("in a task", "SystemExit"),
+        ("in a callback", "SystemExit"),
+    ],
+)
+def test_a_coroutine_that_ends_the_program_ends_its_attempt_only(
+    running: Project, loop: str, how: str, kind: str
+) -> None:
+    """FAILED; the same process and the same kind of loop serve the next messages, one on each thread and more."""
+    event = final(running, send(running, f"ends_{loop}", how))
+    assert event.state is State.FAILED
+    assert event.error is not None
+    assert event.error.type == kind
+    for message in [send(running, f"works_{loop}") for _ in range(4)]:
+        next_one = final(running, message)
+        assert (next_one.state, next_one.error) == (State.COMPLETED, None)
+        assert next_one.worker == event.worker
+
+
+def test_logs_are_lines_of_json_without_the_locals_of_frames_and_without_passwords(running: Project) -> None:
+    """One object a line, tracebacks with line breaks included; what a frame holds is nobody's business."""
+    message = send(running, "leaks")
+    assert final(running, message).state is State.FAILED
+    log = running.folder / "dramatiq.log"
+    wait_until(lambda: message in log.read_text())
+    text = log.read_text()
+    lines = [line for line in text.splitlines() if "[dramatiq.MainProcess]" not in line]
+    objects = [json.loads(line) for line in lines]
+    assert {type(one) for one in objects} == {dict}
+    about = [one for one in objects if one.get("message_id") == message]
+    [own] = [one for one in about if one["event"] == "about to fail"]
+    assert own["number"] == 7
+    assert (own["actor"], own["attempt"], own["level"], own["logger"]) == ("leaks", 1, "error", "actors")
+    assert "ValueError: two\nlines" in own["exception"]
+    assert any("RuntimeError: no answer from redis://user:***@host:6379/0" in one.get("exception", "") for one in about)
+    assert SECRET not in text
+
+
+def test_sigterm_cancels_attempts_that_asked_for_it_in_order(tmp_path: Path) -> None:
+    """Their `finally` blocks run, the event is CANCELLED, the messages are kept for a retry, and the process ends."""
+    project = new_project(tmp_path)
+    files = {loop: tmp_path / loop for loop in ("new", "shared")}
+    try:
+        with dramatiq_worker(project) as process:
+            messages = {loop: send(project, f"notified_{loop}", str(file)) for loop, file in files.items()}
+            wait_until(lambda: all(Path(f"{file}.started").exists() for file in files.values()), 20)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(TIMEOUT) == 0
+            assert project.processes() == {}
+        for loop, message in messages.items():
+            assert files[loop].read_text() == "cleaned up"
+            event = final(project, message)
+            assert (event.state, event.event) == (State.CANCELLED, "notified.cancelled")
+            assert event.error is not None
+            assert event.error.type == "dramatiq.middleware.shutdown.Shutdown"
+            assert event.text.startswith("retry in")
+        assert project.waiting() == 2
+    finally:
+        project.down()
