@@ -10,13 +10,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import http.server
 import json
+import multiprocessing
 import statistics
 import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 
 def http_call(url: str) -> Service:
     async def get() -> int:
-        # A client for each loop, where a loop is for each call; asyncio.run and the others close none of them.
+        # As a loop resource: on the new loop a client for each call, on the shared loop one for all.
         response = await (await client()).get(url)
         return response.status_code
 
@@ -74,25 +75,36 @@ def http_call(url: str) -> Service:
     return get
 
 
-class _Hello(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+_ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("content-length", "2")
-        self.end_headers()
-        self.wfile.write(b"ok")
 
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
+def _serve(port: Connection) -> None:
+    """Answers every request with the same, in a process of its own: it must not share our interpreter."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(_ANSWER)
+        writer.close()
+
+    async def serve() -> None:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0, backlog=1024)
+        port.send(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
+
+    asyncio.run(serve())
 
 
 @contextlib.contextmanager
 def local_server() -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Hello)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/"
-    server.shutdown()
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(there,), daemon=True)
+    process.start()
+    yield f"http://127.0.0.1:{here.recv()}/"
+    process.terminate()
+    process.join()
 
 
 def with_uvloop(service: Service) -> object:

@@ -1,8 +1,8 @@
 """A new event loop that costs little until it has to sleep, and the orderly end of any loop.
 
 The standard loop makes an epoll descriptor and a pair of sockets before it runs anything, which is most of what a short
-call costs. This one makes its wake-up sockets when it is about to sleep for the first time, polls without a
-descriptor of its own, and asks the kernel nothing while nothing is registered.
+call costs. This one sleeps on a lock while it has no descriptors to watch, and makes its wake-up sockets when it
+first has to sleep on others; it polls without a descriptor of its own.
 
 That needs private parts of asyncio. They are used here and nowhere else; where one is missing, `new_loop` returns the
 standard loop, and the contract of the bridge holds on both.
@@ -10,10 +10,12 @@ standard loop, and the contract of the bridge holds on both.
 
 from __future__ import annotations
 
+import _thread
 import asyncio
+import contextlib
 import contextvars
 import selectors
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
 from worker.logs import get_logger
@@ -39,19 +41,18 @@ class _AsksWhenNeeded(selectors.BaseSelector):
         if loop is None:
             return super().select(timeout)
         turns = loop.turns
-        if timeout is not None and timeout <= 0:
-            # Nothing to ask about but, at the most, the socket that wakes a loop which is awake.
-            if len(self.get_map()) <= loop.own_descriptors:
-                if turns is not None:
-                    turns.next()
-                return []
-        elif loop.prepare_to_sleep():
-            timeout = 0
-        if turns is None:
-            return super().select(timeout)
-        turns.end()
-        found = super().select(timeout)
-        turns.begin()
+        waits = timeout is None or timeout > 0
+        # Nothing to ask the kernel about but, at the most, the socket that wakes the loop.
+        alone = loop.may_nap and len(self.get_map()) <= loop.own_descriptors
+        if alone and not waits:
+            if turns is not None:
+                turns.next()
+            return []
+        if turns is not None:
+            turns.end()
+        found = loop.nap(timeout) if alone else super().select(0 if waits and loop.prepare_to_sleep() else timeout)
+        if turns is not None:
+            turns.begin()
         return found
 
 
@@ -72,6 +73,10 @@ class FreshLoop(asyncio.SelectorEventLoop):
 
     def __init__(self, selector: _AsksWhenNeeded) -> None:
         self.own_descriptors = 0
+        self.may_nap = True
+        self._napping = False
+        self._nap = _thread.allocate_lock()
+        self._nap.acquire()
         self.turns: Turns | None = None
         self._may_make_pipe = False
         self._made_tasks = False
@@ -81,13 +86,33 @@ class FreshLoop(asyncio.SelectorEventLoop):
         self._may_make_pipe = True
         selector.loop = self
 
+    def nap(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Sleeps without a descriptor, which is what costs most about waking a loop; only threads can wake it."""
+        self._napping = True
+        # Another thread looks for the nap after it has queued its callback, we for callbacks after we have said that we
+        # nap: one of us sees the other.
+        if not self._ready:  # type: ignore[attr-defined]
+            self._nap.acquire(timeout=-1 if timeout is None else timeout)
+        self._napping = False
+        return []
+
+    def add_signal_handler(  # type: ignore[override]  # noqa: D102 - asyncio's own
+        self,
+        sig: int,
+        callback: Callable[..., object],
+        *args: Any,  # noqa: ANN401
+    ) -> None:
+        # A signal wakes the loop through its socket.
+        self.may_nap = False
+        self.prepare_to_sleep()
+        super().add_signal_handler(sig, callback, *args)
+
     def prepare_to_sleep(self) -> bool:
         """Makes what other threads wake the loop with, unless it is there; True if there is something to do first."""
         if self._csock is None:
             self._make_self_pipe()
             self.own_descriptors = 1
-            # Another thread looks for the socket after it has queued its callback, we for callbacks after we have
-            # made the socket: one of us sees the other.
+            # As with the nap.
             return bool(self._ready)  # type: ignore[attr-defined]
         return False
 
@@ -117,6 +142,13 @@ class FreshLoop(asyncio.SelectorEventLoop):
     def main_task(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """The task for which the loop was made, which does not count as left over."""
         return super().create_task(coroutine)
+
+    def _write_to_self(self) -> None:
+        if self._napping:
+            with contextlib.suppress(RuntimeError):  # somebody else has woken it
+                self._nap.release()
+        else:
+            super()._write_to_self()  # type: ignore[misc]
 
     def _make_self_pipe(self) -> None:
         if self._may_make_pipe:
