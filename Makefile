@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test lint types unit example lock clean
+.PHONY: help install demo test lint types unit soak example bench lock clean
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -26,6 +26,9 @@ test: lint types unit example ## Every check there is
 unit: $(INSTALLED)
 	$(BIN)/pytest
 
+soak: $(INSTALLED) ## What takes minutes: 100,000 calls through the bridge leave nothing behind
+	$(BIN)/pytest -m soak
+
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -45,6 +48,14 @@ example: $(INSTALLED)
 		--constraint $(EXAMPLE)/constraints.txt \
 		$(EXAMPLE)/wheels/dramatiq_bridge-*.whl '$(EXAMPLE)/wheels/newsletter-0.1.0-py3-none-any.whl[test]'
 	$(EXAMPLE)/venv/bin/pytest -W error -p no:cacheprovider examples/newsletter
+
+# Benchmarks have an environment of their own: the contenders are nobody's dependencies.
+bench: ## Measure the bridge, the merge and the summarizer beside others (about ten minutes)
+	$(PYTHON) -m venv build/bench
+	build/bench/bin/pip install --quiet --disable-pip-version-check -e '.[tasks,bench]'
+	build/bench/bin/python bench/bridge.py --json build/bridge.json
+	build/bench/bin/python bench/summaries.py --json build/summaries.json
+	build/bench/bin/python bench/merging.py --json build/merging.json
 
 lock: ## Write requirements.lock anew (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra tasks --extra gevent --extra dev \

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import inspect
 import sys
 import time
@@ -20,9 +21,11 @@ from typing import Any, TypeVar
 from worker.calls import Call, cleanup_seconds, overruns
 from worker.errors import RunningLoopError
 from worker.fresh_loop import FreshLoop, close_loop, new_loop, watch_loop
-from worker.interrupts import current_section
+from worker.greenlets import allocate_lock, get_os_ident
+from worker.interrupts import current_section, set_exception
 from worker.logs import get_logger
 from worker.loop_resources import close_loop_resources, loop_resource
+from worker.os_threads import GEVENT, run_in_os_thread
 from worker.shared_loop import SharedCall, shared_loop, stop_shared_loop
 from worker.thread_pool import cancel_requested, run_in_thread_pool
 
@@ -73,7 +76,7 @@ def run_async_in_new_loop(work: Work[T], *, timeout: timedelta | float | None = 
     """
     _refuse_misuse(work)
     try:
-        with _NewLoopCall() as call:
+        with _new_loop_call() as call:
             return call.run(_coroutine_of(work, timeout))
     finally:
         _close_refused(work)
@@ -184,7 +187,11 @@ class _NewLoopCall(Call):
         with contextlib.suppress(RuntimeError):
             self.loop.call_soon_threadsafe(self.loop.stop)
         time.sleep(_STOP_TIMEOUT)
-        if self.section is not None and not self.has_ended:
+        if not self.has_ended:
+            self._interrupt_thread()
+
+    def _interrupt_thread(self) -> None:
+        if self.section is not None:
             self.section.raise_in_thread()
 
     def _end_task(self, task: asyncio.Task[T], coroutine: Coroutine[Any, Any, T]) -> None:
@@ -195,6 +202,37 @@ class _NewLoopCall(Call):
             _close(coroutine)
         elif not task.cancelled():
             task.exception()
+
+
+class _GreenletsNewLoopCall(_NewLoopCall):
+    """The same for a greenlet: the loop runs in a real thread, and other greenlets while this one waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._in_thread = False
+        self._thread_changes = allocate_lock()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        context = contextvars.copy_context()
+        return run_in_os_thread(lambda: context.run(self._run_there, coroutine), self.interrupt)
+
+    def _run_there(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        self.thread_id = get_os_ident()
+        self._in_thread = True
+        try:
+            return super().run(coroutine)
+        finally:
+            with self._thread_changes:
+                self._in_thread = False
+                set_exception(self.thread_id, None)
+
+    def _interrupt_thread(self) -> None:
+        with self._thread_changes:
+            if self._in_thread and self.exception is not None:
+                set_exception(self.thread_id, type(self.exception))
+
+
+_new_loop_call = _GreenletsNewLoopCall if GEVENT else _NewLoopCall
 
 
 def _close(coroutine: Coroutine[Any, Any, Any]) -> None:

@@ -19,6 +19,7 @@ from worker.attempt import blocked_time, unfinished_calls
 from worker.errors import SelfCancelledError
 from worker.interrupts import Section, current_section
 from worker.logs import get_logger
+from worker.os_threads import new_lock
 from worker.settings import settings_in_force
 from worker.watchdog import Blocked
 
@@ -56,12 +57,13 @@ class Call:
         self.exception: BaseException | None = None
         self.given_up = False
         self.task: asyncio.Task[Any] | None = None
+        self.thread_id = self.section.thread_id if self.section is not None else 0
         self.blocked: Blocked | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended = False
         self._over = False
         self._cancelled = False
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._patience: threading.Timer | None = None
 
     def __enter__(self) -> Self:
@@ -157,7 +159,7 @@ class Call:
         out = io.StringIO()
         if self.task is not None:
             self.task.print_stack(limit=10, file=out)
-        if self.section is not None and (frame := sys._current_frames().get(self.section.thread_id)) is not None:  # noqa: SLF001
+        if (frame := sys._current_frames().get(self.thread_id)) is not None:  # noqa: SLF001
             out.write("its thread:\n")
             traceback.print_stack(frame, limit=10, file=out)
         return out.getvalue()

@@ -42,15 +42,19 @@ class _EmbeddedPool(redis.ConnectionPool):
     def __init__(self, settings: Settings) -> None:
         super().__init__(connection_class=redis.UnixDomainSocketConnection, path="", **_OPTIONS)
         self._server = EmbeddedServer(settings)
-        self._start_once = threading.Lock()
         self._started = False
 
+    def reset(self) -> None:
+        """Begins anew, in a forked child: whose parent may have held the lock, which redis-py would wait for."""
+        self._lock = threading.RLock()
+        super().reset()
+
     def make_connection(self) -> Any:  # noqa: ANN401 - redis-py's own type
-        with self._start_once:
-            if not self._started:
-                self.connection_kwargs["path"] = str(self._server.ensure_running())
-                self._started = True
-                _announce(self._server.folder)
+        # redis-py holds the pool's lock here.
+        if not self._started:
+            self.connection_kwargs["path"] = str(self._server.ensure_running())
+            self._started = True
+            _announce(self._server.folder)
         return super().make_connection()
 
 

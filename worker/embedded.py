@@ -161,15 +161,19 @@ class EmbeddedServer:
             "logfile": self._log_file,
         }
         arguments = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
-        started = subprocess.run(
-            [server_program(), *arguments],
-            pass_fds=[lock],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-        )
+        # Not a pipe: whoever is forked meanwhile would hold it open, and we would wait for its end.
+        with tempfile.TemporaryFile() as output:
+            started = subprocess.run(
+                [server_program(), *arguments],
+                pass_fds=[lock],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+            output.seek(0)
+            said = output.read().decode(errors="replace").strip().splitlines()
         if started.returncode != 0:
-            said = (started.stderr or started.stdout).decode(errors="replace").strip().splitlines()
             raise ServerUnreachable(
                 f"the embedded Valkey did not start: {said[-1] if said else started.returncode}; see {self._log_file}"
             )

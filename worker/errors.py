@@ -13,7 +13,8 @@ Imports nothing of ours and neither Dramatiq nor Redis, so that any layer, and a
     └── BridgeError             a coroutine cannot run here, or could not be run to its end
         ├── RunningLoopError    called inside a running loop: await instead
         ├── LoopClosedError     the shared loop ended while the call was in flight: retried
-        └── SelfCancelledError  a coroutine cancelled itself
+        ├── SelfCancelledError  a coroutine cancelled itself
+        └── NotUnderGevent      gevent makes it impossible: programs started from a loop or the thread pool
 """
 
 from __future__ import annotations
@@ -87,3 +88,7 @@ class LoopClosedError(BridgeError):
 
 class SelfCancelledError(BridgeError):
     """A coroutine cancelled itself: nobody else asked for it."""
+
+
+class NotUnderGevent(BridgeError):
+    """What was asked for cannot work in a process that gevent has patched; the message says what to do instead."""

@@ -10,7 +10,6 @@ standard loop, and the contract of the bridge holds on both.
 
 from __future__ import annotations
 
-import _thread
 import asyncio
 import contextlib
 import contextvars
@@ -18,9 +17,12 @@ import selectors
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
+from worker.greenlets import allocate_lock
 from worker.logs import get_logger
 from worker.loop_resources import close_loop_resources, has_loop_resources
+from worker.os_threads import GEVENT
 from worker.settings import settings_in_force
+from worker.unpatched import DefaultSelector, PollSelector
 from worker.watchdog import Turns, watch, watch_loops_of_this_thread
 
 T = TypeVar("T")
@@ -56,11 +58,11 @@ class _AsksWhenNeeded(selectors.BaseSelector):
         return found
 
 
-class _Poll(_AsksWhenNeeded, selectors.PollSelector):
+class _Poll(_AsksWhenNeeded, PollSelector):
     """Has no descriptor of its own, and suits the few of a short call."""
 
 
-class _Default(_AsksWhenNeeded, selectors.DefaultSelector):
+class _Default(_AsksWhenNeeded, DefaultSelector):  # type: ignore[misc, valid-type]
     """Suits a loop with many descriptors."""
 
 
@@ -75,7 +77,7 @@ class FreshLoop(asyncio.SelectorEventLoop):
         self.own_descriptors = 0
         self.may_nap = True
         self._napping = False
-        self._nap = _thread.allocate_lock()
+        self._nap = allocate_lock()
         self._nap.acquire()
         self.turns: Turns | None = None
         self._may_make_pipe = False
@@ -173,12 +175,17 @@ _possible: bool | None = None
 
 
 def new_loop(*, long_lived: bool = False) -> asyncio.AbstractEventLoop:
-    """An event loop that no one used before; of the program's own kind, where it has set a policy (uvloop)."""
+    """An event loop that no one used before; of the program's own kind, where it has set a policy (uvloop).
+
+    Under gevent it is the standard library's, whatever the policy: others would start programs, and lose them.
+    """
     global _possible
     if _possible is None:
         _possible = _is_possible()
-    if _possible and type(asyncio.get_event_loop_policy()) is asyncio.DefaultEventLoopPolicy:
+    if _possible and (GEVENT or type(asyncio.get_event_loop_policy()) is asyncio.DefaultEventLoopPolicy):
         return FreshLoop(_Default() if long_lived else _Poll())
+    if GEVENT:
+        return asyncio.SelectorEventLoop(DefaultSelector())
     return asyncio.new_event_loop()
 
 
@@ -196,9 +203,18 @@ def close_loop(loop: asyncio.AbstractEventLoop) -> None:
     """Ends everything that lives on a stopped loop, in the order in which things depend on each other; closes it."""
     try:
         if not (isinstance(loop, FreshLoop) and loop.is_plain()):
-            loop.run_until_complete(_end(loop))
+            _run_to_its_end(loop, loop.create_task(_end(loop)))
     finally:
         loop.close()
+
+
+def _run_to_its_end(loop: asyncio.AbstractEventLoop, ending: asyncio.Task[None]) -> None:
+    """Ends the loop although tasks on it want to end the program: asyncio lets such an error stop its loop."""
+    while not ending.done():
+        try:
+            loop.run_until_complete(ending)
+        except (SystemExit, KeyboardInterrupt) as error:
+            logger.error("a task that was left over wanted to end the program", error=repr(error))  # noqa: TRY400
 
 
 async def _end(loop: asyncio.AbstractEventLoop) -> None:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from typing import ParamSpec, Protocol, TypeVar
 
+from worker.greenlets import current_greenlet
 from worker.logs import get_logger
 
 P = ParamSpec("P")
@@ -45,6 +46,7 @@ class Section:
         self._deciding = False
         self._raised = False
         self._waits_for: Interruptible | None = None
+        self._greenlet = current_greenlet()
         self._interrupters = threading.Lock()
 
     def interrupt(self, exception: BaseException) -> bool:
@@ -68,8 +70,12 @@ class Section:
     def raise_in_thread(self) -> None:
         """Raises the interrupt in the thread, when it next runs Python."""
         if self.exception is not None and self._open:
+            if self._greenlet is not None:
+                # As gevent does: when it waits, and other greenlets get their turn.
+                self._greenlet.throw(self.exception, lambda: self._open)
+                return
             self._raised = True
-            _set_exception(self.thread_id, type(self.exception))
+            set_exception(self.thread_id, type(self.exception))
 
     def wait_for(self, call: Interruptible) -> None:
         """Directs interrupts to a call, from now on; one that was sent before is raised here.
@@ -90,7 +96,7 @@ class Section:
         self._open = False
         self._await_decision()
         if self._raised:
-            _set_exception(self.thread_id, None)
+            set_exception(self.thread_id, None)
 
     def _await_decision(self) -> None:
         while self._deciding:
@@ -144,8 +150,13 @@ def interruptible(function: Callable[P, R]) -> Callable[P, R]:
     return body
 
 
-def _set_exception(thread_id: int, kind: type[BaseException] | None) -> None:
-    """Sets, or takes back, the exception that a thread will raise when it next runs Python (CPython only)."""
+def set_exception(thread_id: int, kind: type[BaseException] | None) -> None:
+    """Sets, or takes back, the exception that a thread will raise when it next runs Python (CPython only).
+
+    Args:
+        thread_id: An OS thread's.
+        kind: `None`: take it back.
+    """
     exception = ctypes.py_object() if kind is None else ctypes.py_object(kind)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), exception)
 

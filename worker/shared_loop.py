@@ -11,7 +11,6 @@ import atexit
 import contextlib
 import contextvars
 import os
-import threading
 import time
 from collections import deque
 from collections.abc import Coroutine
@@ -21,6 +20,7 @@ from worker.calls import Call, cleanup_seconds
 from worker.errors import LoopClosedError
 from worker.fresh_loop import close_loop, new_loop, watch_loop
 from worker.logs import get_logger
+from worker.os_threads import new_lock, start_thread
 from worker.watchdog import Turns
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ class SharedCall(Call):
         self._turns: Turns | None = None
         self._started_at = 0.0
         # A bare lock, taken until the coroutine has ended: half the cost of an Event.
-        self._running = threading.Lock()
+        self._running = new_lock()
         self._running.acquire()
 
     def start(
@@ -88,8 +88,7 @@ class SharedLoop:
         self._closed = False
         self._called = False
         self._turns: Turns | None = None
-        self._thread = threading.Thread(target=self._serve, name="shared-loop", daemon=True)
-        self._thread.start()
+        self._thread = start_thread(self._serve, "shared-loop")
 
     def run(self, call: SharedCall, coroutine: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine to its end, inside the `with` block of its call.
@@ -154,10 +153,21 @@ class SharedLoop:
                 return  # taken back
             call.start(self._loop, coroutine, self._turns)
 
+    def _stopped(self) -> bool:
+        """Runs the loop until it is stopped; False if a task or a callback wanted to end the program."""
+        try:
+            self._loop.run_forever()
+        except (SystemExit, KeyboardInterrupt) as error:
+            # asyncio lets these end its loop; whoever awaits the task gets it, and the others go on.
+            logger.error("a service on the shared loop wanted to end the program", error=repr(error))  # noqa: TRY400
+            return False
+        return True
+
     def _serve(self) -> None:
         self._turns = watch_loop(self._loop)
         try:
-            self._loop.run_forever()
+            while not self._stopped():
+                pass
         finally:
             self._closed = True
             self._start_calls()
@@ -173,7 +183,7 @@ class SharedLoop:
 
 
 _shared: SharedLoop | None = None
-_shared_lock = threading.Lock()
+_shared_lock = new_lock()
 
 
 def shared_loop() -> SharedLoop:
@@ -203,7 +213,7 @@ def stop_shared_loop() -> None:
 def _forget_shared_loop() -> None:
     # A forked child has its parent's loop, but not the thread that serves it.
     global _shared, _shared_lock
-    _shared, _shared_lock = None, threading.Lock()
+    _shared, _shared_lock = None, new_lock()
 
 
 os.register_at_fork(after_in_child=_forget_shared_loop)

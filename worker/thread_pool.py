@@ -23,6 +23,7 @@ from typing import Any, ParamSpec, TypeVar
 from worker.attempt import unfinished_calls
 from worker.callables import is_async
 from worker.logs import get_logger
+from worker.os_threads import new_condition, new_lock, start_thread
 from worker.settings import settings_in_force
 
 P = ParamSpec("P")
@@ -127,7 +128,7 @@ class ThreadPool:
     def __init__(self, size: int) -> None:
         self.size = size
         self._calls: deque[tuple[concurrent.futures.Future[Any], Callable[[], Any], float]] = deque()
-        self._changed = threading.Condition()
+        self._changed = new_condition()
         self._threads = 0
         self._idle = 0
         self._closed = False
@@ -145,7 +146,7 @@ class ThreadPool:
             self._calls.append((future, call, time.monotonic()))
             if self._idle < len(self._calls) and self._threads < self.size:
                 self._threads += 1
-                threading.Thread(target=self._work, name=f"pool-{self._threads}", daemon=True).start()
+                start_thread(self._work, f"pool-{self._threads}")
             else:
                 self._changed.notify()
         return future
@@ -205,7 +206,7 @@ def _run(future: concurrent.futures.Future[Any], call: Callable[[], Any]) -> Non
 
 
 _pool: ThreadPool | None = None
-_pool_lock = threading.Lock()
+_pool_lock = new_lock()
 
 
 def pool() -> ThreadPool:
@@ -214,14 +215,22 @@ def pool() -> ThreadPool:
     with _pool_lock:
         if _pool is None:
             _pool = ThreadPool(settings_in_force().thread_pool_size)
-            atexit.register(_pool.close, EXIT_TIMEOUT)
         return _pool
+
+
+def _close_pool() -> None:
+    # A forked child has none until it makes its own: it must not wait for its parent's threads.
+    if _pool is not None:
+        _pool.close(EXIT_TIMEOUT)
+
+
+atexit.register(_close_pool)
 
 
 def _forget_pool() -> None:
     # A forked child has none of its parent's threads.
     global _pool, _pool_lock
-    _pool, _pool_lock = None, threading.Lock()
+    _pool, _pool_lock = None, new_lock()
 
 
 os.register_at_fork(after_in_child=_forget_pool)

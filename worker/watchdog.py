@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from types import FrameType
 
 from worker.errors import ConfigurationError
+from worker.greenlets import get_os_ident
+from worker.os_threads import new_lock, start_thread
 from worker.settings import settings_in_force
 
 _KEPT = 100
@@ -160,7 +162,7 @@ class _Watchdog:
         self.watched: weakref.WeakSet[Turns] = weakref.WeakSet()
         # The loops that a thread runs one after another are watched as one.
         self.of_thread = threading.local()
-        threading.Thread(target=self._look, name="watchdog", daemon=True).start()
+        start_thread(self._look, "watchdog")
 
     def _look(self) -> None:
         while True:
@@ -170,7 +172,7 @@ class _Watchdog:
 
 
 _watchdog: _Watchdog | None = None
-_start = threading.Lock()
+_start = new_lock()
 
 
 def watch_loops_of_this_thread() -> Turns | None:
@@ -181,7 +183,7 @@ def watch_loops_of_this_thread() -> Turns | None:
     try:
         turns: Turns = watchdog.of_thread.turns
     except AttributeError:
-        turns = watchdog.of_thread.turns = Turns(threading.get_ident(), watchdog.threshold)
+        turns = watchdog.of_thread.turns = Turns(get_os_ident(), watchdog.threshold)
         watchdog.watched.add(turns)
     return turns
 
@@ -191,7 +193,7 @@ def watch(loop: asyncio.AbstractEventLoop) -> Turns | None:
     watchdog = _watchdog or _started()
     if watchdog is None:
         return None
-    turns = _Heartbeat(loop, threading.get_ident(), watchdog.threshold)
+    turns = _Heartbeat(loop, get_os_ident(), watchdog.threshold)
     watchdog.watched.add(turns)
     return turns
 
@@ -224,7 +226,7 @@ def _refuse_blocking_calls() -> None:
 def _forget_watchdog() -> None:
     # A forked child does not have its parent's thread.
     global _watchdog, _start
-    _watchdog, _start = None, threading.Lock()
+    _watchdog, _start = None, new_lock()
 
 
 os.register_at_fork(after_in_child=_forget_watchdog)

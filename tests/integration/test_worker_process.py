@@ -102,7 +102,7 @@ async def works_shared() -> None:
     await asyncio.sleep(0)
 
 
-@actor(retry=0)
+@actor(loop="new", retry=0)
 async def leaks() -> None:
     password = os.environ["SECRET_OF_A_FRAME"]
     try:

@@ -32,7 +32,20 @@ ROWS = [
         "thread_pool",
         "watchdog",
     },
-    {"callables", "connection", "durations", "embedded", "errors", "extras", "logs", "settings", "version"},
+    {
+        "callables",
+        "connection",
+        "durations",
+        "embedded",
+        "errors",
+        "extras",
+        "greenlets",
+        "logs",
+        "os_threads",
+        "settings",
+        "unpatched",
+        "version",
+    },
 ]
 ROW_OF = {name: number for number, row in enumerate(ROWS) for name in row}
 SERVICE_SIDE = {"services", "stores", "models", "tasks"}

@@ -21,7 +21,10 @@ LIMITS = st.integers(1, 12)
 @example(text="One. Two three. Four five six seven.", limit=3)
 def test_parts_hold_every_word_once_and_in_order(text: str, limit: int) -> None:
     """Nothing is lost, doubled or swapped, whatever the text and the limit."""
-    assert " ".join(split(text, limit)).split() == text.split()
+    # A word that is far too long for one (a script without spaces) may be cut, and nothing else is.
+    assert "".join("".join(split(text, limit)).split()) == "".join(text.split())
+    if all(len(word) <= 40 for word in text.split()):
+        assert " ".join(split(text, limit)).split() == text.split()
 
 
 @given(text=TEXTS, limit=LIMITS)

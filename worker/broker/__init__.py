@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dramatiq
 from dramatiq import broker as dramatiq_broker
 from dramatiq.brokers.redis import RedisBroker
@@ -15,6 +17,7 @@ from dramatiq.middleware import (
 from dramatiq.rate_limits.backends import RedisBackend
 
 from worker.connection import connect
+from worker.greenlets import call_among_greenlets
 from worker.history.events import Recorder
 from worker.history.writer import default_writer
 from worker.middleware.process import Process
@@ -22,6 +25,7 @@ from worker.middleware.retry_policy import RetryPolicy
 from worker.middleware.shutdown import ShutdownNotifications
 from worker.middleware.status import Status
 from worker.middleware.time_limit import TimeLimit
+from worker.os_threads import GEVENT
 from worker.settings import Settings, put_in_force, settings_in_force
 
 __all__ = ["create_broker", "ensure_broker", "message_middleware"]
@@ -48,7 +52,15 @@ def create_broker(settings: Settings | None = None) -> dramatiq.Broker:
         *message_middleware(settings, default_writer()),
         GroupCallbacks(RedisBackend(client=client)),
     ]
-    return RedisBroker(client=client, middleware=middleware)
+    kind = _GreenletsBroker if GEVENT else RedisBroker
+    return kind(client=client, middleware=middleware)  # type: ignore[no-untyped-call]
+
+
+class _GreenletsBroker(RedisBroker):
+    """The broker under gevent: its connections are the greenlets', and services send from threads too."""
+
+    def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
+        return call_among_greenlets(super().enqueue, message, delay=delay)
 
 
 def message_middleware(settings: Settings, recorder: Recorder) -> list[Middleware]:

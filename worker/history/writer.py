@@ -10,6 +10,7 @@ import atexit
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
@@ -20,6 +21,7 @@ from worker.connection import connect
 from worker.errors import WorkerError
 from worker.history.events import StatusEvent
 from worker.logs import get_logger
+from worker.os_threads import new_condition, new_lock
 from worker.settings import settings_in_force
 
 logger = get_logger(__name__)
@@ -38,6 +40,9 @@ _RETRY_DELAYS = (0.1, 0.2, 0.5, 1.0)
 _TRIM_EVERY = 10.0
 
 
+_writers: weakref.WeakSet[EventWriter] = weakref.WeakSet()
+
+
 class EventWriter:
     """Appends events to the history.
 
@@ -48,17 +53,22 @@ class EventWriter:
 
     def __init__(self, open_client: Callable[[], redis.Redis], retention: timedelta) -> None:
         self._open_client = open_client
-        self._client: redis.Redis | None = None
         self._retention = retention
+        self.dropped = 0
+        self.begin_anew()
+        _writers.add(self)
+
+    def begin_anew(self) -> None:
+        """Forgets everything; in a forked child, where the parent's thread is not, and the parent writes its events."""
+        self._client: redis.Redis | None = None
         self._waiting: deque[StatusEvent] = deque()
-        self._changed = threading.Condition()
+        self._changed = new_condition()
         self._taken = 0
         self._written = 0
         self._somebody_waits = 0
         self._closed = False
         self._thread: threading.Thread | None = None
         self._trimmed_at = 0.0
-        self.dropped = 0
 
     def record(self, event: StatusEvent) -> None:
         """Takes an event to be written soon."""
@@ -139,7 +149,7 @@ class EventWriter:
 
 
 _default: EventWriter | None = None
-_default_lock = threading.Lock()
+_default_lock = new_lock()
 
 EXIT_TIMEOUT = 5.0
 """Seconds that events get to be written when the process ends."""
@@ -152,14 +162,24 @@ def default_writer() -> EventWriter:
         if _default is None:
             settings = settings_in_force()
             _default = EventWriter(lambda: connect(settings), settings.history_retention)
-            atexit.register(_default.close, EXIT_TIMEOUT)
         return _default
+
+
+def _close_default() -> None:
+    # A forked child has none until it makes its own: its parent writes what its parent recorded.
+    if _default is not None:
+        _default.close(EXIT_TIMEOUT)
+
+
+atexit.register(_close_default)
 
 
 def _forget_default() -> None:
     # A forked child has its parent's buffer and connection, but not the thread that serves them.
     global _default, _default_lock
-    _default, _default_lock = None, threading.Lock()
+    _default, _default_lock = None, new_lock()
+    for writer in list(_writers):
+        writer.begin_anew()
 
 
 os.register_at_fork(after_in_child=_forget_default)

@@ -10,7 +10,9 @@ from worker.bridge import stop_shared_loop
 from worker.connection import check_server
 from worker.errors import ServerUnreachable
 from worker.logs import configure_logs, get_logger
+from worker.os_threads import GEVENT
 from worker.settings import Settings
+from worker.unpatched import unpatch
 
 logger = get_logger(__name__)
 
@@ -29,6 +31,8 @@ class Process(dramatiq.Middleware):
 
     def after_process_boot(self, broker: Broker) -> None:
         """Sets up logging, and says in one line when the server cannot be reached; the consumers try again."""
+        if GEVENT:
+            unpatch()
         configure_logs(self._settings)
         try:
             check_server(self._client, self._settings)

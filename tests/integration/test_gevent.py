@@ -1,0 +1,368 @@
+"""The real `dramatiq-gevent` command: loops and blocking calls in real threads, beside greenlets that go on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.project import BIN, ROOT, TIMEOUT, Project
+from tests.integration.test_worker_process import final, send, wait_until_ready
+from tests.waiting import wait_until
+from worker import run_async_in_new_loop
+from worker.history.events import State, StatusEvent
+from worker.history.query import EventFilter, read_events
+from worker.services.importing import import_conversation
+from worker.settings import Settings
+
+pytest.importorskip("gevent", reason="the extra gevent is not installed")
+pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are found in /proc")
+
+LOOPS = ["new", "shared"]
+
+ACTORS = '''
+"""The actors of a project under gevent; libraries are imported before `worker`, which must not matter."""
+import aiosqlite
+import anyio
+import asyncio
+import json
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import dramatiq
+import httpx
+
+from worker import actor, create_broker, current_attempt, run_in_thread_pool
+from worker.bridge import run_async_in_new_loop, run_async_in_shared_loop
+from worker.greenlets import get_os_ident
+
+dramatiq.set_broker(create_broker())
+BRIDGES = {"new": run_async_in_new_loop, "shared": run_async_in_shared_loop}
+MAIN = get_os_ident()
+
+
+@actor(retry=0)
+def tick(folder: str) -> None:
+    """Measures how long this greenlet does not get its turn, until it is told to stop."""
+    gaps, last, stop = [], time.monotonic(), Path(folder, "stop")
+    Path(folder, "ticking").touch()
+    while not stop.exists():
+        time.sleep(0.01)
+        now = time.monotonic()
+        gaps.append(now - last)
+        last = now
+    Path(folder, "gaps").write_text(json.dumps(gaps))
+
+
+def nap() -> int:
+    time.sleep(0.3)
+    return get_os_ident()
+
+
+@actor(retry=0)
+def four_calls(loop: str, file: str) -> None:
+    async def work() -> list[int]:
+        return [get_os_ident(), *await asyncio.gather(*(run_in_thread_pool(nap) for _ in range(4)))]
+
+    began = time.monotonic()
+    threads = BRIDGES[loop](work())
+    Path(file).write_text(json.dumps({"took": time.monotonic() - began, "threads": [MAIN, *threads]}))
+
+
+@actor(retry=0)
+def libraries(loop: str, url: str, file: str) -> None:
+    """What libraries do in a loop: threads, locks, queues and sockets of their own."""
+
+    async def work() -> dict[str, object]:
+        async with aiosqlite.connect(":memory:") as database, database.execute("SELECT 7") as cursor:
+            [row] = await cursor.fetchall()
+        async with httpx.AsyncClient() as client:
+            status = (await client.get(url)).status_code
+        ran = await anyio.to_thread.run_sync(threading.current_thread)
+        await wanted.asend(file + ".sent")
+        await run_in_thread_pool(wanted.send, file + ".sent-in-pool")
+        attempt = await run_in_thread_pool(current_attempt)
+        return {"row": row[0], "status": status, "thread": type(ran).__module__, "message": attempt.message_id}
+
+    Path(file).write_text(json.dumps(BRIDGES[loop](work())))
+
+
+@actor(retry=0)
+def wanted(file: str) -> None:
+    Path(file).touch()
+
+
+async def idle(file: str) -> None:
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.sleep(0.01)
+        await asyncio.to_thread(Path(file).write_text, "cleaned up")
+
+
+@actor(loop="new", time_limit=0.3, retry=0)
+async def limited_new(file: str) -> None:
+    await idle(file)
+
+
+@actor(loop="shared", time_limit=0.3, retry=0)
+async def limited_shared(file: str) -> None:
+    await idle(file)
+
+
+@actor(time_limit=0.3, retry=0)
+def limited_sync(file: str) -> None:
+    try:
+        threading.Event().wait()
+    finally:
+        Path(file).write_text("cleaned up")
+
+
+@actor(time_limit=0.3, retry=0)
+def limited_in_turns(file: str) -> None:
+    try:
+        while True:
+            time.sleep(0.01)
+    finally:
+        Path(file).write_text("cleaned up")
+
+
+@actor(loop="new", time_limit=0.3, retry=0)
+async def limited_stubborn(file: str) -> None:
+    try:
+        while True:
+            time.sleep(0.01)
+    finally:
+        Path(file).write_text("cleaned up")
+
+
+@actor(retry=0)
+def starts_a_program(loop: str, how: str) -> None:
+    async def work() -> None:
+        if how == "asyncio":
+            await asyncio.create_subprocess_exec("true", stdin=asyncio.subprocess.PIPE)
+        else:
+            await run_in_thread_pool(subprocess.run, ["true"], check=True)
+
+    BRIDGES[loop](work())
+
+
+@actor(retry=0)
+def starts_a_program_itself(file: str) -> None:
+    said = subprocess.run(["echo", "hello"], check=True, capture_output=True, text=True).stdout
+    Path(file).write_text(said)
+
+
+@actor(retry=0)
+def waits(loop: str, file: str) -> None:
+    async def work() -> None:
+        Path(file + ".started").touch()
+        await asyncio.sleep(0.5)
+        Path(file).touch()
+
+    BRIDGES[loop](work())
+'''
+
+
+@contextlib.contextmanager
+def gevent_worker(project: Project, module: str, *, threads: int) -> Iterator[subprocess.Popen[bytes]]:
+    """`dramatiq-gevent` with one process, until the block ends."""
+    words = [module, "--processes", "1", "--threads", str(threads), "--path", str(project.folder)]
+    project.environment["PYTHONPATH"] = os.pathsep.join([str(project.folder), str(ROOT)])
+    with project.background(str(BIN / "dramatiq-gevent"), *words) as process:
+        wait_until_ready(project, process)
+        yield process
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A project whose worker runs all the while: whatever a message does, the next finds it as it was."""
+    project = Project(tmp_path_factory.mktemp("gevent"), WORKER_CLEANUP_TIMEOUT="300ms")
+    (project.folder / "actors.py").write_text(ACTORS)
+    with gevent_worker(project, "actors", threads=12):
+        yield project
+    project.down()
+
+
+class _Nothing(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """The address of an HTTP server that answers each request with nothing."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Nothing) as made:
+        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://localhost:{made.server_port}/"
+        made.shutdown()
+        thread.join()
+
+
+def outcome(project: Project, actor: str, *args: object) -> StatusEvent:
+    """The event that ends the only attempt of a message that is sent now."""
+    return final(project, send(project, actor, *args))
+
+
+def completed(project: Project, actor: str, *args: object) -> StatusEvent:
+    event = outcome(project, actor, *args)
+    assert (event.state, event.error) == (State.COMPLETED, None), log_of(project)
+    return event
+
+
+def log_of(project: Project) -> str:
+    return (project.folder / "dramatiq-gevent.log").read_text()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_four_blocking_calls_run_at_once_in_real_threads_while_greenlets_go_on(
+    running: Project, tmp_path: Path, loop: str
+) -> None:
+    """Four times 0.3 s take 0.3 s, in five threads that are not the greenlets', whose turns come all the while."""
+    ticking = send(running, "tick", str(tmp_path))
+    wait_until((tmp_path / "ticking").exists)
+    completed(running, "four_calls", loop, str(tmp_path / "found"))
+    (tmp_path / "stop").touch()
+    assert final(running, ticking).error is None
+    found = json.loads((tmp_path / "found").read_text())
+    assert 0.3 <= found["took"] < 0.9
+    assert len(set(found["threads"])) == 6
+    gaps = json.loads((tmp_path / "gaps").read_text())
+    assert len(gaps) > 10
+    assert max(gaps) < 0.25
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_what_libraries_do_in_a_loop_works(running: Project, tmp_path: Path, loop: str, server: str) -> None:
+    """A database in its own thread, HTTP by name, other threads, sending messages; and the attempt is known."""
+    file = tmp_path / "found"
+    event = completed(running, "libraries", loop, server, str(file))
+    assert json.loads(file.read_text()) == {
+        "row": 7,
+        "status": 200,
+        "thread": "anyio._backends._asyncio",
+        "message": event.message_id,
+    }
+    wait_until(lambda: Path(f"{file}.sent").exists() and Path(f"{file}.sent-in-pool").exists())
+
+
+@pytest.mark.parametrize("kind", ["new", "shared", "sync", "in_turns"])
+def test_a_time_limit_ends_an_attempt_which_cleans_up(running: Project, tmp_path: Path, kind: str) -> None:
+    """A coroutine through its loop, awaits in `finally` included; a sync actor where its greenlet waits."""
+    file = tmp_path / "cleaned"
+    event = outcome(running, f"limited_{kind}", str(file))
+    assert event.state is State.FAILED
+    assert event.error is not None
+    assert event.error.type == "dramatiq.middleware.time_limit.TimeLimitExceeded"
+    assert event.duration_ms is not None
+    assert 290 <= event.duration_ms < 1300
+    assert file.read_text() == "cleaned up"
+
+
+def test_a_coroutine_that_never_yields_is_interrupted_in_its_thread(running: Project, tmp_path: Path) -> None:
+    """When its cleanup time is over; FAILED names the limit, and the next messages find everything in order."""
+    file = tmp_path / "cleaned"
+    event = outcome(running, "limited_stubborn", str(file))
+    assert event.error is not None
+    assert event.error.type == "dramatiq.middleware.time_limit.TimeLimitExceeded"
+    assert file.read_text() == "cleaned up"
+    assert "did not end within 0.3 s of its cancellation" in log_of(running)
+    for loop in LOOPS:
+        completed(running, "four_calls", loop, str(tmp_path / "found"))
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("how", ["asyncio", "in the pool"])
+def test_programs_started_in_a_loop_or_in_the_pool_are_refused(running: Project, loop: str, how: str) -> None:
+    """At once, with a typed error that says what to do; gevent would never tell when they end."""
+    event = outcome(running, "starts_a_program", loop, how)
+    assert event.state is State.FAILED
+    assert event.error is not None
+    assert event.error.type == "worker.errors.NotUnderGevent"
+    assert "start it in the actor itself, or run `dramatiq`" in event.error.text
+
+
+def test_an_actor_itself_may_start_programs(running: Project, tmp_path: Path) -> None:
+    """There gevent waits for them, and other greenlets get their turns."""
+    completed(running, "starts_a_program_itself", str(tmp_path / "said"))
+    assert (tmp_path / "said").read_text() == "hello\n"
+
+
+def test_sigterm_lets_attempts_end_and_then_the_process(tmp_path: Path) -> None:
+    """On both kinds of loops; nothing hangs, and nothing is left."""
+    project = Project(tmp_path)
+    (tmp_path / "actors.py").write_text(ACTORS)
+    try:
+        with gevent_worker(project, "actors", threads=4) as process:
+            messages = [send(project, "waits", loop, str(tmp_path / loop)) for loop in LOOPS]
+            wait_until(lambda: all((tmp_path / f"{loop}.started").exists() for loop in LOOPS), 20)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(TIMEOUT) == 0
+            assert project.processes() == {}
+        for message, loop in zip(messages, LOOPS, strict=True):
+            assert (tmp_path / loop).exists()
+            assert final(project, message).state is State.COMPLETED
+        assert project.waiting() == 0
+    finally:
+        project.down()
+
+
+def test_fifty_conversations_are_merged_and_summarized_at_once(tmp_path: Path, settings: Settings) -> None:
+    """By the built-in actors: each message has one attempt, COMPLETED, and no event is missing or too many."""
+    project = Project(tmp_path)
+    assert settings.data_dir == project.data_dir
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    sample = Path(str(files("worker") / "sample"))
+    clip = min(sample.glob("*.ogg"), key=lambda file: file.stat().st_size)
+    for file in (clip, clip.with_suffix(".txt")):
+        shutil.copy(file, folder)
+    ids = [f"conversation-{number}" for number in range(50)]
+
+    async def import_all() -> None:
+        await asyncio.gather(*(import_conversation(folder, one) for one in ids))
+
+    run_async_in_new_loop(import_all())
+    try:
+        with gevent_worker(project, "worker.tasks", threads=50):
+            for one in ids:
+                send(project, "merge_conversation", one, queue="cpu")
+                send(project, "summarize_conversation", one, queue="network")
+            wait_until(lambda: len([event for event in recorded(project) if event.state.is_final]) >= 100, 30)
+            wait_until(lambda: not project.waiting())
+            events = recorded(project)
+        said = Counter((event.event, (event.subject or {})["conversation_id"]) for event in events)
+        states = (State.STARTED, State.COMPLETED)
+        expected = {f"{actor}_conversation.{state}" for actor in ("merge", "summarize") for state in states}
+        assert said == Counter((event, one) for event in expected for one in ids), log_of(project)
+        assert len({event.worker.pid for event in events}) == 1
+        assert project.dead_letters() == []
+        assert len(list((project.data_dir / "objects" / "merged").glob("*/*.mp3"))) == 50
+    finally:
+        project.down()
+
+
+def recorded(project: Project) -> list[StatusEvent]:
+    """All events, without those of progress."""
+    events = read_events(project.client, EventFilter(), 1_000)
+    return [event for event in events if event.state is not State.PROGRESS]
