@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from worker.calls import Call, cleanup_seconds, overruns
 from worker.errors import RunningLoopError
-from worker.fresh_loop import FreshLoop, close_loop, new_loop, watch_loop
+from worker.fresh_loop import FreshLoop, close_loop, new_loop, run_to_its_end, watch_loop
 from worker.greenlets import allocate_lock, get_os_ident
 from worker.interrupts import current_section, set_exception
 from worker.logs import get_logger
@@ -197,7 +197,7 @@ class _NewLoopCall(Call):
     def _end_task(self, task: asyncio.Task[T], coroutine: Coroutine[Any, Any, T]) -> None:
         if not self.given_up:
             task.cancel()
-            self.loop.run_until_complete(asyncio.wait([task], timeout=cleanup_seconds()))
+            run_to_its_end(self.loop, asyncio.wait([task], timeout=cleanup_seconds()))
         if not task.done():
             _close(coroutine)
         elif not task.cancelled():

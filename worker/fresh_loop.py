@@ -127,6 +127,7 @@ class FreshLoop(asyncio.SelectorEventLoop):
             or self._scheduled  # type: ignore[attr-defined]
             or self._asyncgens  # type: ignore[attr-defined]
             or self._default_executor  # type: ignore[attr-defined]
+            or getattr(self, "_transports", None)
             or has_loop_resources(self)
         )
 
@@ -203,13 +204,14 @@ def close_loop(loop: asyncio.AbstractEventLoop) -> None:
     """Ends everything that lives on a stopped loop, in the order in which things depend on each other; closes it."""
     try:
         if not (isinstance(loop, FreshLoop) and loop.is_plain()):
-            _run_to_its_end(loop, loop.create_task(_end(loop)))
+            run_to_its_end(loop, _end(loop))
     finally:
         loop.close()
 
 
-def _run_to_its_end(loop: asyncio.AbstractEventLoop, ending: asyncio.Task[None]) -> None:
-    """Ends the loop although tasks on it want to end the program: asyncio lets such an error stop its loop."""
+def run_to_its_end(loop: asyncio.AbstractEventLoop, cleanup: Coroutine[Any, Any, object]) -> None:
+    """Runs a cleanup although tasks on the loop want to end the program: asyncio lets such an error stop its loop."""
+    ending = loop.create_task(cleanup)
     while not ending.done():
         try:
             loop.run_until_complete(ending)
@@ -225,6 +227,8 @@ async def _end(loop: asyncio.AbstractEventLoop) -> None:
         await close_loop_resources()
     except Exception:  # an edge: the work is done, and its outcome must not hang on a client that closes badly
         logger.exception("closing a loop resource failed")
+    for transport in list(getattr(loop, "_transports", {}).values()):
+        transport.abort()
     # A transport that was closed is gone one turn of the loop later.
     await asyncio.sleep(0)
 

@@ -166,7 +166,7 @@ class SharedLoop:
     def _serve(self) -> None:
         self._turns = watch_loop(self._loop)
         try:
-            while not self._stopped():
+            while not self._stopped() and not self._closed:
                 pass
         finally:
             self._closed = True

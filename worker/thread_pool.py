@@ -131,6 +131,7 @@ class ThreadPool:
         self._changed = new_condition()
         self._threads = 0
         self._idle = 0
+        self._busy = 0
         self._closed = False
 
     def submit(self, call: Callable[[], R]) -> concurrent.futures.Future[R]:
@@ -157,7 +158,7 @@ class ThreadPool:
             # One that was cancelled while it waited is still in line, and takes no time when its turn comes.
             waits = [since for future, _, since in self._calls if not future.cancelled()]
             longest = time.monotonic() - waits[0] if waits else 0.0
-            return PoolUsage(self.size, self._threads - self._idle, len(waits), longest)
+            return PoolUsage(self.size, self._busy, len(waits), longest)
 
     def close(self, timeout: float) -> bool:
         """Takes no more calls, drops those that wait, and gives those that run `timeout` seconds.
@@ -177,6 +178,8 @@ class ThreadPool:
     def _work(self) -> None:
         while (taken := self._take()) is not None:
             _run(*taken)
+            with self._changed:
+                self._busy -= 1
             # A frame that lingers here would keep the last call's result alive.
             del taken
 
@@ -188,6 +191,7 @@ class ThreadPool:
             self._idle -= 1
             if self._calls:
                 future, call, _ = self._calls.popleft()
+                self._busy += 1
                 return future, call
             self._threads -= 1
             self._changed.notify_all()

@@ -95,17 +95,17 @@ def _unpatch_threading() -> None:
         _unpatch_joinable_threads()
 
 
-def _replace_existing_locks(of_greenlets: type) -> None:
+def _replace_existing_locks(of_greenlets: Any) -> None:  # noqa: ANN401 - gevent's class
     """Gives whoever has made a lock before one for both worlds: modules, objects, loggers, the threads' own books.
 
     One that is held now is left to those who know it.
     """
     objects: list[Any] = gc.get_objects()
-    reentrant: type = type(threading.RLock())
+    reentrant: Any = type(threading.RLock())
     for one in objects:
-        if type(one) is reentrant and one._owner is None:  # type: ignore[attr-defined]  # noqa: SLF001
-            one._block = Lock()  # type: ignore[attr-defined]  # noqa: SLF001
-    old = [one for one in objects if type(one) is of_greenlets and not one.locked()]  # type: ignore[attr-defined]
+        if isinstance(one, reentrant) and one._owner is None:  # noqa: SLF001
+            one._block = Lock()  # noqa: SLF001
+    old = [one for one in objects if isinstance(one, of_greenlets) and not one.locked()]
     new = {id(one): Lock() for one in old}
     del objects
     for holder in gc.get_referrers(*old):
@@ -154,6 +154,20 @@ def _unpatch_joinable_threads() -> None:
         return greenlets(function, handle=handle, **options)
 
     threading._start_joinable_thread = start  # type: ignore[attr-defined]  # noqa: SLF001
+
+    # In a forked child gevent asks all threads, real ones too, for what only handles of its own can do.
+    hooks = sys.modules["gevent.threading"]._ForkHooks  # noqa: SLF001
+    stop = hooks._stop_running_greenlets_in_child  # noqa: SLF001
+
+    def stop_greenlets(self: Any) -> None:  # noqa: ANN401 - gevent's
+        self._before_fork_active = {
+            ident: thread
+            for ident, thread in self._before_fork_active.items()
+            if not isinstance(vars(thread).get("_handle", vars(thread).get("_os_thread_handle")), handle_of_threads)
+        }
+        stop(self)
+
+    hooks._stop_running_greenlets_in_child = stop_greenlets  # noqa: SLF001
 
 
 def _unpatch_queue() -> None:

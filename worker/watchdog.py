@@ -160,6 +160,7 @@ class _Watchdog:
     def __init__(self, threshold: float) -> None:
         self.threshold = threshold
         self.watched: weakref.WeakSet[Turns] = weakref.WeakSet()
+        self._changes = new_lock()
         # The loops that a thread runs one after another are watched as one.
         self.of_thread = threading.local()
         start_thread(self._look, "watchdog")
@@ -167,8 +168,18 @@ class _Watchdog:
     def _look(self) -> None:
         while True:
             time.sleep(self.threshold / 2)
-            for turns in list(self.watched):
-                turns.look()
+            self._look_once()
+
+    def _look_once(self) -> None:
+        with self._changes:
+            watched = list(self.watched)
+        for turns in watched:
+            turns.look()
+
+    def add(self, turns: Turns) -> None:
+        """Begins to look at a loop, for as long as somebody else knows its turns."""
+        with self._changes:
+            self.watched.add(turns)
 
 
 _watchdog: _Watchdog | None = None
@@ -184,7 +195,7 @@ def watch_loops_of_this_thread() -> Turns | None:
         turns: Turns = watchdog.of_thread.turns
     except AttributeError:
         turns = watchdog.of_thread.turns = Turns(get_os_ident(), watchdog.threshold)
-        watchdog.watched.add(turns)
+        watchdog.add(turns)
     return turns
 
 
