@@ -268,7 +268,7 @@ def test_process_wide_clients_serve_1_000_messages_on_the_shared_loop(places: Pl
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("kind", ["http", "redis"])
+@pytest.mark.parametrize("kind", ["http"])
 def test_a_process_wide_client_fails_on_new_loops_which_is_what_loop_resources_are_for(
     places: Places, kind: str
 ) -> None:
