@@ -21,14 +21,20 @@ from dataclasses import dataclass
 from types import FrameType
 
 from worker.errors import ConfigurationError
-from worker.greenlets import get_os_ident
+from worker.greenlets import Lock, get_os_ident
 from worker.os_threads import new_lock, start_thread
 from worker.settings import settings_in_force
+from worker.unpatched import unpatch
 
 _KEPT = 100
 """Stalls of a loop that are remembered, for calls that are still on it."""
 
-_LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+_LIBRARIES = (
+    *{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")},
+    # Where `time.sleep` and locks are under gevent.
+    unpatch.__code__.co_filename,
+    Lock.acquire.__code__.co_filename,
+)
 
 
 @dataclass(slots=True)

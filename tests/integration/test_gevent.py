@@ -45,12 +45,14 @@ from pathlib import Path
 
 import dramatiq
 import httpx
+import redis.asyncio
 
 from worker import actor, create_broker, current_attempt, run_in_thread_pool
 from worker.bridge import run_async_in_new_loop, run_async_in_shared_loop
 from worker.greenlets import get_os_ident
 
-dramatiq.set_broker(create_broker())
+broker = create_broker()
+dramatiq.set_broker(broker)
 BRIDGES = {"new": run_async_in_new_loop, "shared": run_async_in_shared_loop}
 MAIN = get_os_ident()
 
@@ -92,11 +94,15 @@ def libraries(loop: str, url: str, file: str) -> None:
             [row] = await cursor.fetchall()
         async with httpx.AsyncClient() as client:
             status = (await client.get(url)).status_code
+        path = broker.client.connection_pool.connection_kwargs["path"]
+        async with redis.asyncio.Redis(unix_socket_path=path) as cache:
+            pong = await cache.ping()
         ran = await anyio.to_thread.run_sync(threading.current_thread)
         await wanted.asend(file + ".sent")
         await run_in_thread_pool(wanted.send, file + ".sent-in-pool")
         attempt = await run_in_thread_pool(current_attempt)
-        return {"row": row[0], "status": status, "thread": type(ran).__module__, "message": attempt.message_id}
+        found = {"row": row[0], "status": status, "pong": pong, "message": attempt.message_id}
+        return found | {"thread": type(ran).__module__}
 
     Path(file).write_text(json.dumps(BRIDGES[loop](work())))
 
@@ -148,6 +154,16 @@ async def limited_stubborn(file: str) -> None:
             time.sleep(0.01)
     finally:
         Path(file).write_text("cleaned up")
+
+
+@actor(loop="new", retry=0)
+async def blocks_new() -> None:
+    time.sleep(0.3)
+
+
+@actor(loop="shared", retry=0)
+async def blocks_shared() -> None:
+    time.sleep(0.3)
 
 
 @actor(retry=0)
@@ -260,6 +276,7 @@ def test_what_libraries_do_in_a_loop_works(running: Project, tmp_path: Path, loo
     assert json.loads(file.read_text()) == {
         "row": 7,
         "status": 200,
+        "pong": True,
         "thread": "anyio._backends._asyncio",
         "message": event.message_id,
     }
@@ -289,6 +306,15 @@ def test_a_coroutine_that_never_yields_is_interrupted_in_its_thread(running: Pro
     assert "did not end within 0.3 s of its cancellation" in log_of(running)
     for loop in LOOPS:
         completed(running, "four_calls", loop, str(tmp_path / "found"))
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_what_blocks_a_loop_is_found_there_too(running: Project, loop: str) -> None:
+    """The final event says how long, and where."""
+    event = completed(running, f"blocks_{loop}")
+    assert event.blocked_ms is not None
+    assert event.blocked_ms >= 290
+    assert f"in blocks_{loop}" in (event.blocked_at or "")
 
 
 @pytest.mark.parametrize("loop", LOOPS)
