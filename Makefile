@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test lint types unit soak example bench lock clean
+.PHONY: help install demo test lint types unit soak example bench bench-broker lock clean
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -56,6 +56,15 @@ bench: ## Measure the bridge, the merge and the summarizer beside others (about 
 	build/bench/bin/python bench/bridge.py --json build/bridge.json
 	build/bench/bin/python bench/summaries.py --json build/summaries.json
 	build/bench/bin/python bench/merging.py --json build/merging.json
+
+bench-broker: ## Measure the broker beside other queues (about forty minutes)
+	$(PYTHON) -m venv build/bench-broker
+	build/bench-broker/bin/pip install --quiet --disable-pip-version-check -e '.[bench-broker]'
+	$(PYTHON) -m venv build/bench-redis5 # for arq and SAQ, which refuse the redis-py of the others
+	build/bench-redis5/bin/pip install --quiet --disable-pip-version-check \
+		'arq>=0.28' 'saq[redis,hiredis]>=0.26' typing-extensions
+	build/bench-broker/bin/python bench/broker.py --second-python build/bench-redis5/bin/python \
+		--json build/broker.json
 
 lock: ## Write requirements.lock anew (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra tasks --extra gevent --extra dev \

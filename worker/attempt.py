@@ -18,7 +18,9 @@ class Attempt:
         message_id: The message's id, the same through all of its attempts.
         actor: The actor's name.
         queue: The queue it came from.
-        number: 1 for the first attempt, one more for each retry.
+        number: 1 for the first attempt, one more for each further one.
+        fence: Grows with every delivery of the message: what a service writes elsewhere under the condition that no
+            greater fence was seen there cannot be undone by an older attempt that is still running somewhere.
         queued_ms: Milliseconds between the time it was due and its start.
     """
 
@@ -26,6 +28,7 @@ class Attempt:
     actor: str
     queue: str
     number: int
+    fence: int
     queued_ms: float
 
 

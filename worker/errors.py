@@ -9,6 +9,7 @@ Imports nothing of ours and neither Dramatiq nor Redis, so that any layer, and a
     ├── Fatal                   it will never work: to the dead letters at once
     ├── ConfigurationError      a setting, an argument or an installation is wrong: the message names the remedy
     │   └── MissingExtra        an optional part of the package is needed and not installed
+    ├── MessageRefused          a message cannot be enqueued: not JSON, or too large
     ├── ServerUnreachable       no Redis or Valkey answers at the configured address
     └── BridgeError             a coroutine cannot run here, or could not be run to its end
         ├── RunningLoopError    called inside a running loop: await instead
@@ -68,6 +69,10 @@ class MissingExtra(ConfigurationError):
     def __init__(self, extra: str, needed_for: str) -> None:
         self.extra = extra
         super().__init__(f"{needed_for} needs the extra {extra!r}: pip install 'dramatiq-bridge[{extra}]'")
+
+
+class MessageRefused(WorkerError, TypeError, ValueError):
+    """A message that cannot be enqueued: its arguments are not plain JSON, or it is too large; nothing was stored."""
 
 
 class ServerUnreachable(WorkerError):

@@ -202,10 +202,10 @@ class Deadlines:
         """Forgets the calling thread's deadline."""
         self._due.pop(threading.get_ident(), None)
 
-    def bring_forward(self, thread_id: int, exception: Callable[[], BaseException]) -> None:
-        """Interrupts a thread's section now, or as soon as it begins, unless it is cancelled before."""
+    def set_for(self, thread_id: int, seconds: float, exception: Callable[[], BaseException]) -> None:
+        """Interrupts a thread's section in so many seconds, or as soon as it begins then, unless it is cancelled."""
         with self._changed:
-            self._due[thread_id] = 0.0, exception
+            self._due[thread_id] = time.monotonic() + seconds, exception
             self._changed.notify()
 
     def _watch(self) -> None:

@@ -120,6 +120,17 @@ class Settings(BaseSettings):
         default_factory=lambda data: SecretStr((data.get("data_dir", Path.cwd()) / "objects").as_uri()),
         description="audio files: file:///folder or s3://bucket/prefix",
     )
+    broker: Annotated[Literal["streams", "redis-lists"], BeforeValidator(_lower)] = Field(
+        "streams", description="redis-lists: Dramatiq's own Redis broker, without our promises"
+    )
+    lease: Annotated[Duration, Field(ge=timedelta(seconds=1))] = Field(
+        timedelta(seconds=10), description="a worker not heard of for so long is dead: its messages run elsewhere"
+    )
+    grace: Duration = Field(timedelta(seconds=20), description="how long attempts may go on after SIGTERM")
+    max_crashes: int = Field(
+        2, ge=1, le=100, description="how often a message may take its worker down before it is a dead letter"
+    )
+    max_message_bytes: int = Field(256 * 1024, ge=1024, description="the largest message that can be enqueued")
     actors: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
         ("worker.tasks",),
         description="modules with actors, for `worker up` and `worker enqueue`; comma-separated",
@@ -161,7 +172,11 @@ class Settings(BaseSettings):
         6000, ge=100, description="longer transcripts are split for the model into parts of so many words"
     )
     summary_words: int = Field(150, ge=10, le=10_000, description="the longest summary, in words")
-    history_retention: Duration = Field(timedelta(days=7), description="how long events are kept")
+    history_retention: Duration = Field(timedelta(days=7), description="how long ended messages are kept")
+    dead_retention: Duration = Field(timedelta(days=30), description="how long dead letters are kept")
+    history_limit: int = Field(
+        1_000_000, ge=0, description="how many ended messages are kept of each state (completed, skipped, …)"
+    )
 
     @model_validator(mode="after")
     def _openai_needs_a_model(self) -> Settings:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, Self
 
 from worker.attempt import Attempt, blocked_time, unfinished_calls
 from worker.errors import NoContentFound
-from worker.history.events import MAX_TEXT, ErrorInfo, Recorder, State, StatusEvent, Subject, SubjectValue
+from worker.history.events import MAX_TEXT, ErrorInfo, Recorder, State, StatusEvent, Subject, SubjectValue, Writer
 from worker.history.writer import default_writer
 from worker.watchdog import Blocked
 
@@ -28,11 +29,11 @@ FLUSH_TIMEOUT = 2.0
 PROGRESS_EVERY = 1.0
 """Seconds between two progress events of a context: a loop may report each step, the history need not keep them all."""
 
-recorder_override: ContextVar[Recorder | None] = ContextVar("recorder_override", default=None)
+recorder_override: ContextVar[Writer | None] = ContextVar("recorder_override", default=None)
 """Where contexts outside a worker record, instead of in the configured history; for tests."""
 
 
-def _recorder_outside() -> Recorder:
+def _recorder_outside() -> Writer:
     override = recorder_override.get()
     return default_writer() if override is None else override
 
@@ -41,12 +42,16 @@ class _Span:
     """A named stretch of work: its events, from STARTED to the one that ends it."""
 
     def __init__(self, prefix: str, text: str, subject: Subject) -> None:
+        self.root: _Span = self
+        self.run = ""
+        self.number = 0
         self.prefix = prefix
         self.subject = subject
         self.text = text
         self.outcome = State.COMPLETED
         self.error: ErrorInfo | None = None
-        self.start_id: str | None = None
+        self._steps = 0
+        self._spans = 0
         self._started_at = self._progress_at = time.monotonic()
         self._attempt: Attempt | None = None
         self._recorder: Recorder | None = None
@@ -55,10 +60,24 @@ class _Span:
         self._attempt = record.attempt if record else None
         self._recorder = record.recorder if record is not None else _recorder_outside()
         self._started_at = self._progress_at = time.monotonic()
-        event = self._event(State.STARTED, text=self.text, parent=outer.start_id if outer else None)
-        self.start_id = event.id
-        self._recorder.record(event)
+        root = record.span if record is not None else outer.root if outer is not None else None
+        if root is None or root is self:
+            self.run = self._attempt.message_id if self._attempt else uuid.uuid4().hex
+        else:
+            self.root, self.run, self.number = root, root.run, root.next_number()
+        self._recorder.record(self._event(State.STARTED, text=self.text, parent=outer.id if outer else None))
         self.text = ""
+
+    @property
+    def id(self) -> str:
+        """The id of its STARTED event; those of its others begin with it."""
+        own = f"{self.run}:{self._attempt.number if self._attempt else 0}"
+        return f"{own}/{self.number}" if self.number else own
+
+    def next_number(self) -> int:
+        """The number of a span inside."""
+        self._spans += 1
+        return self._spans
 
     def note(self, error: BaseException | None) -> None:
         """Notes how the work went, with the error that came out of it."""
@@ -79,21 +98,39 @@ class _Span:
         self._progress_at = now
         return True
 
-    def record(self, state: State, **values: Any) -> None:  # noqa: ANN401 - fields of StatusEvent
+    def progress(self, done: float, total: float | None, text: str) -> None:
         if self._recorder is None:
             raise RuntimeError("this ProcessingStatusContext was not entered: use it with `with` or `async with`")
-        self._recorder.record(self._event(state, parent=self.start_id, **values))
+        self._steps += 1
+        self._recorder.record(self._event(State.PROGRESS, parent=self.id, text=text, done=done, total=total))
 
-    def end(self, started_at: float | None = None, blocked: Blocked | None = None) -> None:
-        duration = (time.monotonic() - (started_at or self._started_at)) * 1000
+    def end(self, *, becomes: str | None = None) -> None:
+        """Records the end of a span inside, or of a run outside a worker."""
+        if self._recorder is None:
+            return
+        event = self._ending((time.monotonic() - self._started_at) * 1000, Blocked())
+        if self.root is self:
+            self._recorder.record_end(event, becomes or message_state(event.state))
+        else:
+            self._recorder.record(event)
+
+    def end_attempt(self, started_at: float, blocked: Blocked, becomes: str | None) -> None:
+        """Records the end of the attempt."""
+        event = self._ending((time.monotonic() - started_at) * 1000, blocked)
+        if self._recorder is not None:
+            self._recorder.record_end(event, becomes or message_state(event.state))
+
+    def _ending(self, duration_ms: float, blocked: Blocked) -> StatusEvent:
         values: dict[str, Any] = {}
-        if blocked is not None and blocked.seconds:
+        if blocked.seconds:
             values = {"blocked_ms": blocked.seconds * 1000, "blocked_at": blocked.where}
-        self.record(self.outcome, text=self.text, error=self.error, duration_ms=duration, **values)
+        return self._event(
+            self.outcome, parent=self.id, text=self.text, error=self.error, duration_ms=duration_ms, **values
+        )
 
     def flush(self) -> None:
-        if self._recorder is not None:
-            self._recorder.flush(FLUSH_TIMEOUT)
+        """Waits until what a run outside a worker recorded is written."""
+        _recorder_outside().flush(FLUSH_TIMEOUT)
 
     def _event(self, state: State, *, text: str = "", **values: Any) -> StatusEvent:  # noqa: ANN401 - its fields
         if self._attempt is not None:
@@ -104,8 +141,24 @@ class _Span:
                 "attempt": self._attempt.number,
                 "queued_ms": self._attempt.queued_ms,
             }
-        name = f"{self.prefix}.{state.value}"
-        return StatusEvent(event=name, state=state, subject=self.subject, text=text[:MAX_TEXT], **values)
+        own = self.id
+        if state is State.PROGRESS:
+            own = f"{own}.{self._steps}"
+        elif state.is_final:
+            own = f"{own}.end"
+        return StatusEvent(
+            event=f"{self.prefix}.{state.value}",
+            state=state,
+            id=own,
+            subject=self.subject,
+            text=text[:MAX_TEXT],
+            **values,
+        )
+
+
+def message_state(state: State) -> str:
+    """The state of a message whose only attempt ended so."""
+    return "dead" if state is State.FAILED else state.value
 
 
 _current: ContextVar[_Span | None] = ContextVar("current_span", default=None)
@@ -123,13 +176,21 @@ class AttemptRecord:
         self._blocked = Blocked()
         self._tokens = _record.set(self), blocked_time.set(self._blocked), unfinished_calls.set([])
 
-    def end(self, error: BaseException | None, *, state: State | None = None, outlook: str = "") -> None:
+    def end(
+        self,
+        error: BaseException | None,
+        *,
+        state: State | None = None,
+        outlook: str = "",
+        becomes: str | None = None,
+    ) -> None:
         """Records how the attempt ended: with `error`, else as its outermost context said, else COMPLETED.
 
         Args:
             error: What escaped from the actor.
             state: The state, where the error alone does not tell it.
-            outlook: What happens to the message now.
+            outlook: What happens to the message now, for people.
+            becomes: The state it has then; `None`: that of the attempt.
         """
         _record.reset(self._tokens[0])
         blocked_time.reset(self._tokens[1])
@@ -145,7 +206,7 @@ class AttemptRecord:
         span.note(error)
         span.outcome = state or span.outcome
         span.text = "; ".join(part for part in (span.text, outlook) if part)
-        span.end(self._started_at, self._blocked)
+        span.end_attempt(self._started_at, self._blocked, becomes)
 
 
 def current_record() -> AttemptRecord | None:
@@ -188,7 +249,7 @@ class ProcessingStatusContext:
             RuntimeError: The context was not entered.
         """
         if self._span.progress_is_due():
-            self._span.record(State.PROGRESS, text=text, done=done, total=total)
+            self._span.progress(done, total, text)
 
     def __enter__(self) -> Self:
         if self._token is not None:

@@ -43,6 +43,11 @@ class RecordedEvents:
         with self._lock:
             self._events.append(event)
 
+    def record_end(self, event: StatusEvent, becomes: str) -> None:
+        """Keeps an event."""
+        del becomes
+        self.record(event)
+
     def flush(self, timeout: float) -> bool:
         """Nothing ever waits here."""
         del timeout

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import dramatiq
+import redis
 from dramatiq import broker as dramatiq_broker
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import (
@@ -16,9 +17,11 @@ from dramatiq.middleware import (
 )
 from dramatiq.rate_limits.backends import RedisBackend
 
+from worker.broker.lifecycle import Lifecycle
+from worker.broker.streams import StreamBroker
 from worker.connection import connect
 from worker.greenlets import call_among_greenlets
-from worker.history.events import Recorder
+from worker.history.events import Writer
 from worker.history.writer import default_writer
 from worker.middleware.process import Process
 from worker.middleware.retry_policy import RetryPolicy
@@ -47,29 +50,57 @@ def create_broker(settings: Settings | None = None) -> dramatiq.Broker:
         settings = settings_in_force()
     put_in_force(settings)
     client = connect(settings)
+    return _lists_broker(settings, client) if settings.broker == "redis-lists" else _stream_broker(settings, client)
+
+
+def _stream_broker(settings: Settings, client: redis.Redis) -> dramatiq.Broker:
+    middleware = [
+        Process(settings, client),
+        Lifecycle(),
+        *message_middleware(settings, None),
+        GroupCallbacks(RedisBackend(client=client)),
+    ]
+    kind = _GreenletsStreamBroker if GEVENT else StreamBroker
+    return kind(settings, client, lambda: connect(settings), middleware)
+
+
+def _lists_broker(settings: Settings, client: redis.Redis) -> dramatiq.Broker:
     middleware = [
         Process(settings, client),
         *message_middleware(settings, default_writer()),
         GroupCallbacks(RedisBackend(client=client)),
     ]
-    kind = _GreenletsBroker if GEVENT else RedisBroker
+    kind = _GreenletsListsBroker if GEVENT else RedisBroker
     return kind(client=client, middleware=middleware)  # type: ignore[no-untyped-call]
 
 
-class _GreenletsBroker(RedisBroker):
+class _GreenletsStreamBroker(StreamBroker):
     """The broker under gevent: its connections are the greenlets', and services send from threads too."""
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         return call_among_greenlets(super().enqueue, message, delay=delay)
 
 
-def message_middleware(settings: Settings, recorder: Recorder) -> list[Middleware]:
-    """What surrounds each message, outermost first: the status is recorded when everything else has been decided."""
+class _GreenletsListsBroker(RedisBroker):
+    """The same for Dramatiq's own."""
+
+    def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
+        return call_among_greenlets(super().enqueue, message, delay=delay)
+
+
+def message_middleware(settings: Settings, recorder: Writer | None) -> list[Middleware]:
+    """What surrounds each message, outermost first: the status is recorded when everything else has been decided.
+
+    Args:
+        settings: The defaults.
+        recorder: Where events go; `None`: the broker keeps them itself.
+    """
+    grace = settings.grace.total_seconds() if recorder is None else None
     return [
         Status(recorder),
         AgeLimit(),
         TimeLimit(settings.time_limit.total_seconds() * 1000),
-        ShutdownNotifications(),
+        ShutdownNotifications(grace),
         Callbacks(),
         Pipelines(),
         RetryPolicy(

@@ -146,5 +146,12 @@ class Recorder(Protocol):
     def record(self, event: StatusEvent) -> None:
         """Takes an event; it is kept soon."""
 
+    def record_end(self, event: StatusEvent, becomes: str) -> None:
+        """Takes the event that ends an attempt; `becomes` is the state its message has then."""
+
+
+class Writer(Recorder, Protocol):
+    """A recorder that writes by itself."""
+
     def flush(self, timeout: float) -> bool:
         """Waits, at most `timeout` seconds, until what was taken is kept; False when it is not yet."""

@@ -1,19 +1,64 @@
-"""How events are asked back: by message, subject, actor, state and time, and as a live tail."""
+"""How the history is asked: messages and their events by id, subject, actor, state and time, and as a live tail."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import redis
 
 from worker.history.events import State, StatusEvent
-from worker.history.writer import FIELD, STREAM
+from worker.history.lines import from_line
+from worker.scripts import RECORDS, Argument, Script
 
-_PAGE = 500
+TAIL = "worker:events"
+
+_PAGE = 200
 _BLOCK_MS = 1_000
+_GIVE_UP_AFTER = 50_000
+"""Messages without a match after which nobody looks further back: what is asked for by time alone has no index."""
+
+_FIND = Script(RECORDS, ("worker.history", "find.lua"))
+
+_MARK_OF = {
+    State.COMPLETED: "state:completed",
+    State.SKIPPED: "state:skipped",
+    State.FAILED: "ended:failed",
+    State.CANCELLED: "ended:cancelled",
+    State.LOST: "ended:lost",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredMessage:
+    """What the server keeps of a message, or of a run outside a worker.
+
+    Attributes:
+        id: The message's id, or the run's.
+        state: queued, delayed, running, completed, skipped, dead or cancelled.
+        since: Since when it is in that state; when it is due, if it is delayed.
+        attempts: How many attempts have begun.
+        fence: How often it has been delivered, or could have been.
+        actor: The actor's name; empty for a run outside a worker.
+        queue: Its queue; empty for a run outside a worker.
+        payload: The message as it was enqueued, JSON.
+        events: What happened to it, oldest first.
+        events_left_out: How many older events were dropped because there were too many.
+    """
+
+    id: str
+    state: str
+    since: datetime
+    attempts: int
+    fence: int
+    actor: str
+    queue: str
+    payload: bytes
+    events: tuple[StatusEvent, ...]
+    events_left_out: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,65 +85,118 @@ class EventFilter:
         )
 
 
+def read_message(client: redis.Redis, message_id: str) -> StoredMessage | None:
+    """What is kept of the message; `None` if nothing is."""
+    found: Any = client.get(f"worker:m:{message_id}")
+    return None if found is None else _parse(message_id, found)
+
+
+def count_states(client: redis.Redis) -> dict[str, int]:
+    """How many messages are in each state; states without any are left out."""
+    found: Any = client.hgetall("worker:states")
+    return {state.decode(): int(number) for state, number in found.items() if int(number)}
+
+
+def find_messages(
+    client: redis.Redis, *, subject: str = "", marks: tuple[str, ...] = ()
+) -> Iterator[StoredMessage]:
+    """Messages that bear every mark (`actor:…`, `queue:…`, `state:…`, `error:…`), newest first."""
+    below = -1
+    while True:
+        arguments: list[Argument] = [_PAGE, below, subject, len(marks), *marks]
+        below, *ids = _FIND.run(client, arguments)
+        records: Any = client.mget([b"worker:m:" + one for one in ids]) if ids else []
+        for one, record in zip(ids, records, strict=True):
+            if record is not None:
+                yield _parse(one.decode(), record)
+        if below < 0:
+            return
+
+
 def read_events(client: redis.Redis, wanted: EventFilter, limit: int) -> list[StatusEvent]:
-    """The newest `limit` events that match, oldest first."""
+    """The events that match, of the newest messages that have any; the newest `limit`, oldest first."""
     found: list[StatusEvent] = []
-    for _, event in _newest_first(client, wanted):
-        if wanted.matches(event):
-            found.append(event)
-            if len(found) == limit:
-                break
-    return found[::-1]
+    without = 0
+    for message in _candidates(client, wanted):
+        matching = [event for event in message.events if wanted.matches(event)]
+        found += matching
+        without = 0 if matching else without + 1
+        if len(found) >= limit or without >= _GIVE_UP_AFTER:
+            break
+    return sorted(found, key=lambda event: event.time)[-limit:]
 
 
 def follow_events(client: redis.Redis, wanted: EventFilter, *, after: str = "$") -> Iterator[StatusEvent | None]:
-    """Matching events as they come, after the stream's entry `after` (`$`: from now on), without gaps.
+    """Matching events as they come, after the tail's entry `after` (`$`: from now on), without gaps.
 
     Yields `None` now and then while nothing comes, so that the caller can stop.
     """
     last = position(client) if after == "$" else after
     while True:
-        answer: Any = client.xread({STREAM: last}, count=_PAGE, block=_BLOCK_MS)
+        answer: Any = client.xread({TAIL: last}, count=_PAGE, block=_BLOCK_MS)
         if not answer:
             yield None
             continue
-        for entry, event in _entries_of(answer):
+        for entry, fields in _entries_of(answer):
             last = entry
-            if event is not None and wanted.matches(event):
-                yield event
+            for line in fields.get(b"e", b"").split(b"\n"):
+                event = _read_tail(line)
+                if event is not None and wanted.matches(event):
+                    yield event
 
 
 def position(client: redis.Redis) -> str:
-    """The stream's newest entry: where a tail that misses nothing begins."""
-    newest: Any = client.xrevrange(STREAM, count=1)
+    """The tail's newest entry: where one that misses nothing begins."""
+    newest: Any = client.xrevrange(TAIL, count=1)
     return newest[0][0].decode() if newest else "0-0"
 
 
-def _entries_of(answer: Any) -> Iterator[tuple[str, StatusEvent | None]]:  # noqa: ANN401 - RESP2 and RESP3 differ
+def _candidates(client: redis.Redis, wanted: EventFilter) -> Iterator[StoredMessage]:
+    if wanted.message_id is not None:
+        one = read_message(client, wanted.message_id)
+        if one is not None:
+            yield one
+        return
+    marks = [f"actor:{wanted.actor}"] if wanted.actor is not None else []
+    if wanted.state in _MARK_OF:
+        marks.append(_MARK_OF[wanted.state])
+    subject = next((f"{key}={value}" for key, value in wanted.subject.items()), "")
+    yield from find_messages(client, subject=subject, marks=tuple(marks))
+
+
+def _parse(message_id: str, record: bytes) -> StoredMessage:
+    head, payload, lines = record.split(b"\n", 2)
+    _, state, fence, attempts, _, _, since, cut, _, queue, actor, _ = head.decode().split("\t")
+    events = []
+    for line in lines.splitlines():
+        # One that a later version wrote, and this one cannot read, does not hide the others.
+        with contextlib.suppress(ValueError):
+            events.append(from_line(line, message_id, actor, queue))
+    return StoredMessage(
+        id=message_id,
+        state=state,
+        since=datetime.fromtimestamp(float(since) / 1000, UTC),
+        attempts=int(attempts),
+        fence=int(fence),
+        actor=actor,
+        queue=queue,
+        payload=payload,
+        events=tuple(events),
+        events_left_out=int(cut),
+    )
+
+
+def _read_tail(line: bytes) -> StatusEvent | None:
+    message_id, _, rest = line.decode().partition("\t")
+    actor, _, rest = rest.partition("\t")
+    queue, _, event = rest.partition("\t")
+    try:
+        return from_line(event, message_id, actor, queue)
+    except ValueError:
+        return None
+
+
+def _entries_of(answer: Any) -> Iterator[tuple[str, Mapping[bytes, bytes]]]:  # noqa: ANN401 - RESP2 and RESP3 differ
     entries = next(iter(answer.values()))[0] if isinstance(answer, dict) else answer[0][1]
     for entry, fields in entries:
-        yield entry.decode(), _decode(fields)
-
-
-def _newest_first(client: redis.Redis, wanted: EventFilter) -> Iterator[tuple[str, StatusEvent]]:
-    oldest = "-" if wanted.since is None else str(int(wanted.since.timestamp() * 1000))
-    newest = "+"
-    seen: set[str] = set()
-    while True:
-        page: Any = client.xrevrange(STREAM, max=newest, min=oldest, count=_PAGE)
-        for entry, fields in page:
-            event = _decode(fields)
-            # A group whose answer was lost is written again: the same event twice.
-            if event is not None and event.id not in seen:
-                seen.add(event.id)
-                yield entry.decode(), event
-        if len(page) < _PAGE:
-            return
-        newest = "(" + page[-1][0].decode()
-
-
-def _decode(fields: Mapping[bytes, bytes]) -> StatusEvent | None:
-    try:
-        return StatusEvent.from_json(fields[FIELD])
-    except (KeyError, ValueError):
-        return None
+        yield entry.decode(), fields

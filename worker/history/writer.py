@@ -1,7 +1,8 @@
-"""Where events go: a stream in Redis, written in groups by a thread of its own.
+"""Where events go that no broker of ours carries: those of runs outside a worker, and of Dramatiq's stock broker.
 
-Writing never fails the work and never holds it up for long. While Redis is away, STARTED and progress events beyond
-a bound are dropped and counted; the events that end an attempt wait until they can be written.
+They are written in groups by a thread of its own. Writing never fails the work and never holds it up for long. While
+Redis is away, STARTED and progress events beyond a bound are dropped and counted; those that end an attempt wait until
+they can be written.
 """
 
 from __future__ import annotations
@@ -9,25 +10,24 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-import time
+import uuid
 import weakref
 from collections import deque
 from collections.abc import Callable
-from datetime import timedelta
 
 import redis
 
 from worker.connection import connect
 from worker.errors import WorkerError
 from worker.history.events import StatusEvent
+from worker.history.limits import history_limits
+from worker.history.lines import bucket, record_id, subject_names, to_line
 from worker.logs import get_logger
 from worker.os_threads import new_condition, new_lock
-from worker.settings import settings_in_force
+from worker.scripts import RECORDS, Argument, Script
+from worker.settings import Settings, settings_in_force
 
 logger = get_logger(__name__)
-
-STREAM = "worker:events"
-FIELD = b"event"
 
 MAX_WAITING = 10_000
 """Events that wait for Redis before STARTED and progress events are dropped."""
@@ -35,9 +35,9 @@ MAX_WAITING = 10_000
 GATHER = 0.005
 """Seconds in which events gather before they share a round trip, unless somebody waits for them."""
 
-_GROUP = 1_000
+_GROUP = 500
 _RETRY_DELAYS = (0.1, 0.2, 0.5, 1.0)
-_TRIM_EVERY = 10.0
+_NOTE = Script(RECORDS, ("worker.history", "note.lua"))
 
 
 _writers: weakref.WeakSet[EventWriter] = weakref.WeakSet()
@@ -48,12 +48,12 @@ class EventWriter:
 
     Args:
         open_client: Makes the client, at the first event and in the writer's own thread.
-        retention: How long events are kept.
+        settings: They say how much history is kept.
     """
 
-    def __init__(self, open_client: Callable[[], redis.Redis], retention: timedelta) -> None:
+    def __init__(self, open_client: Callable[[], redis.Redis], settings: Settings) -> None:
         self._open_client = open_client
-        self._retention = retention
+        self._limits = history_limits(settings)
         self.dropped = 0
         self.begin_anew()
         _writers.add(self)
@@ -61,22 +61,30 @@ class EventWriter:
     def begin_anew(self) -> None:
         """Forgets everything; in a forked child, where the parent's thread is not, and the parent writes its events."""
         self._client: redis.Redis | None = None
-        self._waiting: deque[StatusEvent] = deque()
+        self._waiting: deque[tuple[StatusEvent, str]] = deque()
         self._changed = new_condition()
         self._taken = 0
         self._written = 0
         self._somebody_waits = 0
         self._closed = False
         self._thread: threading.Thread | None = None
-        self._trimmed_at = 0.0
+        self._name = uuid.uuid4().hex
+        self._commits = 0
 
     def record(self, event: StatusEvent) -> None:
         """Takes an event to be written soon."""
+        self._take(event, "")
+
+    def record_end(self, event: StatusEvent, becomes: str) -> None:
+        """Takes the event that ends an attempt or a run, and the state its message has then."""
+        self._take(event, becomes)
+
+    def _take(self, event: StatusEvent, becomes: str) -> None:
         with self._changed:
             if len(self._waiting) >= MAX_WAITING and not event.state.is_final:
                 self.dropped += 1
                 return
-            self._waiting.append(event)
+            self._waiting.append((event, becomes))
             self._taken += 1
             if self._thread is None:
                 self._thread = threading.Thread(target=self._write_all, name="history-writer", daemon=True)
@@ -126,7 +134,7 @@ class EventWriter:
                     self._written += len(group)
                     self._changed.notify_all()
 
-    def _next_group(self) -> list[StatusEvent] | None:
+    def _next_group(self) -> list[tuple[StatusEvent, str]] | None:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
             if self._closed:
@@ -135,17 +143,33 @@ class EventWriter:
                 self._changed.wait_for(lambda: self._somebody_waits or self._closed, GATHER)
             return [self._waiting.popleft() for _ in range(min(_GROUP, len(self._waiting)))]
 
-    def _append(self, group: list[StatusEvent]) -> None:
+    def _append(self, group: list[tuple[StatusEvent, str]]) -> None:
         if self._client is None:
             self._client = self._open_client()
-        pipeline = self._client.pipeline(transaction=True)
-        for event in group:
-            pipeline.xadd(STREAM, {FIELD: event.to_json()})
-        if time.monotonic() - self._trimmed_at > _TRIM_EVERY:
-            oldest = int((time.time() - self._retention.total_seconds()) * 1000)
-            pipeline.xtrim(STREAM, minid=f"{max(0, oldest)}", approximate=True)
-            self._trimmed_at = time.monotonic()
-        pipeline.execute()
+        arguments: list[Argument] = [self._name, self._commits + 1, *self._limits]
+        for event, becomes in group:
+            arguments += _arguments_of(event, becomes)
+        _NOTE.run(self._client, arguments)
+        self._commits += 1
+
+
+def _arguments_of(event: StatusEvent, becomes: str) -> list[Argument]:
+    subjects = subject_names(event.subject)
+    ends = event.state.is_final and becomes != ""
+    return [
+        record_id(event),
+        event.queue or "",
+        event.actor or "",
+        event.attempt or 0,
+        becomes,
+        event.state.value if ends else "",
+        event.error.type if ends and event.error is not None else "",
+        bucket(event.duration_ms) if ends else "",
+        bucket(event.queued_ms) if ends else "",
+        to_line(event),
+        len(subjects),
+        *subjects,
+    ]
 
 
 _default: EventWriter | None = None
@@ -161,7 +185,7 @@ def default_writer() -> EventWriter:
     with _default_lock:
         if _default is None:
             settings = settings_in_force()
-            _default = EventWriter(lambda: connect(settings), settings.history_retention)
+            _default = EventWriter(lambda: connect(settings), settings)
         return _default
 
 

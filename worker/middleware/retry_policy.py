@@ -5,11 +5,22 @@ The one place where that is decided; Dramatiq's own `Retries` does the counting 
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.errors import Retry
 from dramatiq.middleware import Retries
+from dramatiq.middleware.shutdown import Shutdown
 
 from worker.errors import Fatal, NoContentFound, RetryLater
+
+
+@runtime_checkable
+class TakesBack(Protocol):
+    """A broker that takes a message back at the end of its attempt."""
+
+    def give_back(self, message: MessageProxy) -> None:
+        """Has the attempt end by the message's going back to its queue."""
 
 
 class RetryPolicy(Retries):
@@ -25,6 +36,10 @@ class RetryPolicy(Retries):
     ) -> None:
         """Acknowledges, retries or rejects the message after an error."""
         if isinstance(exception, NoContentFound):
+            return
+        if isinstance(exception, Shutdown) and isinstance(broker, TakesBack):
+            # Not its fault: the attempt counts, the retry does not.
+            broker.give_back(message)
             return
         if isinstance(exception, Fatal):
             self.logger.warning("Message %r failed for good: %s", message.message_id, exception)

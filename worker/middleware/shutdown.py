@@ -1,4 +1,4 @@
-"""The interrupt of attempts at a shutdown, for actors that ask for it: the place of Dramatiq's `ShutdownNotifications`.
+"""The interrupt of attempts at a shutdown: the place of Dramatiq's `ShutdownNotifications`.
 
 Like the time limit it reaches coroutines through their loop.
 """
@@ -6,6 +6,7 @@ Like the time limit it reaches coroutines through their loop.
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import dramatiq
@@ -18,12 +19,17 @@ from worker.interrupts import Deadlines, interruptible
 class ShutdownNotifications(dramatiq.Middleware):
     """Interrupts attempts, with Dramatiq's `Shutdown`, when their worker is told to end.
 
-    Only those of actors and messages with the option `notify_shutdown`; the others are waited for.
+    Those of actors and messages with the option `notify_shutdown` at once, the others when the grace period is over.
+
+    Args:
+        grace: Seconds; `None`: the others are waited for.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, grace: float | None = None) -> None:
+        self._grace = grace
         self._interrupts = Deadlines("shutdown-interrupts")
-        self._running: set[int] = set()
+        self._running: dict[int, bool] = {}
+        self._told_at: float | None = None
 
     @property
     def actor_options(self) -> set[str]:
@@ -35,31 +41,42 @@ class ShutdownNotifications(dramatiq.Middleware):
         actor.fn = interruptible(actor.fn)
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Notes that this thread's attempt is to be interrupted."""
+        """Notes this thread's attempt."""
         option = message.options.get("notify_shutdown")
         if option is None:
             option = broker.get_actor(message.actor_name).options.get("notify_shutdown")
-        if option:
-            self._running.add(threading.get_ident())
+        thread_id = threading.get_ident()
+        self._running[thread_id] = bool(option)
+        if self._told_at is not None:
+            # It was on its way to this thread when the worker was told.
+            self._set_deadline(thread_id, at_once=bool(option))
 
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: object = None, exception: BaseException | None = None
     ) -> None:
         """Forgets it."""
-        self._running.discard(threading.get_ident())
+        self._running.pop(threading.get_ident(), None)
         self._interrupts.cancel()
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
         """Forgets it."""
-        self._running.discard(threading.get_ident())
+        self._running.pop(threading.get_ident(), None)
         self._interrupts.cancel()
 
     def before_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
-        """Interrupts the attempts that run."""
+        """Sets the deadlines of the attempts that run."""
+        self._told_at = time.monotonic()
         self._interrupts.start()
-        for thread_id in list(self._running):
-            self._interrupts.bring_forward(thread_id, Shutdown)
+        for thread_id, at_once in list(self._running.items()):
+            self._set_deadline(thread_id, at_once=at_once)
 
     def after_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
         """Ends: no attempt runs any more."""
+        self._told_at = None
         self._interrupts.stop()
+
+    def _set_deadline(self, thread_id: int, *, at_once: bool) -> None:
+        if at_once:
+            self._interrupts.set_for(thread_id, 0.0, Shutdown)
+        elif self._grace is not None and self._told_at is not None:
+            self._interrupts.set_for(thread_id, self._told_at + self._grace - time.monotonic(), Shutdown)

@@ -1,0 +1,35 @@
+"""arq; its default of ten messages at once is meant for work that takes a while."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from arq import create_pool
+from arq.connections import RedisSettings
+
+from contenders.stamps import REDIS_URL, stamp
+
+
+async def noop(context: dict[str, Any], number: int) -> None:
+    del context
+    stamp(number)
+
+
+class WorkerSettings:
+    """What the `arq` command is given."""
+
+    functions = (noop,)
+    redis_settings = RedisSettings.from_dsn(REDIS_URL)
+    max_jobs = 100
+
+
+def enqueue(numbers: Iterable[int]) -> None:
+    async def send() -> None:
+        pool = await create_pool(WorkerSettings.redis_settings)
+        for number in numbers:
+            await pool.enqueue_job("noop", number)
+        await pool.aclose()
+
+    asyncio.run(send())

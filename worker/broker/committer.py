@@ -1,0 +1,253 @@
+"""Stores events and ends of attempts: many share a round trip, each is stored whole or not at all.
+
+Nothing it has taken is ever given up but STARTED and progress events, in an outage; it waits for the server as long as
+it must. An end is refused, not stored, when its message has meanwhile been given to another process.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import redis
+
+from worker.errors import WorkerError
+from worker.logs import get_logger
+from worker.os_threads import new_condition
+from worker.scripts import RECORDS, Argument, Script
+
+logger = get_logger(__name__)
+
+GATHER = 0.002
+"""Seconds in which what is to be stored gathers, unless somebody waits for it."""
+
+GROUP = 128
+"""Messages a script stores at most: it keeps the server from others for some milliseconds."""
+
+MAX_NOTES = 10_000
+"""Notes that wait for the server before further ones are dropped."""
+
+MAX_ENDS = 2_000
+"""Ends that wait for the server before no further messages are taken."""
+
+_RETRY_DELAYS = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+_COMMIT = Script(RECORDS, ("worker.broker.scripts", "commit.lua"))
+_LEAN_COMMIT = Script(RECORDS, ("worker.broker.scripts", "commit.lua"), flags="allow-oom")
+
+
+@dataclass(slots=True)
+class Note:
+    """Something to be stored of a message: that it has started, events, and how its attempt ended.
+
+    Attributes:
+        end: The arguments of the script for an end; empty for a message whose attempt goes on.
+        may_lose_events: Whether the end is still right without its events, when the server has no memory left.
+    """
+
+    message_id: str
+    fence: int
+    attempt: int
+    started: bool = False
+    lines: str = ""
+    subjects: list[str] = field(default_factory=list)
+    end: Sequence[Argument] = ()
+    may_lose_events: bool = False
+
+    def arguments(self) -> Iterable[Argument]:
+        """As the script reads them."""
+        yield from (self.message_id, self.fence, self.attempt, int(self.started), self.lines)
+        yield len(self.subjects)
+        yield from self.subjects
+        yield from self.end or ("",)
+
+    def absorb(self, later: Note) -> None:
+        """Adds what came later for the same attempt."""
+        self.started = self.started or later.started
+        self.lines += later.lines
+        self.subjects += later.subjects
+        self.end = later.end
+        self.may_lose_events = later.may_lose_events
+
+
+class Committer:
+    """Takes notes from any thread and stores them from one of its own.
+
+    Args:
+        name: Of the process, as the server knows it.
+        client: Its own.
+        limits: Of the history, as the scripts read them.
+        stored: Called with each note whose end is stored or refused.
+    """
+
+    def __init__(
+        self, name: str, client: redis.Redis, limits: Sequence[Argument], stored: Callable[[Note], None]
+    ) -> None:
+        self._name = name
+        self._client = client
+        self._limits = limits
+        self._stored = stored
+        self._changed = new_condition()
+        self._waiting: deque[Note] = deque()
+        self._ends = 0
+        self._taken = 0
+        self._done = 0
+        self._somebody_waits = 0
+        self._idle = False
+        self._closed = False
+        self._commits = 0
+        self.dropped = 0
+        self.refused = 0
+        self.error: str | None = None
+        self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so many ends wait that no further messages should be taken."""
+        return self._ends >= MAX_ENDS
+
+    @property
+    def ends_waiting(self) -> int:
+        """Ends that are not stored yet."""
+        return self._ends
+
+    def take(self, note: Note) -> None:
+        """Takes a note, to be stored soon."""
+        with self._changed:
+            if note.end:
+                self._ends += 1
+            elif len(self._waiting) >= MAX_NOTES and not note.started:
+                self.dropped += 1
+                return
+            self._waiting.append(note)
+            self._taken += 1
+            if self._idle:
+                self._changed.notify_all()
+
+    def flush(self, timeout: float | None) -> bool:
+        """Waits until what was taken before is stored, at most so many seconds; False when it is not yet."""
+        with self._changed:
+            goal = self._taken
+            self._somebody_waits += 1
+            self._changed.notify_all()
+            try:
+                return self._changed.wait_for(lambda: self._done >= goal, timeout)
+            finally:
+                self._somebody_waits -= 1
+
+    def close(self, timeout: float) -> bool:
+        """Stores what waits, at most so many seconds, and ends; False when something is left."""
+        done = self.flush(timeout)
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join(timeout)
+        return done
+
+    def _run(self) -> None:
+        while (group := self._next_group()) is not None:
+            self._store(_by_attempt(group))
+            with self._changed:
+                self._done += len(group)
+                self._changed.notify_all()
+
+    def _next_group(self) -> list[Note] | None:
+        with self._changed:
+            self._idle = True
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            self._idle = False
+            if self._closed and not self._waiting:
+                return None
+            if len(self._waiting) < GROUP and not self._somebody_waits:
+                self._changed.wait_for(lambda: self._somebody_waits or self._closed, GATHER)
+            return [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))]
+
+    def _store(self, notes: list[Note]) -> None:
+        self._commits += 1
+        failures = 0
+        while True:
+            try:
+                self._commit(notes)
+            except redis.exceptions.OutOfMemoryError as error:
+                self._failed(error, failures)
+                notes = self._store_without_events(notes)
+                if not notes:
+                    return
+            except (redis.RedisError, OSError, WorkerError) as error:
+                self._failed(error, failures)
+                if type(error) is redis.ResponseError and failures > 0:
+                    self._store_each(notes)
+                    return
+                self._client.connection_pool.disconnect()
+            else:
+                if self.error is not None:
+                    logger.info("attempts are being recorded again", dropped=self.dropped)
+                    self.error = None
+                return
+            with self._changed:
+                if self._closed:
+                    logger.error("ends of attempts were not stored: their messages will run again", count=len(notes))
+                    return
+                self._changed.wait_for(lambda: self._closed, _RETRY_DELAYS[min(failures, len(_RETRY_DELAYS) - 1)])
+            failures += 1
+
+    def _store_each(self, notes: list[Note]) -> None:
+        """One that the server does not accept must not hold up the others."""
+        if len(notes) > 1:
+            for note in notes:
+                self._store([note])
+            return
+        logger.error("an attempt cannot be recorded: its message will run again", id=notes[0].message_id)
+        self._settled(notes[0])
+
+    def _settled(self, note: Note) -> None:
+        if note.end:
+            with self._changed:
+                self._ends -= 1
+            self._stored(note)
+
+    def _failed(self, error: Exception, failures: int) -> None:
+        self.error = " ".join(str(error).split()) or type(error).__name__
+        if failures == 0:
+            logger.warning("attempts cannot be recorded; they wait", error=self.error)
+
+    def _store_without_events(self, notes: list[Note]) -> list[Note]:
+        """What goes with no memory: successes are acknowledged, and what has no end is dropped; the rest waits."""
+        lean = [note for note in notes if note.may_lose_events or not note.end]
+        lost = sum(note.lines.count("\n") for note in lean)
+        if lean:
+            try:
+                self._commit(lean, lean=True)
+            except (redis.RedisError, OSError) as error:
+                self._failed(error, 0)
+                return notes
+            self.dropped += lost
+            logger.error("the server is out of memory: events are dropped", count=lost)
+        self._commits += 1
+        return [note for note in notes if note.end and not note.may_lose_events]
+
+    def _commit(self, notes: list[Note], *, lean: bool = False) -> None:
+        arguments: list[Argument] = [self._name, f"{self._commits}{'-' if lean else ''}", int(lean), *self._limits]
+        for note in notes:
+            arguments.extend(note.arguments())
+        refused = (_LEAN_COMMIT if lean else _COMMIT).run(self._client, arguments)
+        for note in notes:
+            if note.end and note.message_id.encode() in refused:
+                self.refused += 1
+                logger.warning("a message has gone to another process: its end is void", id=note.message_id)
+            self._settled(note)
+
+
+def _by_attempt(group: list[Note]) -> list[Note]:
+    """The notes with those of the same attempt made one."""
+    merged: dict[tuple[str, int], Note] = {}
+    for note in group:
+        known = merged.get((note.message_id, note.fence))
+        if known is None:
+            merged[note.message_id, note.fence] = note
+        else:
+            known.absorb(note)
+    return list(merged.values())

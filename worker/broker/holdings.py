@@ -1,0 +1,141 @@
+"""What this process has taken and not yet ended, and how much more it may take.
+
+It holds what its threads run, and ahead of that what they will run in the next moments: few messages where attempts
+take long, so that other processes find work, and many where they are quick, so that no thread waits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable
+
+from worker.broker.taken import TakenMessage
+from worker.os_threads import new_condition
+
+AHEAD = 0.05
+"""Seconds of work that are taken ahead."""
+
+MOST_AHEAD = 1_000
+_MEASURED_OVER = 0.02
+
+
+class Holdings:
+    """The account of taken messages, and the inboxes of the queues' consumers.
+
+    Args:
+        threads: Worker threads of this process.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._changed = new_condition()
+        self._inboxes: dict[str, deque[TakenMessage]] = {}
+        self._by_id: dict[str, TakenMessage] = {}
+        self._entries: set[tuple[str, str]] = set()
+        self._ahead = 0
+        self._ended = 0
+        self._measured_at = time.monotonic()
+        self._reader_waits = False
+        self.is_open = True
+
+    @property
+    def queues(self) -> list[str]:
+        """The queues that have an inbox."""
+        return list(self._inboxes)
+
+    def open_inbox(self, queue: str) -> bool:
+        """Makes the queue's inbox; False if it has one."""
+        with self._changed:
+            if queue in self._inboxes:
+                return False
+            self._inboxes[queue] = deque()
+            return True
+
+    def put(self, messages: Iterable[TakenMessage]) -> None:
+        """Hands messages to their queues' consumers."""
+        with self._changed:
+            for message in messages:
+                self._by_id[message.message_id] = message
+                self._entries.add((message.stream, message.entry))
+                self._inboxes[message.queue_name].append(message)
+            self._changed.notify_all()
+
+    def next_of(self, queue: str, timeout: float) -> TakenMessage | None:
+        """The queue's next message; `None` if none comes in so many seconds."""
+        inbox = self._inboxes[queue]
+        try:
+            return inbox.popleft()
+        except IndexError:
+            pass
+        with self._changed:
+            self._changed.wait_for(lambda: inbox or not self.is_open, timeout)
+            return inbox.popleft() if inbox else None
+
+    def running(self, message_id: str) -> TakenMessage | None:
+        """The message of that id, if this process has it."""
+        return self._by_id.get(message_id)
+
+    def ended(self, message: TakenMessage) -> None:
+        """Its attempt has ended here: there is room for another."""
+        with self._changed:
+            if message.ended:
+                return
+            message.ended = True
+            self._ended += 1
+            self._by_id.pop(message.message_id, None)
+            if self._reader_waits and self._room() > 0:
+                self._changed.notify_all()
+
+    def stored(self, stream: str, entry: str) -> None:
+        """The server knows that it has ended."""
+        self._entries.discard((stream, entry))
+
+    def knows(self, stream: str, entry: str) -> bool:
+        """Whether this process knows that it was given the entry."""
+        return (stream, entry) in self._entries
+
+    def wait_for_room(self, timeout: float) -> int:
+        """How many messages may be taken now; waits for room, so many seconds at most."""
+        with self._changed:
+            self._measure()
+            if self._room() == 0 and self.is_open:
+                self._reader_waits = True
+                self._changed.wait(timeout)
+                self._reader_waits = False
+                self._measure()
+            return self._room()
+
+    def take_back(self) -> list[TakenMessage]:
+        """Ends the taking: what waits in the inboxes, to be given back."""
+        with self._changed:
+            self.is_open = False
+            waiting = [message for inbox in self._inboxes.values() for message in inbox]
+            for inbox in self._inboxes.values():
+                inbox.clear()
+            self._changed.notify_all()
+        return waiting
+
+    def forget(self) -> None:
+        """Drops what waits: it has been given to others."""
+        with self._changed:
+            for inbox in self._inboxes.values():
+                for message in inbox:
+                    self._by_id.pop(message.message_id, None)
+                inbox.clear()
+            self._entries.clear()
+
+    def _room(self) -> int:
+        free = self._threads + self._ahead - len(self._by_id)
+        # Not one by one: a thread's next message is there, and half of what was taken ahead is left.
+        return free if free > 0 and free >= self._ahead // 2 else 0
+
+    def _measure(self) -> None:
+        now = time.monotonic()
+        passed = now - self._measured_at
+        if passed >= _MEASURED_OVER:
+            ahead = min(MOST_AHEAD, int(self._ended / passed * AHEAD))
+            # Down only by steps: a moment without work says little.
+            self._ahead = max(ahead, self._ahead // 2)
+            self._ended = 0
+            self._measured_at = now

@@ -1,0 +1,173 @@
+"""The lease of a worker process: as long as it is renewed, what the process has taken is its own.
+
+A thread of its own renews it, takes over what dead processes held, and enqueues delayed messages when they are due.
+A process that could not renew in time has lost everything it had taken, whatever it thinks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import redis
+
+from worker.errors import WorkerError
+from worker.logs import get_logger
+from worker.scripts import RECORDS, Argument, Script
+
+logger = get_logger(__name__)
+
+PROMOTE = 500
+"""Delayed messages that are enqueued in one step."""
+
+LAYOUT = 1
+"""The version of keys and formats that this code reads and writes; `docs/reference/redis.md`."""
+
+_RETRY_DELAY = 0.5
+_LEAVE_TIMEOUT = 2.0
+
+_JOIN = Script(RECORDS, ("worker.broker.scripts", "join.lua"))
+_KEEP = Script(RECORDS, ("worker.broker.scripts", "keep.lua"))
+_LEAVE = Script(RECORDS, ("worker.broker.scripts", "leave.lua"))
+
+
+class Lease:
+    """This process's lease, and the thread that keeps it.
+
+    Args:
+        client: Its own.
+        seconds: How long the lease lasts without being renewed.
+        most_starts: How often a message may take its worker down before it is a dead letter.
+        limits: Of the history, as the scripts read them.
+        queues: Names the queues that are read.
+        lost: Called when everything that was taken has gone to others.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        *,
+        seconds: float,
+        most_starts: int,
+        limits: Sequence[Argument],
+        queues: Callable[[], Sequence[str]],
+        lost: Callable[[], None],
+    ) -> None:
+        self._client = client
+        self._seconds = seconds
+        self._most_starts = most_starts
+        self._limits = limits
+        self._queues = queues
+        self._lost = lost
+        self._held = threading.Event()
+        self._joined_queues = 0
+        self._held_until = 0.0
+        self._ends = False
+        self._wake = "0-0"
+        self.epoch = 0
+        self.token = self._new_token()
+        self.error: str | None = None
+        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether what was taken is certainly still ours."""
+        return self._held.is_set() and time.monotonic() < self._held_until
+
+    def wait_until_held(self, timeout: float) -> bool:
+        """Waits until messages may be taken, so many seconds at most."""
+        if len(self._queues()) == 0 or not self._held.wait(timeout):
+            time.sleep(0.01)
+            return False
+        if len(self._queues()) > self._joined_queues:
+            self._join()
+        return True
+
+    def lose(self) -> None:
+        """Notes that the server knows nothing of it (any more)."""
+        self._held.clear()
+        self._held_until = 0.0
+
+    def close(self) -> None:
+        """Gives it up: others take over at once what is still held."""
+        self._ends = True
+        try:
+            self._client.xadd("worker:wake", {"due": "0"}, maxlen=1)
+            self._thread.join(_LEAVE_TIMEOUT)
+            _LEAVE.run(self._client, [self.token])
+        except (redis.RedisError, OSError, WorkerError) as error:
+            logger.warning("the lease is left to expire", error=str(error))
+
+    def _new_token(self) -> str:
+        return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+
+    def _run(self) -> None:
+        while not self._ends:
+            try:
+                if not self._held.is_set():
+                    self._begin_anew()
+                pause = self._keep()
+                self._wait(pause)
+                self.error = None
+            except (redis.RedisError, OSError, WorkerError) as error:
+                if self.error is None:
+                    logger.warning("the lease cannot be renewed", error=str(error))
+                self.error = " ".join(str(error).split()) or type(error).__name__
+                self._client.connection_pool.disconnect()
+                time.sleep(_RETRY_DELAY)
+
+    def _begin_anew(self) -> None:
+        if self.epoch > 0:
+            self._lost()
+            self.token = self._new_token()
+        self._join()
+        self.epoch += 1
+        self._held.set()
+
+    def _join(self) -> None:
+        asked_at = time.monotonic()
+        queues = list(self._queues())
+        about = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "queues": queues, "at": time.time()})
+        _, version = _JOIN.run(self._client, [self.token, round(self._seconds * 1000), about, *queues])
+        if version > LAYOUT:
+            raise WorkerError(
+                f"the server's data have layout {version}, this version reads {LAYOUT}: upgrade dramatiq-bridge here"
+            )
+        self._joined_queues = len(queues)
+        self._held_until = asked_at + self._seconds
+
+    def _keep(self) -> float:
+        """Does the rounds; answers in how many seconds the next are due."""
+        asked_at = time.monotonic()
+        arguments: list[Argument] = [
+            self.token,
+            round(self._seconds * 1000),
+            self._most_starts,
+            PROMOTE,
+            *self._limits,
+        ]
+        held, next_due, newest, lost, _ = _KEEP.run(self._client, arguments)
+        if lost:
+            logger.warning("attempts were lost with their worker", count=lost)
+        if not held:
+            logger.error("the lease has run out: what was taken has gone to others", token=self.token)
+            self.lose()
+            return 0.0
+        self._held_until = asked_at + self._seconds
+        self._wake = newest.decode()
+        pause = self._seconds / 4
+        return pause if next_due < 0 else min(pause, next_due / 1000)
+
+    def _wait(self, seconds: float) -> None:
+        """Waits, but no longer than until a delayed message becomes the next that is due."""
+        if seconds > 0:
+            milliseconds = max(1, round(seconds * 1000))
+            answer: Any = self._client.xread({"worker:wake": self._wake}, count=1, block=milliseconds)
+            del answer

@@ -1,0 +1,213 @@
+"""Takes messages from the server for all queues of this process: one thread, which waits there while there are none."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import redis
+
+from worker.broker.envelope import decode
+from worker.broker.holdings import Holdings
+from worker.broker.lease import Lease
+from worker.broker.taken import TakenMessage
+from worker.errors import WorkerError
+from worker.history.events import ErrorInfo, State, StatusEvent
+from worker.history.lines import to_line
+from worker.logs import get_logger
+from worker.scripts import RECORDS, Argument, Script
+
+logger = get_logger(__name__)
+
+LANES = ("back", "high", "normal", "low")
+WAIT_MS = 5_000
+"""Milliseconds that the reader waits at the server before it looks around."""
+
+_RETRY_DELAYS = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+_DESCRIBE = ("worker.broker.scripts", "describe.lua")
+_TAKE = Script(RECORDS, _DESCRIBE, ("worker.broker.scripts", "take.lua"))
+_LOOK = Script(RECORDS, _DESCRIBE, ("worker.broker.scripts", "look.lua"))
+_BURY = Script(RECORDS, ("worker.broker.scripts", "bury.lua"))
+
+
+def streams_of(queues: Sequence[str]) -> list[str]:
+    """The streams of these queues, the most urgent first."""
+    return [f"worker:q:{queue}:{lane}" for lane in LANES for queue in queues]
+
+
+class Reader:
+    """Fills the holdings.
+
+    Args:
+        client: Its own.
+        lease: Under which it takes.
+        holdings: Where it puts what it has taken.
+        is_held_up: Whether nothing more should be taken for now.
+    """
+
+    def __init__(
+        self, client: redis.Redis, lease: Lease, holdings: Holdings, is_held_up: Callable[[], bool]
+    ) -> None:
+        self._client = client
+        self._lease = lease
+        self._holdings = holdings
+        self._is_held_up = is_held_up
+        self._turns = itertools.count()
+        self._connection_id: int | None = None
+        self._lost_answers = False
+        self.error: str | None = None
+        self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
+        self._thread.start()
+
+    def stop(self, others: redis.Redis, timeout: float) -> None:
+        """Ends, also while it waits at the server; `others` is a client that does not."""
+        if self._connection_id is not None:
+            try:
+                others.client_unblock(self._connection_id)
+            except redis.RedisError as error:
+                logger.info("the reader is not told to stop", error=str(error))
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        failures = 0
+        while self._holdings.is_open:
+            try:
+                if self._lease.wait_until_held(1.0):
+                    self._fill()
+                failures = 0
+                self._recovered()
+            except (redis.RedisError, OSError, WorkerError) as error:
+                if not self._holdings.is_open:
+                    return
+                self._failed(error, failures)
+                failures += 1
+
+    def _recovered(self) -> None:
+        if self.error is not None:
+            logger.info("messages are being taken again")
+            self.error = None
+
+    def _failed(self, error: Exception, failures: int) -> None:
+        self.error = " ".join(str(error).split()) or type(error).__name__
+        if "NOGROUP" in self.error:
+            self._lease.lose()
+        if failures == 0:
+            logger.warning("no messages can be taken", error=self.error)
+        # What the server gave us in an answer that was lost is found later.
+        self._lost_answers = True
+        self._connection_id = None
+        self._client.connection_pool.disconnect()
+        threading.Event().wait(_RETRY_DELAYS[min(failures, len(_RETRY_DELAYS) - 1)])
+
+    def _fill(self) -> None:
+        if self._connection_id is None:
+            self._connection_id = int(self._client.client_id())
+        if self._lost_answers:
+            self._look_for_lost()
+            self._lost_answers = False
+        room = self._holdings.wait_for_room(1.0)
+        if room == 0 or self._is_held_up():
+            return
+        queues = self._holdings.queues
+        turn = next(self._turns) % len(queues)
+        answer = _TAKE.run(self._client, [self._lease.token, room, *queues[turn:], *queues[:turn]])
+        if answer is None:
+            self._lease.lose()
+        elif len(answer) > 1:
+            self._put(answer)
+        else:
+            self._wait(queues)
+
+    def _wait(self, queues: list[str]) -> None:
+        """Waits at the server, which gives the next message to one of those who wait."""
+        streams = streams_of(queues)
+        found: Any = self._client.xreadgroup("workers", self._lease.token, dict.fromkeys(streams, ">"), 1, WAIT_MS)
+        entries: list[Argument] = []
+        for stream, given in _pairs(found):
+            for entry, _ in given:
+                entries += [stream, entry]
+        if entries:
+            self._put(_LOOK.run(self._client, [self._lease.token, *entries]))
+
+    def _look_for_lost(self) -> None:
+        entries: list[Argument] = []
+        for stream in streams_of(self._holdings.queues):
+            pending: Any = self._client.xpending_range(stream, "workers", "-", "+", 10_000, self._lease.token)
+            for one in pending:
+                if not self._holdings.knows(stream, one["message_id"].decode()):
+                    entries += [stream, one["message_id"]]
+        if entries:
+            self._put(_LOOK.run(self._client, [self._lease.token, *entries]))
+
+    def _put(self, answer: list[Any]) -> None:
+        now, *described = answer
+        messages = []
+        for one in described:
+            message = self._read(now, *one)
+            if message is not None:
+                messages.append(message)
+        self._holdings.put(messages)
+
+    def _read(
+        self,
+        now: int,
+        stream: bytes,
+        entry: bytes,
+        message_id: bytes,
+        fence: int,
+        attempts: int,
+        losses: int,
+        since: bytes | int,
+        payload: bytes,
+    ) -> TakenMessage | None:
+        try:
+            if not message_id:
+                raise ValueError(f"not a message: {payload!r:.200}")
+            message = decode(payload)
+        except ValueError as error:
+            self._bury(stream.decode(), entry.decode(), message_id.decode(), attempts, payload, error)
+            return None
+        return TakenMessage(
+            message,
+            stream=stream.decode(),
+            entry=entry.decode(),
+            fence=fence,
+            attempt=attempts + 1,
+            redelivered=losses > 0,
+            waited_ms=now - float(since),
+            epoch=self._lease.epoch,
+        )
+
+    def _bury(
+        self, stream: str, entry: str, message_id: str, attempts: int, payload: bytes, error: ValueError
+    ) -> None:
+        queue = stream.removeprefix("worker:q:").rpartition(":")[0]
+        buried = message_id or uuid.uuid4().hex
+        logger.error("an entry cannot be read and is a dead letter now", stream=stream, entry=entry, id=buried)
+        event = StatusEvent(
+            event="?.failed",
+            state=State.FAILED,
+            id=f"{buried}:{attempts + 1}.end",
+            message_id=buried,
+            queue=queue,
+            actor="?",
+            attempt=attempts + 1,
+            text="dead letter",
+            error=ErrorInfo(type(error).__name__, str(error), ""),
+        )
+        kept = json.dumps({"undecodable": base64.b64encode(payload).decode()})
+        _BURY.run(self._client, [stream, entry, buried, queue, kept, to_line(event)])
+
+
+def _pairs(answer: Any) -> list[tuple[bytes, list[Any]]]:  # noqa: ANN401 - RESP2 and RESP3 differ
+    if not answer:
+        return []
+    if isinstance(answer, dict):
+        return [(stream, entries[0]) for stream, entries in answer.items()]
+    return list(answer)

@@ -1,0 +1,13 @@
+-- A worker process begins: it gets a lease, and the queues their groups. Arguments: token, lease in ms, what is known of
+-- the process (JSON), then the queues. Answers: the server's time in ms, the layout's version.
+local token, lease, about = argument(), number(), argument()
+call('ZADD', 'worker:leases', now + lease, token)
+call('HSET', 'worker:workers', token, about)
+call('HSETNX', 'worker:layout', 'version', 1)
+for i = position + 1, #ARGV do
+  call('SADD', 'worker:queues', ARGV[i])
+  for _, lane in ipairs(LANES) do
+    redis.pcall('XGROUP', 'CREATE', 'worker:q:' .. ARGV[i] .. ':' .. lane, 'workers', '0', 'MKSTREAM')
+  end
+end
+return { now, tonumber(call('HGET', 'worker:layout', 'version')) }

@@ -1,0 +1,223 @@
+"""What a process is as a worker: its lease, what it holds, and the threads that take, store and keep."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import redis
+
+from worker.broker.committer import Committer, Note
+from worker.broker.holdings import Holdings
+from worker.broker.lease import Lease
+from worker.broker.reader import Reader
+from worker.broker.taken import Ending, TakenMessage
+from worker.errors import WorkerError
+from worker.history.events import ErrorInfo, State, StatusEvent
+from worker.history.limits import history_limits
+from worker.history.lines import bucket, subject_names, to_line
+from worker.logs import get_logger
+from worker.scripts import RECORDS, Argument, Script
+from worker.settings import Settings
+
+logger = get_logger(__name__)
+
+FLUSH_TIMEOUT = 5.0
+"""Seconds that ends get to be stored when the process ends."""
+
+_STOP_TIMEOUT = 2.0
+_GIVE_BACK = Script(RECORDS, ("worker.broker.scripts", "give_back.lua"))
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How a worker process fares with its server.
+
+    Attributes:
+        errors: What goes wrong now; empty: nothing.
+        lease_held: Whether what it has taken is certainly its own.
+        ends_waiting: Ends of attempts that are not stored yet.
+        events_dropped: STARTED and progress events, and in a shortage of memory others, that were not kept.
+        ends_refused: Ends that came too late: the message had gone to another process.
+    """
+
+    errors: tuple[str, ...]
+    lease_held: bool
+    ends_waiting: int
+    events_dropped: int
+    ends_refused: int
+
+
+class WorkerSession:
+    """A worker process at its server, from its first consumer to its shutdown.
+
+    Args:
+        settings: What it runs with.
+        connect: Makes clients; each thread has its own.
+        threads: Worker threads of this process.
+    """
+
+    def __init__(self, settings: Settings, connect: Callable[[], redis.Redis], threads: int) -> None:
+        self._clients = [connect() for _ in range(4)]
+        self._client, for_lease, for_reader, for_committer = self._clients
+        limits = history_limits(settings)
+        self.holdings = Holdings(threads)
+        self.lease = Lease(
+            for_lease,
+            seconds=settings.lease.total_seconds(),
+            most_starts=settings.max_crashes,
+            limits=limits,
+            queues=lambda: self.holdings.queues,
+            lost=self.holdings.forget,
+        )
+        self._committer = Committer(self.lease.token, for_committer, limits, self._stored)
+        self._reader = Reader(for_reader, self.lease, self.holdings, lambda: self._committer.is_full)
+        self._entries: dict[tuple[str, int], tuple[str, str]] = {}
+
+    @property
+    def health(self) -> Health:
+        """How it fares now."""
+        errors = (self.lease.error, self._reader.error, self._committer.error)
+        return Health(
+            errors=tuple(error for error in errors if error is not None),
+            lease_held=self.lease.is_held,
+            ends_waiting=self._committer.ends_waiting,
+            events_dropped=self._committer.dropped,
+            ends_refused=self._committer.refused,
+        )
+
+    def open_inbox(self, queue: str) -> None:
+        """Has the queue's messages taken too."""
+        self.holdings.open_inbox(queue)
+
+    def begin(self, message: TakenMessage) -> bool:
+        """Notes that an attempt begins; False if the message is not ours any more.
+
+        One that a process had before that died is begun only when the server knows that it has begun here.
+        """
+        while not self.lease.is_held and message.epoch == self.lease.epoch:
+            if not self.holdings.is_open:
+                return False
+            time.sleep(0.05)
+        if message.epoch != self.lease.epoch:
+            return False
+        message.begun = True
+        self._committer.take(Note(message.message_id, message.fence, message.attempt, started=True))
+        if message.redelivered:
+            self._committer.flush(None)
+        return message.epoch == self.lease.epoch
+
+    def record(self, event: StatusEvent) -> None:
+        """Takes an event of an attempt that runs here."""
+        message = self.holdings.running(event.message_id or "")
+        if message is not None and message.attempt == event.attempt:
+            self._committer.take(
+                Note(
+                    message.message_id,
+                    message.fence,
+                    message.attempt,
+                    lines=to_line(event),
+                    subjects=subject_names(event.subject),
+                )
+            )
+
+    def end(self, ending: Ending, *, rejected: bool) -> None:
+        """Takes the end of an attempt, to be stored soon."""
+        message = ending.message
+        if message.epoch != self.lease.epoch or not (message.begun or rejected):
+            # Not ours any more, and not begun: nothing to say of it.
+            self.holdings.ended(message)
+            return
+        event = ending.event or _event_of(message, rejected=rejected)
+        outcome = _outcome(ending, event, rejected=rejected)
+        retry = ending.retry if outcome == "retry" else None
+        errors = event.error.type if event.error is not None else ""
+        end: list[Argument] = [message.stream, message.entry, outcome, event.state.value, message.actor_name, errors]
+        end += [bucket(event.duration_ms), bucket(event.queued_ms)]
+        end += [retry.payload if retry else "", retry.delay_ms if retry else -1, message.options.get("unique", "")]
+        end.append(len(ending.follow_ups))
+        for one in ending.follow_ups:
+            then = one.message
+            end += [then.message_id, one.payload, then.queue_name, one.lane, then.actor_name, one.delay_ms]
+        self._entries[message.message_id, message.fence] = message.stream, message.entry
+        self._committer.take(
+            Note(
+                message.message_id,
+                message.fence,
+                message.attempt,
+                started=message.begun,
+                lines=to_line(event),
+                subjects=subject_names(event.subject),
+                end=end,
+                may_lose_events=outcome in {"completed", "skipped"} and not ending.follow_ups,
+            )
+        )
+        self.holdings.ended(message)
+
+    def give_back(self, messages: Sequence[TakenMessage]) -> None:
+        """Gives messages back that were not begun."""
+        arguments: list[Argument] = []
+        for message in messages:
+            self.holdings.ended(message)
+            if not message.begun:
+                arguments += [message.stream, message.entry, message.message_id, message.fence]
+        if not arguments:
+            return
+        try:
+            _GIVE_BACK.run(self._client, arguments)
+        except (redis.RedisError, OSError, WorkerError) as error:
+            # Others take over when the lease ends.
+            logger.warning("messages could not be given back", count=len(messages), error=str(error))
+
+    def stop_taking(self) -> None:
+        """Takes nothing more, and gives back what waits in the inboxes."""
+        waiting = self.holdings.take_back()
+        self._reader.stop(self._client, _STOP_TIMEOUT)
+        self.give_back([*waiting, *self.holdings.take_back()])
+
+    def flush(self, timeout: float | None) -> bool:
+        """Waits until everything that was taken before is stored, so many seconds at most; False if it is not."""
+        return self._committer.flush(timeout)
+
+    def close(self) -> None:
+        """Ends: stores what is to be stored, and leaves the rest to others."""
+        self.stop_taking()
+        self._committer.close(FLUSH_TIMEOUT)
+        self.lease.close()
+        for client in self._clients:
+            client.close()
+
+    def _stored(self, note: Note) -> None:
+        entry = self._entries.pop((note.message_id, note.fence), None)
+        if entry is not None:
+            self.holdings.stored(*entry)
+
+
+def _outcome(ending: Ending, event: StatusEvent, *, rejected: bool) -> str:
+    if rejected:
+        return "dead"
+    if ending.given_back:
+        return "back"
+    if ending.retry is not None:
+        return "retry"
+    if event.state is State.FAILED:
+        return "dead"
+    return event.state.value
+
+
+def _event_of(message: TakenMessage, *, rejected: bool) -> StatusEvent:
+    """The end of an attempt that nobody has recorded: its actor is not known here, or there is no middleware that does."""
+    state = State.FAILED if rejected else State.COMPLETED
+    error = message._exception  # noqa: SLF001 - where Dramatiq puts it
+    return StatusEvent(
+        event=f"{message.actor_name}.{state.value}",
+        state=state,
+        id=f"{message.message_id}:{message.attempt}.end",
+        message_id=message.message_id,
+        actor=message.actor_name,
+        queue=message.queue_name,
+        attempt=message.attempt,
+        text="dead letter" if rejected else "",
+        error=ErrorInfo.of(error) if error is not None else None,
+    )

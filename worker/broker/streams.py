@@ -1,0 +1,322 @@
+"""A Dramatiq broker on Redis streams: consumer groups, leases, delays, dead letters.
+
+Making one, and declaring actors and queues, connects to nothing. A process that only sends uses one client; one that
+works (`dramatiq`) begins a `WorkerSession` when its first consumer asks for messages, after Dramatiq has forked it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import dramatiq
+import redis
+from dramatiq.broker import Broker, Consumer, MessageProxy
+from dramatiq.errors import ConnectionClosed, QueueJoinTimeout, QueueNotFound
+from dramatiq.middleware import Middleware, MiddlewareError
+
+from worker.broker.envelope import encode, lane
+from worker.broker.session import WorkerSession
+from worker.broker.taken import Ending, Endings, FollowUp, TakenMessage
+from worker.errors import ServerUnreachable
+from worker.history.events import StatusEvent
+from worker.logs import get_logger
+from worker.scripts import RECORDS, Argument, Script
+from worker.settings import Settings
+
+logger = get_logger(__name__)
+
+SEND_GROUP = 500
+"""Messages that are enqueued in one round trip."""
+
+_JOIN_EVERY = 0.02
+
+_ENQUEUE = Script(RECORDS, ("worker.broker.scripts", "enqueue.lua"))
+_WAITING = Script(RECORDS, ("worker.broker.scripts", "waiting.lua"))
+_FLUSH = Script(RECORDS, ("worker.broker.scripts", "flush.lua"))
+
+
+class StreamBroker(Broker):
+    """Keeps messages in streams of Redis 7 or Valkey.
+
+    Args:
+        settings: What it runs with.
+        client: For what is not a worker's own: sending, joining, flushing.
+        connect: Makes further clients, for a worker's threads.
+        middleware: As Dramatiq's.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        client: redis.Redis,
+        connect: Callable[[], redis.Redis],
+        middleware: list[Middleware],
+    ) -> None:
+        self._hooks: dict[str, list[Callable[..., object]]] = {}
+        self._endings = Endings()
+        self._settings = settings
+        self._connect = connect
+        self._session: WorkerSession | None = None
+        self._threads = 1
+        self.client = client
+        super().__init__(middleware=middleware)
+        os.register_at_fork(after_in_child=self._forget_session)
+
+    # ------------------------------------------------------------------ what Dramatiq asks of a broker
+
+    def declare_queue(self, queue_name: str) -> None:
+        """Declares a queue; there are no delay queues."""
+        if queue_name not in self.queues:
+            self.emit_before("declare_queue", queue_name)
+            self.queues[queue_name] = None
+            self.emit_after("declare_queue", queue_name)
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> Consumer:
+        """The consumer of a queue; how much is taken ahead follows from how quick attempts are, not from `prefetch`."""
+        if queue_name not in self.queues:
+            raise QueueNotFound(queue_name)
+        if self._session is None:
+            self._session = WorkerSession(self._settings, self._connect, self._threads)
+        self._session.open_inbox(queue_name)
+        return _StreamConsumer(self, self._session, queue_name, timeout / 1000)
+
+    def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
+        """Enqueues a message in one round trip; one that follows from an attempt's end, together with that end.
+
+        Args:
+            message: Its id is kept; one that waits or runs already under that id is not enqueued twice.
+            delay: Milliseconds.
+
+        Raises:
+            MessageRefused: It is no plain JSON, or too large.
+            ServerUnreachable: The server did not answer.
+        """
+        message = message.copy()
+        self.emit_before("enqueue", message, delay)
+        ending = self._endings.current
+        if ending is None:
+            self._send([self._arguments(message, delay)])
+        else:
+            _capture(ending, self._follow_up(message, delay))
+        self.emit_after("enqueue", message, delay)
+        return message
+
+    def enqueue_many(
+        self, messages: Iterable[dramatiq.Message[Any]], *, delay: int | None = None
+    ) -> list[dramatiq.Message[Any]]:
+        """Enqueues messages, hundreds in each round trip; all are encoded before the first is stored.
+
+        Raises:
+            MessageRefused: One is no plain JSON, or too large; none has been enqueued.
+            ServerUnreachable: The server did not answer; those before are enqueued.
+        """
+        sent, arguments = [], []
+        for message in messages:
+            one = message.copy()
+            self.emit_before("enqueue", one, delay)
+            sent.append(one)
+            arguments.append(self._arguments(one, delay))
+        for first in range(0, len(arguments), SEND_GROUP):
+            self._send(arguments[first : first + SEND_GROUP])
+        for one in sent:
+            self.emit_after("enqueue", one, delay)
+        return sent
+
+    def enqueue_unique(self, message: dramatiq.Message[Any], key: str, ttl_ms: int) -> dramatiq.Message[Any]:
+        """Enqueues a message unless one with that key waits or runs, whose id the answer bears then.
+
+        Raises:
+            MessageRefused: It is no plain JSON, or too large.
+            ServerUnreachable: The server did not answer.
+        """
+        message = message.copy(options={"unique": key})
+        self.emit_before("enqueue", message, None)
+        (holder,) = self._send([self._arguments(message, None, key, ttl_ms)])
+        if holder:
+            return message.copy(message_id=holder.decode())
+        self.emit_after("enqueue", message, None)
+        return message
+
+    def flush(self, queue_name: str) -> None:
+        """Drops all messages that wait in a queue."""
+        if queue_name not in self.queues:
+            raise QueueNotFound(queue_name)
+        while self._call(_FLUSH, [queue_name]):
+            pass
+
+    def flush_all(self) -> None:
+        """Drops all messages that wait in any declared queue."""
+        for queue_name in self.queues:
+            self.flush(queue_name)
+
+    def join(self, queue_name: str, *, timeout: int | None = None) -> None:
+        """Waits until no message of the queue waits, is delayed or runs, and all ends are stored.
+
+        Raises:
+            QueueJoinTimeout: That took longer than so many milliseconds.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout / 1000
+        while True:
+            if self._session is not None:
+                self._session.flush(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            if not self._call(_WAITING, [queue_name]):
+                return
+            if deadline is not None and time.monotonic() >= deadline:
+                raise QueueJoinTimeout(queue_name)
+            time.sleep(_JOIN_EVERY)
+
+    def close(self) -> None:
+        """Ends the session, if there is one, and closes the connections."""
+        self.end_session()
+        self.client.close()
+
+    # ------------------------------------------------------------------ the worker's side
+
+    @property
+    def session(self) -> WorkerSession | None:
+        """What this process is as a worker; `None` if it is none."""
+        return self._session
+
+    def prepare(self, threads: int) -> None:
+        """Notes how many threads the worker has that begins."""
+        self._threads = threads
+
+    def end_session(self) -> None:
+        """Stores what is to be stored, gives up the lease, and ends the threads."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+    def give_back(self, message: MessageProxy) -> None:
+        """Has a message's attempt end by its going back to the queue: its worker ends."""
+        ending = self._endings.current
+        if ending is not None and ending.message is message:
+            ending.given_back = True
+
+    def record(self, event: StatusEvent) -> None:
+        """Takes an event of an attempt that runs here, to be stored soon."""
+        if self._session is not None:
+            self._session.record(event)
+
+    def record_end(self, event: StatusEvent, becomes: str) -> None:
+        """Puts the event that ends the attempt with what is stored at its end."""
+        del becomes  # decided by what becomes of the message in fact
+        ending = self._endings.current
+        if ending is not None:
+            ending.event = event
+
+    def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        """Calls the middleware that listens."""
+        for hook in self._listeners("before_" + signal):
+            try:
+                hook(self, *args, **kwargs)
+            except MiddlewareError:
+                raise
+            except Exception:
+                self.logger.critical("Unexpected failure in before_%s of %r.", signal, hook, exc_info=True)
+
+    def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        """Calls the middleware that listens; what it enqueues after an actor's body belongs to the attempt's end."""
+        if signal in {"process_message", "skip_message"} and isinstance(args[0], TakenMessage):
+            self._endings.current = Ending(args[0])
+        for hook in self._listeners("after_" + signal):
+            try:
+                hook(self, *args, **kwargs)
+            except Exception:
+                self.logger.critical("Unexpected failure in after_%s of %r.", signal, hook, exc_info=True)
+
+    def add_middleware(self, middleware: Middleware, **position: Any) -> None:
+        """Adds a middleware, as Dramatiq does."""
+        self._hooks.clear()
+        super().add_middleware(middleware, **position)
+        self._hooks.clear()
+
+    def take_ending(self, message: TakenMessage) -> Ending:
+        """What the calling thread has put together for the message; from now on it puts nothing together."""
+        ending, self._endings.current = self._endings.current, None
+        return ending if ending is not None and ending.message is message else Ending(message)
+
+    def _listeners(self, hook: str) -> list[Callable[..., object]]:
+        found = self._hooks.get(hook)
+        if found is None:
+            known = getattr(Middleware, hook)
+            chain = self.middleware if hook.startswith("before_") else self.middleware[::-1]
+            found = [getattr(one, hook) for one in chain if getattr(type(one), hook, None) is not known]
+            self._hooks[hook] = found
+        return found
+
+    # ------------------------------------------------------------------ sending
+
+    def _arguments(
+        self, message: dramatiq.Message[Any], delay: int | None, unique: str = "", ttl_ms: int = 0
+    ) -> list[Argument]:
+        payload = encode(message, self._settings.max_message_bytes)
+        later = -1 if delay is None else delay
+        place = self._lane(message)
+        return [message.message_id, payload, message.queue_name, place, message.actor_name, later, unique, ttl_ms]
+
+    def _follow_up(self, message: dramatiq.Message[Any], delay: int | None) -> FollowUp:
+        # The history has it; it would make the message grow.
+        message.options.pop("traceback", None)
+        message.options.pop("requeue_timestamp", None)
+        payload = encode(message, self._settings.max_message_bytes)
+        return FollowUp(message, payload, self._lane(message), -1 if delay is None else delay)
+
+    def _lane(self, message: dramatiq.Message[Any]) -> str:
+        actor = self.actors.get(message.actor_name)
+        return lane(actor.priority if actor is not None else 0)
+
+    def _send(self, messages: Sequence[Sequence[Argument]]) -> list[bytes]:
+        answer: list[bytes] = self._call(_ENQUEUE, [len(messages), *(part for one in messages for part in one)])
+        return answer
+
+    def _call(self, script: Script, arguments: Sequence[Argument]) -> Any:  # noqa: ANN401 - as the script answers
+        try:
+            return script.run(self.client, arguments)
+        except (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, OSError) as error:
+            raise _Unreachable(f"the message server does not answer: {error}") from error  # type: ignore[no-untyped-call]
+
+    def _forget_session(self) -> None:
+        # Threads and connections are the parent's.
+        self._session = None
+        self._endings = Endings()
+
+
+class _Unreachable(ServerUnreachable, ConnectionClosed):
+    """Ours for those who send, Dramatiq's for its own code."""
+
+
+def _capture(ending: Ending, follow_up: FollowUp) -> None:
+    if follow_up.message.message_id == ending.message.message_id:
+        ending.retry = follow_up
+    else:
+        ending.follow_ups.append(follow_up)
+
+
+class _StreamConsumer(Consumer):
+    """Waits for messages of a queue in this process; the session's reader takes them from the server."""
+
+    def __init__(self, broker: StreamBroker, session: WorkerSession, queue: str, timeout: float) -> None:
+        self._broker = broker
+        self._session = session
+        self._queue = queue
+        self._timeout = timeout
+
+    def __next__(self) -> MessageProxy | None:
+        return self._session.holdings.next_of(self._queue, self._timeout)
+
+    def ack(self, message: MessageProxy) -> None:
+        self._end(message, rejected=False)
+
+    def nack(self, message: MessageProxy) -> None:
+        self._end(message, rejected=True)
+
+    def requeue(self, messages: Iterable[MessageProxy]) -> None:
+        self._session.give_back([one for one in messages if isinstance(one, TakenMessage)])
+
+    def _end(self, message: MessageProxy, *, rejected: bool) -> None:
+        if isinstance(message, TakenMessage):
+            self._session.end(self._broker.take_ending(message), rejected=rejected)

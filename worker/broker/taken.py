@@ -1,0 +1,81 @@
+"""A message that this process has taken, and the end of its attempt while that is put together."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import dramatiq
+from dramatiq.broker import MessageProxy
+
+from worker.history.events import StatusEvent
+
+
+class TakenMessage(MessageProxy):
+    """A message with what the server said of it when it was taken.
+
+    Attributes:
+        stream: Where its entry is.
+        entry: The entry's id: no two deliveries share one.
+        fence: Grows with every delivery of the message; only who has the newest may store anything.
+        attempt: The number of the attempt that will run it.
+        redelivered: Whether a process died that had it before.
+        epoch: The lease under which it was taken.
+    """
+
+    def __init__(
+        self,
+        message: dramatiq.Message[Any],
+        *,
+        stream: str,
+        entry: str,
+        fence: int,
+        attempt: int,
+        redelivered: bool,
+        waited_ms: float,
+        epoch: int,
+    ) -> None:
+        super().__init__(message)
+        self.stream = stream
+        self.entry = entry
+        self.fence = fence
+        self.attempt = attempt
+        self.redelivered = redelivered
+        self.epoch = epoch
+        self.begun = False
+        self.ended = False
+        self._due_at = time.monotonic() - waited_ms / 1000
+
+    @property
+    def queued_ms(self) -> float:
+        """Milliseconds since it was due."""
+        return max(0.0, (time.monotonic() - self._due_at) * 1000)
+
+
+@dataclass(slots=True)
+class FollowUp:
+    """A message that is enqueued together with the end of an attempt."""
+
+    message: dramatiq.Message[Any]
+    payload: bytes
+    lane: str
+    delay_ms: int
+
+
+@dataclass(slots=True)
+class Ending:
+    """What goes with the end of an attempt, from the moment when the actor's body has returned."""
+
+    message: TakenMessage
+    event: StatusEvent | None = None
+    retry: FollowUp | None = None
+    follow_ups: list[FollowUp] = field(default_factory=list)
+    given_back: bool = False
+
+
+class Endings(threading.local):
+    """The ending that the calling thread puts together, if it does."""
+
+    current: Ending | None = None

@@ -1,0 +1,277 @@
+-- Begins every script: records of messages, their indexes and counters. Keys and formats: docs/reference/redis.md.
+local call = redis.call
+local clock = call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+
+local SEGMENT = 4096
+local MAX_EVENTS_BYTES = 65536
+local TAIL_ENTRIES = 2000
+local TAIL_LINES = 64
+local MINUTES_KEPT = 93600
+local LANES = { 'back', 'high', 'normal', 'low' }
+local FINAL = { completed = true, skipped = true, dead = true, cancelled = true }
+
+-- Arguments are read one after the other.
+local position = 0
+local function argument()
+  position = position + 1
+  return ARGV[position]
+end
+local function number()
+  return tonumber(argument())
+end
+
+local function read_limits()
+  local limits = {}
+  for _, state in ipairs({ 'completed', 'skipped', 'cancelled', 'dead' }) do
+    limits[state] = { age = number(), most = number() }
+  end
+  return limits
+end
+
+-- What is added up while the script runs, and stored once at its end.
+local changes, tail = {}, {}
+local function add(key, field, amount)
+  local fields = changes[key]
+  if not fields then
+    fields = {}
+    changes[key] = fields
+  end
+  fields[field] = (fields[field] or 0) + amount
+end
+
+local function segment_of(seq)
+  return math.floor(seq / SEGMENT)
+end
+
+local function mark(seq, name, bit)
+  call('SETBIT', 'worker:x:' .. segment_of(seq) .. ':' .. name, seq % SEGMENT, bit)
+end
+
+-- A name is remembered, so that it can be listed and its bits be dropped with the segment.
+local known = {}
+local function mark_as(seq, name)
+  if not known[name] then
+    known[name] = true
+    call('SADD', 'worker:names', name)
+  end
+  mark(seq, name, 1)
+end
+
+local PATTERN = '^(%d+)\t(%a+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(%a+)\t([^\t]*)\t([^\t]*)\t([^\n]*)\n([^\n]*)\n(.*)$'
+local function load(id)
+  local text = call('GET', 'worker:m:' .. id)
+  if not text then
+    return nil
+  end
+  local seq, state, fence, attempts, starts, losses, at, cut, lane, queue, actor, subjects, payload, events =
+    string.match(text, PATTERN)
+  if not seq then
+    return nil
+  end
+  return {
+    seq = tonumber(seq), state = state, was = state, fence = tonumber(fence), attempts = tonumber(attempts),
+    starts = tonumber(starts), losses = tonumber(losses), at = at, cut = tonumber(cut),
+    lane = lane, queue = queue, actor = actor, subjects = subjects, payload = payload, events = events,
+  }
+end
+
+local function save(id, record)
+  if #record.events > MAX_EVENTS_BYTES then
+    -- The oldest lines go; how many is kept.
+    local from = string.find(record.events, '\n', #record.events - MAX_EVENTS_BYTES, true) + 1
+    if from > #record.events then
+      from = 1
+    end
+    local _, lines = string.gsub(string.sub(record.events, 1, from - 1), '\n', '')
+    record.cut = record.cut + lines
+    record.events = string.sub(record.events, from)
+  end
+  call('SET', 'worker:m:' .. id, record.seq .. '\t' .. record.state .. '\t' .. record.fence .. '\t' .. record.attempts
+    .. '\t' .. record.starts .. '\t' .. record.losses .. '\t' .. record.at .. '\t' .. record.cut .. '\t' .. record.lane
+    .. '\t' .. record.queue .. '\t' .. record.actor .. '\t' .. record.subjects .. '\n' .. record.payload .. '\n' .. record.events)
+  if record.state ~= record.was then
+    if record.was then
+      mark(record.seq, 'state:' .. record.was, 0)
+      add('worker:states', record.was, -1)
+    end
+    mark_as(record.seq, 'state:' .. record.state)
+    add('worker:states', record.state, 1)
+    if FINAL[record.state] then
+      call('ZADD', 'worker:ended:' .. record.state, now, segment_of(record.seq))
+    end
+    record.was = record.state
+  end
+end
+
+-- `later`: in ms; negative: not delayed.
+local function new_record(later, queue, lane, actor, payload)
+  return {
+    state = later < 0 and 'queued' or 'delayed', at = now + math.max(later, 0),
+    fence = 1, attempts = 0, starts = 0, losses = 0, cut = 0,
+    lane = lane, queue = queue, actor = actor, subjects = '', payload = payload, events = '',
+  }
+end
+
+-- Events are appended to their record and to the tail. `lines` ends with a newline, or is empty.
+local function append(id, record, lines)
+  if lines ~= '' then
+    record.events = record.events .. lines
+    local prefix = id .. '\t' .. record.actor .. '\t' .. record.queue .. '\t'
+    for line in string.gmatch(lines, '[^\n]+') do
+      table.insert(tail, prefix .. line)
+    end
+  end
+end
+
+-- What a message is about, as `name=value`.
+local function add_subject(id, record, subject)
+  local mine = '\31' .. subject .. '\31'
+  if not string.find(record.subjects, mine, 1, true) then
+    record.subjects = (record.subjects == '' and '\31' or record.subjects) .. subject .. '\31'
+    call('ZADD', 'worker:s:' .. subject, record.seq, id)
+  end
+end
+
+local function set_state(record, state)
+  record.state = state
+  record.at = now
+end
+
+local function enqueue(id, record, lane)
+  call('XADD', 'worker:q:' .. record.queue .. ':' .. (lane or record.lane), '*', 'i', id)
+end
+
+local function delay(id, due)
+  call('ZADD', 'worker:due', due, id)
+  if call('ZRANGE', 'worker:due', 0, 0)[1] == id then
+    call('XADD', 'worker:wake', 'MAXLEN', 1, '*', 'due', due)
+  end
+end
+
+-- Gives new messages their numbers, in order, and enqueues those that are to wait.
+local function create(ids, records)
+  local last = call('INCRBY', 'worker:seq', #ids)
+  local by_segment = {}
+  for i, id in ipairs(ids) do
+    local seq = last - #ids + i - 1
+    local segment = segment_of(seq)
+    local record = records[i]
+    record.seq = seq
+    if not by_segment[segment] then
+      by_segment[segment] = {}
+      call('ZADD', 'worker:segments', 'NX', now, segment)
+    end
+    table.insert(by_segment[segment], id)
+    mark_as(seq, 'actor:' .. record.actor)
+    mark_as(seq, 'queue:' .. record.queue)
+    save(id, record)
+  end
+  for segment, members in pairs(by_segment) do
+    add('worker:kept', segment, #members)
+    for from = 1, #members, 1000 do
+      call('RPUSH', 'worker:x:' .. segment .. ':ids', unpack(members, from, math.min(from + 999, #members)))
+    end
+  end
+  for i, id in ipairs(ids) do
+    if records[i].state == 'queued' then
+      enqueue(id, records[i])
+    elseif records[i].state == 'delayed' then
+      delay(id, records[i].at)
+    end
+  end
+end
+
+-- Puts a message that is taken back into its queue, or among the delayed; whoever had it is fenced off.
+local function put_again(id, record, due, lane)
+  record.fence = record.fence + 1
+  if due then
+    set_state(record, 'delayed')
+    record.at = due
+    delay(id, due)
+  else
+    set_state(record, 'queued')
+    enqueue(id, record, lane)
+  end
+end
+
+local function count(actor, what)
+  add('worker:w:' .. math.floor(now / 60000), actor .. '\t' .. what, 1)
+  add('worker:h:' .. math.floor(now / 3600000), actor .. '\t' .. what, 1)
+end
+
+local function finish(retention)
+  for key, fields in pairs(changes) do
+    for field, amount in pairs(fields) do
+      call('HINCRBY', key, field, amount)
+    end
+    if string.sub(key, 1, 9) == 'worker:w:' then
+      call('EXPIRE', key, MINUTES_KEPT)
+    elseif string.sub(key, 1, 9) == 'worker:h:' then
+      call('EXPIRE', key, retention)
+    end
+  end
+  for from = 1, #tail, TAIL_LINES do
+    call('XADD', 'worker:events', 'MAXLEN', '~', TAIL_ENTRIES, '*', 'e',
+      table.concat(tail, '\n', from, math.min(from + TAIL_LINES - 1, #tail)))
+  end
+end
+
+-- Removes a message with all that points to it.
+local function forget(id, record)
+  local seq, segment = record.seq, segment_of(record.seq)
+  mark(seq, 'actor:' .. record.actor, 0)
+  mark(seq, 'queue:' .. record.queue, 0)
+  mark(seq, 'state:' .. record.state, 0)
+  add('worker:states', record.state, -1)
+  for ended in string.gmatch(record.events, '{"s":"(%a+)"') do
+    if ended == 'failed' or ended == 'lost' or ended == 'cancelled' then
+      mark(seq, 'ended:' .. ended, 0)
+    end
+  end
+  for error in string.gmatch(record.events, '"r":%["([^"]*)"') do
+    mark(seq, 'error:' .. error, 0)
+  end
+  for subject in string.gmatch(record.subjects, '[^\31]+') do
+    call('ZREM', 'worker:s:' .. subject, id)
+  end
+  call('DEL', 'worker:m:' .. id)
+  if call('HINCRBY', 'worker:kept', segment, -1) == 0 and segment < segment_of(tonumber(call('GET', 'worker:seq'))) then
+    call('HDEL', 'worker:kept', segment)
+    call('ZREM', 'worker:segments', segment)
+    call('DEL', 'worker:x:' .. segment .. ':ids')
+    for _, name in ipairs(call('SMEMBERS', 'worker:names')) do
+      call('DEL', 'worker:x:' .. segment .. ':' .. name)
+    end
+  end
+end
+
+-- Removes the oldest ended messages that are too old or too many, so many at most.
+local function retire(most, limits)
+  for state, limit in pairs(limits) do
+    local key = 'worker:ended:' .. state
+    while most > 0 do
+      local segment = call('ZRANGEBYSCORE', key, '-inf', now - limit.age, 'LIMIT', 0, 1)[1]
+      if not segment and limit.most < tonumber(call('HGET', 'worker:states', state) or 0)
+        + ((changes['worker:states'] or {})[state] or 0) then
+        segment = call('ZRANGE', key, 0, 0)[1]
+      end
+      if not segment then
+        break
+      end
+      local bit = call('BITPOS', 'worker:x:' .. segment .. ':state:' .. state, 1)
+      if bit < 0 then
+        call('ZREM', key, segment)
+      else
+        local id = call('LINDEX', 'worker:x:' .. segment .. ':ids', bit)
+        local record = id and load(id)
+        if record and record.seq == segment * SEGMENT + bit then
+          forget(id, record)
+        else
+          mark(segment * SEGMENT + bit, 'state:' .. state, 0)
+        end
+        most = most - 1
+      end
+    end
+  end
+end

@@ -1,0 +1,47 @@
+"""Lua scripts on the server: each is one step that happens as a whole or not at all.
+
+A script is sent once and then called by its hash; a server that has forgotten it gets it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+import redis
+
+Argument = str | bytes | int | float
+
+
+class Script:
+    """A script, made of the files that follow each other.
+
+    Args:
+        parts: Package and file name of each.
+        flags: What it may do that scripts may not; Redis 7's, such as `allow-oom`.
+    """
+
+    def __init__(self, *parts: tuple[str, str], flags: str = "") -> None:
+        first = f"#!lua flags={flags}\n" if flags else ""
+        self._text = first + "".join(files(package).joinpath(name).read_text() for package, name in parts)
+        self._hash = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+
+    def run(self, client: redis.Redis, arguments: Sequence[Argument]) -> Any:  # noqa: ANN401 - as the script answers
+        """Runs it on the server.
+
+        Raises:
+            redis.RedisError: What the server or the connection had to say.
+        """
+        try:
+            return _execute(client, "EVALSHA", self._hash, 0, *arguments)
+        except redis.exceptions.NoScriptError:
+            return _execute(client, "EVAL", self._text, 0, *arguments)
+
+
+def _execute(client: redis.Redis, *words: Argument) -> Any:  # noqa: ANN401 - as the server answers
+    return client.execute_command(*words)  # type: ignore[no-untyped-call]
+
+
+RECORDS = ("worker.history", "records.lua")
