@@ -42,6 +42,7 @@ ROWS = [
         "greenlets",
         "logs",
         "os_threads",
+        "scripts",
         "settings",
         "unpatched",
         "version",

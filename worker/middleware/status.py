@@ -61,7 +61,8 @@ class Status(dramatiq.Middleware):
         attempt = Attempt(message.message_id, message.actor_name, message.queue_name, number, fence, queued_ms)
         running_attempt.set(attempt)
         bind_contextvars(message_id=attempt.message_id, actor=attempt.actor, attempt=attempt.number)
-        AttemptRecord(attempt, self._recorder or cast("Recorder", broker))
+        # Not `or`: a recorder that has recorded nothing yet may be empty, and false.
+        AttemptRecord(attempt, cast("Recorder", broker) if self._recorder is None else self._recorder)
 
     def after_process_message(
         self,
