@@ -7,13 +7,14 @@ slow. `@loop_resource` opens it once per loop, whoever asks first, and the bridg
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import sys
+import types
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from types import TracebackType
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
@@ -21,40 +22,54 @@ T = TypeVar("T")
 ResourceFactory = Callable[[], AsyncIterator[T]] | Callable[[], AbstractAsyncContextManager[T]]
 
 
-class _Generated(AbstractAsyncContextManager[T]):
-    """A resource made by an async generator, which the loop does not know as one.
-
-    A loop that ends closes the generators it knows before its resources, which they may use.
-    """
-
-    def __init__(self, generator: AsyncIterator[T]) -> None:
-        self._generator = generator
-
-    async def __aenter__(self) -> T:
-        hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(None, None)
-        try:
-            opened = anext(self._generator)
-        finally:
-            sys.set_asyncgen_hooks(*hooks)
-        return await opened
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            await anext(self._generator)
-        except StopAsyncIteration:
-            return
-        raise RuntimeError("a loop resource yielded twice: yield once, and clean up after it")
-
-
 class _Resources:
     """What is open on one loop: each opening is a future that concurrent askers share."""
 
     def __init__(self) -> None:
-        self.stack = AsyncExitStack()
         self.opened: dict[Callable[..., Any], asyncio.Future[Any]] = {}
+        self._managers: list[AbstractAsyncContextManager[Any]] = []
+
+    async def open(self, manager: AbstractAsyncContextManager[T]) -> T:
+        """Opens a resource; what it opened first is closed last."""
+        resource = await manager.__aenter__()
+        self._managers.append(manager)
+        return resource
+
+    async def close(self) -> None:
+        """Closes all of them, each as if no other's closing had failed; raises what the first failure raised."""
+        failures: list[BaseException] = []
+        while self._managers:
+            try:
+                await self._managers.pop().__aexit__(None, None, None)
+            except BaseException as error:  # noqa: BLE001 - raised below
+                failures.append(error)
+        if failures:
+            raise failures[0]
+
+
+@types.coroutine
+def _unknown_to_the_loop(coroutine: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
+    """Runs a coroutine; the loop does not learn of the async generators it begins, which are the resource's own.
+
+    A loop that ends closes the generators it knows before its resources, which they may use.
+    """
+    step: Callable[[Any], Any] = coroutine.send
+    value: Any = None
+    while True:
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(firstiter=None)
+        try:
+            waits_for = step(value)
+        except StopIteration as ended:
+            result: T = ended.value
+            return result
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
+        try:
+            value = yield waits_for
+            step = coroutine.send
+        except BaseException as error:  # noqa: BLE001 - it is the coroutine's
+            step, value = coroutine.throw, error
 
 
 _open: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Resources] = weakref.WeakKeyDictionary()
@@ -68,9 +83,9 @@ def loop_resource(factory: ResourceFactory[T]) -> Callable[[], Awaitable[T]]:
     again. On loops of the bridge it is closed when the loop ends, in reverse order of opening; on a loop of
     somebody else (a web server's), `close_loop_resources` closes it.
     """
-    enter = cast(
+    manager = cast(
         "Callable[[], AbstractAsyncContextManager[T]]",
-        (lambda: _Generated(factory())) if inspect.isasyncgenfunction(factory) else factory,
+        contextlib.asynccontextmanager(factory) if inspect.isasyncgenfunction(factory) else factory,
     )
 
     @functools.wraps(factory)
@@ -79,7 +94,7 @@ def loop_resource(factory: ResourceFactory[T]) -> Callable[[], Awaitable[T]]:
         opening = resources.opened.get(ask)
         if opening is None:
             # A task of its own: an asker who is cancelled must not take the opening from the others.
-            opening = asyncio.ensure_future(resources.stack.enter_async_context(enter()))
+            opening = asyncio.ensure_future(_unknown_to_the_loop(resources.open(manager())))
             resources.opened[ask] = opening
             opening.add_done_callback(lambda done: _forget_failure(resources, ask, done))
         result: T = await asyncio.shield(opening)
@@ -102,9 +117,9 @@ async def close_loop_resources() -> None:
     """Closes what is open on the running loop, last opened first; all of it, even if closing one fails.
 
     Raises:
-        Exception: What the first closing to fail raised, after all were tried.
+        BaseException: What the first closing to fail raised, after all were tried.
     """
     resources = _open.pop(asyncio.get_running_loop(), None)
     if resources is not None:
         await asyncio.gather(*resources.opened.values(), return_exceptions=True)
-        await resources.stack.aclose()
+        await _unknown_to_the_loop(resources.close())
