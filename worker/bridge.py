@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import inspect
 import sys
 import time
@@ -170,7 +171,7 @@ class _NewLoopCall(Call):
                 self.ends()
                 if not task.done():
                     # It hit the loop itself (Ctrl-C), or the loop was stopped: the task is left behind.
-                    self._end_task(task, coroutine)
+                    self._end_task(task, coroutine, patient=not isinstance(error, KeyboardInterrupt))
                     raise self.exception or error from None
                 self.leave_with(error)
                 raise
@@ -194,14 +195,17 @@ class _NewLoopCall(Call):
         if self.section is not None:
             self.section.raise_in_thread()
 
-    def _end_task(self, task: asyncio.Task[T], coroutine: Coroutine[Any, Any, T]) -> None:
-        if not self.given_up:
-            task.cancel()
-            run_to_its_end(self.loop, asyncio.wait([task], timeout=cleanup_seconds()))
-        if not task.done():
-            _close(coroutine)
-        elif not task.cancelled():
-            task.exception()
+    def _end_task(self, task: asyncio.Task[T], coroutine: Coroutine[Any, Any, T], *, patient: bool) -> None:
+        try:
+            if not self.given_up:
+                task.cancel()
+                wait = functools.partial(asyncio.wait, [task], timeout=cleanup_seconds())
+                run_to_its_end(self.loop, wait, patient=patient)
+        finally:
+            if not task.done():
+                _close(coroutine)
+            elif not task.cancelled():
+                task.exception()
 
 
 class _GreenletsNewLoopCall(_NewLoopCall):

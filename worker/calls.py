@@ -21,7 +21,7 @@ from worker.interrupts import Section, current_section
 from worker.logs import get_logger
 from worker.os_threads import new_lock
 from worker.settings import settings_in_force
-from worker.watchdog import Blocked
+from worker.watchdog import Blocked, start_watchdog
 
 logger = get_logger(__name__)
 
@@ -67,6 +67,8 @@ class Call:
         self._patience: threading.Timer | None = None
 
     def __enter__(self) -> Self:
+        # Settings that are refused are the caller's to hear of, before there is a loop that would have to be ended.
+        start_watchdog()
         if self.section is not None:
             self.section.wait_for(self)
         return self
@@ -84,10 +86,12 @@ class Call:
             raise self.exception
 
     def interrupt(self, exception: BaseException) -> bool:
-        """Cancels the task, now or as soon as it is made; False if the call is over."""
+        """Cancels the task, now or as soon as it is made, unless that was done before; False if the call is over."""
         with self._lock:
             if self._over:
                 return False
+            if self.exception is not None:
+                return True
             self.exception = exception
             if self._loop is not None and not self._ended:
                 self._request_cancel(self._loop)

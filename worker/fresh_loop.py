@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import contextvars
 import selectors
+import threading
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
@@ -93,9 +94,11 @@ class FreshLoop(asyncio.SelectorEventLoop):
         self._napping = True
         # Another thread looks for the nap after it has queued its callback, we for callbacks after we have said that we
         # nap: one of us sees the other.
-        if not self._ready:  # type: ignore[attr-defined]
-            self._nap.acquire(timeout=-1 if timeout is None else timeout)
-        self._napping = False
+        try:
+            if not self._ready:  # type: ignore[attr-defined]
+                self._nap.acquire(timeout=-1 if timeout is None else timeout)
+        finally:
+            self._napping = False
         return []
 
     def add_signal_handler(  # type: ignore[override]  # noqa: D102 - asyncio's own
@@ -204,44 +207,91 @@ def close_loop(loop: asyncio.AbstractEventLoop) -> None:
     """Ends everything that lives on a stopped loop, in the order in which things depend on each other; closes it."""
     try:
         if not (isinstance(loop, FreshLoop) and loop.is_plain()):
-            run_to_its_end(loop, _end(loop))
+            run_to_its_end(loop, lambda: _end(loop))
     finally:
         loop.close()
 
 
-def run_to_its_end(loop: asyncio.AbstractEventLoop, cleanup: Coroutine[Any, Any, object]) -> None:
-    """Runs a cleanup although tasks on the loop want to end the program: asyncio lets such an error stop its loop."""
-    ending = loop.create_task(cleanup)
+def run_to_its_end(
+    loop: asyncio.AbstractEventLoop, cleanup: Callable[[], Coroutine[Any, Any, object]], *, patient: bool = True
+) -> None:
+    """Runs a cleanup although something on the loop wants to end the program: asyncio lets that stop its loop.
+
+    What tasks raise is logged. Ctrl-C waits until the cleanup has ended; a second one does not.
+
+    Args:
+        loop: A stopped loop.
+        cleanup: Called again if Ctrl-C hits the cleanup itself.
+        patient: False: a Ctrl-C led here, the next one is the second.
+
+    Raises:
+        KeyboardInterrupt: There was a Ctrl-C meanwhile.
+    """
+    ctrl_c: KeyboardInterrupt | None = None
+    ending = loop.create_task(cleanup())
     while not ending.done():
         try:
             loop.run_until_complete(ending)
         except (SystemExit, KeyboardInterrupt) as error:
-            logger.error("a task that was left over wanted to end the program", error=repr(error))  # noqa: TRY400
+            # Signals come in the main thread only; elsewhere it is a task's own.
+            if isinstance(error, SystemExit) or threading.current_thread() is not threading.main_thread():
+                logger.error("a task that was left over wanted to end the program", error=repr(error))  # noqa: TRY400
+                continue
+            if ctrl_c is not None or not patient:
+                raise
+            ctrl_c = error
+            if ending.done() and ending.exception() is error:
+                ending = loop.create_task(cleanup())
+    if ctrl_c is not None:
+        raise ctrl_c
 
 
 async def _end(loop: asyncio.AbstractEventLoop) -> None:
     await _cancel_other_tasks(loop)
-    await loop.shutdown_asyncgens()
+    if getattr(loop, "_asyncgens", True):
+        await _in_time(loop.shutdown_asyncgens(), "async generators")
     await loop.shutdown_default_executor()
-    try:
-        await close_loop_resources()
-    except Exception:  # an edge: the work is done, and its outcome must not hang on a client that closes badly
-        logger.exception("closing a loop resource failed")
+    if has_loop_resources(loop):
+        await _in_time(close_loop_resources(), "loop resources")
     for transport in list(getattr(loop, "_transports", {}).values()):
         transport.abort()
     # A transport that was closed is gone one turn of the loop later.
     await asyncio.sleep(0)
 
 
+def _cleanup_seconds() -> float:
+    return settings_in_force().cleanup_timeout.total_seconds()
+
+
+async def _in_time(cleanup: Coroutine[Any, Any, None], what: str) -> None:
+    """An edge: the work is done, and its outcome must not hang on a client that closes badly, or never."""
+    closing = asyncio.create_task(cleanup)
+    done, _ = await asyncio.wait([closing], timeout=_cleanup_seconds())
+    if not done:
+        closing.cancel()
+        done, _ = await asyncio.wait([closing], timeout=_cleanup_seconds())
+    if not done:
+        logger.error("closing does not end although it is cancelled", what=what)
+        return
+    try:
+        closing.result()
+    except asyncio.CancelledError:
+        logger.exception("closing took too long and was cancelled", what=what)
+    except BaseException:  # one that ends the program has gone through the loop before
+        logger.exception("closing failed", what=what)
+
+
 async def _cancel_other_tasks(loop: asyncio.AbstractEventLoop) -> None:
     others = asyncio.all_tasks(loop) - {asyncio.current_task(loop)}
     if not others:
         return
+    # The bridge has closed a coroutine that did not end: its task cannot but fail.
+    closed = {task for task in others if getattr(task.get_coro(), "cr_frame", task) is None}
     for task in others:
         task.cancel()
-    done, pending = await asyncio.wait(others, timeout=settings_in_force().cleanup_timeout.total_seconds())
+    done, pending = await asyncio.wait(others, timeout=_cleanup_seconds())
     for task in pending:
         logger.error("a task did not end when cancelled", task=task.get_name(), coroutine=repr(task.get_coro()))
     for task in done:
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if not task.cancelled() and (error := task.exception()) is not None and task not in closed:
             logger.error("a task that was left over failed", task=task.get_name(), exc_info=error)

@@ -68,12 +68,35 @@ class _BesideGreenlets:
             self._ended.set()
 
 
+def wait_to_the_end(wait: Callable[[], object], interrupted: Callable[[BaseException], object]) -> None:
+    """Waits although something is raised in this thread, or thrown into this greenlet, meanwhile.
+
+    Args:
+        wait: Called again until it returns.
+        interrupted: Told each time, to have what is waited for end sooner.
+
+    Raises:
+        KeyboardInterrupt: A second Ctrl-C: it does not wait.
+    """
+    ctrl_c = False
+    while True:
+        try:
+            wait()
+        except BaseException as error:
+            if ctrl_c and isinstance(error, KeyboardInterrupt):
+                raise
+            ctrl_c = isinstance(error, KeyboardInterrupt)
+            interrupted(error)
+        else:
+            return
+
+
 def run_in_os_thread(function: Callable[[], T], interrupted: Callable[[BaseException], object]) -> T:
     """Runs a function in a real thread while other greenlets run, and returns its result.
 
     Args:
         function: What is called; in a thread of as many as are needed, which are kept for later calls.
-        interrupted: Told what is thrown into the greenlet while it waits, and then waits on: the function ends first.
+        interrupted: Told what is thrown into the greenlet while it waits; the function ends first.
     """
     if in_os_thread():
         return function()
@@ -81,11 +104,7 @@ def run_in_os_thread(function: Callable[[], T], interrupted: Callable[[BaseExcep
     call = _Call(function)
     runner = _idle.pop() if _idle else _Runner()  # no other greenlet runs in between
     runner.run(call)
-    try:
-        call.running.acquire()
-    except BaseException as error:  # noqa: BLE001 - an edge: it leaves the call when the function has ended
-        interrupted(error)
-        call.running.acquire()
+    wait_to_the_end(call.running.acquire, interrupted)
     result: T = call.result()
     return result
 

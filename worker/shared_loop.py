@@ -20,7 +20,7 @@ from worker.calls import Call, cleanup_seconds
 from worker.errors import LoopClosedError
 from worker.fresh_loop import close_loop, new_loop, watch_loop
 from worker.logs import get_logger
-from worker.os_threads import new_lock, start_thread
+from worker.os_threads import new_lock, start_thread, wait_to_the_end
 from worker.watchdog import Turns
 
 T = TypeVar("T")
@@ -42,6 +42,7 @@ class SharedCall(Call):
         # A bare lock, taken until the coroutine has ended: half the cost of an Event.
         self._running = new_lock()
         self._running.acquire()
+        self._released = False
 
     def start(
         self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, object], turns: Turns | None
@@ -51,12 +52,14 @@ class SharedCall(Call):
         self.begins(loop, loop.create_task(self._run(coroutine), context=self._context))
 
     def wait(self) -> None:
-        """Waits for the end of the coroutine; in the calling thread."""
-        self._running.acquire()
+        """Waits for the end of the coroutine; in the calling thread, which may be interrupted and wait again."""
+        if not self._released:
+            self._running.acquire()
 
     def release(self) -> None:
         """Ends the wait, unless it has ended."""
-        if not self.has_ended and self._running.locked():
+        if not self._released:
+            self._released = True
             self._running.release()
 
     def cancel(self) -> None:
@@ -99,11 +102,7 @@ class SharedLoop:
         """
         self._send(call, coroutine)
         try:
-            call.wait()
-        except BaseException as error:  # noqa: BLE001 - it leaves the call, once the coroutine has ended
-            # Ctrl-C, in a script's main thread.
-            call.interrupt(error)
-            call.wait()
+            wait_to_the_end(call.wait, call.interrupt)
         finally:
             call.ends()
             self._calls.discard(call)
@@ -164,8 +163,8 @@ class SharedLoop:
         return True
 
     def _serve(self) -> None:
-        self._turns = watch_loop(self._loop)
         try:
+            self._turns = watch_loop(self._loop)
             while not self._stopped() and not self._closed:
                 pass
         finally:

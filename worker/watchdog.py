@@ -192,6 +192,16 @@ _watchdog: _Watchdog | None = None
 _start = new_lock()
 
 
+def start_watchdog() -> None:
+    """Starts this process's watchdog, unless that was done, or `WORKER_BLOCKING=off`.
+
+    Raises:
+        ConfigurationError: The settings are refused.
+    """
+    if _watchdog is None:
+        _started()
+
+
 def watch_loops_of_this_thread() -> Turns | None:
     """Watches the loops that tell of their turns and that this thread runs; `None` where `WORKER_BLOCKING=off`."""
     watchdog = _watchdog or _started()
@@ -211,7 +221,7 @@ def watch(loop: asyncio.AbstractEventLoop) -> Turns | None:
     if watchdog is None:
         return None
     turns = _Heartbeat(loop, get_os_ident(), watchdog.threshold)
-    watchdog.watched.add(turns)
+    watchdog.add(turns)
     return turns
 
 

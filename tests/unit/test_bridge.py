@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
-import subprocess
-import sys
 import threading
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -15,11 +14,15 @@ from typing import Any
 
 import pytest
 
-from worker import loop_resource, run_async_in_new_loop, run_in_thread_pool
+from tests.attempts import Attempt, Stop, short_patience
+from worker import loop_resource, run_async_in_new_loop, run_in_thread_pool, watchdog
 from worker.bridge import run_async_in_shared_loop, stop_shared_loop
-from worker.errors import LoopClosedError, RunningLoopError, SelfCancelledError
+from worker.errors import ConfigurationError, LoopClosedError, RunningLoopError, SelfCancelledError
+from worker.settings import put_in_force, settings_in_force
 
 Run = Callable[..., Any]
+
+__all__ = ["short_patience"]
 
 BOTH = pytest.mark.parametrize("run", [run_async_in_new_loop, run_async_in_shared_loop])
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
@@ -328,6 +331,135 @@ def test_a_resource_that_fails_to_open_is_tried_again() -> None:
     assert len(attempts) == 2
 
 
+@BOTH
+def test_resources_that_use_async_generators_are_closed_by_their_own_end(run: Run) -> None:
+    """Whatever their form, and those inside them: a loop that ends does not close them beneath a resource."""
+    log: list[str] = []
+
+    @contextlib.asynccontextmanager
+    async def nested(name: str) -> AsyncIterator[str]:
+        await asyncio.sleep(0)
+        yield name
+        await asyncio.sleep(0)
+        log.append(f"close {name}")
+
+    @loop_resource
+    @contextlib.asynccontextmanager
+    async def manager() -> AsyncIterator[str]:
+        async with nested("in manager") as name:
+            yield name
+            async with nested("at the end"):
+                log.append("ending")
+        log.append("close manager")
+
+    @loop_resource
+    async def generator() -> AsyncIterator[str]:
+        async with nested("in generator") as name:
+            yield f"{name} after {await manager()}"
+        log.append("close generator")
+
+    assert run(generator) == "in generator after in manager"
+    stop_shared_loop()
+    assert log == [
+        "close in generator",
+        "close generator",
+        "ending",
+        "close at the end",
+        "close in manager",
+        "close manager",
+    ]
+
+
+@BOTH
+@pytest.mark.parametrize("error", [ValueError, SystemExit])
+def test_a_resource_that_fails_to_close_is_logged_and_harms_no_other(
+    run: Run, error: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The others are closed, as if nothing had happened, and the result stands."""
+    log: list[str] = []
+
+    @loop_resource
+    async def first() -> AsyncIterator[str]:
+        yield "first"
+        log.append("close first")
+
+    @loop_resource
+    async def second() -> AsyncIterator[str]:
+        yield await first()
+        raise error("cannot be closed")
+
+    assert run(second) == "first"
+    stop_shared_loop()
+    assert log == ["close first"]
+    assert "closing failed" in caplog.text
+    assert "cannot be closed" in caplog.text
+
+
+@BOTH
+def test_a_resource_that_never_closes_is_cancelled_and_logged_with_its_place(
+    run: Run, caplog: pytest.LogCaptureFixture, short_patience: None
+) -> None:
+    """The work is done: its message must not hang on a client; the other resources are closed."""
+    log: list[str] = []
+
+    @loop_resource
+    async def first() -> AsyncIterator[str]:
+        yield "first"
+        log.append("close first")
+
+    @loop_resource
+    async def second() -> AsyncIterator[str]:
+        yield await first()
+        await asyncio.Event().wait()
+
+    assert run(second) == "first"
+    stop_shared_loop()
+    assert log == ["close first"]
+    assert "closing took too long and was cancelled" in caplog.text
+    assert "in second" in caplog.text
+
+
+def test_an_interrupt_while_resources_are_closed_leaves_the_call_once_they_are() -> None:
+    """It is not lost, and does not cut the closing short."""
+    closing, release = threading.Event(), threading.Event()
+    log: list[str] = []
+
+    @loop_resource
+    async def resource() -> AsyncIterator[None]:
+        yield
+        closing.set()
+        await run_in_thread_pool(release.wait, 5)
+        log.append("closed")
+
+    async def service() -> None:
+        await resource()
+
+    attempt = Attempt(lambda: run_async_in_new_loop(service))
+    assert closing.wait(5)
+    stop = Stop("time is up")
+    attempt.interrupt(stop)
+    release.set()
+    assert attempt.result() is stop
+    assert log == ["closed"]
+
+
+@BOTH
+def test_refused_settings_are_the_callers_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before there is a loop; nothing hangs, and no coroutine is left that nobody awaited."""
+    stop_shared_loop()
+    monkeypatch.setattr(watchdog, "_watchdog", None)
+    monkeypatch.setenv("WORKER_BLOCKING", "sometimes")
+    before = settings_in_force()
+    put_in_force(None)
+    try:
+        for work in (answer, answer()):
+            with pytest.raises(ConfigurationError, match="WORKER_BLOCKING=sometimes"):
+                run(work)
+    finally:
+        put_in_force(before)
+    gc.collect()
+
+
 def test_an_asker_who_is_cancelled_does_not_take_the_opening_from_the_others() -> None:
     """The resource opens for those who still wait."""
 
@@ -348,24 +480,3 @@ def test_an_asker_who_is_cancelled_does_not_take_the_opening_from_the_others() -
 
 async def _ask(resource: Callable[[], Awaitable[str]]) -> str:
     return await resource()
-
-
-def test_an_interrupt_of_the_calling_thread_cancels_the_coroutine_and_comes_out_itself() -> None:
-    """Ctrl-C in a script: `finally` blocks run, and KeyboardInterrupt leaves the call."""
-    script = (
-        "import asyncio, os, signal, threading\n"
-        "from worker.bridge import run_async_in_new_loop\n"
-        "async def main():\n"
-        "    asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGINT)\n"
-        "    try:\n"
-        "        await asyncio.Event().wait()\n"
-        "    finally:\n"
-        "        await asyncio.sleep(0)\n"
-        "        print('cleaned up', flush=True)\n"
-        "try:\n"
-        "    run_async_in_new_loop(main())\n"
-        "except KeyboardInterrupt:\n"
-        "    print('interrupted')\n"
-    )
-    ended = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, timeout=30, check=False)
-    assert (ended.stdout, ended.stderr) == (b"cleaned up\ninterrupted\n", b"")

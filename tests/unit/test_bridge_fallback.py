@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import sys
 
 import pytest
 
+from tests.attempts import short_patience
 from tests.unit import test_bridge, test_interrupts
 from worker import fresh_loop
 from worker.bridge import stop_shared_loop
 
-# Starts a process of its own, which the fixture below does not reach: it has its own test here.
-_ELSEWHERE = "test_an_interrupt_of_the_calling_thread_cancels_the_coroutine_and_comes_out_itself"
+__all__ = ["short_patience"]
 
 _own_shared_loop = test_bridge._own_shared_loop
-short_patience = test_interrupts.short_patience
 
 for _module in (test_bridge, test_interrupts):
-    _tests = {name: test for name, test in vars(_module).items() if name.startswith("test_") and name != _ELSEWHERE}
+    _tests = {name: test for name, test in vars(_module).items() if name.startswith("test_")}
     assert not _tests.keys() & globals().keys()
     globals().update(_tests)
 
@@ -66,25 +64,3 @@ def test_a_missing_part_of_asyncio_is_noticed(name: str, monkeypatch: pytest.Mon
     missing = Kind("Missing", (Without,), {}) if name in fresh_loop._NEEDED else Without
     monkeypatch.setattr(asyncio, "SelectorEventLoop", missing)
     assert not fresh_loop._is_possible()
-
-
-def test_ctrl_c_cancels_the_coroutine_and_comes_out_itself() -> None:
-    """`finally` blocks run, and KeyboardInterrupt leaves the call."""
-    script = (
-        "import asyncio, os, signal\n"
-        "from worker import fresh_loop, run_async_in_new_loop\n"
-        "fresh_loop._possible = False\n"
-        "async def main():\n"
-        "    asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGINT)\n"
-        "    try:\n"
-        "        await asyncio.Event().wait()\n"
-        "    finally:\n"
-        "        await asyncio.sleep(0)\n"
-        "        print('cleaned up', flush=True)\n"
-        "try:\n"
-        "    run_async_in_new_loop(main())\n"
-        "except KeyboardInterrupt:\n"
-        "    print('interrupted')\n"
-    )
-    ended = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, timeout=30, check=False)
-    assert (ended.stdout, ended.stderr) == (b"cleaned up\ninterrupted\n", b"")

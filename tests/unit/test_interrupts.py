@@ -7,29 +7,26 @@ import contextlib
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from datetime import timedelta
 from typing import Any
 
 import pytest
 import uvloop
 
+from tests.attempts import Attempt, Stop, short_patience
 from tests.waiting import wait_until
 from worker import bridge
 from worker.bridge import run_async_in_new_loop, run_async_in_shared_loop, stop_shared_loop
 from worker.errors import SelfCancelledError
 from worker.interrupts import Deadlines, current_section, interrupt, interruptible
-from worker.settings import put_in_force, settings_in_force
 
 Run = Callable[..., Any]
+
+__all__ = ["short_patience"]
 
 # An exception set from another thread can land in a weakref's callback, where Python can only report it.
 STRAY = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 BOTH = pytest.mark.parametrize("run", [run_async_in_new_loop, run_async_in_shared_loop])
-
-
-class Stop(BaseException):
-    """What a time limit or a shutdown raises."""
 
 
 @pytest.fixture(params=["asyncio", "uvloop"], autouse=True)
@@ -40,49 +37,6 @@ def _each_kind_of_loop(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     stop_shared_loop()
     asyncio.set_event_loop_policy(None)
-
-
-@pytest.fixture
-def short_patience() -> Iterator[None]:
-    before = settings_in_force()
-    put_in_force(before.model_copy(update={"cleanup_timeout": timedelta(milliseconds=100)}))
-    yield
-    put_in_force(before)
-
-
-class Attempt:
-    """A thread that runs a body as Dramatiq's worker threads do, and what came out of it."""
-
-    def __init__(self, body: Callable[[], object]) -> None:
-        self.outcome: list[object] = []
-        self.ended_at = 0.0
-        self._body = interruptible(body)
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self.outcome.append(self._body())
-        except BaseException as error:  # noqa: BLE001 - what came out is what is tested
-            self.outcome.append(error)
-        self.ended_at = time.monotonic()
-        # Nothing may hit the thread after its section, where Dramatiq acknowledges.
-        for _ in range(100):
-            time.sleep(0)
-
-    def interrupt(self, exception: BaseException | None = None) -> float:
-        """Interrupts it, and returns when."""
-        assert self._thread.ident is not None
-        ident = self._thread.ident
-        stop = exception or Stop()
-        wait_until(lambda: interrupt(ident, stop))
-        return time.monotonic()
-
-    def result(self) -> object:
-        self._thread.join(10)
-        assert not self._thread.is_alive()
-        [outcome] = self.outcome
-        return outcome
 
 
 async def idles() -> None:
