@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 import uvloop
 
+from tests.attempts import Attempt, Stop
 from tests.conftest import forget_environment
 from tests.local import descriptors, serving
-from tests.unit.test_interrupts import Attempt, Stop
 from tests.waiting import wait_until
 from worker import fresh_loop, loop_resource, run_async_in_new_loop, run_in_thread_pool
 from worker.bridge import run_async_in_shared_loop, stop_shared_loop
@@ -299,6 +299,12 @@ def test_after_20_000_calls_from_8_threads_there_is_no_more_than_after_1_000(por
     found = run_soak(port, 20_000, "ours", tmp_path)
     check_flat(found, "ours")
     assert found["seconds"] < 15, found
+
+
+@pytest.mark.parametrize("kind", ["standard", "uvloop"])
+def test_other_kinds_of_loop_leave_no_more_behind(port: int, tmp_path: Path, kind: str) -> None:
+    """The loop that is used where asyncio's private parts are missing, and one of a program's own policy."""
+    check_flat(run_soak(port, 4_000, kind, tmp_path), kind)
 
 
 @pytest.mark.soak
