@@ -44,6 +44,7 @@ import time
 from pathlib import Path
 
 import dramatiq
+import gevent
 import httpx
 import redis.asyncio
 
@@ -184,6 +185,29 @@ def starts_a_program_itself(file: str) -> None:
 
 
 @actor(retry=0)
+def gives_up_twice(loop: str, file: str) -> None:
+    """As code written for gevent does: two time-outs around one call, whose coroutine takes its time to clean up."""
+    log = []
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await run_in_thread_pool(second_is_due.wait, 10)
+            log.append("cleaned up")
+
+    second_is_due = threading.Event()
+    outer = gevent.Timeout(0.1, TimeoutError("outer"))
+    try:
+        with gevent.Timeout(0.05, TimeoutError("inner")), outer:
+            gevent.spawn_later(0.15, second_is_due.set)
+            BRIDGES[loop](work())
+    except TimeoutError as error:
+        log.append(str(error))
+    Path(file).write_text(json.dumps(log))
+
+
+@actor(retry=0)
 def waits(loop: str, file: str) -> None:
     async def work() -> None:
         Path(file + ".started").touch()
@@ -306,6 +330,15 @@ def test_a_coroutine_that_never_yields_is_interrupted_in_its_thread(running: Pro
     assert "did not end within 0.3 s of its cancellation" in log_of(running)
     for loop in LOOPS:
         completed(running, "four_calls", loop, str(tmp_path / "found"))
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_what_is_thrown_into_a_greenlet_leaves_the_call_when_the_coroutine_has_ended(
+    running: Project, tmp_path: Path, loop: str
+) -> None:
+    """The first of them, however many there are: no two attempts work at once."""
+    completed(running, "gives_up_twice", loop, str(tmp_path / "log"))
+    assert json.loads((tmp_path / "log").read_text()) == ["cleaned up", "inner"]
 
 
 @pytest.mark.parametrize("loop", LOOPS)
