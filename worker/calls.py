@@ -12,7 +12,7 @@ import io
 import sys
 import threading
 import traceback
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Self
 
 from worker.attempt import blocked_time, unfinished_calls
@@ -43,6 +43,19 @@ def _await_unfinished() -> None:
     unfinished = unfinished_calls.get()
     while unfinished:
         concurrent.futures.wait([unfinished.pop()])
+
+
+def _suspended_at(coroutine: object) -> str:
+    """The stack of a coroutine that waits, down to where it does; a task tells of its outermost frame only."""
+    frames: list[tuple[FrameType, int]] = []
+    while (frame := _any_of(coroutine, "cr_frame", "gi_frame", "ag_frame")) is not None:
+        frames.append((frame, frame.f_lineno))
+        coroutine = _any_of(coroutine, "cr_await", "gi_yieldfrom", "ag_await")
+    return "".join(traceback.StackSummary.extract(iter(frames)).format())
+
+
+def _any_of(one: object, *names: str) -> Any:  # noqa: ANN401 - of coroutines and generators of all kinds
+    return next((found for name in names if (found := getattr(one, name, None)) is not None), None)
 
 
 class Call:
@@ -162,7 +175,7 @@ class Call:
     def _where(self) -> str:
         out = io.StringIO()
         if self.task is not None:
-            self.task.print_stack(limit=10, file=out)
+            out.write(f"{self.task!r}\n{_suspended_at(self.task.get_coro())}")
         if (frame := sys._current_frames().get(self.thread_id)) is not None:  # noqa: SLF001
             out.write("its thread:\n")
             traceback.print_stack(frame, limit=10, file=out)
