@@ -12,13 +12,26 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
+import dramatiq
+import dramatiq.middleware
 import pytest
+import structlog
+from dramatiq.brokers.stub import StubBroker
 
 from tests.attempts import Attempt, Stop, short_patience
-from worker import loop_resource, run_async_in_new_loop, run_in_thread_pool, watchdog
-from worker.bridge import run_async_in_shared_loop, stop_shared_loop
+from worker import (
+    ProcessingStatusContext,
+    bridge,
+    loop_resource,
+    run_async_in_new_loop,
+    run_in_thread_pool,
+    status,
+    watchdog,
+)
+from worker.bridge import ForeignInterruptsWarning, run_async_in_shared_loop, stop_shared_loop
 from worker.errors import ConfigurationError, LoopClosedError, RunningLoopError, SelfCancelledError
 from worker.settings import put_in_force, settings_in_force
+from worker.testing import recorded_events
 
 Run = Callable[..., Any]
 
@@ -82,6 +95,40 @@ async def test_inside_a_running_loop_it_is_refused_without_a_warning(run: Run) -
         with pytest.raises(RunningLoopError, match="await"):
             run(answer())
         gc.collect()
+
+
+@BOTH
+def test_a_coroutine_that_ran_before_is_refused(run: Run) -> None:
+    """The error says what to do: its function makes a new one."""
+    coroutine = answer()
+    assert run(coroutine) == 42
+    with pytest.raises(RuntimeError, match="ran before: call its function again"):
+        run(coroutine)
+
+
+@BOTH
+@pytest.mark.parametrize("inner", [run_async_in_new_loop, run_async_in_shared_loop])
+def test_a_service_that_calls_the_bridge_itself_is_refused_and_not_deadlocked(run: Run, inner: Run) -> None:
+    """From the loop's own thread, whichever loop it asks for."""
+
+    async def service() -> None:
+        inner(answer())
+
+    with pytest.raises(RunningLoopError, match="await the coroutine instead"):
+        run(service)
+    gc.collect()
+
+
+def test_the_bridge_warns_once_of_interrupts_that_cannot_reach_a_coroutine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of Dramatiq's own middleware; it says what to put in their place."""
+    monkeypatch.setattr(bridge, "_looked_for_foreign", False)
+    own = StubBroker(middleware=[dramatiq.middleware.TimeLimit(), dramatiq.middleware.ShutdownNotifications()])
+    monkeypatch.setattr(dramatiq.broker, "global_broker", own)
+    with pytest.warns(ForeignInterruptsWarning, match="ShutdownNotifications and TimeLimit of .*create_broker"):
+        run_async_in_new_loop(answer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run_async_in_new_loop(answer)
 
 
 @BOTH
@@ -222,6 +269,24 @@ def test_the_callers_contextvars_are_visible_everywhere_inside(run: Run) -> None
 
     assert run(look) == ["mine", "changed", "changed"]
     assert VARIABLE.get() == "mine"
+
+
+@BOTH
+def test_the_status_contexts_and_structlogs_variables_are_visible_everywhere_inside(run: Run) -> None:
+    """In the coroutine, in its tasks, and in the thread pool: logs and progress know their message."""
+
+    def look() -> tuple[object, bool]:
+        return structlog.contextvars.get_contextvars().get("order"), status._current.get() is not None
+
+    async def in_task() -> tuple[object, bool]:
+        return look()
+
+    async def service() -> list[object]:
+        return [look(), await asyncio.create_task(in_task()), await run_in_thread_pool(look)]
+
+    with recorded_events(), structlog.contextvars.bound_contextvars(order=7):
+        with ProcessingStatusContext("order"):
+            assert run(service) == [(7, True)] * 3
 
 
 async def _read_variable() -> str:
@@ -417,6 +482,80 @@ def test_a_resource_that_never_closes_is_cancelled_and_logged_with_its_place(
     assert log == ["close first"]
     assert "closing took too long and was cancelled" in caplog.text
     assert "in second" in caplog.text
+
+
+@BOTH
+def test_a_resource_is_closed_after_an_interrupt(run: Run) -> None:
+    """With its loop; until then the coroutine's own cleanup may use it."""
+    log: list[str] = []
+    waiting = threading.Event()
+
+    @loop_resource
+    async def resource() -> AsyncIterator[str]:
+        yield "resource"
+        log.append("closed")
+
+    async def service() -> None:
+        await resource()
+        waiting.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            log.append(f"cleaned up with {await resource()}")
+
+    attempt = Attempt(lambda: run(service))
+    assert waiting.wait(5)
+    stop = Stop("time is up")
+    attempt.interrupt(stop)
+    assert attempt.result() is stop
+    stop_shared_loop()
+    assert log == ["cleaned up with resource", "closed"]
+
+
+@BOTH
+def test_a_loop_ends_in_order(run: Run) -> None:
+    """Tasks are cancelled and awaited, then async generators, executor and resources end, each before what it needs."""
+    log: list[str] = []
+    kept: list[object] = []
+
+    @loop_resource
+    async def resource() -> AsyncIterator[None]:
+        yield
+        log.append("resource")
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            await resource()
+            log.append("generator")
+
+    async def background() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            log.append("task")
+
+    async def service() -> None:
+        loop = asyncio.get_running_loop()
+        shut_down = loop.shutdown_default_executor
+
+        async def shut_down_and_say() -> None:
+            log.append("executor")
+            await shut_down()
+
+        monkeypatch.setattr(type(loop), "shutdown_default_executor", lambda _: shut_down_and_say())
+        await resource()
+        generator = numbers()
+        assert await anext(generator) == 1
+        kept.extend([generator, asyncio.create_task(background())])
+        await asyncio.sleep(0)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        run(service)
+        stop_shared_loop()
+    assert log == ["task", "generator", "executor", "resource"]
 
 
 def test_an_interrupt_while_resources_are_closed_leaves_the_call_once_they_are() -> None:
