@@ -108,8 +108,10 @@ class Server:
         self._process.wait()
 
     def used_memory(self) -> int:
-        """Bytes that the server holds."""
-        return int(self.info("memory")["used_memory"])
+        """Bytes that the server holds, when it has freed what was dropped."""
+        while (told := self.info("memory"))["lazyfree_pending_objects"]:
+            time.sleep(POLL)
+        return int(told["used_memory"])
 
     def commands(self) -> dict[str, int]:
         """How often each command was called so far."""

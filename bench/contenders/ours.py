@@ -24,3 +24,11 @@ for queue in MORE_QUEUES:
 def enqueue(numbers: Iterable[int]) -> None:
     for number in numbers:
         noop.send(number)
+
+
+together = worker.actor(stamp)
+
+if hasattr(together, "send_many"):
+
+    def enqueue_many(numbers: Iterable[int]) -> None:
+        together.send_many([(number,) for number in numbers])
