@@ -65,7 +65,8 @@ class _Span:
             self.run = self._attempt.message_id if self._attempt else uuid.uuid4().hex
         else:
             self.root, self.run, self.number = root, root.run, root.next_number()
-        self._recorder.record(self._event(State.STARTED, text=self.text, parent=outer.id if outer else None))
+        within = outer or (self.root if self.root is not self else None)
+        self._recorder.record(self._event(State.STARTED, text=self.text, parent=within.id if within else None))
         self.text = ""
 
     @property

@@ -56,7 +56,7 @@ def to_line(event: StatusEvent) -> str:
         found["j"] = dict(event.subject)
     if event.error is not None:
         found["r"] = [event.error.type, event.error.text, event.error.traceback]
-    return _encode(found) + "\n"
+    return _storable(_encode(found) + "\n")
 
 
 def from_line(line: str | bytes, message_id: str, actor: str, queue: str) -> StatusEvent:
@@ -97,6 +97,11 @@ def from_line(line: str | bytes, message_id: str, actor: str, queue: str) -> Sta
         raise ValueError(f"not an event: {line!r:.200}") from error
 
 
+def _storable(text: str) -> str:
+    """The text with what is no character escaped: the halves of one, which Python makes of bytes that are no UTF-8."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
 def _usual_id(attempt: int | None, state: State) -> str:
     return f"{attempt or 0}" if state is State.STARTED else f"{attempt or 0}.end"
 
@@ -109,7 +114,7 @@ def _usual_parent(own: str, attempt: int | None, state: State) -> str | None:
 
 def subject_names(subject: Subject) -> list[str]:
     """Each part of a subject as `name=value`, by which it is found."""
-    return [f"{name}={value}".translate(_SEPARATORS) for name, value in subject.items()]
+    return [_storable(f"{name}={value}").translate(_SEPARATORS) for name, value in subject.items()]
 
 
 _SEPARATORS = str.maketrans("\t\n\x1f", "   ")

@@ -11,7 +11,7 @@ from typing import Any
 import redis
 
 from worker.history.events import State, StatusEvent
-from worker.history.lines import from_line
+from worker.history.lines import from_line, subject_names
 from worker.scripts import RECORDS, Argument, Script
 
 TAIL = "worker:events"
@@ -160,7 +160,7 @@ def _candidates(client: redis.Redis, wanted: EventFilter) -> Iterator[StoredMess
     marks = [f"actor:{wanted.actor}"] if wanted.actor is not None else []
     if wanted.state in _MARK_OF:
         marks.append(_MARK_OF[wanted.state])
-    subject = next((f"{key}={value}" for key, value in wanted.subject.items()), "")
+    subject = next(iter(subject_names(wanted.subject)), "")
     yield from find_messages(client, subject=subject, marks=tuple(marks))
 
 
