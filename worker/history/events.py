@@ -1,11 +1,10 @@
 """What an event is: one fact about one attempt, or about a span inside it.
 
-Plain data, written as one JSON object; knows nothing of where it is kept.
+Plain data; knows nothing of where it is kept.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import traceback
@@ -114,30 +113,6 @@ class StatusEvent:
         for name in ("duration_ms", "queued_ms", "blocked_ms"):
             found[name] = None if found[name] is None else round(found[name], 3)
         return {name: value for name, value in found.items() if value not in (None, "", {})}
-
-    def to_json(self) -> str:
-        """The event as one line of JSON."""
-        return json.dumps(self.to_dict(), ensure_ascii=False, separators=(",", ":"), default=str)
-
-    @classmethod
-    def from_json(cls, line: str | bytes) -> StatusEvent:
-        """Reads what `to_json` wrote; fields of a later version are passed over.
-
-        Raises:
-            ValueError: It is no such line.
-        """
-        try:
-            found = json.loads(line)
-            known = {part.name for part in fields(cls)}
-            values = {name: value for name, value in found.items() if name in known}
-            values["state"] = State(values["state"])
-            values["time"] = datetime.fromisoformat(values["time"])
-            values["worker"] = WorkerId(**values["worker"])
-            if "error" in values:
-                values["error"] = ErrorInfo(**values["error"])
-            return cls(**values)
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"not an event: {line!r:.200}") from error
 
 
 class Recorder(Protocol):
