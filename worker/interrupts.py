@@ -29,6 +29,10 @@ RETRY_EVERY = 0.05
 """Seconds between two tries to interrupt a thread that is not in its section: not yet, or no more."""
 
 
+LOOK_EVERY = 1.0
+"""Seconds between two looks at the deadlines while none is near."""
+
+
 class Interruptible(Protocol):
     """What a section waits for."""
 
@@ -212,7 +216,8 @@ class Deadlines:
         with self._changed:
             while self._thread is threading.current_thread():
                 now = time.monotonic()
-                self._wakes_at = now + 3600
+                # Not later: while nothing is due, every deadline that is set would have to wake this thread.
+                self._wakes_at = now + LOOK_EVERY
                 for thread_id, (at, exception) in list(self._due.items()):
                     if at > now:
                         self._wakes_at = min(self._wakes_at, at)

@@ -12,6 +12,7 @@ import asyncio
 import time
 import uuid
 from contextvars import ContextVar, Token
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 
@@ -56,7 +57,7 @@ class _Span:
         self._attempt: Attempt | None = None
         self._recorder: Recorder | None = None
 
-    def start(self, record: AttemptRecord | None, outer: _Span | None) -> None:
+    def start(self, record: AttemptRecord | None, outer: _Span | None, at: float | None = None) -> None:
         self._attempt = record.attempt if record else None
         self._recorder = record.recorder if record is not None else _recorder_outside()
         self._started_at = self._progress_at = time.monotonic()
@@ -66,7 +67,10 @@ class _Span:
         else:
             self.root, self.run, self.number = root, root.run, root.next_number()
         within = outer or (self.root if self.root is not self else None)
-        self._recorder.record(self._event(State.STARTED, text=self.text, parent=within.id if within else None))
+        values: dict[str, Any] = {"parent": within.id} if within is not None else {}
+        if at is not None:
+            values["time"] = datetime.now(UTC) - timedelta(seconds=time.monotonic() - at)
+        self._recorder.record(self._event(State.STARTED, text=self.text, **values))
         self.text = ""
 
     @property
@@ -199,7 +203,7 @@ class AttemptRecord:
         if self.span is None:
             # An actor without a context has its name and nothing else.
             self.span = _Span(self.attempt.actor, "", {})
-            self.span.start(self, None)
+            self.span.start(self, None, self._started_at)
         span = self.span
         if error is None and span.outcome is State.FAILED:
             # The actor handled the error that its context saw: the message is acknowledged.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import redis
@@ -43,7 +43,7 @@ class Note:
     """Something to be stored of a message: that it has started, events, and how its attempt ended.
 
     Attributes:
-        end: The arguments of the script for an end; empty for a message whose attempt goes on.
+        end: The fields of the script for an end; empty for a message whose attempt goes on.
         may_lose_events: Whether the end is still right without its events, when the server has no memory left.
     """
 
@@ -53,15 +53,24 @@ class Note:
     started: bool = False
     lines: str = ""
     subjects: list[str] = field(default_factory=list)
-    end: Sequence[Argument] = ()
+    end: Sequence[str] = ()
     may_lose_events: bool = False
 
-    def arguments(self) -> Iterable[Argument]:
-        """As the script reads them."""
-        yield from (self.message_id, self.fence, self.attempt, int(self.started), self.lines)
-        yield len(self.subjects)
-        yield from self.subjects
-        yield from self.end or ("",)
+    def text(self) -> str:
+        """As the script reads it."""
+        # No field holds the separator: JSON writes it otherwise, and names cannot have it.
+        return "\x1f".join(
+            (
+                self.message_id,
+                str(self.fence),
+                str(self.attempt),
+                "1" if self.started else "0",
+                self.lines,
+                str(len(self.subjects)),
+                *self.subjects,
+                *(self.end or ("",)),
+            )
+        )
 
     def absorb(self, later: Note) -> None:
         """Adds what came later for the same attempt."""
@@ -104,10 +113,12 @@ class Committer:
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
         self._thread.start()
 
-    @property
-    def is_full(self) -> bool:
-        """Whether so many ends wait that no further messages should be taken."""
-        return self._ends >= MAX_ENDS
+    def wait_for_room(self, timeout: float) -> bool:
+        """Waits, so many seconds at most, while so many ends wait that no messages should be taken; False: still."""
+        if self._ends < MAX_ENDS:
+            return True
+        with self._changed:
+            return self._changed.wait_for(lambda: self._ends < MAX_ENDS, timeout)
 
     @property
     def ends_waiting(self) -> int:
@@ -231,8 +242,7 @@ class Committer:
 
     def _commit(self, notes: list[Note], *, lean: bool = False) -> None:
         arguments: list[Argument] = [self._name, f"{self._commits}{'-' if lean else ''}", int(lean), *self._limits]
-        for note in notes:
-            arguments.extend(note.arguments())
+        arguments += [note.text() for note in notes]
         refused = (_LEAN_COMMIT if lean else _COMMIT).run(self._client, arguments)
         for note in notes:
             if note.end and note.message_id.encode() in refused:

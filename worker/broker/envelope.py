@@ -11,6 +11,8 @@ from worker.errors import MessageRefused
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
+_decode = json.JSONDecoder().decode
+
 
 def encode(message: dramatiq.Message[Any], max_bytes: int) -> bytes:
     """The message as one line.
@@ -39,7 +41,7 @@ def decode(line: bytes) -> dramatiq.Message[Any]:
         ValueError: It is no message.
     """
     try:
-        return dramatiq.Message(**json.loads(line))
+        return dramatiq.Message(**_decode(line.decode()))
     except TypeError as error:
         raise ValueError(f"not a message: {line!r:.200}") from error
 

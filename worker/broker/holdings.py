@@ -6,12 +6,13 @@ take long, so that other processes find work, and many where they are quick, so 
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable
 
 from worker.broker.taken import TakenMessage
-from worker.os_threads import new_condition
+from worker.os_threads import new_lock
 
 AHEAD = 0.05
 """Seconds of work that are taken ahead."""
@@ -29,7 +30,9 @@ class Holdings:
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
-        self._changed = new_condition()
+        lock = new_lock()
+        self._arrived = threading.Condition(lock)
+        self._room_made = threading.Condition(lock)
         self._inboxes: dict[str, deque[TakenMessage]] = {}
         self._by_id: dict[str, TakenMessage] = {}
         self._entries: set[tuple[str, str]] = set()
@@ -44,22 +47,19 @@ class Holdings:
         """The queues that have an inbox."""
         return list(self._inboxes)
 
-    def open_inbox(self, queue: str) -> bool:
-        """Makes the queue's inbox; False if it has one."""
-        with self._changed:
-            if queue in self._inboxes:
-                return False
-            self._inboxes[queue] = deque()
-            return True
+    def open_inbox(self, queue: str) -> None:
+        """Makes the queue's inbox, if it has none."""
+        with self._arrived:
+            self._inboxes.setdefault(queue, deque())
 
     def put(self, messages: Iterable[TakenMessage]) -> None:
         """Hands messages to their queues' consumers."""
-        with self._changed:
+        with self._arrived:
             for message in messages:
                 self._by_id[message.message_id] = message
                 self._entries.add((message.stream, message.entry))
                 self._inboxes[message.queue_name].append(message)
-            self._changed.notify_all()
+            self._arrived.notify_all()
 
     def next_of(self, queue: str, timeout: float) -> TakenMessage | None:
         """The queue's next message; `None` if none comes in so many seconds."""
@@ -68,8 +68,9 @@ class Holdings:
             return inbox.popleft()
         except IndexError:
             pass
-        with self._changed:
-            self._changed.wait_for(lambda: inbox or not self.is_open, timeout)
+        with self._arrived:
+            if not inbox:
+                self._arrived.wait(timeout)
             return inbox.popleft() if inbox else None
 
     def running(self, message_id: str) -> TakenMessage | None:
@@ -78,14 +79,15 @@ class Holdings:
 
     def ended(self, message: TakenMessage) -> None:
         """Its attempt has ended here: there is room for another."""
-        with self._changed:
+        with self._arrived:
             if message.ended:
                 return
             message.ended = True
             self._ended += 1
             self._by_id.pop(message.message_id, None)
             if self._reader_waits and self._room() > 0:
-                self._changed.notify_all()
+                self._reader_waits = False
+                self._room_made.notify()
 
     def stored(self, stream: str, entry: str) -> None:
         """The server knows that it has ended."""
@@ -97,28 +99,29 @@ class Holdings:
 
     def wait_for_room(self, timeout: float) -> int:
         """How many messages may be taken now; waits for room, so many seconds at most."""
-        with self._changed:
+        with self._arrived:
             self._measure()
             if self._room() == 0 and self.is_open:
                 self._reader_waits = True
-                self._changed.wait(timeout)
+                self._room_made.wait(timeout)
                 self._reader_waits = False
                 self._measure()
             return self._room()
 
     def take_back(self) -> list[TakenMessage]:
         """Ends the taking: what waits in the inboxes, to be given back."""
-        with self._changed:
+        with self._arrived:
             self.is_open = False
             waiting = [message for inbox in self._inboxes.values() for message in inbox]
             for inbox in self._inboxes.values():
                 inbox.clear()
-            self._changed.notify_all()
+            self._arrived.notify_all()
+            self._room_made.notify_all()
         return waiting
 
     def forget(self) -> None:
         """Drops what waits: it has been given to others."""
-        with self._changed:
+        with self._arrived:
             for inbox in self._inboxes.values():
                 for message in inbox:
                     self._by_id.pop(message.message_id, None)

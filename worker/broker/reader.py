@@ -48,16 +48,16 @@ class Reader:
         client: Its own.
         lease: Under which it takes.
         holdings: Where it puts what it has taken.
-        is_held_up: Whether nothing more should be taken for now.
+        wait_for_room: Waits while nothing more should be taken, so many seconds at most; False: still not.
     """
 
     def __init__(
-        self, client: redis.Redis, lease: Lease, holdings: Holdings, is_held_up: Callable[[], bool]
+        self, client: redis.Redis, lease: Lease, holdings: Holdings, wait_for_room: Callable[[float], bool]
     ) -> None:
         self._client = client
         self._lease = lease
         self._holdings = holdings
-        self._is_held_up = is_held_up
+        self._wait_for_room = wait_for_room
         self._turns = itertools.count()
         self._connection_id: int | None = None
         self._lost_answers = False
@@ -112,7 +112,7 @@ class Reader:
             self._look_for_lost()
             self._lost_answers = False
         room = self._holdings.wait_for_room(1.0)
-        if room == 0 or self._is_held_up():
+        if room == 0 or not self._wait_for_room(1.0):
             return
         queues = self._holdings.queues
         turn = next(self._turns) % len(queues)
@@ -184,9 +184,7 @@ class Reader:
             epoch=self._lease.epoch,
         )
 
-    def _bury(
-        self, stream: str, entry: str, message_id: str, attempts: int, payload: bytes, error: ValueError
-    ) -> None:
+    def _bury(self, stream: str, entry: str, message_id: str, attempts: int, payload: bytes, error: ValueError) -> None:
         queue = stream.removeprefix("worker:q:").rpartition(":")[0]
         buried = message_id or uuid.uuid4().hex
         logger.error("an entry cannot be read and is a dead letter now", stream=stream, entry=entry, id=buried)

@@ -72,7 +72,7 @@ class WorkerSession:
             lost=self.holdings.forget,
         )
         self._committer = Committer(self.lease.token, for_committer, limits, self._stored)
-        self._reader = Reader(for_reader, self.lease, self.holdings, lambda: self._committer.is_full)
+        self._reader = Reader(for_reader, self.lease, self.holdings, self._committer.wait_for_room)
         self._entries: dict[tuple[str, int], tuple[str, str]] = {}
 
     @property
@@ -133,13 +133,20 @@ class WorkerSession:
         outcome = _outcome(ending, event, rejected=rejected)
         retry = ending.retry if outcome == "retry" else None
         errors = event.error.type if event.error is not None else ""
-        end: list[Argument] = [message.stream, message.entry, outcome, event.state.value, message.actor_name, errors]
+        end = [message.stream, message.entry, outcome, event.state.value, errors]
         end += [bucket(event.duration_ms), bucket(event.queued_ms)]
-        end += [retry.payload if retry else "", retry.delay_ms if retry else -1, message.options.get("unique", "")]
-        end.append(len(ending.follow_ups))
+        end += [retry.payload.decode(), str(retry.delay_ms)] if retry else ["", "-1"]
+        end += [message.options.get("unique", ""), str(len(ending.follow_ups))]
         for one in ending.follow_ups:
             then = one.message
-            end += [then.message_id, one.payload, then.queue_name, one.lane, then.actor_name, one.delay_ms]
+            end += [
+                then.message_id,
+                one.payload.decode(),
+                then.queue_name,
+                one.lane,
+                then.actor_name,
+                str(one.delay_ms),
+            ]
         self._entries[message.message_id, message.fence] = message.stream, message.entry
         self._committer.take(
             Note(

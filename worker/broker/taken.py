@@ -38,6 +38,14 @@ class TakenMessage(MessageProxy):
         epoch: int,
     ) -> None:
         super().__init__(message)
+        # Dramatiq asks for these dozens of times for each message; the proxy would look them up the long way.
+        self.message_id = message.message_id
+        self.actor_name = message.actor_name
+        self.queue_name = message.queue_name
+        self.args = message.args
+        self.kwargs = message.kwargs
+        self.options = message.options
+        self.message_timestamp = message.message_timestamp
         self.stream = stream
         self.entry = entry
         self.fence = fence

@@ -70,10 +70,16 @@ class WorkerId:
     @classmethod
     def here(cls) -> WorkerId:
         """This process."""
-        return cls(socket.gethostname(), os.getpid())
+        global _here
+        if _here is None or _here.pid != os.getpid():
+            _here = cls(socket.gethostname(), os.getpid())
+        return _here
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+_here: WorkerId | None = None
+
+
+@dataclass(slots=True, kw_only=True)  # not frozen: that would double the time it takes to make one
 class StatusEvent:
     """One event of the history.
 

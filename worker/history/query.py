@@ -97,9 +97,7 @@ def count_states(client: redis.Redis) -> dict[str, int]:
     return {state.decode(): int(number) for state, number in found.items() if int(number)}
 
 
-def find_messages(
-    client: redis.Redis, *, subject: str = "", marks: tuple[str, ...] = ()
-) -> Iterator[StoredMessage]:
+def find_messages(client: redis.Redis, *, subject: str = "", marks: tuple[str, ...] = ()) -> Iterator[StoredMessage]:
     """Messages that bear every mark (`actor:…`, `queue:…`, `state:…`, `error:…`), newest first."""
     below = -1
     while True:
@@ -139,10 +137,7 @@ def follow_events(client: redis.Redis, wanted: EventFilter, *, after: str = "$")
             continue
         for entry, fields in _entries_of(answer):
             last = entry
-            for line in fields.get(b"e", b"").split(b"\n"):
-                event = _read_tail(line)
-                if event is not None and wanted.matches(event):
-                    yield event
+            yield from (event for event in _read_tail(fields.get(b"e", b"")) if wanted.matches(event))
 
 
 def position(client: redis.Redis) -> str:
@@ -186,14 +181,14 @@ def _parse(message_id: str, record: bytes) -> StoredMessage:
     )
 
 
-def _read_tail(line: bytes) -> StatusEvent | None:
-    message_id, _, rest = line.decode().partition("\t")
-    actor, _, rest = rest.partition("\t")
-    queue, _, event = rest.partition("\t")
-    try:
-        return from_line(event, message_id, actor, queue)
-    except ValueError:
-        return None
+def _read_tail(text: bytes) -> Iterator[StatusEvent]:
+    message_id = actor = queue = ""
+    for line in text.decode().split("\n"):
+        if not line.startswith("{"):
+            message_id, actor, queue = line.split("\t") if line else ("", "", "")
+            continue
+        with contextlib.suppress(ValueError):
+            yield from_line(line, message_id, actor, queue)
 
 
 def _entries_of(answer: Any) -> Iterator[tuple[str, Mapping[bytes, bytes]]]:  # noqa: ANN401 - RESP2 and RESP3 differ

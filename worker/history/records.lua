@@ -2,11 +2,12 @@
 local call = redis.call
 local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local now_text = string.format('%.0f', now)
 
 local SEGMENT = 4096
 local MAX_EVENTS_BYTES = 65536
-local TAIL_ENTRIES = 2000
-local TAIL_LINES = 64
+local TAIL_ENTRIES = 1000
+local TAIL_MESSAGES = 32
 local MINUTES_KEPT = 93600
 local LANES = { 'back', 'high', 'normal', 'low' }
 local FINAL = { completed = true, skipped = true, dead = true, cancelled = true }
@@ -30,7 +31,7 @@ local function read_limits()
 end
 
 -- What is added up while the script runs, and stored once at its end.
-local changes, tail = {}, {}
+local changes, counters, tail, marks, ended_in = {}, {}, {}, {}, {}
 local function add(key, field, amount)
   local fields = changes[key]
   if not fields then
@@ -44,8 +45,36 @@ local function segment_of(seq)
   return math.floor(seq / SEGMENT)
 end
 
+local function map_of(segment, name)
+  return 'worker:x:' .. segment .. ':' .. name
+end
+
+-- Sets or clears a message's bit in the map of a name.
+local maps = {}
 local function mark(seq, name, bit)
-  call('SETBIT', 'worker:x:' .. segment_of(seq) .. ':' .. name, seq % SEGMENT, bit)
+  local segment = segment_of(seq)
+  local names = maps[name]
+  if not names then
+    names = {}
+    maps[name] = names
+  end
+  local list = names[segment]
+  if not list then
+    list = {}
+    names[segment] = list
+    marks[map_of(segment, name)] = list
+  end
+  local size = #list
+  list[size + 1], list[size + 2], list[size + 3], list[size + 4] = 'SET', 'u1', seq % SEGMENT, bit
+end
+
+local function store_marks()
+  for map, list in pairs(marks) do
+    for from = 1, #list, 2000 do
+      call('BITFIELD', map, unpack(list, from, math.min(from + 1999, #list)))
+    end
+  end
+  maps, marks = {}, {}
 end
 
 -- A name is remembered, so that it can be listed and its bits be dropped with the segment.
@@ -58,38 +87,54 @@ local function mark_as(seq, name)
   mark(seq, name, 1)
 end
 
-local PATTERN = '^(%d+)\t(%a+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(%a+)\t([^\t]*)\t([^\t]*)\t([^\n]*)\n([^\n]*)\n(.*)$'
+-- A record: a line of fields, then the message, then a line for each event.
+local PATTERN = '^(%d+)\t(%a+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(%a+)\t([^\t]*)\t([^\t]*)\t([^\n]*)\n()'
 local function load(id)
   local text = call('GET', 'worker:m:' .. id)
   if not text then
     return nil
   end
-  local seq, state, fence, attempts, starts, losses, at, cut, lane, queue, actor, subjects, payload, events =
+  local seq, state, fence, attempts, starts, losses, at, cut, lane, queue, actor, subjects, body =
     string.match(text, PATTERN)
   if not seq then
     return nil
   end
   return {
     seq = tonumber(seq), state = state, was = state, fence = tonumber(fence), attempts = tonumber(attempts),
-    starts = tonumber(starts), losses = tonumber(losses), at = at, cut = tonumber(cut),
-    lane = lane, queue = queue, actor = actor, subjects = subjects, payload = payload, events = events,
+    starts = tonumber(starts), losses = tonumber(losses), at = at, cut = cut,
+    lane = lane, queue = queue, actor = actor, subjects = subjects, body = string.sub(text, body),
   }
 end
 
-local function save(id, record)
-  if #record.events > MAX_EVENTS_BYTES then
-    -- The oldest lines go; how many is kept.
-    local from = string.find(record.events, '\n', #record.events - MAX_EVENTS_BYTES, true) + 1
-    if from > #record.events then
-      from = 1
-    end
-    local _, lines = string.gsub(string.sub(record.events, 1, from - 1), '\n', '')
+-- The message, and where its events begin.
+local function split(record)
+  local line_end = string.find(record.body, '\n', 1, true)
+  return string.sub(record.body, 1, line_end - 1), line_end + 1
+end
+
+local function replace_payload(record, payload)
+  local _, first = split(record)
+  record.body = payload .. '\n' .. string.sub(record.body, first)
+end
+
+local function shorten(record)
+  -- The oldest events go; how many is kept.
+  local payload, first = split(record)
+  local from = string.find(record.body, '\n', #record.body - MAX_EVENTS_BYTES, true) + 1
+  if from > first and from <= #record.body then
+    local _, lines = string.gsub(string.sub(record.body, first, from - 1), '\n', '')
     record.cut = record.cut + lines
-    record.events = string.sub(record.events, from)
+    record.body = payload .. '\n' .. string.sub(record.body, from)
+  end
+end
+
+local function save(id, record)
+  if #record.body > MAX_EVENTS_BYTES then
+    shorten(record)
   end
   call('SET', 'worker:m:' .. id, record.seq .. '\t' .. record.state .. '\t' .. record.fence .. '\t' .. record.attempts
     .. '\t' .. record.starts .. '\t' .. record.losses .. '\t' .. record.at .. '\t' .. record.cut .. '\t' .. record.lane
-    .. '\t' .. record.queue .. '\t' .. record.actor .. '\t' .. record.subjects .. '\n' .. record.payload .. '\n' .. record.events)
+    .. '\t' .. record.queue .. '\t' .. record.actor .. '\t' .. record.subjects .. '\n' .. record.body)
   if record.state ~= record.was then
     if record.was then
       mark(record.seq, 'state:' .. record.was, 0)
@@ -98,7 +143,9 @@ local function save(id, record)
     mark_as(record.seq, 'state:' .. record.state)
     add('worker:states', record.state, 1)
     if FINAL[record.state] then
-      call('ZADD', 'worker:ended:' .. record.state, now, segment_of(record.seq))
+      local key = 'worker:ended:' .. record.state
+      ended_in[key] = ended_in[key] or {}
+      ended_in[key][segment_of(record.seq)] = true
     end
     record.was = record.state
   end
@@ -107,20 +154,17 @@ end
 -- `later`: in ms; negative: not delayed.
 local function new_record(later, queue, lane, actor, payload)
   return {
-    state = later < 0 and 'queued' or 'delayed', at = now + math.max(later, 0),
+    state = later < 0 and 'queued' or 'delayed', at = later <= 0 and now_text or now + later,
     fence = 1, attempts = 0, starts = 0, losses = 0, cut = 0,
-    lane = lane, queue = queue, actor = actor, subjects = '', payload = payload, events = '',
+    lane = lane, queue = queue, actor = actor, subjects = '', body = payload .. '\n',
   }
 end
 
 -- Events are appended to their record and to the tail. `lines` ends with a newline, or is empty.
 local function append(id, record, lines)
   if lines ~= '' then
-    record.events = record.events .. lines
-    local prefix = id .. '\t' .. record.actor .. '\t' .. record.queue .. '\t'
-    for line in string.gmatch(lines, '[^\n]+') do
-      table.insert(tail, prefix .. line)
-    end
+    record.body = record.body .. lines
+    tail[#tail + 1] = id .. '\t' .. record.actor .. '\t' .. record.queue .. '\n' .. lines
   end
 end
 
@@ -135,7 +179,7 @@ end
 
 local function set_state(record, state)
   record.state = state
-  record.at = now
+  record.at = now_text
 end
 
 local function enqueue(id, record, lane)
@@ -196,41 +240,54 @@ local function put_again(id, record, due, lane)
 end
 
 local function count(actor, what)
-  add('worker:w:' .. math.floor(now / 60000), actor .. '\t' .. what, 1)
-  add('worker:h:' .. math.floor(now / 3600000), actor .. '\t' .. what, 1)
+  local field = actor .. '\t' .. what
+  counters[field] = (counters[field] or 0) + 1
 end
 
 local function finish(retention)
+  store_marks()
   for key, fields in pairs(changes) do
     for field, amount in pairs(fields) do
       call('HINCRBY', key, field, amount)
     end
-    if string.sub(key, 1, 9) == 'worker:w:' then
-      call('EXPIRE', key, MINUTES_KEPT)
-    elseif string.sub(key, 1, 9) == 'worker:h:' then
-      call('EXPIRE', key, retention)
+  end
+  for key, segments in pairs(ended_in) do
+    for segment in pairs(segments) do
+      call('ZADD', key, now, segment)
     end
   end
-  for from = 1, #tail, TAIL_LINES do
+  if next(counters) then
+    local minute, hour = 'worker:w:' .. math.floor(now / 60000), 'worker:h:' .. math.floor(now / 3600000)
+    for field, amount in pairs(counters) do
+      call('HINCRBY', minute, field, amount)
+      call('HINCRBY', hour, field, amount)
+    end
+    call('EXPIRE', minute, MINUTES_KEPT)
+    call('EXPIRE', hour, retention)
+  end
+  for from = 1, #tail, TAIL_MESSAGES do
     call('XADD', 'worker:events', 'MAXLEN', '~', TAIL_ENTRIES, '*', 'e',
-      table.concat(tail, '\n', from, math.min(from + TAIL_LINES - 1, #tail)))
+      table.concat(tail, '', from, math.min(from + TAIL_MESSAGES - 1, #tail)))
   end
 end
 
 -- Removes a message with all that points to it.
 local function forget(id, record)
   local seq, segment = record.seq, segment_of(record.seq)
-  mark(seq, 'actor:' .. record.actor, 0)
-  mark(seq, 'queue:' .. record.queue, 0)
-  mark(seq, 'state:' .. record.state, 0)
+  local function unmark(name)
+    call('SETBIT', map_of(segment, name), seq % SEGMENT, 0)
+  end
+  unmark('actor:' .. record.actor)
+  unmark('queue:' .. record.queue)
+  unmark('state:' .. record.state)
   add('worker:states', record.state, -1)
-  for ended in string.gmatch(record.events, '{"s":"(%a+)"') do
+  for ended in string.gmatch(record.body, '{"s":"(%a+)"') do
     if ended == 'failed' or ended == 'lost' or ended == 'cancelled' then
-      mark(seq, 'ended:' .. ended, 0)
+      unmark('ended:' .. ended)
     end
   end
-  for error in string.gmatch(record.events, '"r":%["([^"]*)"') do
-    mark(seq, 'error:' .. error, 0)
+  for error in string.gmatch(record.body, '"r":%["([^"]*)"') do
+    unmark('error:' .. error)
   end
   for subject in string.gmatch(record.subjects, '[^\31]+') do
     call('ZREM', 'worker:s:' .. subject, id)
@@ -241,13 +298,14 @@ local function forget(id, record)
     call('ZREM', 'worker:segments', segment)
     call('DEL', 'worker:x:' .. segment .. ':ids')
     for _, name in ipairs(call('SMEMBERS', 'worker:names')) do
-      call('DEL', 'worker:x:' .. segment .. ':' .. name)
+      call('DEL', map_of(segment, name))
     end
   end
 end
 
 -- Removes the oldest ended messages that are too old or too many, so many at most.
 local function retire(most, limits)
+  store_marks()
   for state, limit in pairs(limits) do
     local key = 'worker:ended:' .. state
     while most > 0 do
@@ -268,7 +326,7 @@ local function retire(most, limits)
         if record and record.seq == segment * SEGMENT + bit then
           forget(id, record)
         else
-          mark(segment * SEGMENT + bit, 'state:' .. state, 0)
+          call('SETBIT', map_of(segment, 'state:' .. state), bit, 0)
         end
         most = most - 1
       end

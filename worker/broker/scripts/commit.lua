@@ -1,7 +1,8 @@
 -- Stores what happened to messages: events, and ends of attempts with all that goes with them, each together or not at
 -- all. Who lost a message to another process (its fence is old) changes nothing.
 -- Arguments: who commits and the number of this commit, so that one that is sent again is not stored twice; whether to
--- do without events; retention in seconds of the hour windows; limits of the history; then the messages.
+-- do without events; retention in seconds of the hour windows; limits of the history; then the messages, the fields of
+-- each separated by the character 31.
 -- Answers with the ids of those that were refused.
 local committer, commit, lean, retention = argument(), argument(), argument() == '1', number()
 local limits = read_limits()
@@ -10,12 +11,25 @@ if call('GET', 'worker:commit:' .. committer) == commit then
 end
 call('SET', 'worker:commit:' .. committer, commit, 'EX', 3600)
 
-local refused, new_ids, new_records, ended = {}, {}, {}, 0
+local refused, new_ids, new_records, ended, acknowledged = {}, {}, {}, 0, {}
+
+local fields, place
+local function open_fields(text)
+  fields, place = {}, 0
+  local size = 0
+  for one in string.gmatch(text .. '\31', '([^\31]*)\31') do
+    size = size + 1
+    fields[size] = one
+  end
+end
+local function field()
+  place = place + 1
+  return fields[place]
+end
 
 local function follow(apply)
-  for _ = 1, number() do
-    local id, payload, queue, lane, actor, later =
-      argument(), argument(), argument(), argument(), argument(), number()
+  for _ = 1, tonumber(field()) do
+    local id, payload, queue, lane, actor, later = field(), field(), field(), field(), field(), tonumber(field())
     if apply and not call('GET', 'worker:m:' .. id) then
       table.insert(new_ids, id)
       table.insert(new_records, new_record(later, queue, lane, actor, payload))
@@ -24,17 +38,17 @@ local function follow(apply)
 end
 
 local function finish_attempt(id, record, held)
-  local outcome, kind, actor, errors, took, waited = argument(), argument(), argument(), argument(), argument(), argument()
-  local payload, later, unique = argument(), number(), argument()
+  local outcome, kind, errors, took, waited = field(), field(), field(), field(), field()
+  local payload, later, unique = field(), tonumber(field()), field()
   if not held then
     return
   end
-  count(actor, kind)
+  count(record.actor, kind)
   if took ~= '' then
-    count(actor, 'd' .. took)
+    count(record.actor, 'd' .. took)
   end
   if waited ~= '' then
-    count(actor, 'q' .. waited)
+    count(record.actor, 'q' .. waited)
   end
   if kind == 'failed' or kind == 'lost' or kind == 'cancelled' then
     mark_as(record.seq, 'ended:' .. kind)
@@ -44,7 +58,7 @@ local function finish_attempt(id, record, held)
   end
   record.starts, record.losses = 0, 0
   if outcome == 'retry' then
-    record.payload = payload
+    replace_payload(record, payload)
     put_again(id, record, later > 0 and now + later or nil)
   elseif outcome == 'back' then
     put_again(id, record, nil, 'back')
@@ -59,21 +73,20 @@ local function finish_attempt(id, record, held)
 end
 
 while position < #ARGV do
-  local id, fence, attempt, started, lines = argument(), number(), number(), argument() == '1', argument()
+  open_fields(argument())
+  local id, fence, attempt, started, lines = field(), tonumber(field()), tonumber(field()), field() == '1', field()
   local record = load(id)
   local held = record and record.fence == fence and not FINAL[record.state]
-  local subjects = {}
-  for i = 1, number() do
-    subjects[i] = argument()
-  end
-  local stream = argument()
-  if stream ~= '' then
-    local entry = argument()
-    local mine = call('XACK', stream, 'workers', entry) == 1
-    if mine then
-      call('XDEL', stream, entry)
+  for _ = 1, tonumber(field()) do
+    local subject = field()
+    if held then
+      add_subject(id, record, subject)
     end
-    held = held and mine
+  end
+  local stream = field()
+  if stream ~= '' then
+    acknowledged[stream] = acknowledged[stream] or {}
+    table.insert(acknowledged[stream], field())
   end
   if held then
     if started and record.state ~= 'running' then
@@ -83,9 +96,6 @@ while position < #ARGV do
     record.attempts = math.max(record.attempts, attempt)
     if not lean then
       append(id, record, lines)
-    end
-    for _, subject in ipairs(subjects) do
-      add_subject(id, record, subject)
     end
   else
     table.insert(refused, id)
@@ -99,6 +109,10 @@ while position < #ARGV do
   end
 end
 
+for stream, entries in pairs(acknowledged) do
+  call('XACK', stream, 'workers', unpack(entries))
+  call('XDEL', stream, unpack(entries))
+end
 if #new_ids > 0 then
   create(new_ids, new_records)
 end

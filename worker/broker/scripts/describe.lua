@@ -4,7 +4,7 @@ local function describe(stream, entry, fields)
   local id = fields[1] == 'i' and fields[2]
   local record = id and load(id)
   if record then
-    return { stream, entry, id, record.fence, record.attempts, record.losses, record.at, record.payload }
+    return { stream, entry, id, record.fence, record.attempts, record.losses, record.at, (split(record)) }
   end
   if id and not call('GET', 'worker:m:' .. id) then
     -- Forgotten meanwhile: purged.

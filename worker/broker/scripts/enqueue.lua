@@ -16,7 +16,7 @@ for i = 1, number() do
     table.insert(records, new_record(later, queue, lane, actor, payload))
   elseif FINAL[record.state] then
     -- It ran to its end before, and is wanted again.
-    record.payload = payload
+    replace_payload(record, payload)
     put_again(id, record, later >= 0 and now + later or nil)
     save(id, record)
   end
