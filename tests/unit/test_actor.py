@@ -241,7 +241,7 @@ def test_a_second_context_is_a_span_of_the_attempt(stub: StubWorker) -> None:
         with ProcessingStatusContext("second"):
             pass
 
-    two.send()
+    sent = two.send()
     stub.join()
     assert [event.event for event in stub.events] == [
         "first.started",
@@ -249,6 +249,8 @@ def test_a_second_context_is_a_span_of_the_attempt(stub: StubWorker) -> None:
         "second.completed",
         "first.completed",
     ]
+    first, second, *_ = stub.events
+    assert (first.id, second.id, second.parent) == (f"{sent.message_id}:1", f"{sent.message_id}:1/1", first.id)
 
 
 def test_by_default_all_messages_share_one_loop_and_new_gives_each_its_own(stub: StubWorker) -> None:

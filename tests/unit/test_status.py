@@ -81,6 +81,33 @@ def test_an_inner_context_is_a_span_that_lets_every_error_pass() -> None:
     assert inner.parent == outer.id
 
 
+def test_the_ids_of_events_tell_to_what_each_belongs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a run begin with the run's, those of a span with the span's; none is given twice."""
+    monkeypatch.setattr(status_module, "PROGRESS_EVERY", 0.0)
+    with recorded_events() as events:
+        with ProcessingStatusContext("outer") as outer:
+            with ProcessingStatusContext("first"), ProcessingStatusContext("within"):
+                pass
+            with ProcessingStatusContext("second") as second:
+                second.progress(1)
+            outer.progress(1)
+            outer.progress(2)
+    run = next(iter(events)).id.removesuffix(":0")
+    assert [(event.event, event.id.removeprefix(run)) for event in events] == [
+        ("outer.started", ":0"),
+        ("first.started", ":0/1"),
+        ("within.started", ":0/2"),
+        ("within.completed", ":0/2.end"),
+        ("first.completed", ":0/1.end"),
+        ("second.started", ":0/3"),
+        ("second.progress", ":0/3.1"),
+        ("second.completed", ":0/3.end"),
+        ("outer.progress", ":0.1"),
+        ("outer.progress", ":0.2"),
+        ("outer.completed", ":0.end"),
+    ]
+
+
 async def test_a_context_works_in_async_code() -> None:
     """As `async with`, also across tasks."""
     with recorded_events() as events:
