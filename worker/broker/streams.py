@@ -23,6 +23,7 @@ from worker.broker.taken import Ending, Endings, FollowUp, TakenMessage
 from worker.errors import ServerUnreachable
 from worker.history.events import StatusEvent
 from worker.logs import get_logger
+from worker.os_threads import new_lock
 from worker.scripts import RECORDS, Argument, Script
 from worker.settings import Settings
 
@@ -60,6 +61,7 @@ class StreamBroker(Broker):
         self._settings = settings
         self._connect = connect
         self._session: WorkerSession | None = None
+        self._session_lock = new_lock()
         self._threads = 1
         self.client = client
         super().__init__(middleware=middleware)
@@ -76,12 +78,16 @@ class StreamBroker(Broker):
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> Consumer:
         """The consumer of a queue; how much is taken ahead follows from how quick attempts are, not from `prefetch`."""
+        del prefetch
         if queue_name not in self.queues:
             raise QueueNotFound(queue_name)
-        if self._session is None:
-            self._session = WorkerSession(self._settings, self._connect, self._threads)
-        self._session.open_inbox(queue_name)
-        return _StreamConsumer(self, self._session, queue_name, timeout / 1000)
+        # The consumers of several queues begin at once, each in its thread.
+        with self._session_lock:
+            if self._session is None:
+                self._session = WorkerSession(self._settings, self._connect, self._threads)
+            session = self._session
+        session.open_inbox(queue_name)
+        return _StreamConsumer(self, session, queue_name, timeout / 1000)
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         """Enqueues a message in one round trip; one that follows from an attempt's end, together with that end.
@@ -208,7 +214,7 @@ class StreamBroker(Broker):
         if ending is not None:
             ending.event = event
 
-    def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
+    def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as in Dramatiq
         """Calls the middleware that listens."""
         for hook in self._listeners("before_" + signal):
             try:
@@ -218,7 +224,7 @@ class StreamBroker(Broker):
             except Exception:
                 self.logger.critical("Unexpected failure in before_%s of %r.", signal, hook, exc_info=True)
 
-    def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
+    def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as in Dramatiq
         """Calls the middleware that listens; what it enqueues after an actor's body belongs to the attempt's end."""
         if signal in {"process_message", "skip_message"} and isinstance(args[0], TakenMessage):
             self._endings.current = Ending(args[0])
@@ -228,7 +234,7 @@ class StreamBroker(Broker):
             except Exception:
                 self.logger.critical("Unexpected failure in after_%s of %r.", signal, hook, exc_info=True)
 
-    def add_middleware(self, middleware: Middleware, **position: Any) -> None:
+    def add_middleware(self, middleware: Middleware, **position: Any) -> None:  # noqa: ANN401 - as in Dramatiq
         """Adds a middleware, as Dramatiq does."""
         self._hooks.clear()
         super().add_middleware(middleware, **position)
@@ -282,6 +288,7 @@ class StreamBroker(Broker):
     def _forget_session(self) -> None:
         # Threads and connections are the parent's.
         self._session = None
+        self._session_lock = new_lock()
         self._endings = Endings()
 
 
