@@ -8,6 +8,7 @@ from worker.attempt import current_attempt
 from worker.bridge import loop_resource, run_async_in_new_loop, run_in_thread_pool
 from worker.broker import create_broker
 from worker.errors import Fatal, NoContentFound, RetryLater
+from worker.leases import lease
 from worker.settings import Settings
 from worker.status import ProcessingStatusContext
 
@@ -20,6 +21,7 @@ __all__ = [
     "actor",
     "create_broker",
     "current_attempt",
+    "lease",
     "loop_resource",
     "run_async_in_new_loop",
     "run_in_thread_pool",

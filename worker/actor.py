@@ -10,14 +10,16 @@ import asyncio
 import functools
 import inspect
 import warnings
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 import dramatiq
 
 from worker.bridge import run_async_in_new_loop, run_async_in_shared_loop, run_in_thread_pool
 from worker.broker import ensure_broker
+from worker.broker.streams import StreamBroker
 from worker.callables import is_async
 from worker.history.events import SubjectValue
 from worker.status import ProcessingStatusContext
@@ -41,7 +43,8 @@ class Actor(dramatiq.Actor[P, R]):
         Warns once (`SendInLoopWarning`) when called inside a running event loop.
 
         Raises:
-            TypeError: An argument cannot be written as JSON.
+            MessageRefused: An argument is not plain JSON, or the message is too large.
+            ServerUnreachable: The server did not answer.
         """
         _warn_in_loop()
         return super().send(*args, **kwargs)
@@ -50,9 +53,63 @@ class Actor(dramatiq.Actor[P, R]):
         """Enqueues a message for this actor without blocking the running loop.
 
         Raises:
-            TypeError: An argument cannot be written as JSON.
+            MessageRefused: An argument is not plain JSON, or the message is too large.
+            ServerUnreachable: The server did not answer.
         """
         return await run_in_thread_pool(super().send, *args, **kwargs)
+
+    def send_many(self, messages: Iterable[dramatiq.Message[R]]) -> list[dramatiq.Message[R]]:
+        """Enqueues thousands of messages in a few round trips: `a.send_many(a.message(id) for id in ids)`.
+
+        All are encoded before the first is stored.
+
+        Raises:
+            MessageRefused: One is not plain JSON, or too large.
+        """
+        _warn_in_loop()
+        return self._enqueue_many(messages)
+
+    async def asend_many(self, messages: Iterable[dramatiq.Message[R]]) -> list[dramatiq.Message[R]]:
+        """Does what `send_many` does without blocking the running loop."""
+        return await run_in_thread_pool(self._enqueue_many, messages)
+
+    def send_unique(
+        self,
+        *,
+        key: str,
+        ttl: timedelta | float = timedelta(days=1),
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] = MappingProxyType({}),
+    ) -> dramatiq.Message[R]:
+        """Enqueues a message unless one with this key waits or runs; then the answer is a copy with that one's id.
+
+        A message holds its key until it has ended for good, retries included. On Dramatiq's own brokers, which
+        know no keys, it is enqueued like any other.
+
+        Args:
+            key: What must not be enqueued twice, such as `merge:42`; shared by all actors.
+            ttl: Seconds, or a `timedelta`, after which the key is free whatever has become of the message.
+            args: Of the actor.
+            kwargs: Of the actor.
+        """
+        _warn_in_loop()
+        return enqueue_unique(self.message_with_options(args=tuple(args), kwargs=dict(kwargs)), key=key, ttl=ttl)
+
+    def _enqueue_many(self, messages: Iterable[dramatiq.Message[R]]) -> list[dramatiq.Message[R]]:
+        if isinstance(self.broker, StreamBroker):
+            return self.broker.enqueue_many(messages)
+        return [self.broker.enqueue(message) for message in messages]
+
+
+def enqueue_unique(
+    message: dramatiq.Message[R], *, key: str, ttl: timedelta | float = timedelta(days=1)
+) -> dramatiq.Message[R]:
+    """Does what `Actor.send_unique` does, for a message of any actor."""
+    broker = ensure_broker()
+    if isinstance(broker, StreamBroker):
+        seconds = ttl.total_seconds() if isinstance(ttl, timedelta) else ttl
+        return broker.enqueue_unique(message, key, round(seconds * 1000))
+    return broker.enqueue(message)
 
 
 class ActorDecorator(Protocol):

@@ -6,6 +6,7 @@ Imports nothing of ours and neither Dramatiq nor Redis, so that any layer, and a
     ├── NoContentFound          there is nothing to do: skip, do not retry
     │   └── Unchanged           it was done before, with the same input
     ├── RetryLater(delay)       not now: retry after that delay
+    │   └── LeaseTaken          another message has the lease
     ├── Fatal                   it will never work: to the dead letters at once
     ├── ConfigurationError      a setting, an argument or an installation is wrong: the message names the remedy
     │   └── MissingExtra        an optional part of the package is needed and not installed
@@ -53,6 +54,15 @@ class RetryLater(WorkerError):
         if self.delay < timedelta(0):
             raise ValueError(f"delay is {delay!r}: pass 0 seconds or more")
         super().__init__(reason or f"retry in {self.delay.total_seconds():g} s")
+
+
+class LeaseTaken(RetryLater):
+    """Another message has the lease: retried after `delay`, which does not count against the retry budget."""
+
+    def __init__(self, name: str, holder: str, delay: timedelta) -> None:
+        self.name = name
+        self.holder = holder
+        super().__init__(delay, f"waits for the lease {name!r}, which message {holder} has")
 
 
 class Fatal(WorkerError):

@@ -22,6 +22,7 @@ from dramatiq.brokers.stub import StubBroker
 from worker.bridge import stop_shared_loop
 from worker.broker import ensure_broker, message_middleware
 from worker.history.events import StatusEvent
+from worker.leases import LocalLeases, leases_kept_in
 from worker.settings import Settings, put_in_force, settings_in_force
 from worker.status import recorder_override
 
@@ -131,7 +132,7 @@ def stub_worker(*, settings: Settings | None = None, threads: int = 2) -> Iterat
     worker = dramatiq.Worker(stub, worker_timeout=20, worker_threads=threads)
     worker.start()
     try:
-        with recorded_events(events):
+        with recorded_events(events), leases_kept_in(LocalLeases()):
             yield StubWorker(stub, worker, events)
     finally:
         worker.stop()

@@ -24,6 +24,7 @@ ROWS = [
         "fresh_loop",
         "history",
         "interrupts",
+        "leases",
         "loop_resources",
         "middleware",
         "shared_loop",

@@ -28,8 +28,8 @@ def encode(message: dramatiq.Message[Any], max_bytes: int) -> bytes:
         ) from error
     if len(line) > max_bytes:
         raise MessageRefused(
-            f"a message for {message.actor_name} has {len(line)} bytes, more than WORKER_MAX_MESSAGE_BYTES={max_bytes}: "
-            "store the data and pass its id"
+            f"a message for {message.actor_name} has {len(line)} bytes, more than "
+            f"WORKER_MAX_MESSAGE_BYTES={max_bytes}: store the data and pass its id"
         )
     return line
 

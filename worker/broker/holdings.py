@@ -40,12 +40,16 @@ class Holdings:
         self._ended = 0
         self._measured_at = time.monotonic()
         self._reader_waits = False
-        self.is_open = True
+        self._open = True
 
     @property
     def queues(self) -> list[str]:
         """The queues that have an inbox."""
         return list(self._inboxes)
+
+    def is_open(self) -> bool:
+        """Whether messages are still taken."""
+        return self._open
 
     def open_inbox(self, queue: str) -> None:
         """Makes the queue's inbox, if it has none."""
@@ -101,7 +105,7 @@ class Holdings:
         """How many messages may be taken now; waits for room, so many seconds at most."""
         with self._arrived:
             self._measure()
-            if self._room() == 0 and self.is_open:
+            if self._room() == 0 and self._open:
                 self._reader_waits = True
                 self._room_made.wait(timeout)
                 self._reader_waits = False
@@ -111,7 +115,7 @@ class Holdings:
     def take_back(self) -> list[TakenMessage]:
         """Ends the taking: what waits in the inboxes, to be given back."""
         with self._arrived:
-            self.is_open = False
+            self._open = False
             waiting = [message for inbox in self._inboxes.values() for message in inbox]
             for inbox in self._inboxes.values():
                 inbox.clear()

@@ -76,14 +76,14 @@ class Reader:
 
     def _run(self) -> None:
         failures = 0
-        while self._holdings.is_open:
+        while self._holdings.is_open():
             try:
                 if self._lease.wait_until_held(1.0):
                     self._fill()
                 failures = 0
                 self._recovered()
             except (redis.RedisError, OSError, WorkerError) as error:
-                if not self._holdings.is_open:
+                if not self._holdings.is_open():
                     return
                 self._failed(error, failures)
                 failures += 1
@@ -147,31 +147,19 @@ class Reader:
 
     def _put(self, answer: list[Any]) -> None:
         now, *described = answer
-        messages = []
-        for one in described:
-            message = self._read(now, *one)
-            if message is not None:
-                messages.append(message)
-        self._holdings.put(messages)
+        messages = [self._read(now, one) for one in described]
+        self._holdings.put([message for message in messages if message is not None])
 
-    def _read(
-        self,
-        now: int,
-        stream: bytes,
-        entry: bytes,
-        message_id: bytes,
-        fence: int,
-        attempts: int,
-        losses: int,
-        since: bytes | int,
-        payload: bytes,
-    ) -> TakenMessage | None:
+    def _read(self, now: int, described: list[Any]) -> TakenMessage | None:
+        """The message that the server describes; `None` for what is none, which is a dead letter then."""
+        stream, entry, message_id, fence, attempts, losses, since, payload = described
         try:
-            if not message_id:
-                raise ValueError(f"not a message: {payload!r:.200}")
             message = decode(payload)
         except ValueError as error:
-            self._bury(stream.decode(), entry.decode(), message_id.decode(), attempts, payload, error)
+            self._bury(described, error)
+            return None
+        if not message_id:
+            self._bury(described, ValueError(f"an entry that names no message: {payload!r:.200}"))
             return None
         return TakenMessage(
             message,
@@ -184,10 +172,11 @@ class Reader:
             epoch=self._lease.epoch,
         )
 
-    def _bury(self, stream: str, entry: str, message_id: str, attempts: int, payload: bytes, error: ValueError) -> None:
-        queue = stream.removeprefix("worker:q:").rpartition(":")[0]
-        buried = message_id or uuid.uuid4().hex
-        logger.error("an entry cannot be read and is a dead letter now", stream=stream, entry=entry, id=buried)
+    def _bury(self, described: list[Any], error: ValueError) -> None:
+        stream, entry, message_id, _, attempts, _, _, payload = described
+        queue = stream.decode().removeprefix("worker:q:").rpartition(":")[0]
+        buried = message_id.decode() or uuid.uuid4().hex
+        logger.error("an entry cannot be read and is a dead letter now", queue=queue, entry=entry, id=buried)
         event = StatusEvent(
             event="?.failed",
             state=State.FAILED,

@@ -97,7 +97,7 @@ class WorkerSession:
         One that a process had before that died is begun only when the server knows that it has begun here.
         """
         while not self.lease.is_held and message.epoch == self.lease.epoch:
-            if not self.holdings.is_open:
+            if not self.holdings.is_open():
                 return False
             time.sleep(0.05)
         if message.epoch != self.lease.epoch:
@@ -214,7 +214,7 @@ def _outcome(ending: Ending, event: StatusEvent, *, rejected: bool) -> str:
 
 
 def _event_of(message: TakenMessage, *, rejected: bool) -> StatusEvent:
-    """The end of an attempt that nobody has recorded: its actor is not known here, or there is no middleware that does."""
+    """The end of an attempt that nobody has recorded: its actor is unknown here, or no middleware does it."""
     state = State.FAILED if rejected else State.COMPLETED
     error = message._exception  # noqa: SLF001 - where Dramatiq puts it
     return StatusEvent(

@@ -25,8 +25,7 @@ def record_id(event: StatusEvent) -> str:
 
 def to_line(event: StatusEvent) -> str:
     """The event as a line, newline included."""
-    # Put together by hand: it is done twice for every message. "s" comes first and "r" begins with the type: the scripts
-    # look for them.
+    # By hand: it is done twice for every message. "s" comes first and "r" begins with the type: the scripts look there.
     state = event.state
     line = f'{{"s":"{state}","t":{event.time.timestamp() * 1000:.0f},"w":"{event.worker.host}:{event.worker.pid}"'
     attempt = event.attempt

@@ -68,6 +68,16 @@ local function mark(seq, name, bit)
   list[size + 1], list[size + 2], list[size + 3], list[size + 4] = 'SET', 'u1', seq % SEGMENT, bit
 end
 
+-- The segments in which messages ended, each with a time before which none of them did.
+local function store_ended()
+  for key, segments in pairs(ended_in) do
+    for segment in pairs(segments) do
+      call('ZADD', key, 'NX', now, segment)
+    end
+  end
+  ended_in = {}
+end
+
 local function store_marks()
   for map, list in pairs(marks) do
     for from = 1, #list, 2000 do
@@ -212,7 +222,7 @@ local function create(ids, records)
     save(id, record)
   end
   for segment, members in pairs(by_segment) do
-    add('worker:kept', segment, #members)
+    call('HINCRBY', 'worker:kept', segment, #members)
     for from = 1, #members, 1000 do
       call('RPUSH', 'worker:x:' .. segment .. ':ids', unpack(members, from, math.min(from + 999, #members)))
     end
@@ -239,6 +249,19 @@ local function put_again(id, record, due, lane)
   end
 end
 
+-- Enqueues a message again that ran to its end before; it may be another's now.
+local function enqueue_again(id, record, later, queue, lane, actor, payload)
+  mark(record.seq, 'actor:' .. record.actor, 0)
+  mark(record.seq, 'queue:' .. record.queue, 0)
+  mark_as(record.seq, 'actor:' .. actor)
+  mark_as(record.seq, 'queue:' .. queue)
+  record.queue, record.lane, record.actor = queue, lane, actor
+  record.starts, record.losses = 0, 0
+  replace_payload(record, payload)
+  put_again(id, record, later >= 0 and now + later or nil)
+  save(id, record)
+end
+
 local function count(actor, what)
   local field = actor .. '\t' .. what
   counters[field] = (counters[field] or 0) + 1
@@ -251,11 +274,7 @@ local function finish(retention)
       call('HINCRBY', key, field, amount)
     end
   end
-  for key, segments in pairs(ended_in) do
-    for segment in pairs(segments) do
-      call('ZADD', key, now, segment)
-    end
-  end
+  store_ended()
   if next(counters) then
     local minute, hour = 'worker:w:' .. math.floor(now / 60000), 'worker:h:' .. math.floor(now / 3600000)
     for field, amount in pairs(counters) do

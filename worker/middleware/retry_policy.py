@@ -12,7 +12,7 @@ from dramatiq.errors import Retry
 from dramatiq.middleware import Retries
 from dramatiq.middleware.shutdown import Shutdown
 
-from worker.errors import Fatal, NoContentFound, RetryLater
+from worker.errors import Fatal, LeaseTaken, NoContentFound, RetryLater
 
 
 @runtime_checkable
@@ -45,6 +45,13 @@ class RetryPolicy(Retries):
             self.logger.warning("Message %r failed for good: %s", message.message_id, exception)
             message.fail()
             return
+        if isinstance(exception, LeaseTaken):
+            broker.enqueue(message, delay=_milliseconds(exception))  # type: ignore[arg-type]  # as Dramatiq's own does
+            return
         if isinstance(exception, RetryLater):
-            exception = Retry(str(exception), delay=round(exception.delay.total_seconds() * 1000))
+            exception = Retry(str(exception), delay=_milliseconds(exception))
         super().after_process_message(broker, message, result=result, exception=exception)  # type: ignore[no-untyped-call]
+
+
+def _milliseconds(error: RetryLater) -> int:
+    return round(error.delay.total_seconds() * 1000)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import dramatiq
 
+from worker.actor import enqueue_unique
 from worker.bridge import run_async_in_new_loop
+from worker.leases import lease
 from worker.services import merging, summarizing
 from worker.status import ProcessingStatusContext
 
@@ -16,7 +18,8 @@ from worker.status import ProcessingStatusContext
 def merge_conversation(conversation_id: str) -> None:
     """Merges a conversation's audio chunks into one MP3."""
     with ProcessingStatusContext("merge_conversation", conversation_id=conversation_id) as status:
-        merged = run_async_in_new_loop(merging.merge_conversation(conversation_id, progress=status.progress))
+        with lease(f"merge:{conversation_id}"):
+            merged = run_async_in_new_loop(merging.merge_conversation(conversation_id, progress=status.progress))
         status.set_exit_message(merged.describe())
 
 
@@ -24,7 +27,8 @@ def merge_conversation(conversation_id: str) -> None:
 def summarize_conversation(conversation_id: str, language: str | None = None) -> None:
     """Summarizes a conversation's transcript."""
     with ProcessingStatusContext("summarize_conversation", conversation_id=conversation_id) as status:
-        summary = run_async_in_new_loop(summarizing.summarize_conversation(conversation_id, language))
+        with lease(f"summarize:{conversation_id}"):
+            summary = run_async_in_new_loop(summarizing.summarize_conversation(conversation_id, language))
         status.set_exit_message(summary.describe())
 
 
@@ -32,5 +36,8 @@ def summarize_conversation(conversation_id: str, language: str | None = None) ->
 def process_conversation(conversation_id: str) -> None:
     """Enqueues both: the merge and the summary."""
     with ProcessingStatusContext("process_conversation", conversation_id=conversation_id) as status:
-        messages = merge_conversation.send(conversation_id), summarize_conversation.send(conversation_id)
+        messages = [
+            enqueue_unique(merge_conversation.message(conversation_id), key=f"merge:{conversation_id}"),
+            enqueue_unique(summarize_conversation.message(conversation_id), key=f"summarize:{conversation_id}"),
+        ]
         status.set_exit_message("enqueued " + ", ".join(f"{m.actor_name} {m.message_id}" for m in messages))

@@ -13,6 +13,7 @@ if call('XACK', stream, 'workers', entry) == 1 then
     create({ id }, { record })
   end
   mark_as(record.seq, 'ended:failed')
+  mark_as(record.seq, 'error:' .. string.match(line, '"r":%["([^"]*)"'))
 end
 finish(0)
 return now

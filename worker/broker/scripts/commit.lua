@@ -11,7 +11,7 @@ if call('GET', 'worker:commit:' .. committer) == commit then
 end
 call('SET', 'worker:commit:' .. committer, commit, 'EX', 3600)
 
-local refused, new_ids, new_records, ended, acknowledged = {}, {}, {}, 0, {}
+local refused, new_ids, new_records, is_new, ended, acknowledged = {}, {}, {}, {}, 0, {}
 
 local fields, place
 local function open_fields(text)
@@ -30,7 +30,11 @@ end
 local function follow(apply)
   for _ = 1, tonumber(field()) do
     local id, payload, queue, lane, actor, later = field(), field(), field(), field(), field(), tonumber(field())
-    if apply and not call('GET', 'worker:m:' .. id) then
+    local record = apply and not is_new[id] and load(id)
+    if record and FINAL[record.state] then
+      enqueue_again(id, record, later, queue, lane, actor, payload)
+    elseif apply and not is_new[id] and not record then
+      is_new[id] = true
       table.insert(new_ids, id)
       table.insert(new_records, new_record(later, queue, lane, actor, payload))
     end

@@ -4,6 +4,7 @@ for _, lane in ipairs(LANES) do
   local stream = 'worker:q:' .. queue .. ':' .. lane
   for _, entry in ipairs(call('XRANGE', stream, '-', '+', 'COUNT', 500)) do
     local record = load(entry[2][2])
+    call('XACK', stream, 'workers', entry[1])
     call('XDEL', stream, entry[1])
     if record then
       forget(entry[2][2], record)

@@ -1,0 +1,202 @@
+"""Leases for tasks: `with lease("merge:42")` keeps two messages from doing the same thing at the same time.
+
+A lease belongs to a message, not to a process: the message's own retries enter it again, nobody else releases it, and
+it is renewed while it is held, so that it outlives its holder by some seconds only. Who does not get it is retried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from datetime import timedelta
+from types import TracebackType
+from typing import Protocol
+
+import redis
+
+from worker.attempt import current_attempt
+from worker.connection import connect
+from worker.errors import LeaseTaken
+from worker.logs import get_logger
+from worker.os_threads import new_condition, new_lock
+from worker.scripts import RECORDS, Script
+from worker.settings import settings_in_force
+from worker.thread_pool import run_in_thread_pool
+
+logger = get_logger(__name__)
+
+TRY_AGAIN = (2.0, 6.0)
+"""Seconds, about, after which a message that did not get its lease is tried again."""
+
+_ACQUIRE = Script(RECORDS, ("worker.broker.scripts", "acquire.lua"))
+_RENEW = Script(RECORDS, ("worker.broker.scripts", "renew.lua"))
+_RELEASE = Script(RECORDS, ("worker.broker.scripts", "release.lua"))
+
+
+def lease(name: str) -> Lease:
+    """A lease of that name, for `with` and `async with`, inside an attempt or outside a worker.
+
+    Args:
+        name: What must not happen twice at once, such as `merge:42`.
+
+    Raises:
+        LeaseTaken: On entry: another message has it. Let it pass: the message is retried in some seconds, which does
+            not count against its retry budget, and the event says what it waits for.
+    """
+    return Lease(name)
+
+
+class LeaseStore(Protocol):
+    """Where leases are kept."""
+
+    def acquire(self, name: str, owner: str, fence: int) -> str | None:
+        """Takes the lease, or takes it again; `None`, or the owner who has it."""
+
+    def release(self, name: str, owner: str, fence: int) -> None:
+        """Gives it up, unless it has gone to somebody else."""
+
+
+class Lease(AbstractContextManager["Lease"], AbstractAsyncContextManager["Lease"]):
+    """What `lease` returns; for one use."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        attempt = current_attempt()
+        self._owner = uuid.uuid4().hex if attempt is None else attempt.message_id
+        self._fence = 0 if attempt is None else attempt.fence
+
+    def __enter__(self) -> Lease:
+        holder = _store().acquire(self.name, self._owner, self._fence)
+        if holder is not None:
+            raise LeaseTaken(self.name, holder, timedelta(seconds=random.uniform(*TRY_AGAIN)))  # noqa: S311 - jitter
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        _store().release(self.name, self._owner, self._fence)
+
+    async def __aenter__(self) -> Lease:
+        return await run_in_thread_pool(self.__enter__)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Also when it is being cancelled: what is not released keeps others waiting.
+        await asyncio.shield(run_in_thread_pool(self.__exit__, kind, error, trace))
+
+
+class _ServerLeases:
+    """Leases on the server, renewed by a thread while there are any."""
+
+    def __init__(self) -> None:
+        settings = settings_in_force()
+        self._client = connect(settings)
+        self._seconds = settings.lease.total_seconds()
+        self._changed = new_condition()
+        self._held: dict[tuple[str, str, int], int] = {}
+        self._thread: threading.Thread | None = None
+
+    def acquire(self, name: str, owner: str, fence: int) -> str | None:
+        holder: bytes | None = _ACQUIRE.run(self._client, [name, owner, fence, self._milliseconds])
+        if holder is not None:
+            return holder.decode()
+        with self._changed:
+            key = name, owner, fence
+            self._held[key] = self._held.get(key, 0) + 1
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._renew, name="task-leases", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+        return None
+
+    def release(self, name: str, owner: str, fence: int) -> None:
+        key = name, owner, fence
+        with self._changed:
+            self._held[key] -= 1
+            if self._held[key]:
+                return  # taken more than once by this attempt: the outermost gives it up
+            del self._held[key]
+        try:
+            _RELEASE.run(self._client, [name, owner, fence])
+        except (redis.RedisError, OSError) as error:
+            logger.warning("a lease is left to expire", lease=name, error=str(error))
+
+    @property
+    def _milliseconds(self) -> int:
+        return round(self._seconds * 1000)
+
+    def _renew(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._held)
+                self._changed.wait_for(lambda: not self._held, self._seconds / 4)
+                held = list(self._held)
+            for name, owner, fence in held:
+                try:
+                    if not _RENEW.run(self._client, [name, owner, fence, self._milliseconds]):
+                        logger.error("a lease was lost while it was held", lease=name, owner=owner)
+                except (redis.RedisError, OSError) as error:
+                    logger.warning("a lease cannot be renewed", lease=name, error=str(error))
+
+
+class LocalLeases:
+    """Leases in this process only; for tests."""
+
+    def __init__(self) -> None:
+        self._lock = new_lock()
+        self._held: dict[str, tuple[str, int]] = {}
+
+    def acquire(self, name: str, owner: str, fence: int) -> str | None:
+        """Takes the lease, or takes it again; `None`, or the owner who has it."""
+        del fence
+        with self._lock:
+            holder, times = self._held.get(name, (owner, 0))
+            if holder != owner:
+                return holder
+            self._held[name] = owner, times + 1
+            return None
+
+    def release(self, name: str, owner: str, fence: int) -> None:
+        """Gives it up."""
+        del fence
+        with self._lock:
+            _, times = self._held.pop(name)
+            if times > 1:
+                self._held[name] = owner, times - 1
+
+
+_default: LeaseStore | None = None
+_default_lock = new_lock()
+
+
+def _store() -> LeaseStore:
+    global _default
+    with _default_lock:
+        if _default is None:
+            _default = _ServerLeases()
+        return _default
+
+
+@contextlib.contextmanager
+def leases_kept_in(store: LeaseStore) -> Iterator[None]:
+    """Keeps leases there until the block ends; for tests."""
+    global _default
+    before, _default = _default, store
+    try:
+        yield
+    finally:
+        _default = before
+
+
+def _forget() -> None:
+    # Threads and connections are the parent's.
+    global _default, _default_lock
+    _default, _default_lock = None, new_lock()
+
+
+os.register_at_fork(after_in_child=_forget)
