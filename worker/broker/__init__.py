@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import dramatiq
@@ -29,6 +30,7 @@ from worker.middleware.shutdown import ShutdownNotifications
 from worker.middleware.status import Status
 from worker.middleware.time_limit import TimeLimit
 from worker.os_threads import GEVENT
+from worker.scripts import Argument, Script
 from worker.settings import Settings, put_in_force, settings_in_force
 
 __all__ = ["create_broker", "ensure_broker", "message_middleware"]
@@ -77,8 +79,8 @@ def _lists_broker(settings: Settings, client: redis.Redis) -> dramatiq.Broker:
 class _GreenletsStreamBroker(StreamBroker):
     """The broker under gevent: its connections are the greenlets', and services send from threads too."""
 
-    def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
-        return call_among_greenlets(super().enqueue, message, delay=delay)
+    def call(self, script: Script, arguments: Sequence[Argument]) -> Any:  # noqa: ANN401 - as the script answers
+        return call_among_greenlets(super().call, script, arguments)
 
 
 class _GreenletsListsBroker(RedisBroker):

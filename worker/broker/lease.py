@@ -26,6 +26,9 @@ logger = get_logger(__name__)
 PROMOTE = 500
 """Delayed messages that are enqueued in one step."""
 
+LOOK_AROUND_EVERY = 4
+"""Rounds after which every stream is asked for readers without a lease."""
+
 LAYOUT = 1
 """The version of keys and formats that this code reads and writes; `docs/reference/redis.md`."""
 
@@ -69,6 +72,7 @@ class Lease:
         self._joined_queues = 0
         self._held_until = 0.0
         self._ends = False
+        self._rounds = -1
         self._wake = "0-0"
         self.epoch = 0
         self.token = self._new_token()
@@ -146,11 +150,13 @@ class Lease:
     def _keep(self) -> float:
         """Does the rounds; answers in how many seconds the next are due."""
         asked_at = time.monotonic()
+        self._rounds += 1
         arguments: list[Argument] = [
             self.token,
             round(self._seconds * 1000),
             self._most_starts,
             PROMOTE,
+            int(self._rounds % LOOK_AROUND_EVERY == 0),
             *self._limits,
         ]
         held, next_due, newest, lost, _ = _KEEP.run(self._client, arguments)

@@ -150,7 +150,7 @@ class StreamBroker(Broker):
         """Drops all messages that wait in a queue."""
         if queue_name not in self.queues:
             raise QueueNotFound(queue_name)
-        while self._call(_FLUSH, [queue_name]):
+        while self.call(_FLUSH, [queue_name]):
             pass
 
     def flush_all(self) -> None:
@@ -168,7 +168,7 @@ class StreamBroker(Broker):
         while True:
             if self._session is not None:
                 self._session.flush(None if deadline is None else max(0.0, deadline - time.monotonic()))
-            if not self._call(_WAITING, [queue_name]):
+            if not self.call(_WAITING, [queue_name]):
                 return
             if deadline is not None and time.monotonic() >= deadline:
                 raise QueueJoinTimeout(queue_name)
@@ -276,10 +276,15 @@ class StreamBroker(Broker):
         return lane(actor.priority if actor is not None else 0)
 
     def _send(self, messages: Sequence[Sequence[Argument]]) -> list[bytes]:
-        answer: list[bytes] = self._call(_ENQUEUE, [len(messages), *(part for one in messages for part in one)])
+        answer: list[bytes] = self.call(_ENQUEUE, [len(messages), *(part for one in messages for part in one)])
         return answer
 
-    def _call(self, script: Script, arguments: Sequence[Argument]) -> Any:  # noqa: ANN401 - as the script answers
+    def call(self, script: Script, arguments: Sequence[Argument]) -> Any:  # noqa: ANN401 - as the script answers
+        """Runs a script with the client of those who send.
+
+        Raises:
+            ServerUnreachable: The server did not answer.
+        """
         try:
             return script.run(self.client, arguments)
         except (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, OSError) as error:

@@ -33,19 +33,21 @@ if subject ~= '' then
   return found
 end
 
--- The segment's bits below `top` that all names have, as text: one bit each.
+-- The segment's bits that all names have, as text: one bit each. Without names: of all messages, each of which has a state.
 local function common(segment)
+  local operation, wanted = 'AND', names
   if #names == 0 then
-    return string.rep('\255', SEGMENT / 8)
+    operation = 'OR'
+    wanted = { 'state:queued', 'state:delayed', 'state:running', 'state:completed', 'state:skipped', 'state:dead', 'state:cancelled' }
   end
   local keys = {}
-  for i, name in ipairs(names) do
+  for i, name in ipairs(wanted) do
     keys[i] = 'worker:x:' .. segment .. ':' .. name
   end
   if #keys == 1 then
     return call('GET', keys[1]) or ''
   end
-  call('BITOP', 'AND', 'worker:x:scratch', unpack(keys))
+  call('BITOP', operation, 'worker:x:scratch', unpack(keys))
   return call('GET', 'worker:x:scratch') or ''
 end
 

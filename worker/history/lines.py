@@ -76,12 +76,13 @@ def from_line(line: str | bytes, message_id: str, actor: str, queue: str) -> Sta
         state = State(found["s"])
         attempt = found.get("n")
         own = found.get("i", _usual_id(attempt, state))
+        run = message_id if "i" not in found or own != message_id else ""
         parent = found.get("p", _usual_parent(own, attempt, state))
         host, pid, *_ = found["w"].split(":")
         return StatusEvent(
             event=f"{found.get('e', actor)}.{state.value}",
             state=state,
-            id=own if own == message_id else f"{message_id}:{own}",
+            id=f"{run}:{own}" if run else own,
             time=datetime.fromtimestamp(found["t"] / 1000, UTC),
             actor=actor or None,
             queue=queue or None,

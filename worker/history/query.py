@@ -88,7 +88,7 @@ class EventFilter:
 def read_message(client: redis.Redis, message_id: str) -> StoredMessage | None:
     """What is kept of the message; `None` if nothing is."""
     found: Any = client.get(f"worker:m:{message_id}")
-    return None if found is None else _parse(message_id, found)
+    return _parse(message_id, found)
 
 
 def count_states(client: redis.Redis) -> dict[str, int]:
@@ -105,23 +105,40 @@ def find_messages(client: redis.Redis, *, subject: str = "", marks: tuple[str, .
         below, *ids = _FIND.run(client, arguments)
         records: Any = client.mget([b"worker:m:" + one for one in ids]) if ids else []
         for one, record in zip(ids, records, strict=True):
-            if record is not None:
-                yield _parse(one.decode(), record)
+            message = _parse(one.decode(), record)
+            if message is not None:
+                yield message
         if below < 0:
             return
 
 
 def read_events(client: redis.Redis, wanted: EventFilter, limit: int) -> list[StatusEvent]:
-    """The events that match, of the newest messages that have any; the newest `limit`, oldest first."""
-    found: list[StatusEvent] = []
+    """The newest `limit` events that match, oldest first."""
+    # An old message may have new events: they are in the tail, which does not reach far back.
+    found = {event.id: event for event in _newest(client, wanted, limit)} if wanted.message_id is None else {}
     without = 0
-    for message in _candidates(client, wanted):
-        matching = [event for event in message.events if wanted.matches(event)]
-        found += matching
+    for message in _candidates(client, wanted) if len(found) < limit else ():
+        matching = {event.id: event for event in reversed(message.events) if wanted.matches(event)}
+        found |= matching
         without = 0 if matching else without + 1
         if len(found) >= limit or without >= _GIVE_UP_AFTER:
             break
-    return sorted(found, key=lambda event: event.time)[-limit:]
+    # Those of the same millisecond are in the order of their messages.
+    return sorted(reversed(found.values()), key=lambda event: event.time)[-limit:]
+
+
+def _newest(client: redis.Redis, wanted: EventFilter, limit: int) -> list[StatusEvent]:
+    """The newest events of the tail that match, newest first."""
+    found: list[StatusEvent] = []
+    last = "+"
+    while len(found) < limit:
+        entries: Any = client.xrevrange(TAIL, max=last, count=_PAGE)
+        for entry, fields in entries:
+            last = f"({entry.decode()}"
+            found += reversed([event for event in _read_tail(fields.get(b"e", b"")) if wanted.matches(event)])
+        if len(entries) < _PAGE:
+            break
+    return found[:limit]
 
 
 def follow_events(client: redis.Redis, wanted: EventFilter, *, after: str = "$") -> Iterator[StatusEvent | None]:
@@ -159,9 +176,12 @@ def _candidates(client: redis.Redis, wanted: EventFilter) -> Iterator[StoredMess
     yield from find_messages(client, subject=subject, marks=tuple(marks))
 
 
-def _parse(message_id: str, record: bytes) -> StoredMessage:
-    head, payload, lines = record.split(b"\n", 2)
-    _, state, fence, attempts, _, _, since, cut, _, queue, actor, _ = head.decode().split("\t")
+def _parse(message_id: str, record: bytes | None) -> StoredMessage | None:
+    try:
+        head, payload, lines = (record or b"").split(b"\n", 2)
+        _, state, fence, attempts, _, _, since, cut, _, queue, actor, *_ = head.decode().split("\t")
+    except ValueError:
+        return None
     events = []
     for line in lines.splitlines():
         # One that a later version wrote, and this one cannot read, does not hide the others.
@@ -183,12 +203,12 @@ def _parse(message_id: str, record: bytes) -> StoredMessage:
 
 def _read_tail(text: bytes) -> Iterator[StatusEvent]:
     message_id = actor = queue = ""
-    for line in text.decode().split("\n"):
-        if not line.startswith("{"):
-            message_id, actor, queue = line.split("\t") if line else ("", "", "")
-            continue
+    for line in text.splitlines():
         with contextlib.suppress(ValueError):
-            yield from_line(line, message_id, actor, queue)
+            if line.startswith(b"{"):
+                yield from_line(line, message_id, actor, queue)
+            else:
+                message_id, actor, queue = line.decode().split("\t")
 
 
 def _entries_of(answer: Any) -> Iterator[tuple[str, Mapping[bytes, bytes]]]:  # noqa: ANN401 - RESP2 and RESP3 differ

@@ -288,6 +288,9 @@ local function finish(retention)
     call('XADD', 'worker:events', 'MAXLEN', '~', TAIL_ENTRIES, '*', 'e',
       table.concat(tail, '', from, math.min(from + TAIL_MESSAGES - 1, #tail)))
   end
+  if #tail > 0 and retention > 0 then
+    call('XTRIM', 'worker:events', 'MINID', now - 1000 * retention)
+  end
 end
 
 -- Removes a message with all that points to it.
@@ -322,33 +325,53 @@ local function forget(id, record)
   end
 end
 
+-- Removes the oldest messages that ended in a state from a segment, so many at most: those that ended before a time, and
+-- so many more. Answers how many there were.
+local function retire_from(segment, state, before, age, excess, most)
+  local key, map = 'worker:ended:' .. state, map_of(segment, 'state:' .. state)
+  local removed, bit, oldest = 0, -1, nil
+  while removed < most and (before > 0 or removed < excess) do
+    bit = call('BITPOS', map, 1, bit + 1, -1, 'BIT')
+    if bit < 0 then
+      -- All were looked at: not again for a while.
+      if oldest then
+        call('ZADD', key, math.max(oldest, before + age / 100), segment)
+      else
+        call('ZREM', key, segment)
+      end
+      break
+    end
+    local id = call('LINDEX', map_of(segment, 'ids'), bit)
+    local head = id and call('GETRANGE', 'worker:m:' .. id, 0, 200) or ''
+    local seq, at = string.match(head, '^(%d+)\t%a+\t%d+\t%d+\t%d+\t%d+\t(%d+)\t')
+    if tonumber(seq) ~= segment * SEGMENT + bit then
+      call('SETBIT', map, bit, 0)
+    elseif removed < excess or tonumber(at) <= before then
+      forget(id, load(id))
+      removed = removed + 1
+    else
+      oldest = math.min(oldest or now, tonumber(at))
+    end
+  end
+  return removed
+end
+
 -- Removes the oldest ended messages that are too old or too many, so many at most.
 local function retire(most, limits)
   store_marks()
+  store_ended()
   for state, limit in pairs(limits) do
-    local key = 'worker:ended:' .. state
+    local key, before = 'worker:ended:' .. state, now - limit.age
+    local excess = tonumber(call('HGET', 'worker:states', state) or 0)
+      + ((changes['worker:states'] or {})[state] or 0) - limit.most
     while most > 0 do
-      local segment = call('ZRANGEBYSCORE', key, '-inf', now - limit.age, 'LIMIT', 0, 1)[1]
-      if not segment and limit.most < tonumber(call('HGET', 'worker:states', state) or 0)
-        + ((changes['worker:states'] or {})[state] or 0) then
-        segment = call('ZRANGE', key, 0, 0)[1]
-      end
+      local aged = call('ZRANGEBYSCORE', key, '-inf', before, 'LIMIT', 0, 1)[1]
+      local segment = aged or excess > 0 and call('ZRANGE', key, 0, 0)[1]
       if not segment then
         break
       end
-      local bit = call('BITPOS', 'worker:x:' .. segment .. ':state:' .. state, 1)
-      if bit < 0 then
-        call('ZREM', key, segment)
-      else
-        local id = call('LINDEX', 'worker:x:' .. segment .. ':ids', bit)
-        local record = id and load(id)
-        if record and record.seq == segment * SEGMENT + bit then
-          forget(id, record)
-        else
-          call('SETBIT', map_of(segment, 'state:' .. state), bit, 0)
-        end
-        most = most - 1
-      end
+      local removed = retire_from(segment, state, aged and before or 0, limit.age, excess, most)
+      most, excess = most - removed, excess - removed
     end
   end
 end

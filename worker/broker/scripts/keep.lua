@@ -1,9 +1,10 @@
 -- What a worker process does every now and then: renews its lease, takes over what dead processes held, and enqueues
 -- delayed messages that are due. Arguments: token, lease in ms, how often a message may take its worker down, how many
--- messages to promote at most, retention in seconds of the hour windows, limits of the history.
+-- messages to promote at most, whether to look around too, retention in seconds of the hour windows, limits of the
+-- history. To look around is to ask every stream who reads it, and to drop what the history need not keep any more.
 -- Answers: 1 if the lease was still held, ms until the next delayed message is due (-1: none), the newest wake-up's entry,
 -- how many attempts were lost, the server's time in ms.
-local token, lease, most_starts, most = argument(), number(), number(), number()
+local token, lease, most_starts, most, look_around = argument(), number(), number(), number(), argument() == '1'
 local retention, limits = number(), read_limits()
 
 local function renew()
@@ -72,7 +73,8 @@ local function take_over_all(stream, dead)
 end
 
 local function reclaim()
-  if now < tonumber(call('GET', 'worker:patience') or 0) then
+  local expired = call('ZRANGEBYSCORE', 'worker:leases', '-inf', '(' .. now)
+  if (#expired == 0 and not look_around) or now < tonumber(call('GET', 'worker:patience') or 0) then
     return
   end
   local unfinished = {}
@@ -87,7 +89,7 @@ local function reclaim()
       end
     end
   end
-  for _, dead in ipairs(call('ZRANGEBYSCORE', 'worker:leases', '-inf', '(' .. now)) do
+  for _, dead in ipairs(expired) do
     if not unfinished[dead] then
       call('ZREM', 'worker:leases', dead)
       call('HDEL', 'worker:workers', dead)
@@ -113,7 +115,9 @@ end
 local held = renew()
 reclaim()
 local next_due = promote()
-retire(200, limits)
+if look_around then
+  retire(200, limits)
+end
 finish(retention)
 local newest = call('XREVRANGE', 'worker:wake', '+', '-', 'COUNT', 1)[1]
 return { held, next_due, newest and newest[1] or '0-0', lost, now }
