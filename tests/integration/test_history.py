@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,12 +19,19 @@ from tests.waiting import wait_until
 from worker.connection import connect
 from worker.embedded import EmbeddedServer
 from worker.history import writer as writer_module
-from worker.history.events import State, StatusEvent
-from worker.history.query import EventFilter, follow_events, position, read_events
-from worker.history.writer import FIELD, STREAM, EventWriter
+from worker.history.events import ErrorInfo, State, StatusEvent
+from worker.history.query import (
+    TAIL,
+    EventFilter,
+    count_states,
+    find_messages,
+    follow_events,
+    position,
+    read_events,
+    read_message,
+)
+from worker.history.writer import EventWriter
 from worker.settings import Settings
-
-WEEK = timedelta(days=7)
 
 
 @pytest.fixture
@@ -39,7 +48,7 @@ def store(own_server: Settings) -> redis.Redis:
 
 @pytest.fixture
 def writer(own_server: Settings) -> Iterator[EventWriter]:
-    made = EventWriter(lambda: connect(own_server), WEEK)
+    made = EventWriter(lambda: connect(own_server), own_server)
     yield made
     made.close(5)
 
@@ -48,8 +57,21 @@ def event(name: str = "a", state: State = State.STARTED, **values: object) -> St
     return StatusEvent(event=f"{name}.{state}", state=state, **values)  # type: ignore[arg-type]
 
 
+def of_message(message_id: str, state: State = State.STARTED, attempt: int = 1, **values: object) -> StatusEvent:
+    """An event of an attempt, as a worker with Dramatiq's stock broker records it."""
+    own = f"{message_id}:{attempt}{'.end' if state.is_final else ''}"
+    about = {"actor": "merge", "queue": "cpu", "parent": f"{message_id}:{attempt}" if state.is_final else None} | values
+    name = str(about["actor"])
+    return event(name, state, id=own, message_id=message_id, attempt=attempt, **about)
+
+
 def ids(events: list[StatusEvent]) -> list[str]:
     return [one.id for one in events]
+
+
+def as_read(one: StatusEvent) -> StatusEvent:
+    """The event with its time in milliseconds."""
+    return replace(one, time=datetime.fromtimestamp(round(one.time.timestamp() * 1000) / 1000, UTC))
 
 
 def test_what_is_recorded_is_read_back_in_order(writer: EventWriter, store: redis.Redis) -> None:
@@ -58,8 +80,20 @@ def test_what_is_recorded_is_read_back_in_order(writer: EventWriter, store: redi
     for one in recorded:
         writer.record(one)
     assert writer.flush(10)
-    assert read_events(store, EventFilter(), 10_000) == [StatusEvent.from_json(one.to_json()) for one in recorded]
+    assert read_events(store, EventFilter(), 10_000) == [as_read(one) for one in recorded]
     assert ids(read_events(store, EventFilter(), 3)) == ids(recorded[-3:])
+
+
+def test_the_newest_events_are_those_of_an_old_message_too(writer: EventWriter, store: redis.Redis) -> None:
+    """One that was enqueued long before the others, and has an event since."""
+    writer.record(of_message("old"))
+    for number in range(20):
+        writer.record(of_message(f"new{number}"))
+    last = of_message("old", State.COMPLETED)
+    writer.record_end(last, "completed")
+    assert writer.flush(10)
+    assert ids(read_events(store, EventFilter(), 2)) == ["new19:1", last.id]
+    assert ids(read_events(store, EventFilter(actor="merge", state=State.COMPLETED), 1)) == [last.id]
 
 
 def test_events_of_many_threads_are_all_kept(writer: EventWriter, store: redis.Redis) -> None:
@@ -85,37 +119,93 @@ def test_events_of_many_threads_are_all_kept(writer: EventWriter, store: redis.R
 def test_filters_narrow_in_any_combination(writer: EventWriter, store: redis.Redis) -> None:
     """By message, subject, actor, state and time."""
     old = datetime.now(UTC) - timedelta(hours=2)
+    one, two = {"conversation_id": 42}, {"conversation_id": "42", "part": "x\ty"}
     events = {
-        "m1": event(message_id="1", actor="merge", subject={"conversation_id": 42}),
-        "m1 failed": event(message_id="1", actor="merge", state=State.FAILED, subject={"conversation_id": 42}),
-        "m2": event(message_id="2", actor="merge", subject={"conversation_id": "42", "part": "x"}),
-        "m3": event(message_id="3", actor="summarize", subject={"conversation_id": "43"}),
-        "m4": event(message_id="4", actor="summarize", time=old),
+        "m1": of_message("1", subject=one),
+        "m1 failed": of_message("1", State.FAILED, subject=one, error=ErrorInfo("ValueError", "", "")),
+        "m2": of_message("2", subject=two),
+        "m3": of_message("3", actor="summarize", subject={"conversation_id": "43"}),
+        "m4": of_message("4", actor="summarize", time=old),
     }
-    for one in events.values():
-        writer.record(one)
+    for each in events.values():
+        if each.state.is_final:
+            writer.record_end(each, "dead")
+        else:
+            writer.record(each)
     assert writer.flush(10)
 
     def names(wanted: EventFilter) -> list[str]:
         found = ids(read_events(store, wanted, 100))
-        return [name for name, one in events.items() if one.id in found]
+        return [name for name, each in events.items() if each.id in found]
 
     assert names(EventFilter(message_id="1")) == ["m1", "m1 failed"]
     assert names(EventFilter(subject={"conversation_id": "42"})) == ["m1", "m1 failed", "m2"]
-    assert names(EventFilter(subject={"conversation_id": "42", "part": "x"})) == ["m2"]
+    assert names(EventFilter(subject={"part": "x\ty", "conversation_id": "42"})) == ["m2"]
     assert names(EventFilter(actor="merge", state=State.FAILED)) == ["m1 failed"]
+    assert names(EventFilter(state=State.STARTED)) == ["m1", "m2", "m3", "m4"]
     assert names(EventFilter(since=datetime.now(UTC) - timedelta(hours=1))) == ["m1", "m1 failed", "m2", "m3"]
     assert names(EventFilter(message_id="none")) == []
 
 
-def test_a_broken_entry_does_not_hide_the_others(writer: EventWriter, store: redis.Redis) -> None:
-    """It is passed over."""
-    good = event()
-    store.xadd(STREAM, {FIELD: b"not json"})
-    store.xadd(STREAM, {b"other": b"field"})
-    writer.record(good)
+def test_a_message_is_kept_whole_and_found_by_what_is_known_of_it(writer: EventWriter, store: redis.Redis) -> None:
+    """Through its attempts: its state, its events, and the marks of actor, queue, state and error."""
+    error = ErrorInfo("ValueError", "no", "")
+    writer.record(of_message("1"))
+    writer.record_end(of_message("1", State.FAILED, error=error), "delayed")
     assert writer.flush(10)
-    assert ids(read_events(store, EventFilter(), 10)) == [good.id]
+    assert count_states(store) == {"delayed": 1}
+    writer.record(of_message("1", attempt=2))
+    writer.record_end(of_message("1", State.COMPLETED, attempt=2), "completed")
+    writer.record_end(of_message("2", State.SKIPPED, queue="network"), "skipped")
+    assert writer.flush(10)
+    assert count_states(store) == {"completed": 1, "skipped": 1}
+    found = read_message(store, "1")
+    assert found is not None
+    assert (found.state, found.attempts, found.actor, found.queue) == ("completed", 2, "merge", "cpu")
+    assert [one.state for one in found.events] == ["started", "failed", "started", "completed"]
+    assert read_message(store, "3") is None
+
+    def named(*marks: str) -> list[str]:
+        return [one.id for one in find_messages(store, marks=marks)]
+
+    assert named() == named("actor:merge") == ["2", "1"]
+    assert named("actor:merge", "queue:cpu") == named("error:ValueError") == named("state:completed") == ["1"]
+    assert named("state:delayed") == named("error:ValueError", "queue:network") == []
+
+
+def test_a_run_outside_a_worker_is_kept_under_the_id_of_the_run(writer: EventWriter, store: redis.Redis) -> None:
+    """With its spans; it has neither actor nor queue, and is no message."""
+    for own, state in (("0", State.STARTED), ("0/1", State.STARTED), ("0/1.end", State.FAILED)):
+        writer.record(event(state=state, id=f"run:{own}"))
+    assert writer.flush(10)
+    assert count_states(store) == {"running": 1}
+    writer.record_end(event(state=State.COMPLETED, id="run:0.end"), "completed")
+    assert writer.flush(10)
+    [found] = find_messages(store, marks=("state:completed",))
+    assert (found.id, found.actor, found.queue) == ("run", "", "")
+    assert ids(list(found.events)) == ["run:0", "run:0/1", "run:0/1.end", "run:0.end"]
+    assert {one.message_id for one in found.events} == {None}
+
+
+def test_a_broken_line_does_not_hide_the_others(writer: EventWriter, store: redis.Redis) -> None:
+    """Nor does a broken entry of the tail, or a broken record: it is passed over."""
+    start = position(store)
+    store.xadd(TAIL, {b"e": b"not json"})
+    store.xadd(TAIL, {b"e": b"m\ta\tq\n{}\n\xff"})
+    store.xadd(TAIL, {b"other": b"field"})
+    good, broken = event(id="good:0"), event(id="broken:0")
+    writer.record(good)
+    writer.record(broken)
+    assert writer.flush(10)
+    store.append("worker:m:good", b"not json\n{}\n\xff\n")
+    store.set("worker:m:broken", b"broken")
+    store.xtrim(TAIL, 4, approximate=False)
+    assert ids([one for one in read_events(store, EventFilter(), 10) if one.id == good.id]) == [good.id]
+    assert ids(list(next(find_messages(store)).events)) == [good.id]
+    assert read_message(store, "broken") is None
+    tail = follow_events(store, EventFilter(), after=start)
+    seen = next(one for one in tail if one is not None)
+    assert seen.id == good.id
 
 
 def test_a_tail_has_neither_gaps_nor_repeats(writer: EventWriter, store: redis.Redis) -> None:
@@ -143,19 +233,51 @@ def test_a_tail_says_now_and_then_that_nothing_came(store: redis.Redis) -> None:
     assert next(follow_events(store, EventFilter())) is None
 
 
-def test_events_older_than_the_retention_go(own_server: Settings, store: redis.Redis) -> None:
-    """The stream does not grow for ever."""
-    now = int(time.time() * 1000)
-    for number in range(300):
-        store.xadd(STREAM, {FIELD: event().to_json()}, id=f"{now - 10_000 + number}-0")
-    short = EventWriter(lambda: connect(own_server), timedelta(seconds=5))
-    fresh = event()
-    short.record(fresh)
+def test_messages_that_ended_before_the_retention_go_with_all_that_points_to_them(
+    own_server: Settings, store: redis.Redis
+) -> None:
+    """The history does not grow for ever; one that is still running is kept, however old."""
+    settings = own_server.model_copy(update={"history_retention": timedelta(seconds=1)})
+    short = EventWriter(lambda: connect(own_server), settings)
+    error = ErrorInfo("ValueError", "no", "")
+    short.record(of_message("runs", subject={"number": 1}))
+    for number in range(50):
+        short.record(of_message(str(number), subject={"number": number}))
+        short.record_end(of_message(str(number), State.COMPLETED, error=error), "completed")
     assert short.flush(10)
-    # Trimming is approximate: whole nodes of the stream, about a hundred entries each.
-    assert store.xlen(STREAM) < 200
-    assert ids(read_events(store, EventFilter(), 1)) == [fresh.id]
+    kept_events = EventFilter(subject={"number": "7"})
+    assert len(read_events(store, kept_events, 10)) == 1
+
+    ticks = itertools.count()
+
+    def old_ones_are_gone() -> bool:
+        # What is too old goes while others end, beside which it is kept.
+        tick = f"tick{next(ticks)}"
+        short.record_end(event("tick", State.COMPLETED, id=f"{tick}:0.end"), "completed")
+        assert short.flush(10)
+        return not any(read_message(store, str(number)) for number in range(50))
+
+    wait_until(old_ones_are_gone)
+    found = [one.id for one in find_messages(store)]
+    assert found[-1] == "runs"
+    assert f"tick{next(ticks) - 1}" in found
+    assert not set(found) & {str(number) for number in range(50)}
+    assert read_events(store, kept_events, 10) == []
+    assert not store.exists("worker:s:number=7")
+    assert store.exists("worker:s:number=1")
     short.close(5)
+
+
+def test_no_more_messages_of_a_state_are_kept_than_the_limit_says(own_server: Settings, store: redis.Redis) -> None:
+    """The oldest go; each state has its own account."""
+    few = EventWriter(lambda: connect(own_server), own_server.model_copy(update={"history_limit": 10}))
+    few.record_end(of_message("skipped", State.SKIPPED), "skipped")
+    for number in range(100):
+        few.record_end(of_message(str(number), State.COMPLETED), "completed")
+    assert few.flush(10)
+    assert count_states(store) == {"skipped": 1, "completed": 10}
+    assert [one.id for one in find_messages(store)] == [*map(str, range(99, 89, -1)), "skipped"]
+    few.close(5)
 
 
 def test_while_redis_is_away_events_wait_and_come_in_order(
@@ -191,7 +313,7 @@ def test_in_a_long_outage_started_and_progress_are_dropped_and_counted_and_final
             raise redis.ConnectionError("away")
         return connect(own_server)
 
-    writer = EventWriter(open_client, WEEK)
+    writer = EventWriter(open_client, own_server)
     finals = []
     for number in range(50):
         writer.record(event("start"))
@@ -224,7 +346,7 @@ def test_a_context_outside_a_worker_writes_its_events_before_it_returns(own_serv
 
 def test_closing_writes_what_waits(own_server: Settings, store: redis.Redis) -> None:
     """A process that ends loses nothing."""
-    writer = EventWriter(lambda: connect(own_server), WEEK)
+    writer = EventWriter(lambda: connect(own_server), own_server)
     one = event()
     writer.record(one)
     assert writer.close(10)

@@ -123,8 +123,9 @@ def read_events(client: redis.Redis, wanted: EventFilter, limit: int) -> list[St
         without = 0 if matching else without + 1
         if len(found) >= limit or without >= _GIVE_UP_AFTER:
             break
-    # Those of the same millisecond are in the order of their messages.
-    return sorted(reversed(found.values()), key=lambda event: event.time)[-limit:]
+    # Those of the same millisecond stay in the order of their messages.
+    newest_first = sorted(found.values(), key=lambda event: event.time, reverse=True)
+    return newest_first[:limit][::-1]
 
 
 def _newest(client: redis.Redis, wanted: EventFilter, limit: int) -> list[StatusEvent]:
