@@ -1,0 +1,137 @@
+"""The actors of the worker processes: what they begin and finish, they note in the scene's ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import dramatiq
+from dramatiq.broker import Broker
+
+from worker import Fatal, NoContentFound, actor, create_broker, current_attempt
+from worker.broker.streams import StreamBroker
+
+FOLDER = Path(os.environ["FAULTS_FOLDER"])
+NAME = os.environ["FAULTS_NAME"]
+
+
+class Probe(dramatiq.Middleware):
+    """Tells, several times a second, how the worker fares."""
+
+    def after_worker_boot(self, broker: Broker, worker: dramatiq.Worker) -> None:
+        assert isinstance(broker, StreamBroker)
+        threading.Thread(target=watch, args=(broker,), name="probe", daemon=True).start()
+
+
+def watch(broker: StreamBroker) -> None:
+    file = FOLDER / f"probe-{NAME}"
+    errors: list[str] = []
+    while True:
+        time.sleep(0.05)
+        if (session := broker.session) is None:
+            continue
+        health = session.health
+        errors += [error for error in health.errors if error not in errors]
+        threads = sorted(thread.name for thread in threading.enumerate() if "Dummy" not in thread.name)
+        resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        told = {"pid": os.getpid(), "health": asdict(health), "errors": errors, "threads": threads, "rss": resident}
+        new = file.with_suffix(".new")
+        new.write_text(json.dumps(told))
+        new.replace(file)
+
+
+def note(what: str) -> None:
+    attempt = current_attempt()
+    assert attempt is not None
+    line = [what, attempt.message_id, str(attempt.number), str(attempt.fence), NAME, str(time.monotonic())]
+    with (FOLDER / "ledger").open("a") as ledger:
+        ledger.write(" ".join(line) + "\n")
+
+
+broker = create_broker()
+broker.add_middleware(Probe())
+dramatiq.set_broker(broker)
+
+
+@actor
+async def work(ms: int = 0) -> None:
+    note("began")
+    await asyncio.sleep(ms / 1000)
+    note("done")
+
+
+@actor
+async def mixed(outcome: str, ms: int = 0) -> None:
+    """Completes, is skipped, fails once, or fails for good."""
+    note("began")
+    await asyncio.sleep(ms / 1000)
+    attempt = current_attempt()
+    assert attempt is not None
+    if outcome == "skipped":
+        raise NoContentFound("nothing there")
+    if outcome == "dead":
+        raise Fatal("it never works")
+    if outcome == "retried" and attempt.number == 1:
+        raise ValueError("the first attempt")
+    note("done")
+
+
+@actor
+async def cleans_up(ms: int) -> None:
+    """Takes its time, and when it is cancelled it takes some for cleaning up."""
+    note("began")
+    try:
+        await asyncio.sleep(ms / 1000)
+    except asyncio.CancelledError:
+        await asyncio.sleep(0.2)
+        note("cleaned")
+        raise
+    note("done")
+
+
+@actor
+async def interrupted_once() -> None:
+    """Waits in its first attempt until it is cancelled, and then for a gate; fails each time when that is open."""
+    note("began")
+    attempt = current_attempt()
+    assert attempt is not None
+    if attempt.number == 1:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.Event().wait(), 60)
+    raise ValueError("always")
+
+
+@actor
+def kills() -> None:
+    note("began")
+    # Its STARTED is stored by then: otherwise nobody could know that it has begun.
+    time.sleep(0.1)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@actor
+async def gated(gate: str) -> None:
+    note("began")
+    while not (FOLDER / gate).exists():  # noqa: ASYNC110 - the gate is another process's
+        await asyncio.sleep(0.01)
+    note("done")
+
+
+@actor(queue="other")
+async def elsewhere() -> None:
+    note("began")
+    note("done")
+
+
+@actor
+def strange(text: Any) -> None:
+    note("began")
+    raise Fatal("\udcff" if text == "surrogate" else str(text))

@@ -1,0 +1,134 @@
+"""Worker processes that are killed, suspended, or taken down by their own messages."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.faults.account import settle
+from tests.faults.scene import TIMEOUT, Scene, WorkerCommand, scene, wait_until
+from worker.history.events import State
+from worker.history.query import read_message
+
+MESSAGES = 1_000
+KILLS = 20
+
+
+@pytest.fixture
+def quick(tmp_path: Path) -> Iterator[Scene]:
+    """A scene whose leases are short; messages never become dead letters for their workers' deaths."""
+    with scene(tmp_path, WORKER_LEASE="1s", WORKER_MAX_CRASHES="100") as opened:
+        yield opened
+
+
+@pytest.fixture
+def usual(tmp_path: Path) -> Iterator[Scene]:
+    """A scene with the leases that are the default."""
+    with scene(tmp_path) as opened:
+        yield opened
+
+
+@pytest.mark.timeout(180)
+def test_twenty_kills_in_the_middle_of_a_thousand_messages_lose_none(quick: Scene) -> None:
+    """A worker is killed and restarted twenty times while it works off 1,000 messages: each one completes."""
+    sent = quick.send_many("work", [[10]] * MESSAGES)
+    for kill in range(KILLS):
+        before = len(quick.ledger("done"))
+        worker = quick.start(f"victim-{kill}")
+        wait_until(partial(_has_done, quick, before + 30), TIMEOUT, quick.explain)
+        worker.kill()
+    assert quick.ended() < MESSAGES
+    quick.start("last")
+    quick.wait_for_end(MESSAGES)
+    assert settle(quick, sent) == {"completed": MESSAGES}
+    wait_until(lambda: quick.client.zcard("worker:leases") == 1)
+    assert quick.client.hgetall("worker:workers").keys() == {_only_lease(quick)}
+
+
+@pytest.mark.timeout(90)
+def test_what_a_killed_process_ran_and_held_runs_elsewhere_within_fifteen_seconds(usual: Scene) -> None:
+    """At the default lease, a killed process's messages run elsewhere within 15 s, with a LOST event each."""
+    victim = usual.start_ready("victim")
+    sent = usual.send_many("gated", [["gate"]] * 4)
+    wait_until(lambda: len(usual.ledger("began")) == 4 and usual.states() == {"running": 4})
+    usual.start_ready("other")
+    victim.kill()
+    (usual.folder / "gate").touch()
+    killed_at = time.monotonic()
+    usual.wait_for_end(4, 20)
+    assert all(run.worker == "other" and run.at - killed_at < 15 for run in usual.ledger("done"))
+    assert settle(usual, sent) == {"completed": 4}
+    for message_id in sent:
+        message = read_message(usual.client, message_id)
+        assert message is not None
+        states = [event.state for event in message.events]
+        assert states == [State.STARTED, State.LOST, State.STARTED, State.COMPLETED]
+
+
+@pytest.mark.timeout(90)
+def test_a_suspended_process_records_nothing_of_what_has_gone_to_others(usual: Scene) -> None:
+    """A process that stands still for 20 s ends what it ran and drops what it held: neither counts."""
+    suspended = usual.start_ready("suspended")
+    # What is prefetched follows from how quick attempts were.
+    quick = usual.send_many("work", [[0]] * 200)
+    usual.wait_for_end(200)
+    sent = usual.send_many("gated", [["gate"]] * 10)
+    wait_until(lambda: len(usual.ledger("began")) == 204 and usual.states()["running"] == 4)
+    suspended.signal(signal.SIGSTOP)
+    stopped_at = time.monotonic()
+    other = usual.start_ready("other", threads=20)
+    wait_until(lambda: len([run for run in usual.ledger("began") if run.worker == "other"]) == 10, 15, usual.explain)
+    (usual.folder / "gate").touch()
+    usual.wait_for_end(210)
+    before = {message_id: usual.client.get(f"worker:m:{message_id}") for message_id in sent}
+    wait_until(lambda: time.monotonic() - stopped_at > 20, 30)
+    suspended.signal(signal.SIGCONT)
+    # It ends the four attempts, drops the rest, and is a worker again under a new lease.
+    late = usual.send_many("work", [[100]] * 20)
+    usual.wait_for_end(230)
+    wait_until(lambda: suspended.tells()["health"]["ends_refused"] == 4, TIMEOUT, usual.explain)
+    assert not [run for run in usual.ledger("began")[204:] if run.worker == "suspended" and run.message_id in sent]
+    assert [run for run in usual.ledger("began") if run.worker == "suspended" and run.message_id in late]
+    assert {message_id: usual.client.get(f"worker:m:{message_id}") for message_id in sent} == before
+    assert settle(usual, [*quick, *sent, *late]) == {"completed": 230}
+    assert not other.tells()["errors"]
+
+
+def test_a_message_that_kills_its_process_twice_is_a_dead_letter(tmp_path: Path) -> None:
+    """Its second start is its last, whichever process had it, and the messages beside it complete."""
+    with scene(tmp_path, WORKER_LEASE="1s") as opened:
+        before = opened.send_many("work", [[5]] * 50)
+        poison = opened.send("kills")
+        after = opened.send_many("work", [[5]] * 50)
+        starts = 0
+        while opened.ended() < 101:
+            # As a supervisor would.
+            starts += 1
+            worker = opened.start(str(starts))
+            wait_until(partial(_ends_or_all_end, worker, opened, 101), TIMEOUT, opened.explain)
+        assert starts == 3
+        opened.wait_for_end(101)
+        assert settle(opened, [*before, poison, *after]) == {"completed": 100, "dead": 1}
+        assert len([run for run in opened.ledger("began") if run.message_id == poison]) == 2
+        message = read_message(opened.client, poison)
+        assert message is not None
+        assert [event.state for event in message.events] == [State.STARTED, State.LOST, State.STARTED, State.LOST]
+
+
+def _has_done(opened: Scene, number: int) -> bool:
+    return len(opened.ledger("done")) >= number
+
+
+def _ends_or_all_end(worker: WorkerCommand, opened: Scene, messages: int) -> bool:
+    return worker.process.poll() is not None or opened.ended() == messages
+
+
+def _only_lease(opened: Scene) -> bytes:
+    (lease,) = opened.client.zrange("worker:leases", 0, -1)
+    assert isinstance(lease, bytes)
+    return lease
