@@ -39,6 +39,21 @@ class Script:
         except redis.exceptions.NoScriptError:
             return _execute(client, "EVAL", self._text, 0, *arguments)
 
+    def run_many(self, client: redis.Redis, calls: Sequence[Sequence[Argument]]) -> list[Any]:
+        """Runs it several times in one round trip; an answer may be the error that the server had.
+
+        Raises:
+            redis.RedisError: What the connection had to say.
+        """
+        pipeline = client.pipeline(transaction=False)
+        for arguments in calls:
+            _execute(pipeline, "EVALSHA", self._hash, 0, *arguments)
+        answers = pipeline.execute(raise_on_error=False)
+        return [
+            self.run(client, arguments) if isinstance(answer, redis.exceptions.NoScriptError) else answer
+            for arguments, answer in zip(calls, answers, strict=True)
+        ]
+
 
 def _execute(client: redis.Redis, *words: Argument) -> Any:  # noqa: ANN401 - as the server answers
     return client.execute_command(*words)  # type: ignore[no-untyped-call]

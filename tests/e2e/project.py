@@ -13,13 +13,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import dramatiq
 import redis
 
 from tests.conftest import forget_environment
 from tests.waiting import wait_until
+from worker.broker.streams import StreamBroker
 from worker.connection import connect
 from worker.history.events import State, StatusEvent
-from worker.history.query import EventFilter, read_events
+from worker.history.query import EventFilter, count_states, find_messages, read_events
 from worker.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +43,8 @@ class Project:
         path = os.pathsep.join([str(BIN), os.environ.get("PATH", "")])
         own = {"WORKER_DATA_DIR": str(self.data_dir), "PATH": path} | quick | variables
         self.environment = forget_environment(dict(os.environ)) | own
-        self.client: redis.Redis = connect(Settings(data_dir=self.data_dir))
+        self.settings = Settings(data_dir=self.data_dir)
+        self.client: redis.Redis = connect(self.settings)
 
     def run(
         self, *words: str, cwd: Path | None = None, code: int = 0, variables: Mapping[str, str] = NOTHING
@@ -89,17 +92,22 @@ class Project:
         wait_until(lambda: not self.waiting(), TIMEOUT)
         return self.events(message_id)
 
+    def send(self, actor: str, *args: object, queue: str = "default") -> str:
+        """Enqueues a message as another program does, which does not have the actor; its id."""
+        broker = StreamBroker(self.settings, self.client, lambda: connect(self.settings), [])
+        message: dramatiq.Message[Any] = dramatiq.Message(
+            queue_name=queue, actor_name=actor, args=args, kwargs={}, options={}
+        )
+        return str(broker.enqueue(message).message_id)
+
     def waiting(self) -> int:
         """How many messages are queued, delayed or not acknowledged."""
-        keys = [key for key in self._keys("dramatiq:*.msgs") if not key.endswith(".XQ.msgs")]
-        return sum(int(self.client.hlen(key)) for key in keys)
+        states = count_states(self.client)
+        return sum(states.get(state, 0) for state in ("queued", "delayed", "running"))
 
     def dead_letters(self) -> list[str]:
-        """The keys under which Dramatiq keeps dead letters."""
-        return self._keys("dramatiq:*.XQ*")
-
-    def _keys(self, pattern: str) -> list[str]:
-        return [key.decode() for key in self.client.scan_iter(pattern)]
+        """The ids of the dead letters."""
+        return [message.id for message in find_messages(self.client, marks=("state:dead",))]
 
     @contextlib.contextmanager
     def background(self, *words: str, cwd: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:

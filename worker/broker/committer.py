@@ -6,8 +6,8 @@ it must. An end is refused, not stored, when its message has meanwhile been give
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -25,6 +25,9 @@ GATHER = 0.002
 
 GROUP = 128
 """Messages a script stores at most: it keeps the server from others for some milliseconds."""
+
+GROUPS = 4
+"""Groups that share a round trip at most."""
 
 MAX_NOTES = 10_000
 """Notes that wait for the server before further ones are dropped."""
@@ -99,14 +102,14 @@ class Committer:
         self._limits = limits
         self._stored = stored
         self._changed = new_condition()
-        self._waiting: deque[Note] = deque()
+        self._waiting: dict[tuple[str, int], Note] = {}
         self._ends = 0
         self._taken = 0
         self._done = 0
         self._somebody_waits = 0
         self._idle = False
         self._closed = False
-        self._commits = 0
+        self._numbers = itertools.count()
         self.dropped = 0
         self.refused = 0
         self.error: str | None = None
@@ -128,12 +131,17 @@ class Committer:
     def take(self, note: Note) -> None:
         """Takes a note, to be stored soon."""
         with self._changed:
+            attempt = note.message_id, note.fence
+            known = self._waiting.get(attempt)
             if note.end:
                 self._ends += 1
             elif len(self._waiting) >= MAX_NOTES and not note.started:
                 self.dropped += 1
                 return
-            self._waiting.append(note)
+            if known is not None:
+                known.absorb(note)
+                return
+            self._waiting[attempt] = note
             self._taken += 1
             if self._idle:
                 self._changed.notify_all()
@@ -159,13 +167,13 @@ class Committer:
         return done
 
     def _run(self) -> None:
-        while (group := self._next_group()) is not None:
-            self._store(_by_attempt(group))
+        while (notes := self._next_notes()) is not None:
+            self._store([self._batch(notes[first : first + GROUP]) for first in range(0, len(notes), GROUP)])
             with self._changed:
-                self._done += len(group)
+                self._done += len(notes)
                 self._changed.notify_all()
 
-    def _next_group(self) -> list[Note] | None:
+    def _next_notes(self) -> list[Note] | None:
         with self._changed:
             self._idle = True
             self._changed.wait_for(lambda: self._waiting or self._closed)
@@ -174,51 +182,64 @@ class Committer:
                 return None
             if len(self._waiting) < GROUP and not self._somebody_waits:
                 self._changed.wait_for(lambda: self._somebody_waits or self._closed, GATHER)
-            return [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))]
+            attempts = list(itertools.islice(self._waiting, GROUP * GROUPS))
+            return [self._waiting.pop(attempt) for attempt in attempts]
 
-    def _store(self, notes: list[Note]) -> None:
-        self._commits += 1
-        failures = 0
-        while True:
-            try:
-                self._commit(notes)
-            except redis.exceptions.OutOfMemoryError as error:
-                self._failed(error, failures)
-                notes = self._store_without_events(notes)
-                if not notes:
-                    return
-            except (redis.RedisError, OSError, WorkerError) as error:
-                self._failed(error, failures)
-                if type(error) is redis.ResponseError and failures > 0:
-                    self._store_each(notes)
-                    return
-                self._client.connection_pool.disconnect()
+    def _batch(self, notes: list[Note]) -> _Batch:
+        return _Batch(next(self._numbers), notes)
+
+    def _store(self, batches: list[_Batch]) -> None:
+        try:
+            answers = _COMMIT.run_many(self._client, [self._arguments(batch) for batch in batches])
+        except (redis.RedisError, OSError, WorkerError) as error:
+            answers = [error] * len(batches)
+        for batch, answer in zip(batches, answers, strict=True):
+            if isinstance(answer, Exception):
+                self._insist(batch, answer)
             else:
-                if self.error is not None:
-                    logger.info("attempts are being recorded again", dropped=self.dropped)
-                    self.error = None
+                self._settle(batch.notes, answer)
+
+    def _insist(self, batch: _Batch, error: Exception) -> None:
+        """Tries until it is stored: the same again after an answer that was lost, for the server knows its number."""
+        for failures in itertools.count():
+            self._failed(error, failures)
+            if isinstance(error, redis.exceptions.OutOfMemoryError):
+                batch = _Batch(batch.number, self._store_without_events(batch.notes))
+            elif type(error) is redis.ResponseError and failures > 0:
+                self._store_each(batch.notes)
                 return
-            with self._changed:
-                if self._closed:
-                    logger.error("ends of attempts were not stored: their messages will run again", count=len(notes))
-                    return
-                self._changed.wait_for(lambda: self._closed, _RETRY_DELAYS[min(failures, len(_RETRY_DELAYS) - 1)])
-            failures += 1
+            else:
+                self._client.connection_pool.disconnect()
+            if isinstance(error, redis.ResponseError):
+                # The server has refused it: nothing of that number is stored.
+                batch = self._batch(batch.notes)
+            if not batch.notes or not self._wait_to_retry(failures, len(batch.notes)):
+                return
+            try:
+                self._settle(batch.notes, _COMMIT.run(self._client, self._arguments(batch)))
+            except (redis.RedisError, OSError, WorkerError) as again:
+                error = again
+            else:
+                logger.info("attempts are being recorded again", dropped=self.dropped)
+                self.error = None
+                return
+
+    def _wait_to_retry(self, failures: int, waiting: int) -> bool:
+        with self._changed:
+            if self._closed:
+                logger.error("ends of attempts were not stored: their messages will run again", count=waiting)
+                return False
+            self._changed.wait_for(lambda: self._closed, _RETRY_DELAYS[min(failures, len(_RETRY_DELAYS) - 1)])
+            return True
 
     def _store_each(self, notes: list[Note]) -> None:
         """One that the server does not accept must not hold up the others."""
         if len(notes) > 1:
             for note in notes:
-                self._store([note])
+                self._store([self._batch([note])])
             return
         logger.error("an attempt cannot be recorded: its message will run again", id=notes[0].message_id)
-        self._settled(notes[0])
-
-    def _settled(self, note: Note) -> None:
-        if note.end:
-            with self._changed:
-                self._ends -= 1
-            self._stored(note)
+        self._settle(notes, [])
 
     def _failed(self, error: Exception, failures: int) -> None:
         self.error = " ".join(str(error).split()) or type(error).__name__
@@ -227,37 +248,37 @@ class Committer:
 
     def _store_without_events(self, notes: list[Note]) -> list[Note]:
         """What goes with no memory: successes are acknowledged, and what has no end is dropped; the rest waits."""
-        lean = [note for note in notes if note.may_lose_events or not note.end]
-        lost = sum(note.lines.count("\n") for note in lean)
-        if lean:
+        lean = self._batch([note for note in notes if note.may_lose_events or not note.end])
+        if lean.notes:
             try:
-                self._commit(lean, lean=True)
+                refused = _LEAN_COMMIT.run(self._client, self._arguments(lean, lean=True))
             except (redis.RedisError, OSError) as error:
                 self._failed(error, 0)
                 return notes
+            lost = sum(note.lines.count("\n") for note in lean.notes)
             self.dropped += lost
             logger.error("the server is out of memory: events are dropped", count=lost)
-        self._commits += 1
+            self._settle(lean.notes, refused)
         return [note for note in notes if note.end and not note.may_lose_events]
 
-    def _commit(self, notes: list[Note], *, lean: bool = False) -> None:
-        arguments: list[Argument] = [self._name, f"{self._commits}{'-' if lean else ''}", int(lean), *self._limits]
-        arguments += [note.text() for note in notes]
-        refused = (_LEAN_COMMIT if lean else _COMMIT).run(self._client, arguments)
-        for note in notes:
-            if note.end and note.message_id.encode() in refused:
+    def _arguments(self, batch: _Batch, *, lean: bool = False) -> list[Argument]:
+        return [f"{self._name}:{batch.number}", int(lean), *self._limits, *(note.text() for note in batch.notes)]
+
+    def _settle(self, notes: list[Note], refused: list[bytes]) -> None:
+        ends = [note for note in notes if note.end]
+        for note in ends:
+            if refused and note.message_id.encode() in refused:
                 self.refused += 1
                 logger.warning("a message has gone to another process: its end is void", id=note.message_id)
-            self._settled(note)
+            self._stored(note)
+        with self._changed:
+            self._ends -= len(ends)
+            self._changed.notify_all()
 
 
-def _by_attempt(group: list[Note]) -> list[Note]:
-    """The notes with those of the same attempt made one."""
-    merged: dict[tuple[str, int], Note] = {}
-    for note in group:
-        known = merged.get((note.message_id, note.fence))
-        if known is None:
-            merged[note.message_id, note.fence] = note
-        else:
-            known.absorb(note)
-    return list(merged.values())
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Notes that one script stores."""
+
+    number: int
+    notes: list[Note]

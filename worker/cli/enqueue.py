@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -11,10 +10,6 @@ from worker.cli.actors import find_actor, read_arguments
 from worker.cli.options import AsJson, begin, read_duration
 from worker.cli.output import console, print_json
 from worker.connection import check_server, connect
-from worker.durations import format_duration
-
-# Dramatiq's Redis broker keeps delayed messages for no longer.
-_LONGEST_DELAY = timedelta(days=7)
 
 
 def enqueue(
@@ -26,8 +21,6 @@ def enqueue(
     """Enqueue a message for an actor."""
     settings = begin()
     later = None if delay is None else read_duration("--delay", delay)
-    if later is not None and later > _LONGEST_DELAY:
-        raise typer.BadParameter(f"at most {format_duration(_LONGEST_DELAY)}", param_hint="--delay")
     found = find_actor(settings, actor)
     values = read_arguments(found, arguments or [])
     check_server(connect(settings), settings)

@@ -1,13 +1,12 @@
 -- Stores events of runs that no broker of ours carries: outside a worker, or on Dramatiq's stock broker. Each run has a
--- record, made at its first event. Arguments: who writes and the number of this commit, so that one that is sent again
+-- record, made at its first event. Arguments: the name of this commit, so that one that is sent again
 -- is not stored twice; retention in seconds of the hour windows; limits of the history; then for each event: the record's id,
 -- queue, actor, attempt, the state it leaves the record in (or empty), what kind of end it is (or empty), error type,
 -- histogram buckets (duration, wait; or empty), the line, how many subjects, then these.
-local writer, commit, retention, limits = argument(), argument(), number(), read_limits()
-if call('GET', 'worker:commit:' .. writer) == commit then
+local commit, retention, limits = argument(), number(), read_limits()
+if not call('SET', 'worker:commit:' .. commit, 1, 'NX', 'EX', 60) then
   return 0
 end
-call('SET', 'worker:commit:' .. writer, commit, 'EX', 3600)
 local ended = 0
 while position < #ARGV do
   local id, queue, actor, attempt, state, kind, errors, took, waited, line =

@@ -146,7 +146,7 @@ class EventWriter:
     def _append(self, group: list[tuple[StatusEvent, str]]) -> None:
         if self._client is None:
             self._client = self._open_client()
-        arguments: list[Argument] = [self._name, self._commits + 1, *self._limits]
+        arguments: list[Argument] = [f"{self._name}:{self._commits}", *self._limits]
         for event, becomes in group:
             arguments += _arguments_of(event, becomes)
         _NOTE.run(self._client, arguments)

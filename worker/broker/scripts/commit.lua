@@ -1,15 +1,13 @@
 -- Stores what happened to messages: events, and ends of attempts with all that goes with them, each together or not at
 -- all. Who lost a message to another process (its fence is old) changes nothing.
--- Arguments: who commits and the number of this commit, so that one that is sent again is not stored twice; whether to
--- do without events; retention in seconds of the hour windows; limits of the history; then the messages, the fields of
+-- Arguments: the name of this commit, so that one that is sent again is not stored twice; whether to do without events; retention in seconds of the hour windows; limits of the history; then the messages, the fields of
 -- each separated by the character 31.
 -- Answers with the ids of those that were refused.
-local committer, commit, lean, retention = argument(), argument(), argument() == '1', number()
+local commit, lean, retention = argument(), argument() == '1', number()
 local limits = read_limits()
-if call('GET', 'worker:commit:' .. committer) == commit then
+if not call('SET', 'worker:commit:' .. commit, 1, 'NX', 'EX', 60) then
   return {}
 end
-call('SET', 'worker:commit:' .. committer, commit, 'EX', 3600)
 
 local refused, new_ids, new_records, is_new, ended, acknowledged = {}, {}, {}, {}, 0, {}
 

@@ -1,5 +1,4 @@
 -- A worker process ends: what it still holds is left to the others, at once. Arguments: token.
 local token = argument()
 call('ZADD', 'worker:leases', 'XX', 0, token)
-call('DEL', 'worker:commit:' .. token)
 return now
