@@ -46,7 +46,7 @@ def writer(project: Project) -> Iterator[Callable[..., StatusEvent]]:
     opened = EventWriter(lambda: connect(settings), settings)
 
     def record(name: str, state: State, *, message: str = "m", becomes: str = "", **values: Any) -> StatusEvent:
-        about = {"actor": name, "queue": "cpu", "attempt": 1} | values
+        about = {"actor": name, "queue": "cpu", "attempt": 1, "time": now()} | values
         own = f"{message}:{about['attempt']}"
         parent = None if state is State.STARTED else own
         own += ".end" if state.is_final else ".1" if state is State.PROGRESS else ""
@@ -63,7 +63,7 @@ def writer(project: Project) -> Iterator[Callable[..., StatusEvent]]:
 def history(project: Project, writer: Callable[..., StatusEvent]) -> list[StatusEvent]:
     """Two messages of two actors: one failed and then completed, one was skipped yesterday."""
     project.client.flushdb()
-    yesterday = datetime.now(UTC) - timedelta(hours=25)
+    yesterday = now() - timedelta(hours=25)
     one: dict[str, Any] = {"message": "m-1", "subject": {"conversation_id": 42}}
     two: dict[str, Any] = {"message": "m-2", "queue": "network", "subject": {"conversation_id": "x y", "part": "a"}}
     two["time"] = yesterday
@@ -78,6 +78,12 @@ def history(project: Project, writer: Callable[..., StatusEvent]) -> list[Status
         writer("merge", State.PROGRESS, attempt=2, done=1, total=2, **one),
         writer("merge", State.COMPLETED, becomes="completed", attempt=2, **done, **one),
     ]
+
+
+def now() -> datetime:
+    """The time as events tell it: in milliseconds."""
+    time = datetime.now(UTC)
+    return time.replace(microsecond=time.microsecond // 1000 * 1000)
 
 
 def printed(project: Project, *words: str) -> list[str]:
