@@ -1,0 +1,194 @@
+"""Leases for tasks, on a real server."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import dramatiq
+import pytest
+import redis
+
+from tests.waiting import wait_until
+from worker import create_broker, lease
+from worker.actor import actor
+from worker.attempt import Attempt, running_attempt
+from worker.bridge import run_async_in_new_loop
+from worker.broker.streams import StreamBroker
+from worker.embedded import EmbeddedServer
+from worker.errors import LeaseTaken
+from worker.history.events import State
+from worker.history.query import read_message
+from worker.leases import LeaseStore, _ServerLeases, leases_kept_in
+from worker.settings import Settings, put_in_force
+
+LEASE = 1.0
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_environment: None) -> Iterator[Settings]:
+    """Settings in force with leases of a second."""
+    monkeypatch.chdir(tmp_path)
+    own = Settings(
+        data_dir=tmp_path / "data",
+        lease=timedelta(seconds=LEASE),
+        min_backoff=timedelta(milliseconds=10),
+        max_backoff=timedelta(milliseconds=20),
+        max_retries=1,
+    )
+    put_in_force(own)
+    yield own
+    put_in_force(None)
+
+
+@pytest.fixture
+def store(settings: Settings, valkey: EmbeddedServer) -> Iterator[LeaseStore]:
+    """Leases on the test's own server."""
+    made = _ServerLeases()
+    with leases_kept_in(made):
+        yield made
+
+
+def as_message(message_id: str, fence: int = 1) -> None:
+    """What runs in this thread from now on is an attempt of that message."""
+    running_attempt.set(Attempt(message_id, "a", "default", 1, fence, 0.0))
+
+
+@pytest.fixture(autouse=True)
+def no_attempt() -> Iterator[None]:
+    """What a test set is gone after it."""
+    yield
+    running_attempt.set(None)
+
+
+def test_one_has_it_at_a_time_and_it_is_free_afterwards(store: LeaseStore) -> None:
+    """Also after an error."""
+    with lease("merge:1"), lease("merge:2"), pytest.raises(LeaseTaken):
+        lease("merge:1").__enter__()
+    with pytest.raises(KeyError), lease("merge:1"):
+        raise KeyError
+    with lease("merge:1"):
+        pass
+
+
+def test_the_error_names_the_lease_and_the_message_that_has_it(store: LeaseStore) -> None:
+    """That is what the event says."""
+    as_message("m1")
+    with lease("merge:1"):
+        as_message("m2")
+        with pytest.raises(LeaseTaken, match=r"waits for the lease 'merge:1', which message m1 has"):
+            lease("merge:1").__enter__()
+
+
+def test_a_message_enters_its_own_lease_again(store: LeaseStore) -> None:
+    """In the same attempt, which gives it up once, at the end; and in its next one, if the first has died with it."""
+    as_message("m1")
+    with lease("merge:1"):
+        with lease("merge:1"):
+            pass
+        as_message("m2")
+        with pytest.raises(LeaseTaken):
+            lease("merge:1").__enter__()
+        as_message("m1", fence=2)
+        with lease("merge:1"):
+            as_message("m2")
+            with pytest.raises(LeaseTaken):
+                lease("merge:1").__enter__()
+
+
+def test_an_older_attempt_neither_gets_nor_releases_what_a_newer_one_has(store: LeaseStore) -> None:
+    """A process that was suspended goes on with an attempt of yesterday."""
+    as_message("m1", fence=1)
+    old = lease("merge:1")
+    old.__enter__()
+    as_message("m1", fence=2)
+    with lease("merge:1"):
+        old.__exit__(None, None, None)
+        as_message("m2")
+        with pytest.raises(LeaseTaken):
+            lease("merge:1").__enter__()
+        as_message("m1", fence=1)
+        with pytest.raises(LeaseTaken):
+            lease("merge:1").__enter__()
+
+
+def test_it_is_renewed_while_it_is_held_and_expires_when_its_holder_dies(
+    store: LeaseStore, client: redis.Redis
+) -> None:
+    """A process that died renews nothing."""
+    with lease("held"):
+        assert store.acquire("left", "m9", 1) is None
+        client.set("worker:lease:dead", "m8\t1", px=round(LEASE * 1000))
+        before = time.monotonic()
+        wait_until(lambda: not client.exists("worker:lease:dead"), 10)
+        wait_until(lambda: time.monotonic() - before > 1.5 * LEASE, 10)
+        assert client.exists("worker:lease:held")
+        with lease("dead"):
+            pass
+    store.release("left", "m9", 1)
+
+
+def test_async_code_gets_and_gives_it_up_without_blocking_its_loop(store: LeaseStore) -> None:
+    """The server is asked in the thread pool; cancelled or not, the lease is given up."""
+
+    async def service() -> None:
+        async with lease("merge:1"):
+            with pytest.raises(LeaseTaken):
+                async with lease("merge:1"):
+                    pytest.fail("had it twice")
+            raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        run_async_in_new_loop(service)
+    with lease("merge:1"):
+        pass
+
+
+def test_who_does_not_get_it_is_retried_without_spending_its_budget(
+    store: LeaseStore, client: redis.Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often: the budget here is one retry."""
+    monkeypatch.setattr("worker.leases.TRY_AGAIN", (0.01, 0.02))
+    broker = create_broker(settings)
+    assert isinstance(broker, StreamBroker)
+    monkeypatch.setattr("dramatiq.broker.global_broker", broker)
+    entered, leave = threading.Event(), threading.Event()
+
+    @actor
+    def first() -> None:
+        with lease("one"):
+            entered.set()
+            leave.wait(30)
+
+    @actor
+    def second() -> None:
+        with lease("one"):
+            pass
+
+    worker = dramatiq.Worker(broker, worker_threads=2, worker_timeout=100)
+    worker.start()
+    try:
+        holder = first.send()
+        assert entered.wait(30)
+        waiting = second.send()
+
+        def attempts() -> int:
+            message = read_message(client, waiting.message_id)
+            return 0 if message is None else message.attempts
+
+        wait_until(lambda: attempts() > 4, 30)
+        leave.set()
+        broker.join("default", timeout=30_000)
+    finally:
+        leave.set()
+        worker.stop()
+        broker.close()
+    ended = read_message(client, waiting.message_id)
+    assert ended is not None
+    assert ended.state == "completed"
+    failed = next(event for event in ended.events if event.state is State.FAILED)
+    assert failed.error is not None
+    assert holder.message_id in failed.error.text
