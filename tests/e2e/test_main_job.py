@@ -186,13 +186,13 @@ def test_a_delayed_message_is_not_started_before_its_time(running: Project) -> N
 
 
 def test_wrong_arguments_sent_past_the_command_line_are_a_dead_letter_at_last(tmp_path: Path) -> None:
-    """FAILED at every attempt within the budget, and then kept where Dramatiq keeps what is dead."""
+    """FAILED at every attempt within the budget, and then kept with its events."""
     project = Project(tmp_path, WORKER_MAX_RETRIES="1")
     send = SEND.replace("send(sys.argv[1])", "send(conversation=sys.argv[1])")
     try:
         with project.background(sys.executable, "-m", "dramatiq", "worker.tasks", "--processes", "1", "--threads", "1"):
             sent = project.run(sys.executable, "-c", send, "x").stdout.strip()
-            wait_until(lambda: project.dead_letters() and not project.waiting(), TIMEOUT)
+            wait_until(lambda: project.dead_letters() == [sent] and not project.waiting(), TIMEOUT)
             events = project.events(sent)
         assert [(str(event.state), event.attempt) for event in events] == [
             ("started", 1),

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.project import BIN, ROOT, TIMEOUT, Project
-from tests.integration.test_worker_process import final, send, wait_until_ready
+from tests.integration.test_worker_process import final, wait_until_ready
 from tests.waiting import wait_until
 from worker import run_async_in_new_loop
 from worker.history.events import State, StatusEvent
@@ -261,7 +261,7 @@ def server() -> Iterator[str]:
 
 def outcome(project: Project, actor: str, *args: object) -> StatusEvent:
     """The event that ends the only attempt of a message that is sent now."""
-    return final(project, send(project, actor, *args))
+    return final(project, project.send(actor, *args))
 
 
 def completed(project: Project, actor: str, *args: object) -> StatusEvent:
@@ -279,7 +279,7 @@ def test_four_blocking_calls_run_at_once_in_real_threads_while_greenlets_go_on(
     running: Project, tmp_path: Path, loop: str
 ) -> None:
     """Four times 0.3 s take 0.3 s, in five threads that are not the greenlets', whose turns come all the while."""
-    ticking = send(running, "tick", str(tmp_path))
+    ticking = running.send("tick", str(tmp_path))
     wait_until((tmp_path / "ticking").exists)
     completed(running, "four_calls", loop, str(tmp_path / "found"))
     (tmp_path / "stop").touch()
@@ -373,7 +373,7 @@ def test_sigterm_lets_attempts_end_and_then_the_process(tmp_path: Path) -> None:
     (tmp_path / "actors.py").write_text(ACTORS)
     try:
         with gevent_worker(project, "actors", threads=4) as process:
-            messages = [send(project, "waits", loop, str(tmp_path / loop)) for loop in LOOPS]
+            messages = [project.send("waits", loop, str(tmp_path / loop)) for loop in LOOPS]
             wait_until(lambda: all((tmp_path / f"{loop}.started").exists() for loop in LOOPS), 20)
             process.send_signal(signal.SIGTERM)
             assert process.wait(TIMEOUT) == 0
@@ -405,8 +405,8 @@ def test_fifty_conversations_are_merged_and_summarized_at_once(tmp_path: Path, s
     try:
         with gevent_worker(project, "worker.tasks", threads=50):
             for one in ids:
-                send(project, "merge_conversation", one, queue="cpu")
-                send(project, "summarize_conversation", one, queue="network")
+                project.send("merge_conversation", one, queue="cpu")
+                project.send("summarize_conversation", one, queue="network")
             wait_until(lambda: len([event for event in recorded(project) if event.state.is_final]) >= 100, 30)
             wait_until(lambda: not project.waiting())
             events = recorded(project)
