@@ -53,7 +53,7 @@ def settle(
         assert (message.state == "delayed") == (message.id in delayed), message
         assert message.state in (*FINAL, "delayed"), message
         if message.id not in unread and not events_dropped:
-            events_are_in_order(message)
+            events_are_in_order(message, sent_again=message.id in scene.sent_again)
     each_was_run(messages, scene.ledger())
     indexes_agree(client, messages, events_dropped=events_dropped)
     if not events_dropped:
@@ -74,8 +74,10 @@ def nothing_is_left(client: redis.Redis, delayed: Collection[str]) -> None:
     assert not list(client.scan_iter("worker:u:*"))
 
 
-def events_are_in_order(message: StoredMessage) -> None:
+def events_are_in_order(message: StoredMessage, *, sent_again: bool) -> None:
     """Each attempt has one set of events, from STARTED to one that ends it, and the last says what became of it."""
+    # Whose sender got no answer, it may have ended before it was sent again; then it ran again.
+    earlier_ends = set(State) if sent_again else {State.FAILED, State.LOST, State.CANCELLED}
     attempts = [
         (number, [event.state for event in events if event.state is not State.PROGRESS])
         for number, events in groupby(message.events, key=lambda event: event.attempt)
@@ -88,7 +90,7 @@ def events_are_in_order(message: StoredMessage) -> None:
     assert message.attempts == len(attempts), told
     *earlier, (_, last) = attempts
     for _, states in earlier:
-        assert _is_whole(states, {State.FAILED, State.LOST, State.CANCELLED}), told
+        assert _is_whole(states, earlier_ends), told
     expected = {State.FAILED, State.LOST} if message.state == "dead" else {State(message.state)}
     assert _is_whole(last, expected) or _never_ran(message.events), told
 

@@ -125,6 +125,19 @@ async def gated(gate: str) -> None:
     note("done")
 
 
+@actor
+async def gated_failure(gate: str) -> None:
+    """Fails in its first attempt, when the gate is open."""
+    note("began")
+    while not (FOLDER / gate).exists():  # noqa: ASYNC110 - the gate is another process's
+        await asyncio.sleep(0.01)
+    attempt = current_attempt()
+    assert attempt is not None
+    if attempt.number == 1:
+        raise ValueError("the first attempt")
+    note("done")
+
+
 @actor(queue="other")
 async def elsewhere() -> None:
     note("began")

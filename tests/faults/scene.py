@@ -122,8 +122,7 @@ class Scene:
         self.server.start()
         self.client = self.server.client
         self.workers: dict[str, WorkerCommand] = {}
-        self._supervised: dict[str, dict[str, str]] = {}
-        self._generations = 0
+        self.sent_again: set[str] = set()
         quick = {"WORKER_MIN_BACKOFF": "10ms", "WORKER_MAX_BACKOFF": "100ms", "WORKER_LOG_LEVEL": "info"}
         own = {"FAULTS_FOLDER": str(folder), "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
         self._environment = forget_environment(dict(os.environ)) | quick | variables | own
@@ -139,6 +138,8 @@ class Scene:
     def _sender(self) -> StreamBroker:
         broker = create_broker(Settings.model_validate({"redis_url": self._url(), "data_dir": self.folder}))
         assert isinstance(broker, StreamBroker)
+        # It is counted here what is sent again.
+        broker.client.set_retry(Retry(NoBackoff(), 0))
         return broker
 
     def _url(self) -> str:
@@ -197,6 +198,7 @@ class Scene:
                 return self.broker.enqueue(message, delay=delay).message_id
             except (ServerUnreachable, redis.RedisError):
                 assert time.monotonic() < deadline, "the server stays away"
+                self.sent_again.add(message.message_id)
                 time.sleep(0.05)
 
     # ------------------------------------------------------------------ what can be seen
@@ -237,7 +239,7 @@ class Scene:
         """Where things stand, for the message of a failed wait."""
         lines = [f"states {dict(self.states())}, pending {self.pending()}"]
         for name, worker in self.workers.items():
-            last = "\n".join(self.log(name).splitlines()[-15:])
+            last = "\n".join(line[:300] for line in self.log(name).splitlines()[-8:])
             lines.append(f"{name}: exit {worker.process.poll()}, {worker.tells()}\n{last}")
         return "\n".join(lines)
 

@@ -36,6 +36,7 @@ MAX_ENDS = 2_000
 """Ends that wait for the server before no further messages are taken."""
 
 _RETRY_DELAYS = (0.05, 0.1, 0.2, 0.5, 1.0)
+_MEMORY_DELAY = 0.5
 
 _COMMIT = Script(RECORDS, ("worker.broker.scripts", "commit.lua"))
 _LEAN_COMMIT = Script(RECORDS, ("worker.broker.scripts", "commit.lua"), flags="allow-oom")
@@ -80,8 +81,10 @@ class Note:
         self.started = self.started or later.started
         self.lines += later.lines
         self.subjects += later.subjects
-        self.end = later.end
-        self.may_lose_events = later.may_lose_events
+        if later.end:
+            # What comes after the end, from a thread that was left behind, does not undo it.
+            self.end = later.end
+            self.may_lose_events = later.may_lose_events
 
 
 class Committer:
@@ -198,38 +201,51 @@ class Committer:
                 self._insist(batch, answer)
             else:
                 self._settle(batch.notes, answer)
+                self._recovered()
 
     def _insist(self, batch: _Batch, error: Exception) -> None:
         """Tries until it is stored: the same again after an answer that was lost, for the server knows its number."""
         for failures in itertools.count():
-            self._failed(error, failures)
+            self._failed(error)
             if isinstance(error, redis.exceptions.OutOfMemoryError):
-                batch = _Batch(batch.number, self._store_without_events(batch.notes))
-            elif type(error) is redis.ResponseError and failures > 0:
+                self._put_off(self._store_without_events(batch.notes))
+                return
+            if _is_about_notes(error) and failures > 0:
                 self._store_each(batch.notes)
                 return
-            else:
-                self._client.connection_pool.disconnect()
+            self._client.connection_pool.disconnect()
             if isinstance(error, redis.ResponseError):
                 # The server has refused it: nothing of that number is stored.
                 batch = self._batch(batch.notes)
-            if not batch.notes or not self._wait_to_retry(failures, len(batch.notes)):
+            if not self._wait_to_retry(_RETRY_DELAYS[min(failures, len(_RETRY_DELAYS) - 1)], len(batch.notes)):
                 return
             try:
                 self._settle(batch.notes, _COMMIT.run(self._client, self._arguments(batch)))
             except (redis.RedisError, OSError, WorkerError) as again:
                 error = again
             else:
-                logger.info("attempts are being recorded again", dropped=self.dropped)
-                self.error = None
+                self._recovered()
                 return
 
-    def _wait_to_retry(self, failures: int, waiting: int) -> bool:
+    def _put_off(self, notes: list[Note]) -> None:
+        """Has them wait for memory, behind what has come meanwhile: there may be some that need none."""
+        if notes and self._wait_to_retry(_MEMORY_DELAY, len(notes)):
+            with self._changed:
+                for note in notes:
+                    attempt = note.message_id, note.fence
+                    later = self._waiting.get(attempt)
+                    if later is None:
+                        self._taken += 1
+                    else:
+                        note.absorb(later)
+                    self._waiting[attempt] = note
+
+    def _wait_to_retry(self, delay: float, waiting: int) -> bool:
         with self._changed:
             if self._closed:
                 logger.error("ends of attempts were not stored: their messages will run again", count=waiting)
                 return False
-            self._changed.wait_for(lambda: self._closed, _RETRY_DELAYS[min(failures, len(_RETRY_DELAYS) - 1)])
+            self._changed.wait_for(lambda: self._closed, delay)
             return True
 
     def _store_each(self, notes: list[Note]) -> None:
@@ -241,10 +257,15 @@ class Committer:
         logger.error("an attempt cannot be recorded: its message will run again", id=notes[0].message_id)
         self._settle(notes, [])
 
-    def _failed(self, error: Exception, failures: int) -> None:
+    def _failed(self, error: Exception) -> None:
+        if self.error is None:
+            logger.warning("attempts cannot be recorded; they wait", error=str(error))
         self.error = " ".join(str(error).split()) or type(error).__name__
-        if failures == 0:
-            logger.warning("attempts cannot be recorded; they wait", error=self.error)
+
+    def _recovered(self) -> None:
+        if self.error is not None:
+            logger.info("attempts are being recorded again", dropped=self.dropped)
+            self.error = None
 
     def _store_without_events(self, notes: list[Note]) -> list[Note]:
         """What goes with no memory: successes are acknowledged, and what has no end is dropped; the rest waits."""
@@ -253,11 +274,9 @@ class Committer:
             try:
                 refused = _LEAN_COMMIT.run(self._client, self._arguments(lean, lean=True))
             except (redis.RedisError, OSError) as error:
-                self._failed(error, 0)
+                self._failed(error)
                 return notes
-            lost = sum(note.lines.count("\n") for note in lean.notes)
-            self.dropped += lost
-            logger.error("the server is out of memory: events are dropped", count=lost)
+            self.dropped += sum(note.lines.count("\n") for note in lean.notes)
             self._settle(lean.notes, refused)
         return [note for note in notes if note.end and not note.may_lose_events]
 
@@ -274,6 +293,14 @@ class Committer:
         with self._changed:
             self._ends -= len(ends)
             self._changed.notify_all()
+
+
+def _is_about_notes(error: Exception) -> bool:
+    """Whether it lies in what is to be stored; MISCONF, BUSY and the like lie in the server, and pass."""
+    if type(error) is not redis.ResponseError:
+        return False
+    code = str(error).partition(" ")[0]
+    return not code.isupper() or code == "WRONGTYPE"
 
 
 @dataclass(frozen=True, slots=True)

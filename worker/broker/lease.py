@@ -36,7 +36,8 @@ _RETRY_DELAY = 0.5
 _LEAVE_TIMEOUT = 2.0
 
 _JOIN = Script(RECORDS, ("worker.broker.scripts", "join.lua"))
-_KEEP = Script(RECORDS, ("worker.broker.scripts", "keep.lua"))
+# A server without memory must not take a process for dead.
+_KEEP = Script(RECORDS, ("worker.broker.scripts", "keep.lua"), flags="allow-oom")
 _LEAVE = Script(RECORDS, ("worker.broker.scripts", "leave.lua"))
 
 

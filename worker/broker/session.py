@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from worker.broker.committer import Committer, Note
 from worker.broker.holdings import Holdings
@@ -61,6 +63,9 @@ class WorkerSession:
     def __init__(self, settings: Settings, connect: Callable[[], redis.Redis], threads: int) -> None:
         self._clients = [connect() for _ in range(4)]
         self._client, for_lease, for_reader, for_committer = self._clients
+        for one in (for_lease, for_reader, for_committer):
+            # These try again themselves: an answer that was lost may have brought messages, of which they must know.
+            one.set_retry(Retry(NoBackoff(), 0))
         limits = history_limits(settings)
         self.holdings = Holdings(threads)
         self.lease = Lease(
@@ -104,8 +109,11 @@ class WorkerSession:
             return False
         message.begun = True
         self._committer.take(Note(message.message_id, message.fence, message.attempt, started=True))
-        if message.redelivered:
-            self._committer.flush(None)
+        while message.redelivered and not self._committer.flush(1.0):
+            if not self.holdings.is_open():
+                # It did not run; whether it counts as begun is for whoever takes over.
+                message.begun = False
+                return False
         return message.epoch == self.lease.epoch
 
     def record(self, event: StatusEvent) -> None:
@@ -125,8 +133,8 @@ class WorkerSession:
     def end(self, ending: Ending, *, rejected: bool) -> None:
         """Takes the end of an attempt, to be stored soon."""
         message = ending.message
-        if message.epoch != self.lease.epoch or not (message.begun or rejected):
-            # Not ours any more, and not begun: nothing to say of it.
+        if message.epoch != self.lease.epoch or not (message.begun or rejected or self.holdings.is_open()):
+            # Not ours any more, or goes back with the rest: nothing to say of it.
             self.holdings.ended(message)
             return
         event = ending.event or _event_of(message, rejected=rejected)
@@ -136,7 +144,7 @@ class WorkerSession:
         end = [message.stream, message.entry, outcome, event.state.value, errors]
         end += [bucket(event.duration_ms), bucket(event.queued_ms)]
         end += [retry.payload.decode(), str(retry.delay_ms)] if retry else ["", "-1"]
-        end += [message.options.get("unique", ""), str(len(ending.follow_ups))]
+        end += [message.options.get("unique") or "", str(len(ending.follow_ups))]
         for one in ending.follow_ups:
             then = one.message
             end += [

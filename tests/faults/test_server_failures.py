@@ -1,0 +1,196 @@
+"""A server that is killed, read-only, away, out of memory, or reached over connections that break."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.faults.account import settle
+from tests.faults.proxy import proxy
+from tests.faults.scene import HOST, TIMEOUT, Scene, WorkerCommand, free_port, scene, wait_until
+from worker.history.events import State
+from worker.history.query import read_message
+
+OUTCOMES = ("completed", "skipped", "retried", "dead")
+BECOMES = {"completed": "completed", "skipped": "skipped", "retried": "completed", "dead": "dead"}
+SEED = 20_251
+
+
+class Load:
+    """Sends messages of all kinds, some of them delayed, until it is told to end; also while the server is away."""
+
+    def __init__(self, opened: Scene, pause: float) -> None:
+        self._scene = opened
+        self._pause = pause
+        self._random = random.Random(SEED)
+        self._ended = threading.Event()
+        self.sent: list[str] = []
+        self.expected: Counter[str] = Counter()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def end(self) -> list[str]:
+        """Stops; the ids of all that it has sent."""
+        self._ended.set()
+        self._thread.join(TIMEOUT)
+        if self._error is not None:
+            raise self._error
+        return self.sent
+
+    def _run(self) -> None:
+        try:
+            while not self._ended.wait(self._pause):
+                outcome = self._random.choice(OUTCOMES)
+                delay = self._random.choice([None, None, self._random.randint(1, 3_000)])
+                self.sent.append(self._scene.send_surely("mixed", outcome, self._random.randint(0, 40), delay=delay))
+                self.expected[BECOMES[outcome]] += 1
+        except BaseException as error:  # noqa: BLE001 - raised where it ends
+            self._error = error
+
+
+def is_troubled(worker: WorkerCommand) -> bool:
+    """Whether its health check says that something is wrong."""
+    return bool(worker.tells()["health"]["errors"])
+
+
+@pytest.mark.timeout(120)
+def test_a_server_that_is_killed_under_load_loses_nothing_that_it_has_answered_for(tmp_path: Path) -> None:
+    """Whatever was delayed, running, failing or being acknowledged when Valkey was killed ends as it should."""
+    with scene(tmp_path, WORKER_LEASE="3s") as opened:
+        workers = [opened.start_ready("a"), opened.start_ready("b")]
+        threads = [worker.tells()["threads"] for worker in workers]
+        load = Load(opened, 0.004)
+        for number in (1, 2, 3):
+            wait_until(lambda goal=150 * number: len(load.sent) >= goal, TIMEOUT, opened.explain)  # type: ignore[misc]
+            states = opened.states()
+            assert states["delayed"], states
+            opened.server.kill()
+            opened.server.start()
+        wait_until(lambda: len(load.sent) >= 600, TIMEOUT, opened.explain)
+        sent = load.end()
+        opened.wait_for_end(len(sent))
+        assert settle(opened, sent) == load.expected
+        wait_until(lambda: not any(map(is_troubled, workers)), 10, opened.explain)
+        assert [_lasting(worker.tells()["threads"]) for worker in workers] == [_lasting(one) for one in threads]
+        assert not any(worker.tells()["health"]["events_dropped"] for worker in workers)
+
+
+@pytest.mark.timeout(120)
+def test_a_read_only_server_holds_things_up_and_loses_nothing(tmp_path: Path) -> None:
+    """Five seconds of READONLY, as in a failover: everything waits, the health check says so, then everything ends."""
+    with scene(tmp_path) as opened:
+        workers = [opened.start_ready("a"), opened.start_ready("b")]
+        threads = [worker.tells()["threads"] for worker in workers]
+        load = Load(opened, 0.01)
+        wait_until(lambda: opened.ended() > 50)
+        opened.client.config_set("replica-read-only", "yes")
+        opened.client.replicaof(HOST, str(free_port()))
+        began = time.monotonic()
+        wait_until(lambda: all(map(is_troubled, workers)), 4, opened.explain)
+        wait_until(lambda: time.monotonic() - began > 5)
+        opened.client.replicaof("NO", "ONE")
+        back = time.monotonic()
+        wait_until(lambda: not any(map(is_troubled, workers)), 5, opened.explain)
+        assert time.monotonic() - back < 5
+        goal = len(load.sent) + 100
+        wait_until(lambda: len(load.sent) > goal)
+        sent = load.end()
+        opened.wait_for_end(len(sent))
+        assert settle(opened, sent) == load.expected
+        assert all("read only" in " ".join(worker.tells()["errors"]) for worker in workers)
+        assert [_lasting(worker.tells()["threads"]) for worker in workers] == [_lasting(one) for one in threads]
+
+
+@pytest.mark.timeout(120)
+def test_connections_cut_at_random_lose_and_double_nothing(tmp_path: Path) -> None:
+    """Under a load, connections of workers and sender are cut wherever they are: no message is stuck or lost."""
+    with scene(tmp_path) as opened, proxy(opened.server.port, SEED) as between:
+        opened.go_through(between.port)
+        workers = [opened.start_ready("a"), opened.start_ready("b")]
+        load = Load(opened, 0.004)
+        between.cut_for(10)
+        sent = load.end()
+        assert between.cuts > 100
+        opened.wait_for_end(len(sent), 30)
+        assert settle(opened, sent) == load.expected
+        wait_until(lambda: not any(map(is_troubled, workers)), 10, opened.explain)
+        assert not any(worker.tells()["health"]["ends_refused"] for worker in workers)
+
+
+@pytest.mark.timeout(120)
+def test_a_server_that_is_away_for_ten_seconds_has_every_end_once(tmp_path: Path) -> None:
+    """What ends while the server is away waits, the retry with its acknowledgement; no thread dies meanwhile."""
+    with scene(tmp_path) as opened:
+        worker = opened.start_ready("a", threads=8)
+        threads = worker.tells()["threads"]
+        ok = opened.send_many("gated", [["gate"]] * 4)
+        failing = opened.send_many("gated_failure", [["gate"]] * 4)
+        behind = opened.send_many("mixed", [[outcome, 5] for outcome in OUTCOMES * 25])
+        wait_until(lambda: opened.states()["running"] == 8)
+        wait_until(lambda: len(opened.ledger("began")) == 8)
+        opened.server.kill()
+        killed_at = time.monotonic()
+        (opened.folder / "gate").touch()
+        wait_until(lambda: worker.tells()["health"]["ends_waiting"] >= 8, TIMEOUT, opened.explain)
+        wait_until(lambda: is_troubled(worker), 5, opened.explain)
+        wait_until(lambda: time.monotonic() - killed_at > 10, TIMEOUT)
+        told = worker.tells()
+        assert told["health"]["errors"]
+        assert _lasting(told["threads"]) == _lasting(threads)
+        opened.server.start()
+        opened.wait_for_end(108, 30)
+        assert settle(opened, [*ok, *failing, *behind]) == {"completed": 58, "skipped": 25, "dead": 25}
+        for message_id in failing:
+            message = read_message(opened.client, message_id)
+            assert message is not None
+            states = [event.state for event in message.events]
+            assert states == [State.STARTED, State.FAILED, State.STARTED, State.COMPLETED]
+        wait_until(lambda: worker.is_ready() and not worker.tells()["health"]["ends_waiting"], 5, opened.explain)
+        health = worker.tells()["health"]
+        assert (health["events_dropped"], health["ends_refused"]) == (0, 0)
+        assert _lasting(worker.tells()["threads"]) == _lasting(threads)
+
+
+@pytest.mark.timeout(120)
+def test_without_memory_successes_are_acknowledged_and_retries_wait(tmp_path: Path) -> None:
+    """A full server: successes end without their events, which are counted; retries wait until there is memory."""
+    with scene(tmp_path, WORKER_LEASE="2s") as opened:
+        worker = opened.start_ready("a", threads=8)
+        ok = opened.send_many("gated", [["gate"]] * 4)
+        failing = opened.send_many("gated_failure", [["gate"]] * 4)
+        behind = opened.send_many("work", [[5]] * 40)
+        wait_until(lambda: opened.states()["running"] == 8)
+        opened.client.config_set("maxmemory", 100_000)
+        full_at = time.monotonic()
+        with pytest.raises(redis.exceptions.OutOfMemoryError):
+            opened.send("work")
+        (opened.folder / "gate").touch()
+        wait_until(lambda: opened.states()["completed"] == 44, TIMEOUT, opened.explain)
+        other = opened.start("b")
+        wait_until(lambda: time.monotonic() - full_at > 5)
+        assert opened.states() == {"completed": 44, "running": 4}
+        health = worker.tells()["health"]
+        assert health["ends_waiting"] == 4
+        assert health["events_dropped"] >= 44
+        assert health["lease_held"]
+        opened.client.config_set("maxmemory", 0)
+        later = opened.send_many("work", [[5]] * 40)
+        opened.wait_for_end(88)
+        assert settle(opened, [*ok, *failing, *behind, *later], events_dropped=True) == {"completed": 88}
+        wait_until(lambda: not is_troubled(worker) and not is_troubled(other), 5, opened.explain)
+        for message_id in failing:
+            message = read_message(opened.client, message_id)
+            assert message is not None
+            assert [event.state for event in message.events][-3:] == [State.FAILED, State.STARTED, State.COMPLETED]
+
+
+def _lasting(threads: list[str]) -> list[str]:
+    """Those that are there from the start; others come with the first attempt."""
+    return [name for name in threads if name.startswith(("Thread-", "committer", "lease", "reader", "MainThread"))]
