@@ -18,6 +18,7 @@ import pytest
 from tests.audio_files import write_tone
 from tests.e2e.project import WORKER, Project
 from tests.waiting import wait_until
+from worker.cli.pools import stop_timeout
 from worker.connection import connect
 from worker.history.events import ErrorInfo, State, StatusEvent
 from worker.history.query import EventFilter, StoredMessage, count_states, find_messages, read_events
@@ -46,7 +47,7 @@ def writer(project: Project) -> Iterator[Callable[..., StatusEvent]]:
     opened = EventWriter(lambda: connect(settings), settings)
 
     def record(name: str, state: State, *, message: str = "m", becomes: str = "", **values: Any) -> StatusEvent:
-        about = {"actor": name, "queue": "cpu", "attempt": 1, "time": now()} | values
+        about: dict[str, Any] = {"actor": name, "queue": "cpu", "attempt": 1, "time": now()} | values
         own = f"{message}:{about['attempt']}"
         parent = None if state is State.STARTED else own
         own += ".end" if state.is_final else ".1" if state is State.PROGRESS else ""
@@ -495,3 +496,48 @@ def test_a_running_up_says_so_in_json(project: Project, tmp_path: Path) -> None:
         assert said == [{"state": "up", "pools": ["cpu", "network"]}, {"state": "stopped", "exit_code": 0}]
     finally:
         other.down()
+
+
+ENDLESS = """
+import asyncio
+from pathlib import Path
+
+from worker import actor
+
+
+@actor
+async def endless(folder: str) -> None:
+    Path(folder, "started").touch()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.sleep(0.3)
+        Path(folder, "cleaned up").touch()
+"""
+
+
+def test_up_ends_attempts_when_their_grace_is_over(tmp_path: Path) -> None:
+    """They clean up, their messages wait for other workers, nothing is killed, and no process is left."""
+    (tmp_path / "endless_actors.py").write_text(ENDLESS)
+    other = Project(tmp_path / "up", WORKER_ACTORS="endless_actors", PYTHONPATH=str(tmp_path), WORKER_GRACE="300ms")
+    try:
+        with other.background(WORKER, "up") as up:
+            sent = other.enqueue("endless", str(tmp_path))
+            wait_until((tmp_path / "started").exists, 30)
+            up.terminate()
+            assert up.wait(20) == 0
+            assert other.processes() == {}
+        assert (tmp_path / "cleaned up").exists()
+        assert "killed" not in (other.folder / "worker.log").read_text()
+        [started, cancelled] = other.events(sent)
+        assert (started.state, cancelled.state, cancelled.text) == (State.STARTED, State.CANCELLED, "shutdown")
+        assert count_states(other.client) == {"queued": 1}
+    finally:
+        other.down()
+
+
+@pytest.mark.parametrize("grace", ["20s", "1h"])
+def test_workers_are_killed_only_when_their_attempts_have_had_grace_and_clean_up(grace: str) -> None:
+    """A longer grace makes `worker up` wait longer."""
+    settings = Settings(grace=grace, cleanup_timeout="7s")
+    assert stop_timeout(settings) > settings.grace.total_seconds() + 7

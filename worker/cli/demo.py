@@ -16,7 +16,7 @@ from worker.bridge import run_async_in_new_loop
 from worker.cli.conversations import describe
 from worker.cli.options import AsJson, begin
 from worker.cli.output import console, print_event, print_json
-from worker.cli.pools import RunningPools, end_in_order_when_told, pools_for
+from worker.cli.pools import RunningPools, end_in_order_when_told, pools_for, stop_timeout
 from worker.connection import check_server, connect
 from worker.errors import WorkerError
 from worker.history.events import State, StatusEvent
@@ -46,7 +46,7 @@ def demo(as_json: AsJson = False) -> None:
     out.print(f"conversation {conversation_id}: {count} chunks of a real recording")
     after = position(client)
     log = settings.data_dir / "demo.log"
-    with RunningPools(pools_for(settings), settings.actors, log=log) as running:
+    with RunningPools(pools_for(settings), settings.actors, stop_timeout(settings), log) as running:
         ids = {actor.send(conversation_id).message_id for actor in (merge_conversation, summarize_conversation)}
         recorded = _watch(out, running, ids, follow_events(client, EventFilter(), after=after), str(log))
     if any(event.state not in (State.STARTED, State.PROGRESS, State.COMPLETED) for event in recorded):

@@ -22,8 +22,8 @@ logger = get_logger(__name__)
 
 CPU_QUEUE = "cpu"
 NETWORK_THREADS = 8
-STOP_TIMEOUT = 60.0
-"""Seconds that running attempts get before their workers are killed."""
+AFTER_GRACE = 15.0
+"""Seconds that workers get, when attempts have had their grace and their clean-up, to store how they ended."""
 
 
 def end_in_order_when_told() -> None:
@@ -45,11 +45,17 @@ class Pool:
     queues: Sequence[str]
     threads: int
 
-    def command(self, modules: Sequence[str]) -> list[str]:
-        """The `dramatiq` command that runs it."""
+    def command(self, modules: Sequence[str], stop_timeout: float) -> list[str]:
+        """The `dramatiq` command that runs it, and waits so many seconds for its threads when it is told to end."""
         # --skip-logging: our own logging is set up in the worker process.
         words = [sys.executable, "-m", "dramatiq", *modules, "--queues", *self.queues]
-        return [*words, "--processes", "1", "--threads", str(self.threads), "--skip-logging"]
+        words += ["--processes", "1", "--threads", str(self.threads), "--skip-logging"]
+        return [*words, "--worker-shutdown-timeout", str(round(stop_timeout * 1000))]
+
+
+def stop_timeout(settings: Settings) -> float:
+    """Seconds after which workers that were told to end, and have not, are killed."""
+    return (settings.grace + settings.cleanup_timeout).total_seconds() + AFTER_GRACE
 
 
 def pools_for(settings: Settings) -> list[Pool]:
@@ -75,11 +81,14 @@ class RunningPools:
     """The pools' processes, for a `with` block at whose end they stop.
 
     Attributes:
+        modules: With their actors.
+        stop_timeout: Seconds after which those that do not stop are killed.
         log: Where their output goes; `None`: where this process's does.
     """
 
     pools: Sequence[Pool]
     modules: Sequence[str]
+    stop_timeout: float
     log: Path | None = None
     _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     _log_file: IO[bytes] | None = None
@@ -92,7 +101,7 @@ class RunningPools:
             # Ctrl-C must reach them once, from us: Dramatiq takes a second signal for an order to drop everything.
             self._processes.append(
                 subprocess.Popen(
-                    pool.command(self.modules),
+                    pool.command(self.modules, self.stop_timeout),
                     stdin=subprocess.DEVNULL,
                     stdout=self._log_file,
                     stderr=self._log_file,
@@ -111,7 +120,7 @@ class RunningPools:
         for process in self._processes:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + STOP_TIMEOUT
+        deadline = time.monotonic() + self.stop_timeout
         for process in self._processes:
             try:
                 process.wait(max(0.0, deadline - time.monotonic()))

@@ -9,7 +9,7 @@ from types import FrameType
 
 from worker.cli.options import AsJson, begin
 from worker.cli.output import console, print_json
-from worker.cli.pools import RunningPools, pools_for
+from worker.cli.pools import RunningPools, pools_for, stop_timeout
 from worker.connection import check_server, connect
 from worker.embedded import EmbeddedServer
 from worker.logs import get_logger
@@ -32,7 +32,7 @@ def up(as_json: AsJson = False) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
-    with RunningPools(pools, settings.actors) as running:
+    with RunningPools(pools, settings.actors, stop_timeout(settings)) as running:
         if as_json:
             print_json({"state": "up", "pools": [pool.name for pool in running.pools]})
         code = None
