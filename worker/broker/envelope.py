@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import dramatiq
@@ -12,6 +13,9 @@ from worker.errors import MessageRefused
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 _decode = json.JSONDecoder().decode
+
+# What separates fields in records and notes, and the halves of characters, which no server takes.
+_NOT_IN_NAMES = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 def encode(message: dramatiq.Message[Any], max_bytes: int) -> bytes:
@@ -26,6 +30,7 @@ def encode(message: dramatiq.Message[Any], max_bytes: int) -> bytes:
         raise MessageRefused(
             f"a message for {message.actor_name} holds what JSON cannot ({error}): pass ids and plain values"
         ) from error
+    _check_names(message, MessageRefused)
     if len(line) > max_bytes:
         raise MessageRefused(
             f"a message for {message.actor_name} has {len(line)} bytes, more than "
@@ -41,9 +46,28 @@ def decode(line: bytes) -> dramatiq.Message[Any]:
         ValueError: It is no message.
     """
     try:
-        return dramatiq.Message(**_decode(line.decode()))
-    except TypeError as error:
+        message: dramatiq.Message[Any] = dramatiq.Message(**_decode(line.decode()))
+    except (TypeError, RecursionError) as error:
         raise ValueError(f"not a message: {line!r:.200}") from error
+    if not isinstance(message.kwargs, dict) or not isinstance(message.options, dict):
+        raise ValueError(f"not a message: {line!r:.200}")  # noqa: TRY004 - what is read is bad, not our code
+    _check_names(message, ValueError)
+    return message
+
+
+def _check_names(message: dramatiq.Message[Any], refusal: type[Exception]) -> None:
+    """They become fields and parts of keys.
+
+    Raises:
+        refusal: One of them is no text, or holds what separates the fields.
+    """
+    names = message.message_id, message.queue_name, message.actor_name, message.options.get("unique") or ""
+    try:
+        bad = _NOT_IN_NAMES.search("".join(names))
+    except TypeError as error:
+        raise refusal(f"names of a message must be text: {names!r:.200}") from error
+    if bad:
+        raise refusal(f"names of a message must not hold {bad[0]!r}: {names!r:.200}")
 
 
 def lane(priority: int) -> str:

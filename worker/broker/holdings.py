@@ -88,7 +88,9 @@ class Holdings:
                 return
             message.ended = True
             self._ended += 1
-            self._by_id.pop(message.message_id, None)
+            if self._by_id.get(message.message_id) is message:
+                # It may have been taken again meanwhile.
+                del self._by_id[message.message_id]
             if self._reader_waits and self._room() > 0:
                 self._reader_waits = False
                 self._room_made.notify()

@@ -158,9 +158,13 @@ class Reader:
         except ValueError as error:
             self._bury(described, error)
             return None
-        if not message_id:
+        if message.message_id != message_id.decode():
             self._bury(described, ValueError(f"an entry that names no message: {payload!r:.200}"))
             return None
+        queue = _queue_of(stream)
+        if message.queue_name != queue:
+            # Who changes that on the way of a retry does not move it.
+            message = message.copy(queue_name=queue)
         return TakenMessage(
             message,
             stream=stream.decode(),
@@ -174,7 +178,7 @@ class Reader:
 
     def _bury(self, described: list[Any], error: ValueError) -> None:
         stream, entry, message_id, _, attempts, _, _, payload = described
-        queue = stream.decode().removeprefix("worker:q:").rpartition(":")[0]
+        queue = _queue_of(stream)
         buried = message_id.decode() or uuid.uuid4().hex
         logger.error("an entry cannot be read and is a dead letter now", queue=queue, entry=entry, id=buried)
         event = StatusEvent(
@@ -190,6 +194,10 @@ class Reader:
         )
         kept = json.dumps({"undecodable": base64.b64encode(payload).decode()})
         _BURY.run(self._client, [stream, entry, buried, queue, kept, to_line(event)])
+
+
+def _queue_of(stream: bytes) -> str:
+    return stream.decode().removeprefix("worker:q:").rpartition(":")[0]
 
 
 def _pairs(answer: Any) -> list[tuple[bytes, list[Any]]]:  # noqa: ANN401 - RESP2 and RESP3 differ

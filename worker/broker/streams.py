@@ -32,6 +32,9 @@ logger = get_logger(__name__)
 SEND_GROUP = 500
 """Messages that are enqueued in one round trip."""
 
+MAX_DELAY = 10_000_000_000_000
+"""Milliseconds, three centuries: the longest time that a message is delayed."""
+
 _JOIN_EVERY = 0.02
 
 _ENQUEUE = Script(RECORDS, ("worker.broker.scripts", "enqueue.lua"))
@@ -260,7 +263,7 @@ class StreamBroker(Broker):
         self, message: dramatiq.Message[Any], delay: int | None, unique: str = "", ttl_ms: int = 0
     ) -> list[Argument]:
         payload = encode(message, self._settings.max_message_bytes)
-        later = -1 if delay is None else delay
+        later = _milliseconds(delay)
         place = self._lane(message)
         return [message.message_id, payload, message.queue_name, place, message.actor_name, later, unique, ttl_ms]
 
@@ -269,7 +272,7 @@ class StreamBroker(Broker):
         message.options.pop("traceback", None)
         message.options.pop("requeue_timestamp", None)
         payload = encode(message, self._settings.max_message_bytes)
-        return FollowUp(message, payload, self._lane(message), -1 if delay is None else delay)
+        return FollowUp(message, payload, self._lane(message), _milliseconds(delay))
 
     def _lane(self, message: dramatiq.Message[Any]) -> str:
         actor = self.actors.get(message.actor_name)
@@ -299,6 +302,11 @@ class StreamBroker(Broker):
 
 class _Unreachable(ServerUnreachable, ConnectionClosed):
     """Ours for those who send, Dramatiq's for its own code."""
+
+
+def _milliseconds(delay: float | None) -> int:
+    # Dramatiq makes a fraction of a `timedelta`.
+    return -1 if delay is None else max(0, round(min(delay, MAX_DELAY)))
 
 
 def _capture(ending: Ending, follow_up: FollowUp) -> None:

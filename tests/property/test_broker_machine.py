@@ -1,0 +1,708 @@
+"""The broker's scripts against a model, under random interleavings of what processes do, and of what befalls them."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import hypothesis.strategies as st
+import pytest
+import redis
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from tests.property.broker_model import FINAL, LANES, LISTED, Entry, FollowUp, Message, Model, Step, Taken
+from worker.broker import committer, lease, reader, session, streams
+from worker.broker.committer import Note
+from worker.connection import connect
+from worker.embedded import EmbeddedServer
+from worker.history import query
+from worker.history.events import ErrorInfo, State, StatusEvent
+from worker.history.lines import to_line
+from worker.scripts import RECORDS, Argument, Script
+from worker.settings import Settings
+
+SEGMENT = 4
+"""Messages in a segment of the indexes, instead of thousands: so that a few steps fill many."""
+
+MOST_STARTS = 2
+HOUR_MS = 3_600_000
+AGE_MS = HOUR_MS
+DAY_S = 86_400
+
+QUEUES = ["q", "r"]
+IDS = [f"m{number}" for number in range(14)]
+KEYS = ["k", "l"]
+TOKENS = [f"host:{number}:token" for number in range(6)]
+
+_DUMP = """
+local function all(pattern)
+  local keys = call('KEYS', pattern)
+  table.sort(keys)
+  return keys
+end
+local found = { {}, {}, {}, {}, {}, {} }
+for _, key in ipairs(all('worker:m:*')) do
+  table.insert(found[1], { key, call('GET', key) })
+end
+for _, key in ipairs(all('worker:q:*')) do
+  table.insert(found[2], { key, call('XRANGE', key, '-', '+'), call('XPENDING', key, 'workers', '-', '+', 1000) })
+end
+for _, key in ipairs(all('worker:x:*')) do
+  if call('TYPE', key).ok == 'list' then
+    table.insert(found[3], { key, call('LRANGE', key, 0, -1) })
+  else
+    table.insert(found[3], { key, call('GET', key) })
+  end
+end
+for _, key in ipairs(all('worker:s:*')) do
+  table.insert(found[4], { key, call('ZRANGE', key, 0, -1, 'WITHSCORES') })
+end
+for _, key in ipairs(all('worker:w:*')) do
+  table.insert(found[5], call('HGETALL', key))
+end
+for _, key in ipairs(all('worker:u:*')) do
+  table.insert(found[6], { key, call('GET', key) })
+end
+table.insert(found, call('ZRANGE', 'worker:due', 0, -1, 'WITHSCORES'))
+table.insert(found, call('HGETALL', 'worker:states'))
+table.insert(found, call('HGETALL', 'worker:kept'))
+table.insert(found, call('ZRANGE', 'worker:segments', 0, -1))
+table.insert(found, call('ZRANGE', 'worker:leases', 0, -1, 'WITHSCORES'))
+table.insert(found, now)
+return found
+"""
+
+
+def small(script: Script, more: str = "") -> Script:
+    """The same script with small segments."""
+    made = copy.copy(script)
+    line = "local SEGMENT = 4096"
+    assert line in made._text
+    made._text = made._text.replace(line, f"local SEGMENT = {SEGMENT}") + more
+    made._hash = hashlib.sha1(made._text.encode()).hexdigest()
+    return made
+
+
+ENQUEUE = small(streams._ENQUEUE)
+FLUSH = small(streams._FLUSH)
+WAITING = small(streams._WAITING)
+COMMIT = small(committer._COMMIT)
+GIVE_BACK = small(session._GIVE_BACK)
+TAKE = small(reader._TAKE)
+LOOK = small(reader._LOOK)
+BURY = small(reader._BURY)
+JOIN = small(lease._JOIN)
+KEEP = small(lease._KEEP)
+LEAVE = small(lease._LEAVE)
+FIND = small(query._FIND)
+DUMP = small(Script(RECORDS), _DUMP)
+
+
+class Stored:
+    """What the server holds, read in one step."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        messages, streams_, maps, subjects, windows, unique, due, states, kept, segments, leases, now = DUMP.run(
+            client, []
+        )
+        self.messages: dict[str, tuple[list[str], bytes, list[str]]] = {}
+        for key, record in messages:
+            head, payload, lines = record.split(b"\n", 2)
+            self.messages[_after(key, "worker:m:")] = (
+                head.decode().split("\t"),
+                payload,
+                lines.decode().splitlines(),
+            )
+        self.streams: dict[tuple[str, str], tuple[list[tuple[str, str]], dict[str, str]]] = {}
+        for key, entries, pending in streams_:
+            queue, _, lane = _after(key, "worker:q:").rpartition(":")
+            named = [(entry.decode(), fields[1].decode()) for entry, fields in entries]
+            self.streams[queue, lane] = named, {one[0].decode(): one[1].decode() for one in pending}
+        self.ids: dict[int, list[str]] = {}
+        self.marks: dict[tuple[int, str], set[int]] = {}
+        for key, value in maps:
+            segment, _, name = _after(key, "worker:x:").partition(":")
+            if isinstance(value, list):
+                self.ids[int(segment)] = [one.decode() for one in value]
+            else:
+                self.marks[int(segment), name] = {
+                    number for number in range(len(value) * 8) if value[number // 8] >> (7 - number % 8) & 1
+                }
+        self.subjects = {
+            _after(key, "worker:s:"): {name.decode(): int(seq) for name, seq in _couples(members)}
+            for key, members in subjects
+        }
+        self.counted: Counter[str] = Counter()
+        for window in windows:
+            for name, number in _couples(window):
+                self.counted[name.decode()] += int(number)
+        self.unique = {_after(key, "worker:u:"): value.decode() for key, value in unique}
+        self.due = {name.decode(): float(at) for name, at in _couples(due)}
+        self.states = {name.decode(): int(number) for name, number in _couples(states) if int(number)}
+        self.kept = {int(name): int(number) for name, number in _couples(kept)}
+        self.segments = {int(one) for one in segments}
+        self.leases = {name.decode(): float(at) for name, at in _couples(leases)}
+        self.now = int(now)
+
+    def at(self, message_id: str) -> int:
+        """Since when the message is in its state."""
+        return int(self.messages[message_id][0][6])
+
+
+def _after(key: bytes, prefix: str) -> str:
+    return key.decode().removeprefix(prefix)
+
+
+def _couples(flat: list[Any]) -> Iterator[tuple[Any, Any]]:
+    return itertools.batched(flat, 2) if hasattr(itertools, "batched") else zip(flat[::2], flat[1::2], strict=True)
+
+
+class Process:
+    """A worker process as the scripts see it."""
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+        self.commits = 0
+        self.taken: list[Taken] = []
+        self.last: list[Argument] = []
+
+
+Sent = tuple[FollowUp, str]
+
+a_queue = st.sampled_from(QUEUES)
+a_later = st.sampled_from([-1, -1, -1, 0, HOUR_MS])
+a_message = st.builds(
+    FollowUp,
+    id=st.sampled_from(IDS),
+    queue=a_queue,
+    lane=st.sampled_from(["high", "normal", "low"]),
+    actor=st.sampled_from(["a", "b"]),
+    payload=st.sampled_from([b'{"p":1}', b'{"p":2,"text":"{\\"s\\":\\"failed\\""}']),
+    later=a_later,
+)
+sendings = st.lists(st.tuples(a_message, st.sampled_from(["", "", "", *KEYS])), min_size=1, max_size=5)
+outcomes = st.sampled_from(["completed", "completed", "skipped", "cancelled", "dead", "retry", "retry", "back"])
+an_error = st.sampled_from(["ValueError", "a.b.<locals>.C"])
+
+
+class BrokerMachine(RuleBasedStateMachine):
+    """Drives the scripts and the model with the same steps."""
+
+    client: ClassVar[redis.Redis]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.client.flushdb()
+        self.model = Model()
+        self.processes: dict[str, Process] = {}
+        self.fences: dict[tuple[str, int], tuple[int, int]] = {}
+        self.most = 1000
+        self.garbage = 0
+        self.join(TOKENS[0])
+        self.join(TOKENS[1])
+
+    @initialize(most=st.sampled_from([0, 2, 1000]))
+    def begin(self, most: int) -> None:
+        self.most = most
+
+    # ------------------------------------------------------------------ processes come and go
+
+    @rule(token=st.sampled_from(TOKENS))
+    def join(self, token: str) -> None:
+        if token in self.processes:
+            return
+        JOIN.run(self.client, [token, HOUR_MS, "{}", *QUEUES])
+        self.processes[token] = Process(token)
+        self.model.alive[token] = True
+        for queue, lane in itertools.product(QUEUES, LANES):
+            self.model.stream(queue, lane)
+
+    @rule(data=st.data())
+    def a_process_dies(self, data: st.DataObject) -> None:
+        """Or is suspended: nobody hears of it until its lease has run out."""
+        self._die(self._a_process(data).token)
+
+    def _die(self, token: str) -> None:
+        if token in self.model.alive:
+            self.client.zadd("worker:leases", {token: 1}, xx=True)
+            self.model.alive[token] = False
+
+    @rule(data=st.data())
+    def a_process_leaves(self, data: st.DataObject) -> None:
+        token = self._a_process(data).token
+        LEAVE.run(self.client, [token])
+        self._process(token).last = []
+        if token in self.model.alive:
+            self.model.alive[token] = False
+
+    # ------------------------------------------------------------------ messages come
+
+    @rule(sent=sendings)
+    def enqueue(self, sent: list[Sent]) -> None:
+        arguments: list[Argument] = [len(sent)]
+        for one, unique in sent:
+            arguments += [one.id, one.payload, one.queue, one.lane, one.actor, one.later, unique, HOUR_MS]
+        answers = ENQUEUE.run(self.client, arguments)
+        assert [one.decode() for one in answers] == self.model.enqueue(sent)
+
+    @rule(queue=a_queue, lane=st.sampled_from(LANES))
+    def something_else_gets_into_a_stream(self, queue: str, lane: str) -> None:
+        self.garbage += 1
+        name = f"garbage{self.garbage}"
+        self.client.xadd(f"worker:q:{queue}:{lane}", {"x": name})
+        self.model.stream(queue, lane).append(Entry(name))
+
+    # ------------------------------------------------------------------ processes take and give back
+
+    @rule(data=st.data(), most=st.integers(1, 6), turn=st.booleans(), lost=st.booleans())
+    def take(self, data: st.DataObject, most: int, turn: bool, lost: bool) -> None:
+        """Sometimes the answer does not arrive."""
+        self._take(self._a_process(data), most, QUEUES[::-1] if turn else QUEUES, known=not lost)
+
+    def _take(self, process: Process, most: int, queues: list[str], *, known: bool = True) -> None:
+        answer = TAKE.run(self.client, [process.token, most, *queues])
+        if process.token not in self.model.alive:
+            assert answer is None
+            return
+        given = self.model.take(process.token, most, queues)
+        self._sync()
+        self._described(process, answer[1:], given, known=known)
+
+    @rule(data=st.data(), outcome=st.sampled_from(["completed", "dead"]), sent=sendings)
+    def a_process_works_off_what_waits(self, data: st.DataObject, outcome: str, sent: list[Sent]) -> None:
+        """With what most messages go through, so that many segments come and go."""
+        process = self._a_process(data)
+        self._take(process, 6, QUEUES)
+        held = {(one.message_id, one.id) for entries in self.model.streams.values() for one in entries if one.holder}
+        mine = [one for one in process.taken if (one.id, one.entry) in held and self._is_of_this_life(one)]
+        kind = State.COMPLETED if outcome == "completed" else State.FAILED
+        steps = [Step(one, True, [_line(one, kind)], outcome=outcome, kind=kind.value) for one in mine[-6:]]
+        for step, (follow_up, _) in zip(steps, sent, strict=False):
+            step.follow_ups = [follow_up] if self._has_ended_or_is_new(follow_up.id) else []
+        self._commit(process, steps)
+
+    @rule(data=st.data(), most=st.integers(1, 6))
+    def messages_take_a_process_down(self, data: st.DataObject, most: int) -> None:
+        """It begins them and dies of it, and another finds that."""
+        process = self._a_process(data)
+        self._take(process, most, QUEUES)
+        held = {one.id for entries in self.model.streams.values() for one in entries if one.holder == process.token}
+        mine = [one for one in process.taken if one.entry in held]
+        self._commit(process, [Step(one, True, [_line(one, State.STARTED)]) for one in mine])
+        self._die(process.token)
+        self._keep(data, self._a_process(data), 1, look_around=True)
+
+    @rule(data=st.data())
+    def wait_and_look(self, data: st.DataObject) -> None:
+        """A process is given an entry while it waits, whether or not its lease has run out meanwhile."""
+        process = self._a_process(data)
+        names: Any = {f"worker:q:{queue}:{lane}": ">" for lane in LANES for queue in QUEUES}
+        found: Any = self.client.xreadgroup("workers", process.token, names, 1)
+        pairs = reader._pairs(found)
+        arguments: list[Argument] = [process.token]
+        given = []
+        for stream, entries in pairs:
+            queue, _, lane = _after(stream, "worker:q:").rpartition(":")
+            for entry, _ in entries:
+                arguments += [stream, entry]
+                (one,) = [one for one in self.model.stream(queue, lane) if one.holder is None][:1]
+                one.holder = process.token
+                given.append(((queue, lane), one))
+        self._sync()
+        if given:
+            self._described(process, LOOK.run(self.client, arguments)[1:], given)
+
+    @rule(data=st.data())
+    def look_for_lost_answers(self, data: st.DataObject) -> None:
+        """What a process holds without knowing, and what it has long lost and asks for all the same."""
+        process = self._a_process(data)
+        arguments: list[Argument] = [process.token]
+        known = {taken.entry for taken in process.taken}
+        given = []
+        for (queue, lane), entries in self.model.streams.items():
+            for one in entries:
+                if one.holder == process.token and one.id not in known:
+                    given.append(((queue, lane), one))
+                    arguments += [f"worker:q:{queue}:{lane}", one.id]
+        held = {one.id for entries in self.model.streams.values() for one in entries if one.holder == process.token}
+        for taken in process.taken:
+            if taken.entry not in held:
+                arguments += [f"worker:q:{taken.stream[0]}:{taken.stream[1]}", taken.entry]
+        self._described(process, LOOK.run(self.client, arguments)[1:], given)
+
+    @precondition(lambda self: any(one.taken for one in self.processes.values()))
+    @rule(data=st.data())
+    def give_back(self, data: st.DataObject) -> None:
+        process = self._a_process(data, with_taken=True)
+        some = data.draw(st.lists(st.sampled_from(process.taken), min_size=1, max_size=3, unique_by=lambda t: t.entry))
+        arguments: list[Argument] = []
+        for one in some:
+            arguments += [f"worker:q:{one.stream[0]}:{one.stream[1]}", one.entry, one.id, one.fence]
+        GIVE_BACK.run(self.client, arguments)
+        self.model.give_back(some)
+
+    # ------------------------------------------------------------------ attempts begin and end
+
+    @precondition(lambda self: any(one.taken for one in self.processes.values()))
+    @rule(data=st.data())
+    def commit(self, data: st.DataObject) -> None:
+        """Of what a process holds, and of what it held once and has lost."""
+        process = self._a_process(data, with_taken=True)
+        current = [one for one in process.taken if self._is_of_this_life(one)]
+        if not current:
+            return
+        some = data.draw(
+            st.lists(st.sampled_from(current), min_size=1, max_size=4, unique_by=lambda t: (t.id, t.fence))
+        )
+        self._commit(process, [self._step(data, one) for one in some])
+
+    def _commit(self, process: Process, steps: list[Step]) -> None:
+        process.commits += 1
+        process.last = [f"{process.token}:{process.commits}", 0, *self._limits()]
+        process.last += [_note_of(step).text() for step in steps]
+        refused = COMMIT.run(self.client, process.last)
+        assert [one.decode() for one in refused] == self.model.commit(steps)
+        self._retired(2 * sum(bool(one.outcome) for one in steps) + 10, AGE_MS)
+
+    @precondition(lambda self: any(one.last for one in self.processes.values()))
+    @rule(data=st.data())
+    def commit_again(self, data: st.DataObject) -> None:
+        """The answer to a commit was lost: it is sent again, and changes nothing."""
+        token = data.draw(st.sampled_from([one.token for one in self.processes.values() if one.last]))
+        assert COMMIT.run(self.client, self.processes[token].last) == []
+
+    # ------------------------------------------------------------------ time passes
+
+    @rule(data=st.data(), most=st.sampled_from([1, 3, 500]), look_around=st.booleans())
+    def keep(self, data: st.DataObject, most: int, look_around: bool) -> None:
+        """Takes over what dead processes held, enqueues what is due, forgets what is old."""
+        self._keep(data, self._a_process(data), most, look_around=look_around)
+
+    def _keep(self, data: st.DataObject, process: Process, most: int, *, look_around: bool) -> None:
+        self.client.delete("worker:patience", "worker:kept-at")
+        due = dict(self.model.due)
+        before = Stored(self.client)
+        age = self._an_age(data, before)
+        arguments: list[Argument] = [process.token, HOUR_MS, MOST_STARTS, most, int(look_around), *self._limits(age)]
+        answer = KEEP.run(self.client, arguments)
+        held, lost = self.model.keep(process.token, MOST_STARTS, most, look_around=look_around, now=before.now)
+        assert (bool(answer[0]), answer[3]) == (held, lost)
+        ahead = [at for one, at in due.items() if one in self.model.due and at is not None]
+        assert (answer[1] >= 0) == bool(ahead)
+        if ahead:
+            assert abs(answer[1] - max(0, min(ahead) - answer[4])) < 1
+        if look_around:
+            self._retired(200, age, before)
+
+    @precondition(lambda self: self.model.due)
+    @rule(data=st.data(), ago=st.integers(0, 5))
+    def an_hour_passes_for_one(self, data: st.DataObject, ago: int) -> None:
+        """Some become due at the same moment."""
+        message_id = data.draw(st.sampled_from(sorted(self.model.due)))
+        self.client.zadd("worker:due", {message_id: 1_000_000 - ago}, xx=True)
+        self.model.due[message_id] = 1_000_000 - ago
+
+    @rule(queue=a_queue)
+    def flush(self, queue: str) -> None:
+        while FLUSH.run(self.client, [queue]):
+            pass
+        self.model.flush(queue)
+
+    # ------------------------------------------------------------------ what holds after every step
+
+    @invariant()
+    def the_server_holds_what_the_model_says(self) -> None:
+        stored = self._sync()
+        self._check_messages(stored)
+        self._check_places(stored)
+        self._check_indexes(stored)
+        self._check_segments(stored)
+        assert {name: number for name, number in stored.counted.items() if number} == dict(self.model.counted)
+        assert set(stored.leases) == set(self.model.alive)
+        for queue in QUEUES:
+            waits = any(entries for (name, _), entries in self.model.streams.items() if name == queue) or any(
+                self.model.messages[one].queue == queue for one in self.model.due
+            )
+            assert WAITING.run(self.client, [queue]) == int(waits)
+
+    def teardown(self) -> None:
+        """What is asked of the indexes is found, newest first."""
+        messages = sorted(self.model.messages.values(), key=lambda one: -one.seq)
+        for names in (["actor:a"], ["queue:q", "actor:b"], ["state:completed"], ["ended:failed", "state:dead"], []):
+            wanted = [one.id for one in messages if set(names) <= _marks(one)]
+            assert self._found("", names) == wanted
+        wanted = [one.id for one in messages if "n=1" in one.subjects and one.actor == "a"]
+        assert self._found("n=1", ["actor:a"]) == wanted
+
+    def _found(self, subject: str, names: list[str]) -> list[str]:
+        found, below = [], -1
+        for _ in range(1000):
+            below, *ids = FIND.run(self.client, [3, below, subject, len(names), *names])
+            found += [one.decode() for one in ids]
+            if below < 0:
+                return found
+        raise AssertionError("the search does not end")
+
+    def _check_messages(self, stored: Stored) -> None:
+        assert set(stored.messages) == set(self.model.messages)
+        for one in self.model.messages.values():
+            fields, payload, lines = stored.messages[one.id]
+            seq, state, fence, attempts, starts, losses, _, cut, lane, queue, actor, subjects = fields
+            assert (seq, state, fence, attempts, starts, losses, cut, lane, queue, actor) == (
+                str(one.seq),
+                one.state,
+                str(one.fence),
+                str(one.attempts),
+                str(one.starts),
+                str(one.losses),
+                "0",
+                one.lane,
+                one.queue,
+                one.actor,
+            )
+            assert payload == one.payload
+            assert {name for name in subjects.split("\x1f") if name} == one.subjects
+            assert len(lines) == len(one.lines)
+            before = self.fences.get((one.id, one.life), (0, 0))
+            assert (one.fence, one.attempts) >= before
+            assert one.attempts >= before[1]
+            self.fences[one.id, one.life] = one.fence, one.attempts
+
+    def _check_places(self, stored: Stored) -> None:
+        places: Counter[str] = Counter()
+        for stream, entries in self.model.streams.items():
+            named, pending = stored.streams[stream]
+            assert [one for _, one in named] == [one.message_id for one in entries]
+            assert pending == {one.id: one.holder for one in entries if one.holder is not None}
+            places.update(one.message_id for one in entries)
+        assert stored.due == self.model.due
+        places.update(list(stored.due))
+        for one in self.model.messages.values():
+            assert places[one.id] == (0 if one.is_final else 1)
+            assert (one.id in stored.due) == (one.state == "delayed")
+        for key in KEYS:
+            assert len([one for one in self.model.messages.values() if one.unique == key and not one.is_final]) <= 1
+        for key, holder in self.model.holders.items():
+            assert stored.unique.get(key) == holder
+
+    def _check_indexes(self, stored: Stored) -> None:
+        marks: dict[tuple[int, str], set[int]] = {}
+        subjects: dict[str, dict[str, int]] = {}
+        for one in self.model.messages.values():
+            for name in _marks(one):
+                marks.setdefault((one.seq // SEGMENT, name), set()).add(one.seq % SEGMENT)
+            for subject in one.subjects:
+                subjects.setdefault(subject, {})[one.id] = one.seq
+        assert {name: bits for name, bits in stored.marks.items() if bits} == marks
+        assert stored.subjects == subjects
+        assert stored.states == dict(Counter(one.state for one in self.model.messages.values()))
+
+    def _check_segments(self, stored: Stored) -> None:
+        kept = Counter(one.seq // SEGMENT for one in self.model.messages.values())
+        current = self.model.seq // SEGMENT
+        assert {name: number for name, number in stored.kept.items() if number} == dict(kept)
+        assert set(kept) <= stored.segments <= set(kept) | {current}
+        assert set(stored.ids) == stored.segments
+        assert {segment for segment, _ in stored.marks} <= stored.segments
+        for one in self.model.messages.values():
+            assert stored.ids[one.seq // SEGMENT][one.seq % SEGMENT] == one.id
+
+    # ------------------------------------------------------------------ help
+
+    def _process(self, token: str) -> Process:
+        return self.processes[token]
+
+    def _a_process(self, data: st.DataObject, *, with_taken: bool = False) -> Process:
+        tokens = sorted(token for token, one in self.processes.items() if one.taken or not with_taken)
+        return self.processes[data.draw(st.sampled_from(tokens))]
+
+    def _limits(self, age: int = AGE_MS) -> list[int]:
+        return [DAY_S, *([age, self.most] * 4)]
+
+    def _an_age(self, data: st.DataObject, stored: Stored) -> int:
+        """Mostly none has reached it; else all have, or those that ended before some moment."""
+        how = data.draw(st.sampled_from(["none", "none", "all", "some"]))
+        ended = sorted(stored.at(one.id) for one in self.model.messages.values() if one.is_final)
+        if how == "some" and ended:
+            return stored.now - data.draw(st.sampled_from(ended))
+        return 0 if how == "all" else AGE_MS
+
+    def _is_of_this_life(self, taken: Taken) -> bool:
+        message = self.model.messages.get(taken.id)
+        return message is None or message.life == taken.life
+
+    def _step(self, data: st.DataObject, taken: Taken) -> Step:
+        message = self.model.messages.get(taken.id)
+        step = Step(taken, started=data.draw(st.booleans()), lines=[])
+        step.subject = data.draw(st.sampled_from(["", "n=1", "n=2"]))
+        how = data.draw(st.sampled_from(["note", "end", "end"]))
+        if how == "note":
+            if step.started:
+                step.lines = [_line(taken, State.STARTED)]
+            return step
+        step.outcome = data.draw(outcomes)
+        state = {"retry": State.FAILED, "dead": State.FAILED, "back": State.CANCELLED}.get(step.outcome)
+        state = state or State(step.outcome)
+        step.kind = state.value
+        step.error = data.draw(an_error) if state is State.FAILED else ""
+        step.lines = [_line(taken, state, step.error)]
+        step.unique = message.unique if message is not None else ""
+        if step.outcome == "retry":
+            step.payload, step.later = b'{"again":1}', data.draw(st.sampled_from([-1, 0, HOUR_MS]))
+        elif step.outcome != "back":
+            step.follow_ups = data.draw(st.lists(a_message, max_size=2))
+        # What ends here is not enqueued by its own end, nor by that of another in the same commit.
+        step.follow_ups = [one for one in step.follow_ups if self._has_ended_or_is_new(one.id)]
+        return step
+
+    def _has_ended_or_is_new(self, message_id: str) -> bool:
+        message = self.model.messages.get(message_id)
+        return message is None or message.is_final
+
+    def _described(
+        self, process: Process, answer: list[Any], given: list[tuple[tuple[str, str], Entry]], *, known: bool = True
+    ) -> None:
+        """Compares the answer with what the process is given, and buries what nobody can read."""
+        assert len(answer) == len(given)
+        for described, ((queue, lane), entry) in zip(answer, given, strict=True):
+            stream, entry_id, message_id, fence, attempts, losses, _, payload = described
+            assert stream.decode() == f"worker:q:{queue}:{lane}"
+            assert entry_id.decode() == entry.id
+            message = self.model.messages.get(entry.message_id)
+            if message is None:
+                assert message_id == b""
+                assert payload == b"x " + entry.message_id.encode()
+                if known:
+                    self._bury((queue, lane), entry)
+                continue
+            assert message_id.decode() == message.id
+            assert (fence, attempts, losses) == (message.fence, message.attempts, message.losses)
+            assert payload == message.payload
+            if known:
+                taken = Taken(message.id, message.life, (queue, lane), entry.id, message.fence, message.attempts + 1)
+                process.taken = [*process.taken[-20:], taken]
+
+    def _bury(self, stream: tuple[str, str], entry: Entry) -> None:
+        event = StatusEvent(event="?.failed", state=State.FAILED, message_id=entry.message_id, actor="?")
+        event_line = to_line(_with_error(event, "ValueError"))
+        name = f"worker:q:{stream[0]}:{stream[1]}"
+        buried = entry.message_id
+        for _ in range(2):  # the second time its answer had been lost
+            BURY.run(self.client, [name, entry.id, buried, stream[0], b'{"undecodable":""}', event_line])
+        self.model.bury(stream, entry, buried, b'{"undecodable":""}', event_line)
+        self._sync()
+
+    def _sync(self) -> Stored:
+        """Learns from the server what it alone knows: ids of entries, and its clock."""
+        stored = Stored(self.client)
+        for stream, entries in self.model.streams.items():
+            named, _ = stored.streams[stream]
+            for (entry_id, message_id), entry in zip(named, entries, strict=False):
+                assert entry.id in ("", entry_id)
+                assert entry.message_id == message_id
+                entry.id = entry_id
+        for message_id, at in self.model.due.items():
+            if at is None:
+                score = stored.due[message_id]
+                assert min(abs(score - stored.now), abs(score - stored.now - HOUR_MS)) < 10_000
+                self.model.due[message_id] = score
+        return stored
+
+    def _retired(self, budget: int, age: int, before: Stored | None = None) -> None:
+        """Some of the ended are forgotten: of those that are too old or too many, and as many as may be at once."""
+        stored = Stored(self.client)
+        gone = [one for one in self.model.messages.values() if one.id not in stored.messages]
+        assert len(gone) <= budget
+        for one in gone:
+            assert one.is_final
+            others = len([other for other in self.model.messages.values() if other.state == one.state])
+            is_old = age == 0 or (before is not None and before.at(one.id) <= stored.now - age)
+            assert is_old or others > self.most
+            del self.model.messages[one.id]
+        if len(gone) < budget:
+            for state in FINAL:
+                left = [one for one in self.model.messages.values() if one.state == state]
+                assert len(left) <= (self.most if age else 0)
+
+
+def _marks(message: Message) -> set[str]:
+    names = {f"actor:{message.actor}", f"queue:{message.queue}", f"state:{message.state}"}
+    return names | {f"ended:{kind}" for kind in message.ended & LISTED} | {f"error:{error}" for error in message.errors}
+
+
+def _note_of(step: Step) -> Note:
+    taken = step.taken
+    end: list[str] = []
+    if step.outcome:
+        end = [f"worker:q:{taken.stream[0]}:{taken.stream[1]}", taken.entry, step.outcome, step.kind, step.error]
+        end += ["3", "4", step.payload.decode(), str(step.later), step.unique, str(len(step.follow_ups))]
+        for one in step.follow_ups:
+            end += [one.id, one.payload.decode(), one.queue, one.lane, one.actor, str(one.later)]
+    return Note(
+        taken.id,
+        taken.fence,
+        taken.attempt,
+        started=step.started,
+        lines="".join(step.lines),
+        subjects=[step.subject] if step.subject else [],
+        end=end,
+    )
+
+
+def _line(taken: Taken, state: State, error: str = "") -> str:
+    event = StatusEvent(
+        event=f"a.{state.value}",
+        state=state,
+        id=f"{taken.id}:{taken.attempt}",
+        message_id=taken.id,
+        actor="a",
+        attempt=taken.attempt,
+        text='{"s":"failed" "r":["Trap"',
+    )
+    return to_line(_with_error(event, error) if error else event)
+
+
+def _with_error(event: StatusEvent, kind: str) -> StatusEvent:
+    changed = copy.copy(event)
+    object.__setattr__(changed, "error", ErrorInfo(kind, "text", "traceback"))
+    return changed
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
+    folder: Path = tmp_path_factory.mktemp("machine")
+    own = Settings(data_dir=folder, redis_url=None)
+    embedded = EmbeddedServer(own)
+    embedded.ensure_running()
+    client = connect(own)
+    client.config_set("appendonly", "no")
+    yield client
+    client.close()
+    embedded.stop()
+
+
+def test_the_scripts_agree_with_the_model_whatever_happens(server: redis.Redis) -> None:
+    """No message is in two places or in none, and records, counts and indexes tell the same."""
+    BrokerMachine.client = server
+    profile = settings(
+        max_examples=60,
+        stateful_step_count=50,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(BrokerMachine, settings=profile)

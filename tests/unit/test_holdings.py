@@ -1,0 +1,200 @@
+"""What a process has taken, and how much more it may take."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+
+import dramatiq
+import pytest
+
+from worker.broker import holdings as holdings_module
+from worker.broker.holdings import MOST_AHEAD, Holdings
+from worker.broker.taken import TakenMessage
+
+numbers = itertools.count()
+
+
+def taken(message_id: str = "", *, queue: str = "q", epoch: int = 1) -> TakenMessage:
+    number = next(numbers)
+    message: dramatiq.Message[None] = dramatiq.Message(queue, "a", (), {}, {}, message_id or f"m{number}")
+    return TakenMessage(
+        message,
+        stream=f"worker:q:{queue}:normal",
+        entry=f"{number}-0",
+        fence=1,
+        attempt=1,
+        redelivered=False,
+        waited_ms=0.0,
+        epoch=epoch,
+    )
+
+
+class Clock:
+    """A clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(holdings_module, "time", made)
+    return made
+
+
+def opened(threads: int) -> Holdings:
+    held = Holdings(threads)
+    held.open_inbox("q")
+    return held
+
+
+def run(held: Holdings, clock: Clock, *, seconds_each: float, attempts: int, threads: int) -> int:
+    """Threads run attempts of that length, and the room is filled whenever there is some; the most that was held."""
+    most = 0
+    running: list[TakenMessage] = []
+    for _ in range(0, attempts, threads):
+        room = held.wait_for_room(0)
+        held.put([taken() for _ in range(room)])
+        while len(running) < threads and (message := held.next_of("q", 0)) is not None:
+            message.begun = True
+            running.append(message)
+        most = max(most, len(held._by_id))
+        clock.now += seconds_each
+        while running:
+            held.ended(running.pop())
+    return most
+
+
+def test_at_first_there_is_room_for_what_the_threads_can_run() -> None:
+    """Nobody knows yet how long attempts take."""
+    assert opened(8).wait_for_room(0) == 8
+
+
+def test_of_slow_attempts_only_as_many_are_held_as_there_are_threads(clock: Clock) -> None:
+    """Other processes find work."""
+    assert run(opened(4), clock, seconds_each=1.0, attempts=400, threads=4) == 4
+
+
+def test_of_quick_attempts_more_are_taken_ahead(clock: Clock) -> None:
+    """As many as will be run in the next moments, so that no thread waits for the server."""
+    most = run(opened(4), clock, seconds_each=0.001, attempts=4000, threads=4)
+    assert 4 + 100 < most <= 4 + 300
+
+
+def test_however_quick_attempts_are_what_is_taken_ahead_is_bounded(clock: Clock) -> None:
+    """A process that dies holds up only so many."""
+    assert run(opened(8), clock, seconds_each=0.0001, attempts=100_000, threads=8) <= 8 + MOST_AHEAD
+
+
+def test_when_attempts_become_slow_less_is_taken_ahead(clock: Clock) -> None:
+    """Within a few looks."""
+    held = opened(4)
+    run(held, clock, seconds_each=0.001, attempts=4000, threads=4)
+    while (message := held.next_of("q", 0)) is not None:
+        held.ended(message)
+    for _ in range(20):
+        clock.now += 1.0
+        held.wait_for_room(0)
+    assert run(held, clock, seconds_each=1.0, attempts=40, threads=4) == 4
+
+
+def test_an_attempt_that_ends_makes_room_at_once() -> None:
+    """Whoever waits for room is told."""
+    held = opened(1)
+    message = taken()
+    held.put([message])
+    found: list[int] = []
+    waiter = threading.Thread(target=lambda: found.append(held.wait_for_room(30)))
+    waiter.start()
+    held.ended(message)
+    waiter.join(10)
+    assert found == [1]
+
+
+def test_an_end_counts_once() -> None:
+    """Told twice that the same attempt has ended, there is no more room than there is."""
+    held = opened(2)
+    message, other = taken(), taken()
+    held.put([message, other])
+    held.ended(message)
+    held.ended(message)
+    assert held.wait_for_room(0) == 1
+
+
+def test_the_end_of_an_older_delivery_is_not_that_of_the_newer() -> None:
+    """A process that lost its lease may be given the same message again while its old attempt still runs."""
+    held = opened(4)
+    older, newer = taken("m", epoch=1), taken("m", epoch=2)
+    held.put([older])
+    assert held.next_of("q", 0) is older
+    held.forget()
+    held.put([newer])
+    held.ended(older)
+    assert held.running("m") is newer
+    assert held.wait_for_room(0) == 3
+
+
+def test_each_queue_gets_its_own_messages_in_order() -> None:
+    """However they came together."""
+    held = opened(4)
+    held.open_inbox("r")
+    messages = [taken(queue="q"), taken(queue="r"), taken(queue="q")]
+    held.put(messages)
+    assert [held.next_of("q", 0), held.next_of("q", 0), held.next_of("q", 0)] == [messages[0], messages[2], None]
+    assert held.next_of("r", 0) is messages[1]
+
+
+def test_a_message_wakes_the_consumer_that_waits_for_it() -> None:
+    """It does not wait for the end of its time."""
+    held = opened(1)
+    found: list[object] = []
+    waiter = threading.Thread(target=lambda: found.append(held.next_of("q", 30)))
+    waiter.start()
+    message = taken()
+    held.put([message])
+    waiter.join(10)
+    assert found == [message]
+
+
+def test_what_waits_is_taken_back_and_nothing_more_is_taken() -> None:
+    """At a shutdown; what a thread has already is its own."""
+    held = opened(4)
+    messages = [taken() for _ in range(3)]
+    held.put(messages)
+    running = held.next_of("q", 0)
+    assert held.take_back() == messages[1:]
+    assert running is messages[0]
+    assert not held.is_open()
+    assert held.next_of("q", 0) is None
+    assert held.take_back() == []
+
+
+def test_what_went_to_others_is_forgotten_but_for_what_runs() -> None:
+    """A thread cannot be told to stop; its end is refused by the server."""
+    held = opened(4)
+    messages = [taken() for _ in range(3)]
+    held.put(messages)
+    running = held.next_of("q", 0)
+    held.forget()
+    assert held.next_of("q", 0) is None
+    assert running is not None
+    assert held.running(running.message_id) is running
+    assert held.wait_for_room(0) == 3
+    assert not held.knows(running.stream, running.entry)
+
+
+def test_an_entry_is_known_until_its_end_is_stored() -> None:
+    """After an answer that was lost, only those that are not known are asked for."""
+    held = opened(1)
+    message = taken()
+    held.put([message])
+    assert held.knows(message.stream, message.entry)
+    held.ended(message)
+    assert held.knows(message.stream, message.entry)
+    held.stored(message.stream, message.entry)
+    assert not held.knows(message.stream, message.entry)
