@@ -102,7 +102,7 @@ def _is_whole(states: Sequence[State], ends: set[State]) -> bool:
 
 def _never_ran(events: Iterable[StatusEvent]) -> bool:
     # Its actor is unknown: it is told so, and nothing has started.
-    return [event.error.type for event in events if event.error] == ["ActorNotFound"]
+    return [event.error.type for event in events if event.error] == ["dramatiq.errors.ActorNotFound"]
 
 
 def each_was_run(messages: dict[str, StoredMessage], ledger: list[Run]) -> None:
@@ -162,7 +162,7 @@ def _marks(message: StoredMessage) -> set[str]:
     for event in message.events:
         if event.state in (State.FAILED, State.LOST, State.CANCELLED):
             marks.add(f"ended:{event.state.value}")
-        if event.error is not None and event.error.type and event.actor != "?":
+        if event.error is not None and event.error.type:
             marks.add(f"error:{event.error.type}")
     return marks
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
@@ -11,7 +10,6 @@ import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import dramatiq
 from dramatiq.broker import Broker
@@ -84,29 +82,22 @@ async def mixed(outcome: str, ms: int = 0) -> None:
     note("done")
 
 
-@actor
-async def cleans_up(ms: int) -> None:
-    """Takes its time, and when it is cancelled it takes some for cleaning up."""
-    note("began")
-    try:
-        await asyncio.sleep(ms / 1000)
-    except asyncio.CancelledError:
-        await asyncio.sleep(0.2)
-        note("cleaned")
-        raise
-    note("done")
-
-
-@actor
-async def interrupted_once() -> None:
-    """Waits in its first attempt until it is cancelled, and then for a gate; fails each time when that is open."""
+@actor(retry=1)
+async def long(then: str) -> None:
+    """Waits in its first attempt until it is cancelled, and takes a while to clean up; later it completes or fails."""
     note("began")
     attempt = current_attempt()
     assert attempt is not None
     if attempt.number == 1:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.Event().wait(), 60)
-    raise ValueError("always")
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.2)
+            note("cleaned")
+            raise
+    if then == "fails":
+        raise ValueError("always")
+    note("done")
 
 
 @actor
@@ -142,9 +133,3 @@ async def gated_failure(gate: str) -> None:
 async def elsewhere() -> None:
     note("began")
     note("done")
-
-
-@actor
-def strange(text: Any) -> None:
-    note("began")
-    raise Fatal("\udcff" if text == "surrogate" else str(text))

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from tests.conftest import forget_environment
-from tests.e2e.project import BIN, ROOT
+from tests.e2e.project import BIN, NOTHING, ROOT
 from worker.broker import create_broker
 from worker.broker.streams import StreamBroker
 from worker.embedded import server_program
@@ -147,10 +147,12 @@ class Scene:
 
     # ------------------------------------------------------------------ workers
 
-    def start(self, name: str, *options: str, threads: int = 4, **variables: str) -> WorkerCommand:
+    def start(
+        self, name: str, *options: str, threads: int = 4, variables: Mapping[str, str] = NOTHING
+    ) -> WorkerCommand:
         """Starts a worker, and does not wait for it."""
         words = [str(BIN / "dramatiq"), "tests.faults.actors", "--processes", "1", "--threads", str(threads), *options]
-        environment = self._environment | {"WORKER_REDIS_URL": self._url(), "FAULTS_NAME": name} | variables
+        environment = self._environment | {"WORKER_REDIS_URL": self._url(), "FAULTS_NAME": name} | dict(variables)
         (self.folder / f"probe-{name}").unlink(missing_ok=True)
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
@@ -165,9 +167,11 @@ class Scene:
         self.workers[name] = WorkerCommand(name, process, self.folder)
         return self.workers[name]
 
-    def start_ready(self, name: str, *options: str, threads: int = 4, **variables: str) -> WorkerCommand:
+    def start_ready(
+        self, name: str, *options: str, threads: int = 4, variables: Mapping[str, str] = NOTHING
+    ) -> WorkerCommand:
         """Starts a worker, and waits until it takes messages."""
-        worker = self.start(name, *options, threads=threads, **variables)
+        worker = self.start(name, *options, threads=threads, variables=variables)
         wait_until(worker.is_ready, TIMEOUT, self.explain)
         return worker
 

@@ -123,8 +123,11 @@ def read_events(client: redis.Redis, wanted: EventFilter, limit: int) -> list[St
         without = 0 if matching else without + 1
         if len(found) >= limit or without >= _GIVE_UP_AFTER:
             break
-    # Those of the same millisecond stay in the order of their messages.
-    newest_first = sorted(found.values(), key=lambda event: event.time, reverse=True)
+    newest_first = list(found.values())
+    if wanted.message_id is None:
+        # Those of the same millisecond stay in the order of their messages.
+        newest_first.sort(key=lambda event: event.time, reverse=True)
+    # Those of one message are in the order in which they were stored: clocks of processes differ.
     return newest_first[:limit][::-1]
 
 

@@ -1,0 +1,65 @@
+"""Entries and messages that nobody can read, among good ones."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.account import settle
+from tests.faults.scene import Scene, scene
+from worker.history.query import read_message
+
+GARBAGE = (
+    b"\xff\xfe no text at all \x00",
+    b"",
+    b"[1, 2]",
+    b"null",
+    b'{"queue_name": "default"}',
+    b"[" * 100_000,
+    b'{"queue_name":"elsewhere","actor_name":"work","args":[],"kwargs":{},"options":{},"message_id":"no","message_timestamp":1}',
+    b'{"queue_name":7,"actor_name":null,"args":3,"kwargs":[],"options":"x","message_id":{},"message_timestamp":"y"}',
+)
+
+
+@pytest.mark.timeout(60)
+def test_what_nobody_can_read_is_a_dead_letter_by_itself_with_its_bytes(tmp_path: Path) -> None:
+    """Garbage in the stream, messages turned into garbage, and an unknown actor hold up none of their neighbours."""
+    with scene(tmp_path) as opened:
+        good, spoilt = [], {}
+        for bytes_ in GARBAGE:
+            good.append(opened.send("work", 1))
+            spoilt[opened.send("work", 1)] = bytes_
+        for message_id, bytes_ in spoilt.items():
+            spoil(opened, message_id, bytes_)
+        unknown = opened.send("nobody_knows_it")
+        entry: Any = {b"\xff": b"\x00\xfe", b"i": b"x"}
+        opened.client.xadd("worker:q:default:normal", entry)
+        opened.client.xadd("worker:q:default:normal", {"i": "whose-record-is-gone"})
+        good += opened.send_many("work", [[1]] * 20)
+        worker = opened.start_ready("a")
+        opened.wait_for_end(len(good) + len(spoilt) + 2)
+        known = {*good, *spoilt, unknown}
+        (stray,) = {key.decode()[9:] for key in opened.client.scan_iter("worker:m:*")} - known
+        unread = [stray, *spoilt]
+        states = settle(opened, [*good, *unread, unknown], unread=unread)
+        assert states == {"completed": len(good), "dead": len(unread) + 1}
+        for message_id, bytes_ in spoilt.items():
+            message = read_message(opened.client, message_id)
+            assert message is not None
+            assert message.payload == bytes_
+        message = read_message(opened.client, stray)
+        assert message is not None
+        assert base64.b64decode(json.loads(message.payload)["undecodable"]) == b"\xff \x00\xfe i x"
+        assert not worker.tells()["errors"]
+
+
+def spoil(opened: Scene, message_id: str, bytes_: bytes) -> None:
+    """Overwrites a message in its record."""
+    key = f"worker:m:{message_id}"
+    record: Any = opened.client.get(key)
+    head, _, events = record.split(b"\n", 2)
+    opened.client.set(key, b"\n".join((head, bytes_, events)))
