@@ -19,6 +19,7 @@ AHEAD = 0.05
 
 MOST_AHEAD = 1_000
 _MEASURED_OVER = 0.02
+_HALVED_AFTER = 0.25
 
 
 class Holdings:
@@ -87,7 +88,7 @@ class Holdings:
             if message.ended:
                 return
             message.ended = True
-            self._ended += 1
+            self._ended += message.begun
             if self._by_id.get(message.message_id) is message:
                 # It may have been taken again meanwhile.
                 del self._by_id[message.message_id]
@@ -113,6 +114,16 @@ class Holdings:
                 self._reader_waits = False
                 self._measure()
             return self._room()
+
+    def surplus(self) -> int:
+        """How many messages too many are held: attempts take longer now than when they were taken."""
+        with self._arrived:
+            self._measure()
+            return max(0, len(self._by_id) - self._threads - self._ahead - self._threads // 2)
+
+    def is_ahead(self) -> bool:
+        """Whether more messages are held than threads run."""
+        return len(self._by_id) > self._threads
 
     def take_back(self) -> list[TakenMessage]:
         """Ends the taking: what waits in the inboxes, to be given back."""
@@ -145,6 +156,6 @@ class Holdings:
         if passed >= _MEASURED_OVER:
             ahead = min(MOST_AHEAD, int(self._ended / passed * AHEAD))
             # Down only by steps: a moment without work says little.
-            self._ahead = max(ahead, self._ahead // 2)
+            self._ahead = max(ahead, self._ahead >> max(1, int(passed / _HALVED_AFTER)))
             self._ended = 0
             self._measured_at = now

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dramatiq
 from dramatiq.broker import Broker, MessageProxy
-from dramatiq.common import iter_queue
 from dramatiq.middleware import SkipMessage
 
 from worker.broker.streams import StreamBroker
@@ -15,8 +14,8 @@ class Lifecycle(dramatiq.Middleware):
     """Ties a Dramatiq worker to the session of its `StreamBroker`."""
 
     def before_worker_boot(self, broker: Broker, worker: dramatiq.Worker) -> None:
-        """Tells how many threads there will be."""
-        _streams(broker).prepare(worker.worker_threads)
+        """Tells of the worker."""
+        _streams(broker).prepare(worker)
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Begins the attempt, unless the message has meanwhile gone to another process.
@@ -31,14 +30,8 @@ class Lifecycle(dramatiq.Middleware):
     def before_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
         """Takes nothing more, and gives back at once what no thread has begun."""
         session = _streams(broker).session
-        if session is None:
-            return
-        session.stop_taking()
-        waiting = []
-        for item in iter_queue(worker.work_queue):
-            waiting.append(item.message)
-            worker.work_queue.task_done()
-        session.give_back([one for one in waiting if isinstance(one, TakenMessage)])
+        if session is not None:
+            session.stop_taking()
 
     def after_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
         """Stores what is to be stored, and gives the lease up."""

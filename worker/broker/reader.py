@@ -28,6 +28,9 @@ LANES = ("back", "high", "normal", "low")
 WAIT_MS = 5_000
 """Milliseconds that the reader waits at the server before it looks around."""
 
+LOOK_AFTER = 0.25
+"""Seconds after which the reader looks whether it has taken too much, while it holds more than its threads run."""
+
 _RETRY_DELAYS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 _DESCRIBE = ("worker.broker.scripts", "describe.lua")
@@ -49,15 +52,23 @@ class Reader:
         lease: Under which it takes.
         holdings: Where it puts what it has taken.
         wait_for_room: Waits while nothing more should be taken, so many seconds at most; False: still not.
+        give_back: Gives back so many of the messages that wait for a thread.
     """
 
     def __init__(
-        self, client: redis.Redis, lease: Lease, holdings: Holdings, wait_for_room: Callable[[float], bool]
+        self,
+        client: redis.Redis,
+        lease: Lease,
+        holdings: Holdings,
+        *,
+        wait_for_room: Callable[[float], bool],
+        give_back: Callable[[int], None],
     ) -> None:
         self._client = client
         self._lease = lease
         self._holdings = holdings
         self._wait_for_room = wait_for_room
+        self._give_back = give_back
         self._turns = itertools.count()
         self._connection_id: int | None = None
         self._lost_answers = False
@@ -111,7 +122,9 @@ class Reader:
         if self._lost_answers:
             self._look_for_lost()
             self._lost_answers = False
-        room = self._holdings.wait_for_room(1.0)
+        if surplus := self._holdings.surplus():
+            self._give_back(surplus)
+        room = self._holdings.wait_for_room(LOOK_AFTER)
         if room == 0 or not self._wait_for_room(1.0):
             return
         queues = self._holdings.queues
@@ -127,7 +140,8 @@ class Reader:
     def _wait(self, queues: list[str]) -> None:
         """Waits at the server, which gives the next message to one of those who wait."""
         streams = streams_of(queues)
-        found: Any = self._client.xreadgroup("workers", self._lease.token, dict.fromkeys(streams, ">"), 1, WAIT_MS)
+        milliseconds = round(LOOK_AFTER * 1000) if self._holdings.is_ahead() else WAIT_MS
+        found: Any = self._client.xreadgroup("workers", self._lease.token, dict.fromkeys(streams, ">"), 1, milliseconds)
         entries: list[Argument] = []
         for stream, given in _pairs(found):
             for entry, _ in given:

@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import dramatiq
 import redis
+from dramatiq.common import iter_queue
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -57,17 +59,18 @@ class WorkerSession:
     Args:
         settings: What it runs with.
         connect: Makes clients; each thread has its own.
-        threads: Worker threads of this process.
+        worker: Dramatiq's, in whose queue messages wait for its threads; `None`: there is none.
     """
 
-    def __init__(self, settings: Settings, connect: Callable[[], redis.Redis], threads: int) -> None:
+    def __init__(self, settings: Settings, connect: Callable[[], redis.Redis], worker: dramatiq.Worker | None) -> None:
+        self._worker = worker
         self._clients = [connect() for _ in range(4)]
         self._client, for_lease, for_reader, for_committer = self._clients
         for one in (for_lease, for_reader, for_committer):
             # These try again themselves: an answer that was lost may have brought messages, of which they must know.
             one.set_retry(Retry(NoBackoff(), 0))
         limits = history_limits(settings)
-        self.holdings = Holdings(threads)
+        self.holdings = Holdings(1 if worker is None else worker.worker_threads)
         self.lease = Lease(
             for_lease,
             seconds=settings.lease.total_seconds(),
@@ -77,7 +80,13 @@ class WorkerSession:
             lost=self.holdings.forget,
         )
         self._committer = Committer(self.lease.token, for_committer, limits, self._stored)
-        self._reader = Reader(for_reader, self.lease, self.holdings, self._committer.wait_for_room)
+        self._reader = Reader(
+            for_reader,
+            self.lease,
+            self.holdings,
+            wait_for_room=self._committer.wait_for_room,
+            give_back=self._give_surplus_back,
+        )
         self._entries: dict[tuple[str, int], tuple[str, str]] = {}
 
     @property
@@ -186,10 +195,10 @@ class WorkerSession:
             logger.warning("messages could not be given back", count=len(messages), error=str(error))
 
     def stop_taking(self) -> None:
-        """Takes nothing more, and gives back what waits in the inboxes."""
+        """Takes nothing more, and gives back what no thread has begun."""
         waiting = self.holdings.take_back()
         self._reader.stop(self._client, _STOP_TIMEOUT)
-        self.give_back([*waiting, *self.holdings.take_back()])
+        self.give_back([*waiting, *self.holdings.take_back(), *self._take_from_worker()])
 
     def flush(self, timeout: float | None) -> bool:
         """Waits until everything that was taken before is stored, so many seconds at most; False if it is not."""
@@ -202,6 +211,23 @@ class WorkerSession:
         self.lease.close()
         for client in self._clients:
             client.close()
+
+    def _give_surplus_back(self, surplus: int) -> None:
+        """Gives back the least urgent of what waits for a thread, so that other processes can run it."""
+        waiting = self._take_from_worker()
+        kept = max(0, len(waiting) - surplus)
+        self.give_back(waiting[kept:])
+        self.holdings.put(waiting[:kept])
+
+    def _take_from_worker(self) -> list[TakenMessage]:
+        """What waits in Dramatiq's own queue, the most urgent first."""
+        waiting = []
+        if self._worker is not None:
+            for item in iter_queue(self._worker.work_queue):
+                self._worker.work_queue.task_done()
+                if isinstance(item.message, TakenMessage):
+                    waiting.append(item.message)
+        return waiting
 
     def _stored(self, note: Note) -> None:
         entry = self._entries.pop((note.message_id, note.fence), None)

@@ -65,7 +65,7 @@ class StreamBroker(Broker):
         self._connect = connect
         self._session: WorkerSession | None = None
         self._session_lock = new_lock()
-        self._threads = 1
+        self._worker: dramatiq.Worker | None = None
         self.client = client
         super().__init__(middleware=middleware)
         os.register_at_fork(after_in_child=self._forget_session)
@@ -87,7 +87,7 @@ class StreamBroker(Broker):
         # The consumers of several queues begin at once, each in its thread.
         with self._session_lock:
             if self._session is None:
-                self._session = WorkerSession(self._settings, self._connect, self._threads)
+                self._session = WorkerSession(self._settings, self._connect, self._worker)
             session = self._session
         session.open_inbox(queue_name)
         return _StreamConsumer(self, session, queue_name, timeout / 1000)
@@ -118,10 +118,14 @@ class StreamBroker(Broker):
     ) -> list[dramatiq.Message[Any]]:
         """Enqueues messages, hundreds in each round trip; all are encoded before the first is stored.
 
+        Those that follow from an attempt's end are stored with it, as with `enqueue`.
+
         Raises:
             MessageRefused: One is no plain JSON, or too large; none has been enqueued.
             ServerUnreachable: The server did not answer; those before are enqueued.
         """
+        if self._endings.current is not None:
+            return [self.enqueue(message, delay=delay) for message in messages]
         sent, arguments = [], []
         for message in messages:
             one = message.copy()
@@ -189,9 +193,9 @@ class StreamBroker(Broker):
         """What this process is as a worker; `None` if it is none."""
         return self._session
 
-    def prepare(self, threads: int) -> None:
-        """Notes how many threads the worker has that begins."""
-        self._threads = threads
+    def prepare(self, worker: dramatiq.Worker) -> None:
+        """Notes the worker that begins."""
+        self._worker = worker
 
     def end_session(self) -> None:
         """Stores what is to be stored, gives up the lease, and ends the threads."""
@@ -263,8 +267,8 @@ class StreamBroker(Broker):
         self, message: dramatiq.Message[Any], delay: int | None, unique: str = "", ttl_ms: int = 0
     ) -> list[Argument]:
         payload = encode(message, self._settings.max_message_bytes)
-        later = _milliseconds(delay)
         place = self._lane(message)
+        later = _milliseconds(delay)
         return [message.message_id, payload, message.queue_name, place, message.actor_name, later, unique, ttl_ms]
 
     def _follow_up(self, message: dramatiq.Message[Any], delay: int | None) -> FollowUp:
