@@ -27,7 +27,7 @@ from pathlib import Path
 
 import dramatiq
 
-from worker import ProcessingStatusContext, actor, create_broker, run_async_in_new_loop
+from worker import ProcessingStatusContext, actor, create_broker, current_attempt, run_async_in_new_loop
 from worker.bridge import run_async_in_shared_loop
 from worker.logs import get_logger
 
@@ -54,7 +54,7 @@ async def limited_shared(file: str) -> None:
     await idle(file)
 
 
-@dramatiq.actor(notify_shutdown=True, max_retries=1)
+@dramatiq.actor(notify_shutdown=True, max_retries=1, min_backoff=60_000, max_backoff=60_000)
 def notified_new(file: str) -> None:
     with ProcessingStatusContext(event_prefix="notified"):
         run_async_in_new_loop(idle(file))
@@ -100,6 +100,12 @@ async def works_shared() -> None:
     await asyncio.sleep(0)
 
 
+@actor(subject=("name",), retry=1)
+async def fails_first(name: str) -> None:
+    if current_attempt().number == 1 or name == "always":
+        raise ValueError("not yet")
+
+
 @actor(loop="new", retry=0)
 async def leaks() -> None:
     password = os.environ["SECRET_OF_A_FRAME"]
@@ -139,8 +145,8 @@ def dramatiq_worker(project: Project, *, threads: int = 2) -> Iterator[subproces
         yield process
 
 
-def new_project(folder: Path) -> Project:
-    project = Project(folder, SECRET_OF_A_FRAME=SECRET, WORKER_LOG_FORMAT="json")
+def new_project(folder: Path, **variables: str) -> Project:
+    project = Project(folder, SECRET_OF_A_FRAME=SECRET, WORKER_LOG_FORMAT="json", **variables)
     (folder / "actors.py").write_text(ACTORS)
     return project
 
@@ -229,5 +235,34 @@ def test_sigterm_cancels_attempts_that_asked_for_it_in_order(tmp_path: Path) -> 
             assert event.error.type == "dramatiq.middleware.shutdown.Shutdown"
             assert event.text == "shutdown"
         assert count_states(project.client) == {"queued": 2}
+    finally:
+        project.down()
+
+
+def test_dramatiqs_own_broker_works_with_the_history(tmp_path: Path) -> None:
+    """`WORKER_BROKER=redis-lists`: attempts, retries and dead letters are recorded, and a shutdown is a retry."""
+    variables = {"WORKER_BROKER": "redis-lists", "WORKER_ACTORS": "actors", "PYTHONPATH": str(tmp_path)}
+    project = new_project(tmp_path, **variables)
+    file = tmp_path / "file"
+    try:
+        with dramatiq_worker(project) as process:
+            good, bad = project.enqueue("fails_first", "once"), project.enqueue("fails_first", "always")
+            wait_until(lambda: count_states(project.client) == {"completed": 1, "dead": 1}, 20)
+            cancelled = project.enqueue("notified_new", str(file))
+            wait_until(Path(f"{file}.started").exists, 20)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(TIMEOUT) == 0
+        attempts = [("started", 1), ("failed", 1), ("started", 2)]
+        for message, end in ((good, "completed"), (bad, "failed")):
+            events = project.events(message)
+            assert [(str(event.state), event.attempt) for event in events] == [*attempts, (end, 2)]
+            assert events[1].text.startswith("retry in")
+            assert {event.subject["name"] for event in events} == {"once" if end == "completed" else "always"}
+            assert events[2].queued_ms is not None
+        assert project.dead_letters() == [bad]
+        event = final(project, cancelled)
+        assert (event.state, event.text[:8]) == (State.CANCELLED, "retry in")
+        assert file.read_text() == "cleaned up"
+        assert count_states(project.client) == {"completed": 1, "dead": 1, "delayed": 1}
     finally:
         project.down()
