@@ -7,6 +7,7 @@ works (`dramatiq`) begins a `WorkerSession` when its first consumer asks for mes
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -109,7 +110,7 @@ class StreamBroker(Broker):
         if ending is None:
             self._send([self._arguments(message, delay)])
         else:
-            _capture(ending, self._follow_up(message, delay))
+            _capture(ending, self._follow_up(message, delay, ending))
         self.emit_after("enqueue", message, delay)
         return message
 
@@ -271,11 +272,13 @@ class StreamBroker(Broker):
         later = _milliseconds(delay)
         return [message.message_id, payload, message.queue_name, place, message.actor_name, later, unique, ttl_ms]
 
-    def _follow_up(self, message: dramatiq.Message[Any], delay: int | None) -> FollowUp:
+    def _follow_up(self, message: dramatiq.Message[Any], delay: int | None, ending: Ending) -> FollowUp:
         # The history has it; it would make the message grow.
         message.options.pop("traceback", None)
         message.options.pop("requeue_timestamp", None)
-        payload = encode(message, self._settings.max_message_bytes)
+        # What a retry adds to a message of the largest size does not keep it from being retried.
+        is_retry = message.message_id == ending.message.message_id
+        payload = encode(message, sys.maxsize if is_retry else self._settings.max_message_bytes)
         return FollowUp(message, payload, self._lane(message), _milliseconds(delay))
 
     def _lane(self, message: dramatiq.Message[Any]) -> str:

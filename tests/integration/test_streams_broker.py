@@ -1,0 +1,847 @@
+"""The broker on a real server, with a real Dramatiq worker in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import dramatiq
+import pytest
+import redis
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.errors import QueueJoinTimeout, QueueNotFound
+from dramatiq.middleware import SkipMessage
+from dramatiq.rate_limits import ConcurrentRateLimiter
+from dramatiq.rate_limits.backends import RedisBackend as RateLimiterBackend
+from dramatiq.results import Results
+from dramatiq.results.backends import RedisBackend
+
+from tests.waiting import wait_until
+from worker import ProcessingStatusContext, create_broker
+from worker.broker import lease, streams
+from worker.broker.envelope import encode
+from worker.broker.streams import SEND_GROUP, StreamBroker
+from worker.connection import connect
+from worker.embedded import EmbeddedServer
+from worker.errors import Fatal, MessageRefused, NoContentFound
+from worker.history.events import State
+from worker.history.query import (
+    EventFilter,
+    StoredMessage,
+    count_states,
+    find_messages,
+    follow_events,
+    position,
+    read_message,
+)
+from worker.settings import Settings, put_in_force
+
+JOIN_MS = 20_000
+
+MakeBroker = Callable[..., StreamBroker]
+
+
+@pytest.fixture
+def make_broker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_environment: None
+) -> Iterator[Callable[..., dramatiq.Broker]]:
+    """Makes brokers that retry at once, all on one server of the test's own."""
+    monkeypatch.chdir(tmp_path)
+    made: list[dramatiq.Broker] = []
+    quick: dict[str, Any] = {
+        "data_dir": tmp_path / "data",
+        "min_backoff": timedelta(milliseconds=1),
+        "max_backoff": timedelta(milliseconds=5),
+    }
+
+    def make(**values: Any) -> dramatiq.Broker:
+        broker = create_broker(Settings(**quick | values))
+        dramatiq.set_broker(broker)
+        made.append(broker)
+        return broker
+
+    yield make
+    for broker in made:
+        broker.close()
+    put_in_force(None)
+    EmbeddedServer(Settings(**quick)).stop()
+
+
+@pytest.fixture
+def broker(make_broker: MakeBroker) -> StreamBroker:
+    """A broker with the usual settings."""
+    return make_broker()
+
+
+@contextlib.contextmanager
+def working(broker: dramatiq.Broker, threads: int = 4) -> Iterator[dramatiq.Worker]:
+    """A worker, until the block ends."""
+    worker = dramatiq.Worker(broker, worker_threads=threads, worker_timeout=100)
+    worker.start()
+    try:
+        yield worker
+    finally:
+        worker.stop()
+
+
+def finish(broker: StreamBroker, *queues: str) -> None:
+    """Waits until nothing is left to do, and all of it is stored."""
+    for queue in queues or ("default",):
+        broker.join(queue, timeout=JOIN_MS)
+
+
+def stored(broker: StreamBroker, message: dramatiq.Message[Any]) -> StoredMessage:
+    found = read_message(broker.client, message.message_id)
+    assert found is not None
+    return found
+
+
+def states(message: StoredMessage) -> list[str]:
+    return [event.state.value for event in message.events]
+
+
+@contextlib.contextmanager
+def commands(broker: StreamBroker) -> Iterator[list[str]]:
+    """The commands that the server gets in the block, but for those inside its scripts."""
+    found: list[str] = []
+    client = connect(broker._settings)
+    with client.monitor() as monitor:  # type: ignore[no-untyped-call]
+        yield found
+        broker.client.echo("the end")
+        while (one := monitor.next_command())["command"] != "ECHO the end":
+            if one["client_type"] != "lua":
+                found.append(one["command"])
+    client.close()
+
+
+# ---------------------------------------------------------------------- enqueueing
+
+
+def test_enqueueing_is_one_round_trip(broker: StreamBroker) -> None:
+    """Also with a delay."""
+
+    @dramatiq.actor
+    def idle() -> None: ...
+
+    idle.send()
+    idle.send_with_options(delay=60_000)
+    with commands(broker) as sent:
+        idle.send()
+        idle.send_with_options(delay=60_000)
+    assert [one.split()[0] for one in sent] == ["EVALSHA", "EVALSHA"]
+
+
+def test_many_messages_are_enqueued_in_few_round_trips(broker: StreamBroker) -> None:
+    """In their order."""
+    order: list[int] = []
+
+    @dramatiq.actor
+    def note(number: int) -> None:
+        order.append(number)
+
+    note.send(-1)
+    count = 2 * SEND_GROUP + 1
+    with commands(broker) as sent:
+        broker.enqueue_many([note.message(number) for number in range(count)])
+    assert len(sent) == 3
+    with working(broker, threads=1):
+        finish(broker)
+    assert order == list(range(-1, count))
+
+
+def test_of_many_messages_one_that_is_refused_keeps_all_from_being_stored(broker: StreamBroker) -> None:
+    """Nobody has to find out which were."""
+
+    @dramatiq.actor
+    def note(value: object) -> None: ...
+
+    messages = [note.message(1)] * SEND_GROUP + [note.message(2), note.message(object())]
+    with pytest.raises(MessageRefused):
+        broker.enqueue_many(messages)
+    assert broker.client.keys("worker:*") == []
+
+
+@pytest.mark.parametrize(
+    "value", [object(), b"bytes", float("nan"), "x" * 2_000], ids=["object", "bytes", "nan", "big"]
+)
+def test_what_is_no_plain_json_or_too_large_is_refused_before_anything_is_stored(
+    make_broker: MakeBroker, value: object
+) -> None:
+    """Whoever sends it is told."""
+    broker = make_broker(max_message_bytes=1_024)
+
+    @dramatiq.actor
+    def note(value: object) -> None: ...
+
+    with pytest.raises(MessageRefused):
+        note.send(value)
+    assert broker.client.keys("worker:*") == []
+
+
+def test_a_message_that_is_sent_twice_runs_once(broker: StreamBroker) -> None:
+    """Whoever got no answer sends it again."""
+    runs: list[int] = []
+
+    @dramatiq.actor
+    def note(number: int) -> None:
+        runs.append(number)
+
+    message = note.message(1)
+    broker.enqueue(message)
+    broker.enqueue(message)
+    broker.enqueue_many([message, note.message(2), message])
+    with working(broker):
+        finish(broker)
+    assert sorted(runs) == [1, 2]
+
+
+def test_a_message_that_has_ended_can_be_enqueued_again(broker: StreamBroker) -> None:
+    """Its attempts are counted on."""
+
+    @dramatiq.actor
+    def idle() -> None: ...
+
+    message = idle.send()
+    with working(broker):
+        finish(broker)
+        broker.enqueue(message)
+        finish(broker)
+    found = stored(broker, message)
+    assert (found.state, found.attempts) == ("completed", 2)
+    assert states(found) == ["started", "completed"] * 2
+
+
+def test_of_a_unique_key_one_message_waits_or_runs(broker: StreamBroker) -> None:
+    """A second send answers with the first's id; when that has ended, the key is free."""
+    runs: list[int] = []
+
+    @dramatiq.actor
+    def note(number: int) -> None:
+        runs.append(number)
+
+    first = broker.enqueue_unique(note.message(1), "key", 60_000)
+    second = broker.enqueue_unique(note.message(2), "key", 60_000)
+    other = broker.enqueue_unique(note.message(3), "other", 60_000)
+    assert second.message_id == first.message_id != other.message_id
+    with working(broker):
+        finish(broker)
+        third = broker.enqueue_unique(note.message(4), "key", 60_000)
+        finish(broker)
+    assert third.message_id != first.message_id
+    assert sorted(runs) == [1, 3, 4]
+
+
+def test_a_unique_key_is_free_when_its_message_is_gone_without_an_attempt_of_its_own(broker: StreamBroker) -> None:
+    """It was dropped with its queue, or is a dead letter because its worker died."""
+
+    @dramatiq.actor
+    def note(number: int) -> None: ...
+
+    first = broker.enqueue_unique(note.message(1), "key", 60_000)
+    broker.flush("default")
+    second = broker.enqueue_unique(note.message(2), "key", 60_000)
+    assert second.message_id != first.message_id
+
+
+# ---------------------------------------------------------------------- delays and retries
+
+
+def test_delayed_messages_run_in_the_order_in_which_they_are_due(broker: StreamBroker) -> None:
+    """One that is due in a year holds up none, and none runs too early."""
+    order: list[tuple[str, float]] = []
+    sent_at = time.monotonic()
+
+    @dramatiq.actor
+    def note(name: str) -> None:
+        order.append((name, time.monotonic() - sent_at))
+
+    delays = {"year": 365 * 86_400_000, "third": 450, "first": 150, "second": 300}
+    with working(broker):
+        messages = {name: note.send_with_options(args=(name,), delay=delay) for name, delay in delays.items()}
+        wait_until(lambda: len(order) == 3)
+        assert [name for name, _ in order] == ["first", "second", "third"]
+        assert all(after >= delays[name] / 1000 - 0.001 for name, after in order)
+    assert stored(broker, messages["year"]).state == "delayed"
+
+
+@pytest.mark.parametrize("delay", [0, -5, timedelta(microseconds=1_500), timedelta(days=10_000_000)])
+def test_a_delay_may_be_of_any_length(broker: StreamBroker, delay: int | timedelta) -> None:
+    """Also a fraction of a millisecond, none, and centuries."""
+
+    @dramatiq.actor
+    def idle() -> None: ...
+
+    message = idle.send_with_options(delay=delay)
+    with working(broker):
+        if isinstance(delay, timedelta) and delay.days:
+            assert stored(broker, message).state == "delayed"
+        else:
+            finish(broker)
+            assert stored(broker, message).state == "completed"
+
+
+def test_a_failed_message_is_retried_until_it_succeeds(broker: StreamBroker) -> None:
+    """Each attempt has its events and its number, and the message does not grow."""
+    failures = [ValueError("first"), KeyError("second")]
+
+    @dramatiq.actor(max_retries=5)
+    def fragile() -> None:
+        if failures:
+            raise failures.pop(0)
+
+    message = fragile.send()
+    with working(broker):
+        finish(broker)
+    found = stored(broker, message)
+    assert (found.state, found.attempts) == ("completed", 3)
+    assert states(found) == ["started", "failed", "started", "failed", "started", "completed"]
+    assert [event.attempt for event in found.events] == [1, 1, 2, 2, 3, 3]
+    assert b"traceback" not in found.payload
+    assert b'"retries":2' in found.payload
+
+
+def test_a_message_of_the_largest_size_can_still_be_retried(make_broker: MakeBroker) -> None:
+    """What a retry adds to it does not count."""
+    broker = make_broker(max_message_bytes=1_024)
+    runs: list[str] = []
+
+    @dramatiq.actor(max_retries=1)
+    def fragile(text: str) -> None:
+        runs.append(text)
+        if len(runs) == 1:
+            raise ValueError
+
+    size = 1_024 - len(encode(fragile.message(""), 1_024))
+    message = fragile.send("x" * size)
+    with working(broker):
+        finish(broker)
+    assert stored(broker, message).state == "completed"
+    assert len(runs) == 2
+
+
+def test_a_dead_letter_keeps_its_message_error_and_traceback(broker: StreamBroker) -> None:
+    """For whoever looks into it."""
+
+    @dramatiq.actor(max_retries=1)
+    def doomed(number: int) -> None:
+        raise ValueError(f"no {number}")
+
+    message = doomed.send(7)
+    with working(broker):
+        finish(broker)
+    found = stored(broker, message)
+    assert (found.state, found.attempts) == ("dead", 2)
+    assert b'"args":[7]' in found.payload
+    error = found.events[-1].error
+    assert error is not None
+    assert (error.type, error.text) == ("ValueError", "no 7")
+    assert "in doomed" in error.traceback
+    assert [one.id for one in find_messages(broker.client, marks=("error:ValueError",))] == [message.message_id]
+
+
+@pytest.mark.parametrize(
+    ("error", "state"), [(Fatal("never"), "dead"), (NoContentFound("nothing"), "skipped")], ids=["fatal", "nothing"]
+)
+def test_errors_say_what_to_do(broker: StreamBroker, error: Exception, state: str) -> None:
+    """At the first attempt."""
+
+    @dramatiq.actor
+    def typed() -> None:
+        raise error
+
+    message = typed.send()
+    with working(broker):
+        finish(broker)
+    found = stored(broker, message)
+    assert (found.state, found.attempts) == (state, 1)
+
+
+def test_a_message_that_another_middleware_skips_is_acknowledged(broker: StreamBroker) -> None:
+    """Wherever that middleware stands."""
+
+    class Skipper(dramatiq.Middleware):
+        def before_process_message(self, broker: dramatiq.Broker, message: dramatiq.broker.MessageProxy) -> None:
+            raise SkipMessage
+
+    broker.add_middleware(Skipper(), before=type(broker.middleware[0]))
+
+    @dramatiq.actor
+    def idle() -> None: ...
+
+    idle.send()
+    with working(broker):
+        finish(broker)
+    assert sum(count_states(broker.client).values()) == 1
+
+
+# ---------------------------------------------------------------------- bad entries
+
+
+def test_a_message_for_an_unknown_actor_is_a_dead_letter(broker: StreamBroker) -> None:
+    """By itself: those beside it run."""
+    runs: list[int] = []
+
+    @dramatiq.actor
+    def note(number: int) -> None:
+        runs.append(number)
+
+    note.send(1)
+    lost = broker.enqueue(note.message(2).copy(actor_name="nobody"))
+    note.send(3)
+    with working(broker):
+        finish(broker)
+    found = stored(broker, lost)
+    assert found.state == "dead"
+    error = found.events[-1].error
+    assert error is not None
+    assert error.type == "dramatiq.errors.ActorNotFound"
+    assert sorted(runs) == [1, 3]
+
+
+BAD = [
+    b"not json",
+    b"[]",
+    b'{"queue_name":5,"actor_name":"note","args":[],"kwargs":{},"options":{},"message_id":"m"}',
+    b'{"queue_name":"default","actor_name":"note","args":[],"kwargs":{},"options":{},"message_id":"another"}',
+    b"[" * 50_000,
+]
+
+
+@pytest.mark.parametrize("payload", BAD, ids=lambda payload: repr(payload[:20]))
+def test_what_cannot_be_read_is_a_dead_letter_by_itself_and_its_bytes_are_kept(
+    broker: StreamBroker, payload: bytes
+) -> None:
+    """Messages before and after it run, and the worker goes on."""
+    runs: list[int] = []
+
+    @dramatiq.actor
+    def note(number: int) -> None:
+        runs.append(number)
+
+    note.send(1)
+    bad = note.send(2)
+    key = f"worker:m:{bad.message_id}"
+    record: Any = broker.client.get(key)
+    head, _, rest = record.split(b"\n", 2)
+    broker.client.set(key, b"\n".join([head, payload, rest]))
+    broker.client.xadd("worker:q:default:normal", {"what": "is this?"})
+    note.send(3)
+    with working(broker):
+        finish(broker)
+        note.send(4)
+        finish(broker)
+    assert sorted(runs) == [1, 3, 4]
+    assert stored(broker, bad).state == "dead"
+    assert count_states(broker.client) == {"completed": 3, "dead": 2}
+    dead = list(find_messages(broker.client, marks=("state:dead",)))
+    assert all(one.events[-1].error is not None for one in dead)
+
+
+def test_a_message_that_names_another_queue_runs_where_it_was_put(broker: StreamBroker) -> None:
+    """A worker that does not read that queue is not confused."""
+    runs: list[int] = []
+
+    @dramatiq.actor
+    def note(number: int) -> None:
+        runs.append(number)
+
+    message = note.send(1)
+    key = f"worker:m:{message.message_id}"
+    record: Any = broker.client.get(key)
+    broker.client.set(key, record.replace(b'"queue_name":"default"', b'"queue_name":"nowhere"'))
+    note.send(2)
+    with working(broker):
+        finish(broker)
+    assert sorted(runs) == [1, 2]
+
+
+# ---------------------------------------------------------------------- priorities and prefetch
+
+
+def test_an_urgent_message_overtakes_all_but_what_was_taken_before_it(broker: StreamBroker) -> None:
+    """Of three levels, the most urgent first."""
+    order: list[str] = []
+    gate = threading.Event()
+
+    @dramatiq.actor(priority=10)
+    def low(number: int) -> None:
+        gate.wait(10)
+        order.append("low")
+
+    @dramatiq.actor
+    def normal() -> None:
+        order.append("normal")
+
+    @dramatiq.actor(priority=-10)
+    def high() -> None:
+        order.append("high")
+
+    broker.enqueue_many([low.message(number) for number in range(50)])
+    with working(broker, threads=2):
+        wait_until(lambda: pending(broker, "default", "low") == 2)
+        normal.send()
+        high.send()
+        gate.set()
+        finish(broker)
+    assert order.index("high") < order.index("normal") <= 2 + 2
+    assert order.count("low") == 50
+
+
+def pending(broker: StreamBroker, queue: str, lane: str) -> int:
+    stream = f"worker:q:{queue}:{lane}"
+    if not broker.client.exists(stream) or not broker.client.xinfo_groups(stream):
+        return 0
+    found: Any = broker.client.xpending(stream, "workers")
+    return int(found["pending"])
+
+
+def test_of_slow_work_a_process_takes_no_more_than_its_threads_run(broker: StreamBroker) -> None:
+    """The rest is there for other processes."""
+    gate = threading.Event()
+    running = threading.Semaphore(0)
+
+    @dramatiq.actor
+    def slow() -> None:
+        running.release()
+        gate.wait(20)
+
+    broker.enqueue_many([slow.message() for _ in range(20)])
+    with working(broker, threads=3):
+        for _ in range(3):
+            assert running.acquire(timeout=10)
+        assert pending(broker, "default", "normal") == 3
+        gate.set()
+        finish(broker)
+
+
+# ---------------------------------------------------------------------- what Dramatiq offers
+
+
+def test_results_groups_and_pipelines_work(broker: StreamBroker) -> None:
+    """As with Dramatiq's own brokers."""
+    broker.add_middleware(Results(backend=RedisBackend(client=broker.client)))
+
+    @dramatiq.actor(store_results=True)
+    def double(number: int) -> int:
+        return 2 * number
+
+    with working(broker):
+        assert double.send(4).get_result(block=True) == 8
+        group = dramatiq.group([double.message(number) for number in range(5)]).run()
+        assert sorted(group.get_results(block=True, timeout=10_000)) == [0, 2, 4, 6, 8]
+        pipe = (double.message(1) | double.message_with_options() | double.message_with_options()).run()
+        assert pipe.get_result(block=True, timeout=10_000) == 8
+
+
+def test_the_callback_of_a_group_runs_once_when_all_have_completed(broker: StreamBroker) -> None:
+    """Not before."""
+    runs: list[str] = []
+
+    @dramatiq.actor
+    def part(number: int) -> None:
+        runs.append("part")
+
+    @dramatiq.actor
+    def done() -> None:
+        runs.append("done")
+
+    group = dramatiq.group([part.message(number) for number in range(5)])
+    group.add_completion_callback(done.message())
+    with working(broker):
+        group.run()
+        wait_until(lambda: "done" in runs)
+        finish(broker)
+    assert runs == ["part"] * 5 + ["done"]
+
+
+def test_rate_limiters_work(broker: StreamBroker) -> None:
+    """Whoever finds no place is retried."""
+    limiter = ConcurrentRateLimiter(RateLimiterBackend(client=broker.client), "limit", limit=1)
+    lock = threading.Lock()
+    runs: list[int] = []
+
+    @dramatiq.actor(max_retries=None)
+    def limited(number: int) -> None:
+        with limiter.acquire():
+            assert lock.acquire(blocking=False)
+            runs.append(number)
+            time.sleep(0.005)
+            lock.release()
+
+    for number in range(6):
+        limited.send(number)
+    with working(broker):
+        finish(broker)
+    assert sorted(runs) == list(range(6))
+    assert count_states(broker.client) == {"completed": 6}
+
+
+def test_what_follows_from_an_attempt_is_stored_with_its_end(broker: StreamBroker) -> None:
+    """Callbacks and the next of a pipeline: no message of its own goes to the server for them."""
+    runs: list[str] = []
+
+    @dramatiq.actor
+    def called_back(message: dict[str, Any], result: object) -> None:
+        runs.append(f"after {message['actor_name']}")
+
+    @dramatiq.actor(on_success="called_back")
+    def good() -> int:
+        return 1
+
+    @dramatiq.actor(on_failure="called_back", max_retries=0)
+    def bad() -> None:
+        raise ValueError
+
+    @dramatiq.actor
+    def following(number: int) -> None:
+        runs.append(f"following {number}")
+
+    good.send()
+    bad.send()
+    (good.message() | following.message_with_options()).run()
+    with commands(broker) as sent, working(broker):
+        finish(broker)
+    assert sorted(runs) == ["after bad", "after good", "after good", "following 1"]
+    assert not [one for one in sent if streams._ENQUEUE._hash in one]
+
+
+def test_what_follows_from_an_attempt_that_was_lost_is_not_stored(make_broker: MakeBroker) -> None:
+    """Its message has gone to another process, whose attempt counts."""
+    broker = make_broker(lease=timedelta(seconds=1))
+    runs: list[str] = []
+
+    @dramatiq.actor
+    def following() -> None:
+        runs.append("following")
+
+    @dramatiq.actor
+    def lost() -> None:
+        runs.append("lost")
+        with ProcessingStatusContext("lost"):
+            if len(runs) == 1:
+                session = broker.session
+                assert session is not None
+                session.flush(5)
+                take_over(broker, session.lease.token)
+
+    dramatiq.pipeline([lost.message(), following.message_with_options(pipe_ignore=True)]).run()
+    with working(broker):
+        wait_until(lambda: "following" in runs)
+        finish(broker)
+    assert runs == ["lost", "lost", "following"]
+    first = next(one for one in find_messages(broker.client, marks=("actor:lost",)))
+    assert states(first) == ["started", "lost", "started", "completed"]
+
+
+def take_over(broker: StreamBroker, token: str) -> None:
+    """Another process finds that this one is dead."""
+    broker.client.zadd("worker:leases", {token: 1})
+    broker.client.delete("worker:patience", "worker:kept-at")
+    limits = [60, *[60_000, 1_000] * 4]
+    lease._KEEP.run(broker.client, ["another", 1_000, 2, 100, 1, *limits])
+
+
+# ---------------------------------------------------------------------- join and flush
+
+
+def test_join_waits_for_what_waits_runs_or_is_delayed(broker: StreamBroker) -> None:
+    """And for the ends to be stored; longer than so long it does not wait."""
+    gate = threading.Event()
+
+    @dramatiq.actor
+    def slow() -> None:
+        gate.wait(20)
+
+    slow.send()
+    with pytest.raises(QueueJoinTimeout):
+        broker.join("default", timeout=50)
+    with working(broker):
+        with pytest.raises(QueueJoinTimeout):
+            broker.join("default", timeout=50)
+        gate.set()
+        finish(broker)
+        assert count_states(broker.client) == {"completed": 1}
+        slow.send_with_options(delay=50)
+        finish(broker)
+        assert count_states(broker.client) == {"completed": 2}
+
+
+def test_a_flush_drops_what_waits_in_its_queue_and_nothing_else(broker: StreamBroker) -> None:
+    """Delayed messages too, and all that the history has of them."""
+
+    @dramatiq.actor
+    def idle() -> None: ...
+
+    @dramatiq.actor(queue_name="other")
+    def elsewhere() -> None: ...
+
+    broker.enqueue_many([idle.message() for _ in range(1_200)])
+    idle.send_with_options(delay=60_000)
+    kept = elsewhere.send()
+    broker.flush("default")
+    assert count_states(broker.client) == {"queued": 1}
+    assert [one.id for one in find_messages(broker.client)] == [kept.message_id]
+    broker.join("default", timeout=100)
+    broker.flush_all()
+    assert count_states(broker.client) == {}
+    with pytest.raises(QueueNotFound):
+        broker.flush("nowhere")
+
+
+# ---------------------------------------------------------------------- cost and health
+
+
+def test_an_idle_worker_asks_for_almost_nothing_and_starts_a_message_at_once(broker: StreamBroker) -> None:
+    """With three queues: under two commands a second, and milliseconds to the first line of the actor."""
+    started: list[float] = []
+
+    def note(sent_at: float) -> None:
+        started.append(time.perf_counter() - sent_at)
+
+    for queue in ("default", "second", "third"):
+        dramatiq.actor(actor_name=queue, queue_name=queue)(note)
+    actor = broker.get_actor("third")
+    with working(broker):
+        actor.send(time.perf_counter())
+        finish(broker, "third")
+        started.clear()
+        seconds = 6.0
+        with commands(broker) as sent:
+            time.sleep(seconds)
+        assert len(sent) < 2 * seconds
+        for number in range(1, 31):
+            actor.send(time.perf_counter())
+            wait_until(lambda number=number: len(started) == number)  # type: ignore[misc]
+    assert statistics.median(started) < 0.02
+
+
+def test_health_says_what_goes_wrong_and_when_it_is_over(make_broker: MakeBroker) -> None:
+    """The server goes away and comes back; work goes on by itself."""
+    broker = make_broker(lease=timedelta(seconds=2))
+    runs: list[int] = []
+
+    @dramatiq.actor
+    def note(number: int) -> None:
+        runs.append(number)
+
+    with working(broker):
+        note.send(1)
+        finish(broker)
+        session = broker.session
+        assert session is not None
+        assert session.health.errors == ()
+        assert session.health.lease_held
+        server = EmbeddedServer(broker._settings)
+        server.stop()
+        wait_until(lambda: session.health.errors)
+        wait_until(lambda: not session.health.lease_held)
+        server.ensure_running()
+        wait_until(lambda: session.health.errors == () and session.health.lease_held)
+        note.send(2)
+        finish(broker)
+    assert runs == [1, 2]
+
+
+# ---------------------------------------------------------------------- history
+
+
+def in_step(client: redis.Redis) -> dict[str, int]:
+    """The number of records in each state, after a look at whether indexes and counts say the same."""
+    ids = {key.decode().removeprefix("worker:m:") for key in client.scan_iter("worker:m:*", count=1000)}
+    found = list(find_messages(client))
+    assert {one.id for one in found} == ids
+    assert len(found) == len(ids)
+    counts: dict[str, int] = {}
+    for one in found:
+        counts[one.state] = counts.get(one.state, 0) + 1
+    assert count_states(client) == counts
+    for state, number in counts.items():
+        assert len(list(find_messages(client, marks=(f"state:{state}",)))) == number
+    about: list[Any] = [client.zcard(key) for key in client.scan_iter("worker:s:*")]
+    assert sum(about) == sum(bool(one.events and one.events[-1].subject) for one in found)
+    return counts
+
+
+def test_more_messages_than_are_to_be_kept_are_forgotten_oldest_first(make_broker: MakeBroker) -> None:
+    """Of each state so many, and nothing that points to the others is left."""
+    broker = make_broker(history_limit=50)
+
+    @dramatiq.actor(max_retries=0)
+    def note(number: int) -> None:
+        with ProcessingStatusContext("note", number=number):
+            if number % 2:
+                raise ValueError
+
+    messages = [note.send(number) for number in range(300)]
+    with working(broker, threads=1):
+        finish(broker)
+    assert in_step(broker.client) == {"completed": 50, "dead": 50}
+    assert {one.id for one in find_messages(broker.client)} == {one.message_id for one in messages[200:]}
+
+
+def test_messages_older_than_they_are_to_be_kept_are_forgotten(make_broker: MakeBroker) -> None:
+    """Dead letters have a time of their own."""
+    broker = make_broker(history_retention=timedelta(seconds=1), lease=timedelta(seconds=1))
+
+    @dramatiq.actor(max_retries=0)
+    def note(number: int) -> None:
+        if number == 0:
+            raise ValueError
+
+    for number in range(20):
+        note.send(number)
+    with working(broker):
+        finish(broker)
+        assert in_step(broker.client) == {"completed": 19, "dead": 1}
+        waiting = note.send_with_options(args=(1,), delay=3_600_000)
+        wait_until(lambda: "completed" not in count_states(broker.client), timeout=30)
+        assert in_step(broker.client) == {"dead": 1, "delayed": 1}
+        broker.client.zadd("worker:due", {waiting.message_id: 1})
+
+
+def test_a_tail_that_is_followed_has_neither_gaps_nor_repeats(broker: StreamBroker) -> None:
+    """While several threads work."""
+
+    @dramatiq.actor
+    def idle() -> None: ...
+
+    start = position(broker.client)
+    messages = broker.enqueue_many([idle.message() for _ in range(500)])
+    seen: list[tuple[str | None, State]] = []
+    with working(broker):
+        for event in follow_events(broker.client, EventFilter(), after=start):
+            if event is not None:
+                seen.append((event.message_id, event.state))
+            if len(seen) == 2 * len(messages):
+                break
+    wanted = [(one.message_id, state) for one in messages for state in (State.STARTED, State.COMPLETED)]
+    assert sorted(seen, key=str) == sorted(wanted, key=str)
+    for message in messages:
+        assert seen.index((message.message_id, State.STARTED)) < seen.index((message.message_id, State.COMPLETED))
+
+
+def test_dramatiqs_own_broker_can_be_had_with_history(make_broker: Callable[..., dramatiq.Broker]) -> None:
+    """`WORKER_BROKER=redis-lists`, for moving over."""
+    broker = make_broker(broker="redis-lists")
+    assert isinstance(broker, RedisBroker)
+
+    @dramatiq.actor(max_retries=1)
+    def fragile(number: int) -> None:
+        if number:
+            raise ValueError
+
+    messages = [fragile.send(number) for number in range(2)]
+    with working(broker):
+        client = broker.client
+        wait_until(lambda: count_states(client) == {"completed": 1, "dead": 1})
+    good, bad = (read_message(broker.client, one.message_id) for one in messages)
+    assert good is not None
+    assert bad is not None
+    assert states(good) == ["started", "completed"]
+    assert states(bad) == ["started", "failed"] * 2
