@@ -89,13 +89,14 @@ def test_a_suspended_process_records_nothing_of_what_has_gone_to_others(usual: S
     wait_until(lambda: time.monotonic() - stopped_at > 20, 30)
     suspended.signal(signal.SIGCONT)
     # It ends the four attempts, drops the rest, and is a worker again under a new lease.
-    late = usual.send_many("work", [[100]] * 20)
-    usual.wait_for_end(230)
     wait_until(lambda: suspended.tells()["health"]["ends_refused"] == 4, TIMEOUT, usual.explain)
+    wait_until(suspended.is_ready, TIMEOUT, usual.explain)
+    late = usual.send_many("work", [[50]] * 200)
+    usual.wait_for_end(410)
     assert not [run for run in usual.ledger("began")[204:] if run.worker == "suspended" and run.message_id in sent]
     assert [run for run in usual.ledger("began") if run.worker == "suspended" and run.message_id in late]
     assert {message_id: usual.client.get(f"worker:m:{message_id}") for message_id in sent} == before
-    assert settle(usual, [*quick, *sent, *late]) == {"completed": 230}
+    assert settle(usual, [*quick, *sent, *late]) == {"completed": 410}
     assert not other.tells()["errors"]
 
 
