@@ -46,6 +46,8 @@ class _Span:
         self.root: _Span = self
         self.run = ""
         self.number = 0
+        self.id = ""  # of its STARTED event; those of its others begin with it
+        self._common: dict[str, Any] = {}
         self.prefix = prefix
         self.subject = subject
         self.text = text
@@ -66,18 +68,16 @@ class _Span:
             self.run = self._attempt.message_id if self._attempt else uuid.uuid4().hex
         else:
             self.root, self.run, self.number = root, root.run, root.next_number()
+        self.id = f"{self.run}:{self._attempt.number if self._attempt else 0}"
+        if self.number:
+            self.id = f"{self.id}/{self.number}"
+        self._common = self._common_fields()
         within = outer or (self.root if self.root is not self else None)
         values: dict[str, Any] = {"parent": within.id} if within is not None else {}
         if at is not None:
             values["time"] = datetime.now(UTC) - timedelta(seconds=time.monotonic() - at)
-        self._recorder.record(self._event(State.STARTED, text=self.text, **values))
+        self._recorder.record(self._event(State.STARTED, text=self.text[:MAX_TEXT], **values))
         self.text = ""
-
-    @property
-    def id(self) -> str:
-        """The id of its STARTED event; those of its others begin with it."""
-        own = f"{self.run}:{self._attempt.number if self._attempt else 0}"
-        return f"{own}/{self.number}" if self.number else own
 
     def next_number(self) -> int:
         """The number of a span inside."""
@@ -107,7 +107,10 @@ class _Span:
         if self._recorder is None:
             raise RuntimeError("this ProcessingStatusContext was not entered: use it with `with` or `async with`")
         self._steps += 1
-        self._recorder.record(self._event(State.PROGRESS, parent=self.id, text=text, done=done, total=total))
+        event = self._event(
+            State.PROGRESS, f".{self._steps}", parent=self.id, text=text[:MAX_TEXT], done=done, total=total
+        )
+        self._recorder.record(event)
 
     def end(self, *, becomes: str | None = None) -> None:
         """Records the end of a span inside, or of a run outside a worker."""
@@ -126,39 +129,30 @@ class _Span:
             self._recorder.record_end(event, becomes or message_state(event.state))
 
     def _ending(self, duration_ms: float, blocked: Blocked) -> StatusEvent:
-        values: dict[str, Any] = {}
+        values: dict[str, Any] = {"duration_ms": duration_ms}
         if blocked.seconds:
-            values = {"blocked_ms": blocked.seconds * 1000, "blocked_at": blocked.where}
-        return self._event(
-            self.outcome, parent=self.id, text=self.text, error=self.error, duration_ms=duration_ms, **values
-        )
+            values |= {"blocked_ms": blocked.seconds * 1000, "blocked_at": blocked.where}
+        return self._event(self.outcome, ".end", parent=self.id, text=self.text[:MAX_TEXT], error=self.error, **values)
 
     def flush(self) -> None:
         """Waits until what a run outside a worker recorded is written."""
         _recorder_outside().flush(FLUSH_TIMEOUT)
 
-    def _event(self, state: State, *, text: str = "", **values: Any) -> StatusEvent:  # noqa: ANN401 - its fields
-        if self._attempt is not None:
-            values |= {
-                "actor": self._attempt.actor,
-                "queue": self._attempt.queue,
-                "message_id": self._attempt.message_id,
-                "attempt": self._attempt.number,
-                "queued_ms": self._attempt.queued_ms,
-            }
-        own = self.id
-        if state is State.PROGRESS:
-            own = f"{own}.{self._steps}"
-        elif state.is_final:
-            own = f"{own}.end"
-        return StatusEvent(
-            event=f"{self.prefix}.{state.value}",
-            state=state,
-            id=own,
-            subject=self.subject,
-            text=text[:MAX_TEXT],
-            **values,
-        )
+    def _common_fields(self) -> dict[str, Any]:
+        attempt = self._attempt
+        if attempt is None:
+            return {"subject": self.subject}
+        return {
+            "subject": self.subject,
+            "actor": attempt.actor,
+            "queue": attempt.queue,
+            "message_id": attempt.message_id,
+            "attempt": attempt.number,
+            "queued_ms": attempt.queued_ms,
+        }
+
+    def _event(self, state: State, suffix: str = "", **values: Any) -> StatusEvent:  # noqa: ANN401 - its fields
+        return StatusEvent(event=f"{self.prefix}.{state}", state=state, id=self.id + suffix, **self._common, **values)
 
 
 def message_state(state: State) -> str:
