@@ -28,7 +28,6 @@ def enqueue(numbers: Iterable[int]) -> None:
 
 together = worker.actor(stamp)
 
-if hasattr(together, "send_many"):
 
-    def enqueue_many(numbers: Iterable[int]) -> None:
-        together.send_many([(number,) for number in numbers])
+def enqueue_many(numbers: Iterable[int]) -> None:
+    together.send_many([together.message(number) for number in numbers])

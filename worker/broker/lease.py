@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 
@@ -39,6 +39,18 @@ _JOIN = Script(RECORDS, ("worker.broker.scripts", "join.lua"))
 # A server without memory must not take a process for dead.
 _KEEP = Script(RECORDS, ("worker.broker.scripts", "keep.lua"), flags="allow-oom")
 _LEAVE = Script(RECORDS, ("worker.broker.scripts", "leave.lua"))
+
+
+class Term(NamedTuple):
+    """A time in which the lease is held without a break.
+
+    Attributes:
+        token: By which the server knows it.
+        epoch: By which this process does.
+    """
+
+    token: str
+    epoch: int
 
 
 class Lease:
@@ -75,11 +87,20 @@ class Lease:
         self._ends = False
         self._rounds = -1
         self._wake = "0-0"
-        self.epoch = 0
-        self.token = self._new_token()
+        self.term = Term(self._new_token(), 0)
         self.error: str | None = None
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
         self._thread.start()
+
+    @property
+    def token(self) -> str:
+        """By which the server knows it now."""
+        return self.term.token
+
+    @property
+    def epoch(self) -> int:
+        """The number of the term; 0 before the first."""
+        return self.term.epoch
 
     @property
     def is_held(self) -> bool:
@@ -92,13 +113,14 @@ class Lease:
             time.sleep(0.01)
             return False
         if len(self._queues()) > self._joined_queues:
-            self._join()
+            self._join(self.token)
         return True
 
-    def lose(self) -> None:
+    def lose(self, term: Term) -> None:
         """Notes that the server knows nothing of it (any more)."""
-        self._held.clear()
-        self._held_until = 0.0
+        if term == self.term:
+            self._held.clear()
+            self._held_until = 0.0
 
     def close(self) -> None:
         """Gives it up: others take over at once what is still held."""
@@ -121,9 +143,10 @@ class Lease:
                 pause = self._keep()
                 self._wait(pause)
                 self.error = None
-            except (redis.RedisError, OSError, WorkerError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the thread must not die
                 if self.error is None:
-                    logger.warning("the lease cannot be renewed", error=str(error))
+                    expected = isinstance(error, (redis.RedisError, OSError, WorkerError))
+                    logger.warning("the lease cannot be renewed", error=str(error), exc_info=not expected)
                 self.error = " ".join(str(error).split()) or type(error).__name__
                 self._client.connection_pool.disconnect()
                 time.sleep(_RETRY_DELAY)
@@ -131,16 +154,16 @@ class Lease:
     def _begin_anew(self) -> None:
         if self.epoch > 0:
             self._lost()
-            self.token = self._new_token()
-        self._join()
-        self.epoch += 1
+        token = self.token if self.epoch == 0 else self._new_token()
+        self._join(token)
+        self.term = Term(token, self.epoch + 1)
         self._held.set()
 
-    def _join(self) -> None:
+    def _join(self, token: str) -> None:
         asked_at = time.monotonic()
         queues = list(self._queues())
         about = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "queues": queues, "at": time.time()})
-        _, version = _JOIN.run(self._client, [self.token, round(self._seconds * 1000), about, *queues])
+        _, version = _JOIN.run(self._client, [token, round(self._seconds * 1000), about, *queues])
         if version > LAYOUT:
             raise WorkerError(
                 f"the server's data have layout {version}, this version reads {LAYOUT}: upgrade dramatiq-bridge here"
@@ -165,7 +188,7 @@ class Lease:
             logger.warning("attempts were lost with their worker", count=lost)
         if not held:
             logger.error("the lease has run out: what was taken has gone to others", token=self.token)
-            self.lose()
+            self.lose(self.term)
             return 0.0
         self._held_until = asked_at + self._seconds
         self._wake = newest.decode()

@@ -6,6 +6,7 @@ import base64
 import itertools
 import json
 import threading
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ import redis
 
 from worker.broker.envelope import decode
 from worker.broker.holdings import Holdings
-from worker.broker.lease import Lease
+from worker.broker.lease import Lease, Term
 from worker.broker.taken import TakenMessage
 from worker.errors import WorkerError
 from worker.history.events import ErrorInfo, State, StatusEvent
@@ -31,6 +32,7 @@ WAIT_MS = 5_000
 LOOK_AFTER = 0.25
 """Seconds after which the reader looks whether it has taken too much, while it holds more than its threads run."""
 
+_ROUSE_EVERY = 0.005
 _RETRY_DELAYS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 _DESCRIBE = ("worker.broker.scripts", "describe.lua")
@@ -72,17 +74,26 @@ class Reader:
         self._turns = itertools.count()
         self._connection_id: int | None = None
         self._lost_answers = False
+        self._roused = threading.Event()
+        self._waits = False
         self.error: str | None = None
         self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
         self._thread.start()
 
+    def rouse(self, others: redis.Redis) -> None:
+        """Has it look around, also while it waits at the server; `others` is a client that does not."""
+        self._roused.set()
+        try:
+            while self._waits and self._roused.is_set() and self._connection_id is not None:
+                # It may be on its way to wait.
+                if not others.client_unblock(self._connection_id):
+                    time.sleep(_ROUSE_EVERY)
+        except redis.RedisError as error:
+            logger.info("the reader is not told to look around", error=str(error))
+
     def stop(self, others: redis.Redis, timeout: float) -> None:
-        """Ends, also while it waits at the server; `others` is a client that does not."""
-        if self._connection_id is not None:
-            try:
-                others.client_unblock(self._connection_id)
-            except redis.RedisError as error:
-                logger.info("the reader is not told to stop", error=str(error))
+        """Ends, when nothing more is to be taken."""
+        self.rouse(others)
         self._thread.join(timeout)
 
     def _run(self) -> None:
@@ -93,7 +104,7 @@ class Reader:
                     self._fill()
                 failures = 0
                 self._recovered()
-            except (redis.RedisError, OSError, WorkerError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the thread must not die
                 if not self._holdings.is_open():
                     return
                 self._failed(error, failures)
@@ -107,9 +118,10 @@ class Reader:
     def _failed(self, error: Exception, failures: int) -> None:
         self.error = " ".join(str(error).split()) or type(error).__name__
         if "NOGROUP" in self.error:
-            self._lease.lose()
+            self._lease.lose(self._lease.term)
         if failures == 0:
-            logger.warning("no messages can be taken", error=self.error)
+            expected = isinstance(error, (redis.RedisError, OSError, WorkerError))
+            logger.warning("no messages can be taken", error=self.error, exc_info=not expected)
         # What the server gave us in an answer that was lost is found later.
         self._lost_answers = True
         self._connection_id = None
@@ -117,10 +129,12 @@ class Reader:
         threading.Event().wait(_RETRY_DELAYS[min(failures, len(_RETRY_DELAYS) - 1)])
 
     def _fill(self) -> None:
+        term = self._lease.term
+        self._roused.clear()
         if self._connection_id is None:
             self._connection_id = int(self._client.client_id())
         if self._lost_answers:
-            self._look_for_lost()
+            self._look_for_lost(term)
             self._lost_answers = False
         if surplus := self._holdings.surplus():
             self._give_back(surplus)
@@ -129,42 +143,48 @@ class Reader:
             return
         queues = self._holdings.queues
         turn = next(self._turns) % len(queues)
-        answer = _TAKE.run(self._client, [self._lease.token, room, *queues[turn:], *queues[:turn]])
+        answer = _TAKE.run(self._client, [term.token, room, *queues[turn:], *queues[:turn]])
         if answer is None:
-            self._lease.lose()
+            self._lease.lose(term)
         elif len(answer) > 1:
-            self._put(answer)
+            self._put(answer, term)
         else:
-            self._wait(queues)
+            self._wait(queues, term)
 
-    def _wait(self, queues: list[str]) -> None:
+    def _wait(self, queues: list[str], term: Term) -> None:
         """Waits at the server, which gives the next message to one of those who wait."""
         streams = streams_of(queues)
         milliseconds = round(LOOK_AFTER * 1000) if self._holdings.is_ahead() else WAIT_MS
-        found: Any = self._client.xreadgroup("workers", self._lease.token, dict.fromkeys(streams, ">"), 1, milliseconds)
+        self._waits = True
+        try:
+            if self._roused.is_set():
+                return
+            found: Any = self._client.xreadgroup("workers", term.token, dict.fromkeys(streams, ">"), 1, milliseconds)
+        finally:
+            self._waits = False
         entries: list[Argument] = []
         for stream, given in _pairs(found):
             for entry, _ in given:
                 entries += [stream, entry]
         if entries:
-            self._put(_LOOK.run(self._client, [self._lease.token, *entries]))
+            self._put(_LOOK.run(self._client, [term.token, *entries]), term)
 
-    def _look_for_lost(self) -> None:
+    def _look_for_lost(self, term: Term) -> None:
         entries: list[Argument] = []
         for stream in streams_of(self._holdings.queues):
-            pending: Any = self._client.xpending_range(stream, "workers", "-", "+", 10_000, self._lease.token)
+            pending: Any = self._client.xpending_range(stream, "workers", "-", "+", 10_000, term.token)
             for one in pending:
                 if not self._holdings.knows(stream, one["message_id"].decode()):
                     entries += [stream, one["message_id"]]
         if entries:
-            self._put(_LOOK.run(self._client, [self._lease.token, *entries]))
+            self._put(_LOOK.run(self._client, [term.token, *entries]), term)
 
-    def _put(self, answer: list[Any]) -> None:
+    def _put(self, answer: list[Any], term: Term) -> None:
         now, *described = answer
-        messages = [self._read(now, one) for one in described]
+        messages = [self._read(now, one, term) for one in described]
         self._holdings.put([message for message in messages if message is not None])
 
-    def _read(self, now: int, described: list[Any]) -> TakenMessage | None:
+    def _read(self, now: int, described: list[Any], term: Term) -> TakenMessage | None:
         """The message that the server describes; `None` for what is none, which is a dead letter then."""
         stream, entry, message_id, fence, attempts, losses, since, payload = described
         try:
@@ -187,7 +207,7 @@ class Reader:
             attempt=attempts + 1,
             redelivered=losses > 0,
             waited_ms=now - float(since),
-            epoch=self._lease.epoch,
+            epoch=term.epoch,
         )
 
     def _bury(self, described: list[Any], error: ValueError) -> None:

@@ -103,7 +103,9 @@ class WorkerSession:
 
     def open_inbox(self, queue: str) -> None:
         """Has the queue's messages taken too."""
-        self.holdings.open_inbox(queue)
+        if queue not in self.holdings.queues:
+            self.holdings.open_inbox(queue)
+            self._reader.rouse(self._client)
 
     def begin(self, message: TakenMessage) -> bool:
         """Notes that an attempt begins; False if the message is not ours any more.
@@ -181,15 +183,8 @@ class WorkerSession:
 
     def give_back(self, messages: Sequence[TakenMessage]) -> None:
         """Gives messages back that were not begun."""
-        arguments: list[Argument] = []
-        for message in messages:
-            self.holdings.ended(message)
-            if not message.begun:
-                arguments += [message.stream, message.entry, message.message_id, message.fence]
-        if not arguments:
-            return
         try:
-            _GIVE_BACK.run(self._client, arguments)
+            self._return(messages)
         except (redis.RedisError, OSError, WorkerError) as error:
             # Others take over when the lease ends.
             logger.warning("messages could not be given back", count=len(messages), error=str(error))
@@ -216,8 +211,19 @@ class WorkerSession:
         """Gives back the least urgent of what waits for a thread, so that other processes can run it."""
         waiting = self._take_from_worker()
         kept = max(0, len(waiting) - surplus)
-        self.give_back(waiting[kept:])
         self.holdings.put(waiting[:kept])
+        # Where it fails, the reader looks for what it holds and does not know of.
+        self._return(waiting[kept:])
+
+    def _return(self, messages: Sequence[TakenMessage]) -> None:
+        arguments: list[Argument] = []
+        for message in messages:
+            self.holdings.ended(message)
+            if not message.begun:
+                self.holdings.stored(message.stream, message.entry)
+                arguments += [message.stream, message.entry, message.message_id, message.fence]
+        if arguments:
+            _GIVE_BACK.run(self._client, arguments)
 
     def _take_from_worker(self) -> list[TakenMessage]:
         """What waits in Dramatiq's own queue, the most urgent first."""

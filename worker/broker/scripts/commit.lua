@@ -14,10 +14,16 @@ local refused, new_ids, new_records, is_new, ended, acknowledged = {}, {}, {}, {
 local fields, place
 local function open_fields(text)
   fields, place = {}, 0
-  local size = 0
-  for one in string.gmatch(text .. '\31', '([^\31]*)\31') do
+  local size, from = 0, 1
+  while true do
+    local separator = string.find(text, '\31', from, true)
     size = size + 1
-    fields[size] = one
+    if not separator then
+      fields[size] = string.sub(text, from)
+      return
+    end
+    fields[size] = string.sub(text, from, separator - 1)
+    from = separator + 1
   end
 end
 local function field()

@@ -75,7 +75,7 @@ end
 local function reclaim()
   local expired = call('ZRANGEBYSCORE', 'worker:leases', '-inf', '(' .. now)
   if (#expired == 0 and not look_around) or now < tonumber(call('GET', 'worker:patience') or 0) then
-    return
+    return false
   end
   local unfinished = {}
   for _, queue in ipairs(call('SMEMBERS', 'worker:queues')) do
@@ -95,6 +95,7 @@ local function reclaim()
       call('HDEL', 'worker:workers', dead)
     end
   end
+  return next(unfinished) ~= nil
 end
 
 local function promote()
@@ -113,8 +114,11 @@ local function promote()
 end
 
 local held = renew()
-reclaim()
+local more = reclaim()
 local next_due = promote()
+if more then
+  next_due = 0
+end
 if look_around then
   retire(200, limits)
 end
