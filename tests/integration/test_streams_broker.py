@@ -721,6 +721,47 @@ def test_an_idle_worker_asks_for_almost_nothing_and_starts_a_message_at_once(bro
     assert statistics.median(started) < 0.02
 
 
+def test_a_queue_is_read_from_the_start_whichever_consumer_comes_first(broker: StreamBroker) -> None:
+    """And one that is declared later, soon."""
+    runs: list[str] = []
+
+    def note(name: str) -> None:
+        runs.append(name)
+
+    names = [f"queue{number}" for number in range(30)]
+    for name in names:
+        dramatiq.actor(actor_name=name, queue_name=name)(note)
+    begun = time.monotonic()
+    with working(broker):
+        for name in names:
+            broker.get_actor(name).send(name)
+        finish(broker, *names)
+        later = dramatiq.actor(actor_name="later", queue_name="later")(note)
+        later.send("later")
+        finish(broker, "later")
+    assert sorted(runs) == sorted([*names, "later"])
+    assert time.monotonic() - begun < 4.0
+
+
+def test_a_worker_goes_on_when_the_server_has_lost_everything(broker: StreamBroker) -> None:
+    """Streams, groups, leases and scripts are made anew."""
+    runs: list[int] = []
+
+    @dramatiq.actor
+    def note(number: int) -> None:
+        runs.append(number)
+
+    with working(broker):
+        note.send(1)
+        finish(broker)
+        broker.client.flushall()
+        broker.client.script_flush()
+        note.send(2)
+        wait_until(lambda: runs == [1, 2], timeout=20)
+        finish(broker)
+        assert count_states(broker.client) == {"completed": 1}
+
+
 def test_health_says_what_goes_wrong_and_when_it_is_over(make_broker: MakeBroker) -> None:
     """The server goes away and comes back; work goes on by itself."""
     broker = make_broker(lease=timedelta(seconds=2))
