@@ -149,6 +149,11 @@ class Committer:
             if self._idle:
                 self._changed.notify_all()
 
+    def refuse(self, message_id: str) -> None:
+        """Notes that an end came too late."""
+        self.refused += 1
+        logger.warning("a message has gone to another process: its end is void", id=message_id)
+
     def flush(self, timeout: float | None) -> bool:
         """Waits until what was taken before is stored, at most so many seconds; False when it is not yet."""
         with self._changed:
@@ -287,8 +292,7 @@ class Committer:
         ends = [note for note in notes if note.end]
         for note in ends:
             if refused and note.message_id.encode() in refused:
-                self.refused += 1
-                logger.warning("a message has gone to another process: its end is void", id=note.message_id)
+                self.refuse(note.message_id)
             self._stored(note)
         with self._changed:
             self._ends -= len(ends)

@@ -143,7 +143,7 @@ class Lease:
                 pause = self._keep()
                 self._wait(pause)
                 self.error = None
-            except Exception as error:  # noqa: BLE001 - whatever it is, the thread must not die
+            except Exception as error:
                 if self.error is None:
                     expected = isinstance(error, (redis.RedisError, OSError, WorkerError))
                     logger.warning("the lease cannot be renewed", error=str(error), exc_info=not expected)

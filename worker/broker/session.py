@@ -146,6 +146,8 @@ class WorkerSession:
         message = ending.message
         if message.epoch != self.lease.epoch or not (message.begun or rejected or self.holdings.is_open()):
             # Not ours any more, or goes back with the rest: nothing to say of it.
+            if message.begun:
+                self._committer.refuse(message.message_id)
             self.holdings.ended(message)
             return
         event = ending.event or _event_of(message, rejected=rejected)
