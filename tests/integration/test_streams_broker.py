@@ -6,6 +6,7 @@ import contextlib
 import statistics
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -29,7 +30,7 @@ from worker.broker.envelope import encode
 from worker.broker.streams import SEND_GROUP, StreamBroker
 from worker.connection import connect
 from worker.embedded import EmbeddedServer
-from worker.errors import Fatal, MessageRefused, NoContentFound
+from worker.errors import Fatal, MessageRefused, NoContentFound, RetryLater
 from worker.history.events import State
 from worker.history.query import (
     EventFilter,
@@ -844,6 +845,51 @@ def test_messages_older_than_they_are_to_be_kept_are_forgotten(make_broker: Make
         wait_until(lambda: "completed" not in count_states(broker.client), timeout=30)
         assert in_step(broker.client) == {"dead": 1, "delayed": 1}
         broker.client.zadd("worker:due", {waiting.message_id: 1})
+
+
+def test_after_thousands_of_messages_of_all_kinds_in_two_workers_everything_adds_up(make_broker: MakeBroker) -> None:
+    """Each has ended as it had to, each callback has come, and records, indexes and counts tell the same."""
+    count = 2_500
+    runs: Counter[int] = Counter()
+    called_back: Counter[int] = Counter()
+
+    def mixed(number: int) -> None:
+        runs[number] += 1
+        with ProcessingStatusContext("mixed", part=number % 10):
+            if number % 11 == 0:
+                raise NoContentFound("nothing")
+            if number % 7 == 0:
+                raise ValueError(str(number))
+            if number % 5 == 0 and runs[number] < 3:
+                raise RetryLater(timedelta(milliseconds=number % 50), "again")
+
+    def back(message: dict[str, Any], result: object) -> None:
+        called_back[message["args"][0]] += 1
+
+    def declare(broker: StreamBroker) -> dramatiq.Actor[[int], None]:
+        dramatiq.actor(broker=broker, actor_name="back", priority=-1)(back)
+        return dramatiq.actor(broker=broker, actor_name="mixed", max_retries=2, on_success="back")(mixed)
+
+    first, second = make_broker(), make_broker()
+    actor, _ = declare(first), declare(second)
+    messages = [
+        actor.message_with_options(args=(number,), on_success="back" if number % 3 == 0 else None)
+        for number in range(count)
+    ]
+    with working(first), working(second):
+        first.enqueue_many(messages[::2])
+        second.enqueue_many(messages[1::2], delay=20)
+        finish(first)
+        finish(second)
+    empty = {number for number in range(count) if number % 11 == 0}
+    dead = {number for number in range(count) if number % 7 == 0} - empty
+    again = {number for number in range(count) if number % 5 == 0} - empty - dead
+    assert runs == {number: 3 if number in dead | again else 1 for number in range(count)}
+    assert called_back == dict.fromkeys(set(range(count)) - empty - dead, 1) | dict.fromkeys(empty, 1)
+    completed = count - len(empty) - len(dead) + called_back.total()
+    assert in_step(first.client) == {"completed": completed, "skipped": len(empty), "dead": len(dead)}
+    assert len(list(find_messages(first.client, marks=("error:ValueError", "state:dead")))) == len(dead)
+    assert len(list(find_messages(first.client, subject="part=3", marks=("actor:mixed",)))) == count // 10
 
 
 def test_a_tail_that_is_followed_has_neither_gaps_nor_repeats(broker: StreamBroker) -> None:
