@@ -23,6 +23,7 @@ class Proxy:
         self._random = random.Random(seed)
         self._lock = threading.Lock()
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._frozen: set[tuple[socket.socket, socket.socket]] = set()
         self._listener = socket.create_server((HOST, 0))
         self._open = True
         self.cuts = 0
@@ -42,6 +43,11 @@ class Proxy:
         while time.monotonic() < end:
             time.sleep(self._random.expovariate(20))
             self.cut_one()
+
+    def freeze(self) -> None:
+        """Passes nothing more on over the connections that there are, and tells nobody: as a firewall that forgets."""
+        with self._lock:
+            self._frozen.update(self._pairs)
 
     def close(self) -> None:
         self._open = False
@@ -66,7 +72,8 @@ class Proxy:
     def _pass(self, source: socket.socket, sink: socket.socket, pair: tuple[socket.socket, socket.socket]) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                sink.sendall(data)
+                if pair not in self._frozen:
+                    sink.sendall(data)
         with self._lock:
             self._cut(pair)
 

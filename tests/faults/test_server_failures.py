@@ -124,6 +124,49 @@ def test_connections_cut_at_random_lose_and_double_nothing(tmp_path: Path) -> No
         assert not any(worker.tells()["health"]["ends_refused"] for worker in workers)
 
 
+@pytest.mark.timeout(60)
+def test_connections_that_fall_silent_cost_no_lease(tmp_path: Path) -> None:
+    """Connections over which nothing comes any more, and no error, are given up before the lease has run out."""
+    with scene(tmp_path) as opened, proxy(opened.server.port, SEED) as between:
+        opened.go_through(between.port)
+        worker = opened.start_ready("a")
+        sent = opened.send_many("gated", [["gate"]] * 4)
+        wait_until(lambda: opened.states()["running"] == 4 and len(opened.ledger("began")) == 4)
+        between.freeze()
+        frozen_at = time.monotonic()
+        # It would take over.
+        opened.start_ready("b")
+        wait_until(lambda: is_troubled(worker), 15, opened.explain)
+        wait_until(lambda: time.monotonic() - frozen_at > 11)
+        (opened.folder / "gate").touch()
+        opened.go_through(opened.server.port)
+        sent += opened.send_many("work", [[5]] * 200)
+        opened.wait_for_end(204, 20)
+        assert {run.worker for run in opened.ledger("done")} == {"a", "b"}
+        assert settle(opened, sent) == {"completed": 204}
+        wait_until(worker.is_ready, 15, opened.explain)
+        assert worker.tells()["health"]["ends_refused"] == 0
+        assert not [run for run in opened.ledger() if run.attempt > 1]
+
+
+@pytest.mark.timeout(60)
+def test_a_server_that_has_lost_its_data_is_worked_for_again(tmp_path: Path) -> None:
+    """Without groups, leases and scripts, as after a restart without a file, workers make them anew by themselves."""
+    with scene(tmp_path) as opened:
+        workers = [opened.start_ready("a"), opened.start_ready("b")]
+        opened.send_many("gated", [["gate"]] * 20)
+        wait_until(lambda: opened.states()["running"] == 8)
+        opened.client.flushall()
+        opened.client.script_flush()
+        lost_at = time.monotonic()
+        (opened.folder / "gate").touch()
+        sent = opened.send_many("work", [[5]] * 100)
+        opened.wait_for_end(100)
+        assert time.monotonic() - lost_at < 5
+        assert settle(opened, sent) == {"completed": 100}
+        wait_until(lambda: all(worker.is_ready() for worker in workers), 10, opened.explain)
+
+
 @pytest.mark.timeout(120)
 def test_a_server_that_is_away_for_ten_seconds_has_every_end_once(tmp_path: Path) -> None:
     """What ends while the server is away waits, the retry with its acknowledgement; no thread dies meanwhile."""

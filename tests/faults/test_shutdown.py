@@ -55,6 +55,27 @@ def test_a_shutdown_gives_back_at_once_what_has_not_begun_and_cancels_what_takes
         wait_until(lambda: opened.client.zcard("worker:leases") == 1)
 
 
+@pytest.mark.timeout(90)
+def test_a_shutdown_while_the_server_is_away_ends_too_and_loses_nothing(tmp_path: Path) -> None:
+    """Ends that cannot be stored before the process must end are as if they had not been: their messages run again."""
+    with scene(tmp_path, WORKER_LEASE="2s", WORKER_GRACE="1s") as opened:
+        first = opened.start_ready("first")
+        sent = opened.send_many("gated", [["gate"]] * 10)
+        wait_until(lambda: opened.states()["running"] == 4)
+        opened.server.kill()
+        (opened.folder / "gate").touch()
+        wait_until(lambda: first.tells()["health"]["ends_waiting"] >= 4)
+        first.terminate()
+        told_at = time.monotonic()
+        wait_until(lambda: first.process.poll() is not None, 20, opened.explain)
+        assert first.process.returncode == 0
+        assert time.monotonic() - told_at < 15
+        opened.server.start()
+        opened.start("second")
+        opened.wait_for_end(10)
+        assert settle(opened, sent) == {"completed": 10}
+
+
 def taken(opened: Scene) -> set[str]:
     """The messages that workers have taken and not given back."""
     stream = "worker:q:default:normal"

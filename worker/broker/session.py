@@ -30,6 +30,9 @@ logger = get_logger(__name__)
 FLUSH_TIMEOUT = 5.0
 """Seconds that ends get to be stored when the process ends."""
 
+SILENCE = 7.5
+"""Seconds after which a connection without an answer is given up; the reader waits at the server for five."""
+
 _STOP_TIMEOUT = 2.0
 _GIVE_BACK = Script(RECORDS, ("worker.broker.scripts", "give_back.lua"))
 
@@ -66,14 +69,18 @@ class WorkerSession:
         self._worker = worker
         self._clients = [connect() for _ in range(4)]
         self._client, for_lease, for_reader, for_committer = self._clients
+        lease_seconds = settings.lease.total_seconds()
         for one in (for_lease, for_reader, for_committer):
             # These try again themselves: an answer that was lost may have brought messages, of which they must know.
             one.set_retry(Retry(NoBackoff(), 0))
+            one.get_connection_kwargs()["socket_timeout"] = SILENCE
+        # A connection that has fallen silent must not cost the lease; it is silent for a quarter of it anyway.
+        for_lease.get_connection_kwargs()["socket_timeout"] = max(1.0, lease_seconds / 2)
         limits = history_limits(settings)
         self.holdings = Holdings(1 if worker is None else worker.worker_threads)
         self.lease = Lease(
             for_lease,
-            seconds=settings.lease.total_seconds(),
+            seconds=lease_seconds,
             most_starts=settings.max_crashes,
             limits=limits,
             queues=lambda: self.holdings.queues,
