@@ -111,14 +111,16 @@ def states(message: StoredMessage) -> list[str]:
 def commands(broker: StreamBroker) -> Iterator[list[str]]:
     """The commands that the server gets in the block, but for those inside its scripts."""
     found: list[str] = []
-    client = connect(broker._settings)
+    client, other = connect(broker._settings), connect(broker._settings)
+    other.ping()
     with client.monitor() as monitor:  # type: ignore[no-untyped-call]
         yield found
-        broker.client.echo("the end")
+        other.echo("the end")
         while (one := monitor.next_command())["command"] != "ECHO the end":
             if one["client_type"] != "lua":
                 found.append(one["command"])
     client.close()
+    other.close()
 
 
 # ---------------------------------------------------------------------- enqueueing
@@ -146,7 +148,7 @@ def test_many_messages_are_enqueued_in_few_round_trips(broker: StreamBroker) -> 
     def note(number: int) -> None:
         order.append(number)
 
-    note.send(-1)
+    broker.enqueue_many([note.message(-1)])
     count = 2 * SEND_GROUP + 1
     with commands(broker) as sent:
         broker.enqueue_many([note.message(number) for number in range(count)])
