@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -82,20 +83,49 @@ def test_a_server_that_is_killed_under_load_loses_nothing_that_it_has_answered_f
         assert not any(worker.tells()["health"]["events_dropped"] for worker in workers)
 
 
+def becomes_a_replica(client: redis.Redis) -> None:
+    """As in a failover, of a master that cannot be reached."""
+    client.config_set("replica-read-only", "yes")
+    client.replicaof(HOST, str(free_port()))
+
+
+def becomes_a_master(client: redis.Redis) -> None:
+    client.replicaof("NO", "ONE")
+
+
+def wants_replicas(client: redis.Redis) -> None:
+    """As where a replica is down: what is no error of redis-py's own, as with a full disk."""
+    client.config_set("min-replicas-to-write", 1)
+
+
+def wants_none(client: redis.Redis) -> None:
+    client.config_set("min-replicas-to-write", 0)
+
+
 @pytest.mark.timeout(120)
-def test_a_read_only_server_holds_things_up_and_loses_nothing(tmp_path: Path) -> None:
-    """Five seconds of READONLY, as in a failover: everything waits, the health check says so, then everything ends."""
+@pytest.mark.parametrize(
+    ("refuses", "accepts", "seconds", "says"),
+    [(becomes_a_replica, becomes_a_master, 5, "read only"), (wants_replicas, wants_none, 3, "NOREPLICAS")],
+    ids=["READONLY", "NOREPLICAS"],
+)
+def test_a_server_that_refuses_to_write_holds_things_up_and_loses_nothing(
+    tmp_path: Path,
+    refuses: Callable[[redis.Redis], None],
+    accepts: Callable[[redis.Redis], None],
+    seconds: int,
+    says: str,
+) -> None:
+    """While nothing can be written everything waits, and the health check says so; then everything ends."""
     with scene(tmp_path) as opened:
         workers = [opened.start_ready("a"), opened.start_ready("b")]
         threads = [worker.tells()["threads"] for worker in workers]
         load = Load(opened, 0.01)
         wait_until(lambda: opened.ended() > 50)
-        opened.client.config_set("replica-read-only", "yes")
-        opened.client.replicaof(HOST, str(free_port()))
+        refuses(opened.client)
         began = time.monotonic()
         wait_until(lambda: all(map(is_troubled, workers)), 4, opened.explain)
-        wait_until(lambda: time.monotonic() - began > 5)
-        opened.client.replicaof("NO", "ONE")
+        wait_until(lambda: time.monotonic() - began > seconds)
+        accepts(opened.client)
         back = time.monotonic()
         wait_until(lambda: not any(map(is_troubled, workers)), 5, opened.explain)
         assert time.monotonic() - back < 5
@@ -104,7 +134,7 @@ def test_a_read_only_server_holds_things_up_and_loses_nothing(tmp_path: Path) ->
         sent = load.end()
         opened.wait_for_end(len(sent))
         assert settle(opened, sent) == load.expected
-        assert all("read only" in " ".join(worker.tells()["errors"]) for worker in workers)
+        assert all(says in " ".join(worker.tells()["errors"]) for worker in workers)
         assert [_lasting(worker.tells()["threads"]) for worker in workers] == [_lasting(one) for one in threads]
 
 
