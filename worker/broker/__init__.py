@@ -79,6 +79,9 @@ def _lists_broker(settings: Settings, client: redis.Redis) -> dramatiq.Broker:
 class _GreenletsStreamBroker(StreamBroker):
     """The broker under gevent: its connections are the greenlets', and services send from threads too."""
 
+    def _sender(self) -> redis.Redis:
+        return self.client  # greenlets are many, and share connections
+
     def call(self, script: Script, arguments: Sequence[Argument]) -> Any:  # noqa: ANN401 - as the script answers
         return call_among_greenlets(super().call, script, arguments)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -38,6 +39,7 @@ MAX_DELAY = 10_000_000_000_000
 
 _JOIN_EVERY = 0.02
 
+_ENQUEUE_ONE = Script(("worker.broker.scripts", "enqueue_one.lua"))
 _ENQUEUE = Script(RECORDS, ("worker.broker.scripts", "enqueue.lua"))
 _WAITING = Script(RECORDS, ("worker.broker.scripts", "waiting.lua"))
 _FLUSH = Script(RECORDS, ("worker.broker.scripts", "flush.lua"))
@@ -62,6 +64,7 @@ class StreamBroker(Broker):
     ) -> None:
         self._hooks: dict[str, list[Callable[..., object]]] = {}
         self._endings = Endings()
+        self._senders = _Senders()
         self._settings = settings
         self._connect = connect
         self._session: WorkerSession | None = None
@@ -108,7 +111,7 @@ class StreamBroker(Broker):
         self.emit_before("enqueue", message, delay)
         ending = self._endings.current
         if ending is None:
-            self._send([self._arguments(message, delay)])
+            self._send_one(self._arguments(message, delay))
         else:
             _capture(ending, self._follow_up(message, delay, ending))
         self.emit_after("enqueue", message, delay)
@@ -285,6 +288,11 @@ class StreamBroker(Broker):
         actor = self.actors.get(message.actor_name)
         return lane(actor.priority if actor is not None else 0)
 
+    def _send_one(self, arguments: Sequence[Argument]) -> None:
+        usual, later = arguments[:5], arguments[5]
+        if later != -1 or not self.call(_ENQUEUE_ONE, usual):
+            self._send([arguments])
+
     def _send(self, messages: Sequence[Sequence[Argument]]) -> list[bytes]:
         answer: list[bytes] = self.call(_ENQUEUE, [len(messages), *(part for one in messages for part in one)])
         return answer
@@ -296,15 +304,35 @@ class StreamBroker(Broker):
             ServerUnreachable: The server did not answer.
         """
         try:
-            return script.run(self.client, arguments)
+            try:
+                return script.run(self._sender(), arguments)
+            except redis.ConnectionError:
+                # The server was started anew since this thread last sent. Nothing happens twice: messages have ids.
+                self._senders.client = None
+                return script.run(self._sender(), arguments)
         except (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, OSError) as error:
+            self._senders.client = None
             raise _Unreachable(f"the message server does not answer: {error}") from error  # type: ignore[no-untyped-call]
+
+    def _sender(self) -> redis.Redis:
+        """The calling thread's client, with a connection of its own: the pool would take as long as the server."""
+        client = self._senders.client
+        if client is None:
+            client = self._senders.client = self.client.client()  # type: ignore[no-untyped-call]
+        return client
 
     def _forget_session(self) -> None:
         # Threads and connections are the parent's.
         self._session = None
         self._session_lock = new_lock()
         self._endings = Endings()
+        self._senders = _Senders()
+
+
+class _Senders(threading.local):
+    """A client for each thread that sends."""
+
+    client: redis.Redis | None = None
 
 
 class _Unreachable(ServerUnreachable, ConnectionClosed):
