@@ -142,20 +142,19 @@ def test_enqueueing_is_one_round_trip(broker: StreamBroker) -> None:
 
 def test_many_messages_are_enqueued_in_few_round_trips(broker: StreamBroker) -> None:
     """In their order."""
-    order: list[int] = []
 
     @dramatiq.actor
-    def note(number: int) -> None:
-        order.append(number)
+    def note(number: int) -> None: ...
 
-    broker.enqueue_many([note.message(-1)])
-    count = 2 * SEND_GROUP + 1
+    first = broker.enqueue_many([note.message(-1)])
     with commands(broker) as sent:
-        broker.enqueue_many([note.message(number) for number in range(count)])
+        others = broker.enqueue_many([note.message(number) for number in range(2 * SEND_GROUP + 1)])
     assert len(sent) == 3
-    with working(broker, threads=1):
+    entries: Any = broker.client.xrange("worker:q:default:normal")
+    assert [fields[b"i"].decode() for _, fields in entries] == [one.message_id for one in [*first, *others]]
+    with working(broker):
         finish(broker)
-    assert order == list(range(-1, count))
+    assert count_states(broker.client) == {"completed": 2 * SEND_GROUP + 2}
 
 
 def test_of_many_messages_one_that_is_refused_keeps_all_from_being_stored(broker: StreamBroker) -> None:

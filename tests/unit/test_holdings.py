@@ -174,6 +174,17 @@ def test_what_waits_is_taken_back_and_nothing_more_is_taken() -> None:
     assert held.take_back() == []
 
 
+def test_what_waits_can_be_put_back_in_its_order() -> None:
+    """When too much was taken, the first of it stays."""
+    held = opened(2)
+    messages = [taken() for _ in range(4)]
+    held.put(messages)
+    assert held.take_waiting() == messages
+    held.put(messages[:2])
+    assert [held.next_of("q", 0) for _ in range(3)] == [*messages[:2], None]
+    assert held.is_open()
+
+
 def test_what_went_to_others_is_forgotten_but_for_what_runs() -> None:
     """A thread cannot be told to stop; its end is refused by the server."""
     held = opened(4)

@@ -125,16 +125,21 @@ class Holdings:
         """Whether more messages are held than threads run."""
         return len(self._by_id) > self._threads
 
+    def take_waiting(self) -> list[TakenMessage]:
+        """Empties the inboxes."""
+        with self._arrived:
+            waiting = [message for inbox in self._inboxes.values() for message in inbox]
+            for inbox in self._inboxes.values():
+                inbox.clear()
+        return waiting
+
     def take_back(self) -> list[TakenMessage]:
         """Ends the taking: what waits in the inboxes, to be given back."""
         with self._arrived:
             self._open = False
-            waiting = [message for inbox in self._inboxes.values() for message in inbox]
-            for inbox in self._inboxes.values():
-                inbox.clear()
             self._arrived.notify_all()
             self._room_made.notify_all()
-        return waiting
+        return self.take_waiting()
 
     def forget(self) -> None:
         """Drops what waits: it has been given to others."""

@@ -218,7 +218,8 @@ class WorkerSession:
 
     def _give_surplus_back(self, surplus: int) -> None:
         """Gives back the least urgent of what waits for a thread, so that other processes can run it."""
-        waiting = self._take_from_worker()
+        # Nothing newer may be left before what is put back.
+        waiting = [*self._take_from_worker(), *self.holdings.take_waiting()]
         kept = max(0, len(waiting) - surplus)
         self.holdings.put(waiting[:kept])
         # Where it fails, the reader looks for what it holds and does not know of.
