@@ -188,6 +188,18 @@ def test_a_piped_table_of_events_is_plain_text_a_line_each(project: Project, his
     assert "conversation_id=x y part=a" in lines[0]
 
 
+def test_events_tell_what_blocked_an_event_loop_and_for_how_long(
+    project: Project, writer: Callable[..., StatusEvent]
+) -> None:
+    """In a line for people, and as fields in JSON."""
+    project.client.flushdb()
+    blocked = {"blocked_ms": 1_200.0, "blocked_at": "service.py:7 in read"}
+    writer("merge", State.COMPLETED, becomes="completed", duration_ms=2_000.0, **blocked)
+    assert "loop blocked 1.2s at service.py:7 in read" in project.worker("events").stdout
+    found = json.loads(project.worker("events", "--json").stdout)
+    assert {name: found[name] for name in blocked} == blocked
+
+
 def test_very_long_texts_stay_on_their_line(project: Project, writer: Callable[..., StatusEvent]) -> None:
     """A pipe has no width."""
     project.client.flushdb()

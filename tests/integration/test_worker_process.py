@@ -23,12 +23,13 @@ ACTORS = '''
 import asyncio
 import os
 import sys
+import time
 from pathlib import Path
 
 import dramatiq
 
 from worker import ProcessingStatusContext, actor, create_broker, current_attempt, run_async_in_new_loop
-from worker.bridge import run_async_in_shared_loop
+from worker.bridge import cancel_requested, run_async_in_shared_loop, run_in_thread_pool
 from worker.logs import get_logger
 
 dramatiq.set_broker(create_broker())
@@ -88,6 +89,20 @@ async def ends_new(how: str) -> None:
 @actor(loop="shared", retry=0)
 async def ends_shared(how: str) -> None:
     await end(how)
+
+
+@actor(loop="new")
+async def counts_in_the_pool(file: str) -> None:
+    def count() -> None:
+        Path(file + ".started").touch()
+        for number in range(1_000):
+            if cancel_requested():
+                Path(file).write_text(f"told at {number}")
+                return
+            time.sleep(0.01)
+        Path(file).write_text("ended by itself")
+
+    await run_in_thread_pool(count)
 
 
 @actor(loop="new")
@@ -235,6 +250,25 @@ def test_sigterm_cancels_attempts_that_asked_for_it_in_order(tmp_path: Path) -> 
             assert event.error.type == "dramatiq.middleware.shutdown.Shutdown"
             assert event.text == "shutdown"
         assert count_states(project.client) == {"queued": 2}
+    finally:
+        project.down()
+
+
+def test_what_runs_in_the_thread_pool_at_sigterm_is_given_the_grace_period_and_then_told(tmp_path: Path) -> None:
+    """The function asks whether it is to end; its message is given back when it has."""
+    project = new_project(tmp_path, WORKER_GRACE="1s")
+    file = tmp_path / "file"
+    try:
+        with dramatiq_worker(project) as process:
+            message = project.send("counts_in_the_pool", str(file))
+            wait_until(Path(f"{file}.started").exists, 20)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(TIMEOUT) == 0
+        told, _, number = file.read_text().rpartition(" ")
+        assert told == "told at"
+        assert int(number) >= 50  # of about a hundred in a second
+        assert final(project, message).state is State.CANCELLED
+        assert count_states(project.client) == {"queued": 1}
     finally:
         project.down()
 
