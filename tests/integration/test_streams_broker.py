@@ -893,6 +893,29 @@ def test_after_thousands_of_messages_of_all_kinds_in_two_workers_everything_adds
     assert len(list(find_messages(first.client, subject="part=3", marks=("actor:mixed",)))) == count // 10
 
 
+def test_a_finished_message_takes_less_than_700_bytes_with_its_whole_history(broker: StreamBroker) -> None:
+    """Record, events and indexes; the live tail beside them is bounded, however many messages there are."""
+
+    @dramatiq.actor
+    def idle() -> None: ...
+
+    def taken() -> int:
+        broker.client.xtrim("worker:events", maxlen=0, approximate=False)
+        return int(broker.client.info("memory")["used_memory"])
+
+    count = 10_000
+    with working(broker):
+        broker.enqueue_many([idle.message() for _ in range(count)])
+        finish(broker)
+        before = taken()
+        broker.enqueue_many([idle.message() for _ in range(count)])
+        finish(broker)
+        tail = broker.client.memory_usage("worker:events", samples=0)
+        assert (taken() - before) / count < 700
+    assert tail is not None
+    assert tail < 8_000_000
+
+
 def test_a_tail_that_is_followed_has_neither_gaps_nor_repeats(broker: StreamBroker) -> None:
     """While several threads work."""
 
