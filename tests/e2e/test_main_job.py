@@ -10,7 +10,9 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,21 @@ def test_merging_again_is_skipped_as_unchanged(running: Project) -> None:
     assert second[-1].text == "unchanged"
     assert second[-1].error is None
     assert "5 chunks, 24.7 s, merged/sample/" in first[-1].text
+    assert running.dead_letters() == []
+
+
+def test_merges_of_one_conversation_happen_one_after_the_other(running: Project) -> None:
+    """However many are asked for at once: one does the work, and each other says that it waited or came too late."""
+    copies = [partial(shutil.copy, SAMPLE / "0880.ogg"), partial(shutil.copy, SAMPLE / "0920.ogg")]
+    running.worker("conversations", "import", folder_with(running, "at-once", *copies))
+    messages = [running.send("merge_conversation", "at-once", queue="cpu") for _ in range(6)]
+    attempts = []
+    for message in messages:
+        events = running.ended(message)
+        attempts += list(pairwise(events))
+    ends = [end for start, end in attempts if start.state is State.STARTED]
+    assert sorted(str(end.state) for end in ends if end.error is None) == ["completed", *["skipped"] * 5]
+    assert {end.error.type for end in ends if end.error is not None} <= {"worker.errors.LeaseTaken"}
     assert running.dead_letters() == []
 
 
