@@ -138,8 +138,6 @@ class Scene:
     def _sender(self) -> StreamBroker:
         broker = create_broker(Settings.model_validate({"redis_url": self._url(), "data_dir": self.folder}))
         assert isinstance(broker, StreamBroker)
-        # It is counted here what is sent again.
-        broker.client.set_retry(Retry(NoBackoff(), 0))
         return broker
 
     def _url(self) -> str:
@@ -200,7 +198,7 @@ class Scene:
         while True:
             try:
                 return self.broker.enqueue(message, delay=delay).message_id
-            except (ServerUnreachable, redis.RedisError):
+            except ServerUnreachable:
                 assert time.monotonic() < deadline, "the server stays away"
                 self.sent_again.add(message.message_id)
                 time.sleep(0.05)

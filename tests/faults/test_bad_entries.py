@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.account import settle
+from tests.faults.account import nothing_is_left, settle
 from tests.faults.scene import Scene, scene
 from worker.history.query import read_message
 
@@ -54,6 +54,30 @@ def test_what_nobody_can_read_is_a_dead_letter_by_itself_with_its_bytes(tmp_path
         message = read_message(opened.client, stray)
         assert message is not None
         assert base64.b64decode(json.loads(message.payload)["undecodable"]) == b"\xff \x00\xfe i x"
+        assert not worker.tells()["errors"]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("lines", [0, 1])
+def test_a_record_that_nobody_can_read_holds_up_none_and_is_kept(tmp_path: Path, lines: int) -> None:
+    """What stands where a message's record was is left there; a dead letter names it, and its neighbours complete."""
+    with scene(tmp_path) as opened:
+        good = opened.send_many("work", [[1]] * 10)
+        lost = opened.send("work", 1)
+        record: Any = opened.client.get(f"worker:m:{lost}")
+        left = b"".join(record.splitlines(keepends=True)[:lines]) or b"garbage"
+        opened.client.set(f"worker:m:{lost}", left)
+        good += opened.send_many("work", [[1]] * 10)
+        worker = opened.start_ready("a")
+        opened.wait_for_end(21)
+        nothing_is_left(opened.client, ())
+        (letter,) = {key.decode()[9:] for key in opened.client.scan_iter("worker:m:*")} - {*good, lost}
+        message = read_message(opened.client, letter)
+        assert message is not None
+        assert message.state == "dead"
+        assert base64.b64decode(json.loads(message.payload)["undecodable"]).decode() == f"i {lost}"
+        assert opened.client.get(f"worker:m:{lost}") == left
+        assert opened.states()["completed"] == 20
         assert not worker.tells()["errors"]
 
 

@@ -107,7 +107,7 @@ class StreamBroker(Broker):
             MessageRefused: It is no plain JSON, or too large.
             ServerUnreachable: The server did not answer.
         """
-        message = message.copy()
+        message = _own(message)
         self.emit_before("enqueue", message, delay)
         ending = self._endings.current
         if ending is None:
@@ -132,7 +132,7 @@ class StreamBroker(Broker):
             return [self.enqueue(message, delay=delay) for message in messages]
         sent, arguments = [], []
         for message in messages:
-            one = message.copy()
+            one = _own(message)
             self.emit_before("enqueue", one, delay)
             sent.append(one)
             arguments.append(self._arguments(one, delay))
@@ -301,7 +301,7 @@ class StreamBroker(Broker):
         """Runs a script with the client of those who send.
 
         Raises:
-            ServerUnreachable: The server did not answer.
+            ServerUnreachable: The server did not answer, or refused: it is read-only, loads, or has no memory left.
         """
         try:
             try:
@@ -310,7 +310,9 @@ class StreamBroker(Broker):
                 # The server was started anew since this thread last sent. Nothing happens twice: messages have ids.
                 self._senders.client = None
                 return script.run(self._sender(), arguments)
-        except (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, OSError) as error:
+        except redis.ResponseError as error:
+            raise _Unreachable(f"the message server refuses: {error}") from error  # type: ignore[no-untyped-call]
+        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
             self._senders.client = None
             raise _Unreachable(f"the message server does not answer: {error}") from error  # type: ignore[no-untyped-call]
 
@@ -342,6 +344,11 @@ class _Unreachable(ServerUnreachable, ConnectionClosed):
 def _milliseconds(delay: float | None) -> int:
     # Dramatiq makes a fraction of a `timedelta`.
     return -1 if delay is None else max(0, round(min(delay, MAX_DELAY)))
+
+
+def _own(message: dramatiq.Message[Any]) -> dramatiq.Message[Any]:
+    """The message itself: Dramatiq's retries hand over the proxy that they were given."""
+    return message if isinstance(message, dramatiq.Message) else message.copy()
 
 
 def _capture(ending: Ending, follow_up: FollowUp) -> None:

@@ -106,7 +106,7 @@ local function load(id)
   end
   local seq, state, fence, attempts, starts, losses, at, cut, lane, queue, actor, subjects, body =
     string.match(text, PATTERN)
-  if not seq then
+  if not seq or not string.find(text, '\n', body, true) then
     return nil
   end
   return {
