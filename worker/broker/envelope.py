@@ -25,7 +25,17 @@ def encode(message: dramatiq.Message[Any], max_bytes: int) -> bytes:
         MessageRefused: An argument or option is not plain JSON, or the whole is too large.
     """
     try:
-        line = _encode(message.asdict()).encode()
+        line = _encode(
+            {
+                "queue_name": message.queue_name,
+                "actor_name": message.actor_name,
+                "args": message.args,
+                "kwargs": message.kwargs,
+                "options": message.options,
+                "message_id": message.message_id,
+                "message_timestamp": message.message_timestamp,
+            }
+        ).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise MessageRefused(
             f"a message for {message.actor_name} holds what JSON cannot ({error}): pass ids and plain values"
