@@ -745,6 +745,29 @@ def test_a_queue_is_read_from_the_start_whichever_consumer_comes_first(broker: S
     assert time.monotonic() - begun < 4.0
 
 
+def test_a_queue_that_comes_late_does_not_bring_a_lost_lease_back(broker: StreamBroker) -> None:
+    """What was taken under it has gone to others: a new lease begins."""
+    runs: list[str] = []
+
+    @dramatiq.actor
+    def note(name: str) -> None:
+        runs.append(name)
+
+    with working(broker):
+        note.send("first")
+        finish(broker)
+        session = broker.session
+        assert session is not None
+        old = session.lease.token
+        broker.client.zrem("worker:leases", old)
+        dramatiq.actor(actor_name="later", queue_name="later")(note.fn).send("later")
+        wait_until(lambda: broker.client.sismember("worker:queues", "later"))
+        assert broker.client.zscore("worker:leases", old) is None
+        finish(broker, "later")
+        assert session.lease.token != old
+    assert runs == ["first", "later"]
+
+
 def test_a_worker_goes_on_when_the_server_has_lost_everything(broker: StreamBroker) -> None:
     """Streams, groups, leases and scripts are made anew."""
     runs: list[int] = []

@@ -113,7 +113,7 @@ class Lease:
             time.sleep(0.01)
             return False
         if len(self._queues()) > self._joined_queues:
-            self._join(self.token)
+            self._join(self.token, 0)
         return True
 
     def lose(self, term: Term) -> None:
@@ -155,21 +155,21 @@ class Lease:
         if self.epoch > 0:
             self._lost()
         token = self.token if self.epoch == 0 else self._new_token()
-        self._join(token)
+        asked_at = time.monotonic()
+        self._join(token, round(self._seconds * 1000))
+        self._held_until = asked_at + self._seconds
         self.term = Term(token, self.epoch + 1)
         self._held.set()
 
-    def _join(self, token: str) -> None:
-        asked_at = time.monotonic()
+    def _join(self, token: str, milliseconds: int) -> None:
         queues = list(self._queues())
         about = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "queues": queues, "at": time.time()})
-        _, version = _JOIN.run(self._client, [token, round(self._seconds * 1000), about, *queues])
+        _, version = _JOIN.run(self._client, [token, milliseconds, about, *queues])
         if version > LAYOUT:
             raise WorkerError(
                 f"the server's data have layout {version}, this version reads {LAYOUT}: upgrade dramatiq-bridge here"
             )
         self._joined_queues = len(queues)
-        self._held_until = asked_at + self._seconds
 
     def _keep(self) -> float:
         """Does the rounds; answers in how many seconds the next are due."""

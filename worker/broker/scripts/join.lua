@@ -1,8 +1,13 @@
--- A worker process begins: it gets a lease, and the queues their groups. Arguments: token, lease in ms, what is known of
--- the process (JSON), then the queues. Answers: the server's time in ms, the layout's version.
+-- A worker process begins: it gets a lease, and the queues their groups. Arguments: token, lease in ms (0: it reads more
+-- queues now, under the lease that it has or has lost), what is known of the process (JSON), then the queues. Answers: the
+-- server's time in ms, the layout's version.
 local token, lease, about = argument(), number(), argument()
-call('ZADD', 'worker:leases', now + lease, token)
-call('HSET', 'worker:workers', token, about)
+if lease > 0 then
+  call('ZADD', 'worker:leases', now + lease, token)
+end
+if call('ZSCORE', 'worker:leases', token) then
+  call('HSET', 'worker:workers', token, about)
+end
 call('HSETNX', 'worker:layout', 'version', 1)
 for i = position + 1, #ARGV do
   call('SADD', 'worker:queues', ARGV[i])
