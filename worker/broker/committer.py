@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -105,11 +107,11 @@ class Committer:
         self._limits = limits
         self._stored = stored
         self._changed = new_condition()
+        # Threads only append here, which takes no lock: all of them would wait for one another.
+        self._inbox: deque[Note | threading.Event] = deque()
         self._waiting: dict[tuple[str, int], Note] = {}
+        self._markers: list[threading.Event] = []
         self._ends = 0
-        self._taken = 0
-        self._done = 0
-        self._somebody_waits = 0
         self._idle = False
         self._closed = False
         self._numbers = itertools.count()
@@ -121,32 +123,30 @@ class Committer:
 
     def wait_for_room(self, timeout: float) -> bool:
         """Waits, so many seconds at most, while so many ends wait that no messages should be taken; False: still."""
-        if self._ends < MAX_ENDS:
+        if self._backlog() < MAX_ENDS:
             return True
         with self._changed:
-            return self._changed.wait_for(lambda: self._ends < MAX_ENDS, timeout)
+            return self._changed.wait_for(lambda: self._backlog() < MAX_ENDS, timeout)
 
     @property
     def ends_waiting(self) -> int:
         """Ends that are not stored yet."""
-        return self._ends
+        return self._ends + sum(isinstance(one, Note) and bool(one.end) for one in tuple(self._inbox))
 
     def take(self, note: Note) -> None:
         """Takes a note, to be stored soon."""
-        with self._changed:
-            attempt = note.message_id, note.fence
-            known = self._waiting.get(attempt)
-            if note.end:
-                self._ends += 1
-            elif len(self._waiting) >= MAX_NOTES and not note.started:
-                self.dropped += 1
-                return
-            if known is not None:
-                known.absorb(note)
-                return
-            self._waiting[attempt] = note
-            self._taken += 1
-            if self._idle:
+        if not note.end and not note.started and self._backlog() >= MAX_NOTES:
+            self.dropped += 1
+            return
+        self._inbox.append(note)
+        self._wake_up()
+
+    def _backlog(self) -> int:
+        return len(self._inbox) + len(self._waiting)
+
+    def _wake_up(self) -> None:
+        if self._idle:
+            with self._changed:
                 self._changed.notify_all()
 
     def refuse(self, message_id: str) -> None:
@@ -156,14 +156,11 @@ class Committer:
 
     def flush(self, timeout: float | None) -> bool:
         """Waits until what was taken before is stored, at most so many seconds; False when it is not yet."""
+        marker = threading.Event()
+        self._inbox.append(marker)
         with self._changed:
-            goal = self._taken
-            self._somebody_waits += 1
             self._changed.notify_all()
-            try:
-                return self._changed.wait_for(lambda: self._done >= goal, timeout)
-            finally:
-                self._somebody_waits -= 1
+        return marker.wait(timeout)
 
     def close(self, timeout: float) -> bool:
         """Stores what waits, at most so many seconds, and ends; False when something is left."""
@@ -177,21 +174,38 @@ class Committer:
     def _run(self) -> None:
         while (notes := self._next_notes()) is not None:
             self._store([self._batch(notes[first : first + GROUP]) for first in range(0, len(notes), GROUP)])
-            with self._changed:
-                self._done += len(notes)
-                self._changed.notify_all()
+            if not self._waiting:
+                # Everything that came before the markers is stored.
+                for marker in self._markers:
+                    marker.set()
+                self._markers.clear()
 
     def _next_notes(self) -> list[Note] | None:
         with self._changed:
+            # Said before looking: who appends looks whether we wait after that.
             self._idle = True
-            self._changed.wait_for(lambda: self._waiting or self._closed)
+            self._changed.wait_for(lambda: self._inbox or self._waiting or self._closed)
             self._idle = False
-            if self._closed and not self._waiting:
-                return None
-            if len(self._waiting) < GROUP and not self._somebody_waits:
-                self._changed.wait_for(lambda: self._somebody_waits or self._closed, GATHER)
-            attempts = list(itertools.islice(self._waiting, GROUP * GROUPS))
-            return [self._waiting.pop(attempt) for attempt in attempts]
+        self._sort_inbox()
+        if len(self._waiting) < GROUP and not self._markers and not self._closed:
+            time.sleep(GATHER)
+            self._sort_inbox()
+        if self._closed and not self._waiting:
+            return None
+        attempts = list(itertools.islice(self._waiting, GROUP * GROUPS))
+        return [self._waiting.pop(attempt) for attempt in attempts]
+
+    def _sort_inbox(self) -> None:
+        """Makes the notes of an attempt one."""
+        while self._inbox and not self._markers:
+            note = self._inbox.popleft()
+            if not isinstance(note, Note):
+                self._markers.append(note)
+                continue
+            self._ends += bool(note.end)
+            known = self._waiting.setdefault((note.message_id, note.fence), note)
+            if known is not note:
+                known.absorb(note)
 
     def _batch(self, notes: list[Note]) -> _Batch:
         return _Batch(next(self._numbers), notes)
@@ -235,15 +249,12 @@ class Committer:
     def _put_off(self, notes: list[Note]) -> None:
         """Has them wait for memory, behind what has come meanwhile: there may be some that need none."""
         if notes and self._wait_to_retry(_MEMORY_DELAY, len(notes)):
-            with self._changed:
-                for note in notes:
-                    attempt = note.message_id, note.fence
-                    later = self._waiting.get(attempt)
-                    if later is None:
-                        self._taken += 1
-                    else:
-                        note.absorb(later)
-                    self._waiting[attempt] = note
+            for note in notes:
+                attempt = note.message_id, note.fence
+                later = self._waiting.get(attempt)
+                if later is not None:
+                    note.absorb(later)
+                self._waiting[attempt] = note
 
     def _wait_to_retry(self, delay: float, waiting: int) -> bool:
         with self._changed:

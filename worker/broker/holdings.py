@@ -14,10 +14,14 @@ from collections.abc import Iterable
 from worker.broker.taken import TakenMessage
 from worker.os_threads import new_lock
 
-AHEAD = 0.05
+AHEAD = 0.1
 """Seconds of work that are taken ahead."""
 
 MOST_AHEAD = 1_000
+
+AT_ONCE = 400
+"""Messages that are taken in one round trip at most."""
+
 _MEASURED_OVER = 0.02
 _HALVED_AFTER = 0.25
 
@@ -84,15 +88,16 @@ class Holdings:
 
     def ended(self, message: TakenMessage) -> None:
         """Its attempt has ended here: there is room for another."""
-        with self._arrived:
-            if message.ended:
-                return
-            message.ended = True
-            self._ended += message.begun
-            if self._by_id.get(message.message_id) is message:
-                # It may have been taken again meanwhile.
-                del self._by_id[message.message_id]
-            if self._reader_waits and self._room() > 0:
+        # Without the lock, which every thread would need for every message: each step is one of the interpreter's.
+        if message.ended:
+            return
+        message.ended = True
+        self._ended += message.begun  # only a measure: one that is lost in a race does not matter
+        known = self._by_id.pop(message.message_id, message)
+        if known is not message:
+            self._by_id[message.message_id] = known  # it was taken again meanwhile
+        if self._reader_waits and self._room() > 0:
+            with self._arrived:
                 self._reader_waits = False
                 self._room_made.notify()
 
@@ -108,11 +113,12 @@ class Holdings:
         """How many messages may be taken now; waits for room, so many seconds at most."""
         with self._arrived:
             self._measure()
+            # Said before looking: who ends an attempt looks for it after that.
+            self._reader_waits = True
             if self._room() == 0 and self._open:
-                self._reader_waits = True
                 self._room_made.wait(timeout)
-                self._reader_waits = False
                 self._measure()
+            self._reader_waits = False
             return self._room()
 
     def surplus(self) -> int:
@@ -152,8 +158,8 @@ class Holdings:
 
     def _room(self) -> int:
         free = self._threads + self._ahead - len(self._by_id)
-        # Not one by one: a thread's next message is there, and half of what was taken ahead is left.
-        return free if free > 0 and free >= self._ahead // 2 else 0
+        # Neither one by one nor so many that threads wait for the last of them to be read.
+        return min(free, AT_ONCE) if free > 0 and free >= min(self._ahead // 2, AT_ONCE // 2) else 0
 
     def _measure(self) -> None:
         now = time.monotonic()

@@ -8,13 +8,15 @@ from dramatiq.middleware import SkipMessage
 
 from worker.broker.streams import StreamBroker
 from worker.broker.taken import TakenMessage
+from worker.broker.work_queue import WorkQueue
 
 
 class Lifecycle(dramatiq.Middleware):
     """Ties a Dramatiq worker to the session of its `StreamBroker`."""
 
     def before_worker_boot(self, broker: Broker, worker: dramatiq.Worker) -> None:
-        """Tells of the worker."""
+        """Tells of the worker, and gives it a queue of ours before its threads begin."""
+        worker.work_queue = WorkQueue()  # type: ignore[assignment]
         _streams(broker).prepare(worker)
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
