@@ -89,7 +89,7 @@ class Section:
         """
         self._waits_for = call
         self._await_decision()
-        time.sleep(0)  # an exception that was set in this thread is raised here at the latest
+        _look_for_exception()
 
     def waited(self) -> None:
         """Directs interrupts to the thread again."""
@@ -105,6 +105,10 @@ class Section:
     def _await_decision(self) -> None:
         while self._deciding:
             time.sleep(0)
+
+
+def _look_for_exception() -> None:
+    """An exception that was set in this thread is raised here at the latest: the interpreter looks as a call begins."""
 
 
 _sections: dict[int, Section] = {}
