@@ -307,7 +307,7 @@ class StreamBroker(Broker):
             try:
                 return script.run(self._sender(), arguments)
             except redis.ConnectionError:
-                # The server was started anew since this thread last sent. Nothing happens twice: messages have ids.
+                # The server was started anew since this thread last sent. What waits or runs is not enqueued twice.
                 self._senders.client = None
                 return script.run(self._sender(), arguments)
         except redis.ResponseError as error:
