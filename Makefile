@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test lint types unit soak example bench bench-broker lock clean
+.PHONY: help install demo test lint types unit soak quality example bench bench-broker lock clean
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -28,6 +28,9 @@ unit: $(INSTALLED)
 
 soak: $(INSTALLED) ## What takes minutes: 100,000 calls through the bridge leave nothing behind
 	$(BIN)/pytest -m soak
+
+quality: $(INSTALLED) ## Summaries of eight real meetings, which must lie beside the checkout, against a person's
+	$(BIN)/pytest -m quality
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
@@ -68,7 +71,7 @@ bench-broker: ## Measure the broker beside other queues (about forty minutes)
 
 lock: ## Write requirements.lock anew (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra tasks --extra gevent --extra dev \
-		--generate-hashes --no-header --no-emit-index-url --no-annotate --quiet --output-file requirements.lock
+		--generate-hashes --no-header --no-annotate --quiet --output-file requirements.lock
 
 clean: ## Remove what make made
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

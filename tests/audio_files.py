@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 
 import av
@@ -11,7 +12,8 @@ import numpy.typing as npt
 Samples = npt.NDArray[np.float32]
 
 SUFFIXES = (".wav", ".mp3", ".m4a", ".ogg", ".webm", ".flac")
-SPEECH = Path(__file__).parents[2] / "shared" / "data" / "librivox"
+SAMPLE = Path(str(files("worker") / "sample"))
+"""Five phrases of a real recording, which the package carries."""
 
 _CODECS = {
     ".wav": "pcm_s16le",

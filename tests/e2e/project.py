@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 import dramatiq
+import psutil
 import redis
 
 from tests.conftest import forget_environment
@@ -132,15 +133,14 @@ class Project:
 
     def processes(self) -> dict[int, str]:
         """The processes that run with this project's data, but for its server: their ids and command lines."""
-        mark = f"WORKER_DATA_DIR={self.data_dir}".encode()
         found = {}
-        for folder in Path("/proc").iterdir():
-            if folder.name.isdecimal():
-                with contextlib.suppress(OSError):
-                    command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-                    ours = mark in (folder / "environ").read_bytes().split(b"\0")
-                    if ours and command and "valkey" not in command and "redis-server" not in command:
-                        found[int(folder.name)] = command
+        for process in psutil.process_iter():
+            # Some end meanwhile, and some are not ours to look at.
+            with contextlib.suppress(psutil.Error):
+                command = " ".join(process.cmdline())
+                ours = process.environ().get("WORKER_DATA_DIR") == str(self.data_dir)
+                if ours and command and "valkey" not in command and "redis-server" not in command:
+                    found[process.pid] = command
         return found
 
     def down(self) -> None:

@@ -26,8 +26,6 @@ from worker.history.events import State
 SAMPLE = Path(str(files("worker") / "sample"))
 NAMES = ["0870.ogg", "0880.ogg", "0890.ogg", "0920.ogg", "0930.ogg"]
 
-pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are found in /proc")
-
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:

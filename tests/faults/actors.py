@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import dramatiq
+import psutil
 from dramatiq.broker import Broker
 
 from worker import Fatal, NoContentFound, actor, create_broker, current_attempt
@@ -39,7 +40,7 @@ def watch(broker: StreamBroker) -> None:
         health = session.health
         errors += [error for error in health.errors if error not in errors]
         threads = sorted(thread.name for thread in threading.enumerate() if "Dummy" not in thread.name)
-        resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        resident = psutil.Process().memory_info().rss
         told = {"pid": os.getpid(), "health": asdict(health), "errors": errors, "threads": threads, "rss": resident}
         new = file.with_suffix(".new")
         new.write_text(json.dumps(told))

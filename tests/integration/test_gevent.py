@@ -28,8 +28,6 @@ from worker.services.importing import import_conversation
 from worker.settings import Settings
 
 pytest.importorskip("gevent", reason="the extra gevent is not installed")
-pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are found in /proc")
-
 LOOPS = ["new", "shared"]
 
 ACTORS = '''

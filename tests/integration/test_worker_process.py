@@ -16,8 +16,6 @@ from tests.waiting import wait_until
 from worker.history.events import State, StatusEvent
 from worker.history.query import count_states
 
-pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are found in /proc")
-
 ACTORS = '''
 """The actors of a project; written without care where that is what is tested."""
 import asyncio
