@@ -1,10 +1,13 @@
-"""How a message travels: Dramatiq's own fields, as one line of JSON, bounded in size and never pickled."""
+"""How a message travels: Dramatiq's own fields, as one line of JSON, bounded in size and never pickled.
+
+Nothing here asks the server or the broker anything.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import dramatiq
 
@@ -14,8 +17,60 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=
 
 _decode = json.JSONDecoder().decode
 
+NOT_DELAYED = -1
+
+_MAX_DELAY = 10_000_000_000_000
+"""Milliseconds, three centuries: the longest time that a message is delayed."""
+
 # What separates fields in records and notes, and the halves of characters, which no server takes.
 _NOT_IN_NAMES = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+
+
+class Parcel(NamedTuple):
+    """A message made ready for the server: what the scripts that enqueue are told of it, in their order.
+
+    Attributes:
+        message_id: Its id.
+        payload: The message as one line.
+        queue: Where it waits.
+        lane: Before or behind whom.
+        actor: Who runs it.
+        delay_ms: For how long it is delayed; `NOT_DELAYED`.
+        unique: What must not wait or run twice; empty: it may.
+        ttl_ms: How long that holds.
+    """
+
+    message_id: str
+    payload: bytes
+    queue: str
+    lane: str
+    actor: str
+    delay_ms: int = NOT_DELAYED
+    unique: str = ""
+    ttl_ms: int = 0
+
+
+def pack(message: dramatiq.Message[Any], max_bytes: int, *, priority: int = 0, delay: float | None = None) -> Parcel:
+    """Makes a message ready for the server.
+
+    Args:
+        message: The message.
+        max_bytes: How large it may be.
+        priority: Its actor's, as Dramatiq has it.
+        delay: Milliseconds.
+
+    Raises:
+        MessageRefused: An argument or option is not plain JSON, or the whole is too large.
+    """
+    return Parcel(
+        message.message_id,
+        encode(message, max_bytes),
+        message.queue_name,
+        lane(priority),
+        message.actor_name,
+        # Dramatiq makes a fraction of a `timedelta`.
+        NOT_DELAYED if delay is None else max(0, round(min(delay, _MAX_DELAY))),
+    )
 
 
 def encode(message: dramatiq.Message[Any], max_bytes: int) -> bytes:

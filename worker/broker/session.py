@@ -166,15 +166,7 @@ class WorkerSession:
         end += [retry.payload.decode(), str(retry.delay_ms)] if retry else ["", "-1"]
         end += [message.options.get("unique") or "", str(len(ending.follow_ups))]
         for one in ending.follow_ups:
-            then = one.message
-            end += [
-                then.message_id,
-                one.payload.decode(),
-                then.queue_name,
-                one.lane,
-                then.actor_name,
-                str(one.delay_ms),
-            ]
+            end += [one.message_id, one.payload.decode(), one.queue, one.lane, one.actor, str(one.delay_ms)]
         self._entries[message.message_id, message.fence] = message.stream, message.entry
         self._committer.take(
             Note(

@@ -19,9 +19,10 @@ from dramatiq.broker import Broker, Consumer, MessageProxy
 from dramatiq.errors import ConnectionClosed, QueueJoinTimeout, QueueNotFound
 from dramatiq.middleware import Middleware, MiddlewareError
 
-from worker.broker.envelope import encode, lane
+from worker.broker.consumer import StreamConsumer
+from worker.broker.envelope import NOT_DELAYED, Parcel, pack
 from worker.broker.session import WorkerSession
-from worker.broker.taken import Ending, Endings, FollowUp, TakenMessage
+from worker.broker.taken import Ending, Endings, TakenMessage
 from worker.errors import ServerUnreachable
 from worker.history.events import StatusEvent
 from worker.logs import get_logger
@@ -33,9 +34,6 @@ logger = get_logger(__name__)
 
 SEND_GROUP = 500
 """Messages that are enqueued in one round trip."""
-
-MAX_DELAY = 10_000_000_000_000
-"""Milliseconds, three centuries: the longest time that a message is delayed."""
 
 _JOIN_EVERY = 0.02
 
@@ -94,7 +92,7 @@ class StreamBroker(Broker):
                 self._session = WorkerSession(self._settings, self._connect, self._worker)
             session = self._session
         session.open_inbox(queue_name)
-        return _StreamConsumer(self, session, queue_name, timeout / 1000)
+        return StreamConsumer(session, self._endings, queue_name, timeout / 1000)
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         """Enqueues a message in one round trip; one that follows from an attempt's end, together with that end.
@@ -111,9 +109,9 @@ class StreamBroker(Broker):
         self.emit_before("enqueue", message, delay)
         ending = self._endings.current
         if ending is None:
-            self._send_one(self._arguments(message, delay))
+            self._send_one(self._pack(message, delay))
         else:
-            _capture(ending, self._follow_up(message, delay, ending))
+            ending.add(self._follow_up(message, delay, ending))
         self.emit_after("enqueue", message, delay)
         return message
 
@@ -130,14 +128,14 @@ class StreamBroker(Broker):
         """
         if self._endings.current is not None:
             return [self.enqueue(message, delay=delay) for message in messages]
-        sent, arguments = [], []
+        sent, parcels = [], []
         for message in messages:
             one = _own(message)
             self.emit_before("enqueue", one, delay)
             sent.append(one)
-            arguments.append(self._arguments(one, delay))
-        for first in range(0, len(arguments), SEND_GROUP):
-            self._send(arguments[first : first + SEND_GROUP])
+            parcels.append(self._pack(one, delay))
+        for first in range(0, len(parcels), SEND_GROUP):
+            self._send(parcels[first : first + SEND_GROUP])
         for one in sent:
             self.emit_after("enqueue", one, delay)
         return sent
@@ -151,7 +149,7 @@ class StreamBroker(Broker):
         """
         message = message.copy(options={"unique": key})
         self.emit_before("enqueue", message, None)
-        (holder,) = self._send([self._arguments(message, None, key, ttl_ms)])
+        (holder,) = self._send([self._pack(message, None)._replace(unique=key, ttl_ms=ttl_ms)])
         if holder:
             return message.copy(message_id=holder.decode())
         self.emit_after("enqueue", message, None)
@@ -251,11 +249,6 @@ class StreamBroker(Broker):
         super().add_middleware(middleware, **position)
         self._hooks.clear()
 
-    def take_ending(self, message: TakenMessage) -> Ending:
-        """What the calling thread has put together for the message; from now on it puts nothing together."""
-        ending, self._endings.current = self._endings.current, None
-        return ending if ending is not None and ending.message is message else Ending(message)
-
     def _listeners(self, hook: str) -> list[Callable[..., object]]:
         found = self._hooks.get(hook)
         if found is None:
@@ -267,34 +260,24 @@ class StreamBroker(Broker):
 
     # ------------------------------------------------------------------ sending
 
-    def _arguments(
-        self, message: dramatiq.Message[Any], delay: int | None, unique: str = "", ttl_ms: int = 0
-    ) -> list[Argument]:
-        payload = encode(message, self._settings.max_message_bytes)
-        place = self._lane(message)
-        later = _milliseconds(delay)
-        return [message.message_id, payload, message.queue_name, place, message.actor_name, later, unique, ttl_ms]
+    def _pack(self, message: dramatiq.Message[Any], delay: int | None, *, is_retry: bool = False) -> Parcel:
+        # What a retry adds to a message of the largest size does not keep it from being retried.
+        most = sys.maxsize if is_retry else self._settings.max_message_bytes
+        actor = self.actors.get(message.actor_name)
+        return pack(message, most, priority=actor.priority if actor is not None else 0, delay=delay)
 
-    def _follow_up(self, message: dramatiq.Message[Any], delay: int | None, ending: Ending) -> FollowUp:
+    def _follow_up(self, message: dramatiq.Message[Any], delay: int | None, ending: Ending) -> Parcel:
         # The history has it; it would make the message grow.
         message.options.pop("traceback", None)
         message.options.pop("requeue_timestamp", None)
-        # What a retry adds to a message of the largest size does not keep it from being retried.
-        is_retry = message.message_id == ending.message.message_id
-        payload = encode(message, sys.maxsize if is_retry else self._settings.max_message_bytes)
-        return FollowUp(message, payload, self._lane(message), _milliseconds(delay))
+        return self._pack(message, delay, is_retry=message.message_id == ending.message.message_id)
 
-    def _lane(self, message: dramatiq.Message[Any]) -> str:
-        actor = self.actors.get(message.actor_name)
-        return lane(actor.priority if actor is not None else 0)
+    def _send_one(self, parcel: Parcel) -> None:
+        if parcel.delay_ms != NOT_DELAYED or not self.call(_ENQUEUE_ONE, parcel[:5]):
+            self._send([parcel])
 
-    def _send_one(self, arguments: Sequence[Argument]) -> None:
-        usual, later = arguments[:5], arguments[5]
-        if later != -1 or not self.call(_ENQUEUE_ONE, usual):
-            self._send([arguments])
-
-    def _send(self, messages: Sequence[Sequence[Argument]]) -> list[bytes]:
-        answer: list[bytes] = self.call(_ENQUEUE, [len(messages), *(part for one in messages for part in one)])
+    def _send(self, parcels: Sequence[Parcel]) -> list[bytes]:
+        answer: list[bytes] = self.call(_ENQUEUE, [len(parcels), *(part for one in parcels for part in one)])
         return answer
 
     def call(self, script: Script, arguments: Sequence[Argument]) -> Any:  # noqa: ANN401 - as the script answers
@@ -341,44 +324,6 @@ class _Unreachable(ServerUnreachable, ConnectionClosed):
     """Ours for those who send, Dramatiq's for its own code."""
 
 
-def _milliseconds(delay: float | None) -> int:
-    # Dramatiq makes a fraction of a `timedelta`.
-    return -1 if delay is None else max(0, round(min(delay, MAX_DELAY)))
-
-
 def _own(message: dramatiq.Message[Any]) -> dramatiq.Message[Any]:
     """The message itself: Dramatiq's retries hand over the proxy that they were given."""
     return message if isinstance(message, dramatiq.Message) else message.copy()
-
-
-def _capture(ending: Ending, follow_up: FollowUp) -> None:
-    if follow_up.message.message_id == ending.message.message_id:
-        ending.retry = follow_up
-    else:
-        ending.follow_ups.append(follow_up)
-
-
-class _StreamConsumer(Consumer):
-    """Waits for messages of a queue in this process; the session's reader takes them from the server."""
-
-    def __init__(self, broker: StreamBroker, session: WorkerSession, queue: str, timeout: float) -> None:
-        self._broker = broker
-        self._session = session
-        self._queue = queue
-        self._timeout = timeout
-
-    def __next__(self) -> MessageProxy | None:
-        return self._session.holdings.next_of(self._queue, self._timeout)
-
-    def ack(self, message: MessageProxy) -> None:
-        self._end(message, rejected=False)
-
-    def nack(self, message: MessageProxy) -> None:
-        self._end(message, rejected=True)
-
-    def requeue(self, messages: Iterable[MessageProxy]) -> None:
-        self._session.give_back([one for one in messages if isinstance(one, TakenMessage)])
-
-    def _end(self, message: MessageProxy, *, rejected: bool) -> None:
-        if isinstance(message, TakenMessage):
-            self._session.end(self._broker.take_ending(message), rejected=rejected)

@@ -10,6 +10,7 @@ from typing import Any
 import dramatiq
 from dramatiq.broker import MessageProxy
 
+from worker.broker.envelope import Parcel
 from worker.history.events import StatusEvent
 
 
@@ -63,27 +64,29 @@ class TakenMessage(MessageProxy):
 
 
 @dataclass(slots=True)
-class FollowUp:
-    """A message that is enqueued together with the end of an attempt."""
-
-    message: dramatiq.Message[Any]
-    payload: bytes
-    lane: str
-    delay_ms: int
-
-
-@dataclass(slots=True)
 class Ending:
     """What goes with the end of an attempt, from the moment when the actor's body has returned."""
 
     message: TakenMessage
     event: StatusEvent | None = None
-    retry: FollowUp | None = None
-    follow_ups: list[FollowUp] = field(default_factory=list)
+    retry: Parcel | None = None
+    follow_ups: list[Parcel] = field(default_factory=list)
     given_back: bool = False
+
+    def add(self, parcel: Parcel) -> None:
+        """Has a message enqueued together with the end; the attempt's own is its retry."""
+        if parcel.message_id == self.message.message_id:
+            self.retry = parcel
+        else:
+            self.follow_ups.append(parcel)
 
 
 class Endings(threading.local):
     """The ending that the calling thread puts together, if it does."""
 
     current: Ending | None = None
+
+    def take(self, message: TakenMessage) -> Ending:
+        """What has been put together for the message; from now on nothing is."""
+        ending, self.current = self.current, None
+        return ending if ending is not None and ending.message is message else Ending(message)
