@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 )
 
 from tests.property.broker_model import FINAL, LANES, LISTED, Entry, FollowUp, Message, Model, Step, Taken
-from worker.broker import committer, lease, reader, session, streams
+from worker.broker import committer, lease, reader, sending, session, streams
 from worker.broker.committer import Note
 from worker.connection import connect
 from worker.embedded import EmbeddedServer
@@ -96,8 +96,8 @@ def small(script: Script, more: str = "") -> Script:
     return made
 
 
-ENQUEUE = small(streams._ENQUEUE)
-ENQUEUE_ONE = small(streams._ENQUEUE_ONE)
+ENQUEUE = small(sending._ENQUEUE)
+ENQUEUE_NEW = small(sending._ENQUEUE_NEW)
 FLUSH = small(streams._FLUSH)
 WAITING = small(streams._WAITING)
 COMMIT = small(committer._COMMIT)
@@ -257,14 +257,17 @@ class BrokerMachine(RuleBasedStateMachine):
         answers = ENQUEUE.run(self.client, arguments)
         assert [one.decode() for one in answers] == self.model.enqueue(sent)
 
-    @rule(one=a_message)
-    def enqueue_one(self, one: FollowUp) -> None:
+    @rule(messages=st.lists(a_message, min_size=1, max_size=10))
+    def enqueue_new(self, messages: list[FollowUp]) -> None:
         """The short way: of new messages that are not delayed."""
-        known = one.id in self.model.messages
-        stored = ENQUEUE_ONE.run(self.client, [one.id, one.payload, one.queue, one.lane, one.actor])
-        assert bool(stored) != known
-        if stored:
-            self.model.enqueue([(replace(one, later=-1), "")])
+        arguments: list[Argument] = []
+        for one in messages:
+            arguments += [one.id, one.payload, one.queue, one.lane, one.actor]
+        answers = ENQUEUE_NEW.run(self.client, arguments)
+        for one, answer in zip(messages, answers, strict=True):
+            assert bool(answer) != (one.id in self.model.messages)
+            if answer:
+                self.model.enqueue([(replace(one, later=-1), "")])
 
     @rule(queue=a_queue, lane=st.sampled_from(LANES))
     def something_else_gets_into_a_stream(self, queue: str, lane: str) -> None:

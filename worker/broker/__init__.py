@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import dramatiq
@@ -30,7 +29,6 @@ from worker.middleware.shutdown import ShutdownNotifications
 from worker.middleware.status import Status
 from worker.middleware.time_limit import TimeLimit
 from worker.os_threads import GEVENT
-from worker.scripts import Argument, Script
 from worker.settings import Settings, put_in_force, settings_in_force
 
 __all__ = ["create_broker", "ensure_broker", "message_middleware"]
@@ -62,8 +60,7 @@ def _stream_broker(settings: Settings, client: redis.Redis) -> dramatiq.Broker:
         *message_middleware(settings, None),
         GroupCallbacks(RedisBackend(client=client)),
     ]
-    kind = _GreenletsStreamBroker if GEVENT else StreamBroker
-    return kind(settings, client, lambda: connect(settings), middleware)
+    return StreamBroker(settings, client, lambda: connect(settings), middleware)
 
 
 def _lists_broker(settings: Settings, client: redis.Redis) -> dramatiq.Broker:
@@ -76,18 +73,8 @@ def _lists_broker(settings: Settings, client: redis.Redis) -> dramatiq.Broker:
     return kind(client=client, middleware=middleware)  # type: ignore[no-untyped-call]
 
 
-class _GreenletsStreamBroker(StreamBroker):
-    """The broker under gevent: its connections are the greenlets', and services send from threads too."""
-
-    def _sender(self) -> redis.Redis:
-        return self.client  # greenlets are many, and share connections
-
-    def call(self, script: Script, arguments: Sequence[Argument]) -> Any:  # noqa: ANN401 - as the script answers
-        return call_among_greenlets(super().call, script, arguments)
-
-
 class _GreenletsListsBroker(RedisBroker):
-    """The same for Dramatiq's own."""
+    """Dramatiq's own under gevent: its connections are the greenlets', and services send from threads too."""
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         return call_among_greenlets(super().enqueue, message, delay=delay)

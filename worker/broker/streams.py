@@ -1,44 +1,39 @@
 """A Dramatiq broker on Redis streams: consumer groups, leases, delays, dead letters.
 
-Making one, and declaring actors and queues, connects to nothing. A process that only sends uses one client; one that
-works (`dramatiq`) begins a `WorkerSession` when its first consumer asks for messages, after Dramatiq has forked it.
+Making one, and declaring actors and queues, never connects to anything. A process that only sends has no more than a
+`Sender`; one that works (`dramatiq`) begins a `WorkerSession` when its first consumer asks for messages, after Dramatiq
+has forked it.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import dramatiq
 import redis
 from dramatiq.broker import Broker, Consumer, MessageProxy
-from dramatiq.errors import ConnectionClosed, QueueJoinTimeout, QueueNotFound
+from dramatiq.errors import QueueJoinTimeout, QueueNotFound
 from dramatiq.middleware import Middleware, MiddlewareError
 
 from worker.broker.consumer import StreamConsumer
-from worker.broker.envelope import NOT_DELAYED, Parcel, pack
+from worker.broker.envelope import Parcel, pack
+from worker.broker.sending import sender
 from worker.broker.session import WorkerSession
 from worker.broker.taken import Ending, Endings, TakenMessage
-from worker.errors import ServerUnreachable
 from worker.history.events import StatusEvent
 from worker.logs import get_logger
 from worker.os_threads import new_lock
-from worker.scripts import RECORDS, Argument, Script
+from worker.scripts import RECORDS, Script
 from worker.settings import Settings
 
 logger = get_logger(__name__)
 
-SEND_GROUP = 500
-"""Messages that are enqueued in one round trip."""
-
 _JOIN_EVERY = 0.02
 
-_ENQUEUE_ONE = Script(("worker.broker.scripts", "enqueue_one.lua"))
-_ENQUEUE = Script(RECORDS, ("worker.broker.scripts", "enqueue.lua"))
 _WAITING = Script(RECORDS, ("worker.broker.scripts", "waiting.lua"))
 _FLUSH = Script(RECORDS, ("worker.broker.scripts", "flush.lua"))
 
@@ -62,7 +57,7 @@ class StreamBroker(Broker):
     ) -> None:
         self._hooks: dict[str, list[Callable[..., object]]] = {}
         self._endings = Endings()
-        self._senders = _Senders()
+        self._sender = sender(client)
         self._settings = settings
         self._connect = connect
         self._session: WorkerSession | None = None
@@ -109,7 +104,7 @@ class StreamBroker(Broker):
         self.emit_before("enqueue", message, delay)
         ending = self._endings.current
         if ending is None:
-            self._send_one(self._pack(message, delay))
+            self._sender.send([self._pack(message, delay)])
         else:
             ending.add(self._follow_up(message, delay, ending))
         self.emit_after("enqueue", message, delay)
@@ -134,8 +129,7 @@ class StreamBroker(Broker):
             self.emit_before("enqueue", one, delay)
             sent.append(one)
             parcels.append(self._pack(one, delay))
-        for first in range(0, len(parcels), SEND_GROUP):
-            self._send(parcels[first : first + SEND_GROUP])
+        self._sender.send(parcels)
         for one in sent:
             self.emit_after("enqueue", one, delay)
         return sent
@@ -149,9 +143,9 @@ class StreamBroker(Broker):
         """
         message = message.copy(options={"unique": key})
         self.emit_before("enqueue", message, None)
-        (holder,) = self._send([self._pack(message, None)._replace(unique=key, ttl_ms=ttl_ms)])
+        holder = self._sender.send_unique(self._pack(message, None)._replace(unique=key, ttl_ms=ttl_ms))
         if holder:
-            return message.copy(message_id=holder.decode())
+            return message.copy(message_id=holder)
         self.emit_after("enqueue", message, None)
         return message
 
@@ -159,7 +153,7 @@ class StreamBroker(Broker):
         """Drops all messages that wait in a queue."""
         if queue_name not in self.queues:
             raise QueueNotFound(queue_name)
-        while self.call(_FLUSH, [queue_name]):
+        while self._sender.call(_FLUSH, [queue_name]):
             pass
 
     def flush_all(self) -> None:
@@ -177,7 +171,7 @@ class StreamBroker(Broker):
         while True:
             if self._session is not None:
                 self._session.flush(None if deadline is None else max(0.0, deadline - time.monotonic()))
-            if not self.call(_WAITING, [queue_name]):
+            if not self._sender.call(_WAITING, [queue_name]):
                 return
             if deadline is not None and time.monotonic() >= deadline:
                 raise QueueJoinTimeout(queue_name)
@@ -272,56 +266,12 @@ class StreamBroker(Broker):
         message.options.pop("requeue_timestamp", None)
         return self._pack(message, delay, is_retry=message.message_id == ending.message.message_id)
 
-    def _send_one(self, parcel: Parcel) -> None:
-        if parcel.delay_ms != NOT_DELAYED or not self.call(_ENQUEUE_ONE, parcel[:5]):
-            self._send([parcel])
-
-    def _send(self, parcels: Sequence[Parcel]) -> list[bytes]:
-        answer: list[bytes] = self.call(_ENQUEUE, [len(parcels), *(part for one in parcels for part in one)])
-        return answer
-
-    def call(self, script: Script, arguments: Sequence[Argument]) -> Any:  # noqa: ANN401 - as the script answers
-        """Runs a script with the client of those who send.
-
-        Raises:
-            ServerUnreachable: The server did not answer, or refused: it is read-only, loads, or has no memory left.
-        """
-        try:
-            try:
-                return script.run(self._sender(), arguments)
-            except redis.ConnectionError:
-                # The server was started anew since this thread last sent. What waits or runs is not enqueued twice.
-                self._senders.client = None
-                return script.run(self._sender(), arguments)
-        except redis.ResponseError as error:
-            raise _Unreachable(f"the message server refuses: {error}") from error  # type: ignore[no-untyped-call]
-        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
-            self._senders.client = None
-            raise _Unreachable(f"the message server does not answer: {error}") from error  # type: ignore[no-untyped-call]
-
-    def _sender(self) -> redis.Redis:
-        """The calling thread's client, with a connection of its own: the pool would take as long as the server."""
-        client = self._senders.client
-        if client is None:
-            client = self._senders.client = self.client.client()  # type: ignore[no-untyped-call]
-        return client
-
     def _forget_session(self) -> None:
         # Threads and connections are the parent's.
         self._session = None
         self._session_lock = new_lock()
         self._endings = Endings()
-        self._senders = _Senders()
-
-
-class _Senders(threading.local):
-    """A client for each thread that sends."""
-
-    client: redis.Redis | None = None
-
-
-class _Unreachable(ServerUnreachable, ConnectionClosed):
-    """Ours for those who send, Dramatiq's for its own code."""
+        self._sender = sender(self.client)
 
 
 def _own(message: dramatiq.Message[Any]) -> dramatiq.Message[Any]:
