@@ -70,7 +70,7 @@ bench-broker: ## Measure the broker beside other queues (about forty minutes)
 		--json build/broker.json
 
 lock: ## Write requirements.lock anew (needs uv)
-	uv pip compile pyproject.toml --universal --python-version 3.11 --extra tasks --extra gevent --extra dev \
+	uv pip compile pyproject.toml --universal --python-version 3.11 --extra tasks --extra web --extra gevent --extra dev \
 		--generate-hashes --no-header --no-annotate --quiet --output-file requirements.lock
 
 clean: ## Remove what make made

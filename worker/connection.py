@@ -5,12 +5,14 @@ Making a client connects to nothing; an embedded server is started by the first 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from pathlib import Path
 from typing import Any
 
 import redis
+from redis import asyncio as redis_asyncio
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
@@ -39,8 +41,8 @@ _OPTIONS: dict[str, Any] = {
 class _EmbeddedPool(redis.ConnectionPool):
     """Connections to the embedded server, which the first of them starts."""
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(connection_class=redis.UnixDomainSocketConnection, path="", **_OPTIONS)
+    def __init__(self, settings: Settings, options: dict[str, Any]) -> None:
+        super().__init__(connection_class=redis.UnixDomainSocketConnection, path="", **options)
         self._server = EmbeddedServer(settings)
         self._started = False
 
@@ -68,21 +70,26 @@ def _announce(folder: Path) -> None:
         logger.info("using the embedded Valkey", data=str(folder))
 
 
-def connect(settings: Settings) -> redis.Redis:
+def connect(settings: Settings, *, timeout: float = SOCKET_TIMEOUT) -> redis.Redis:
     """A client for the configured server, or for the embedded one where none is configured.
+
+    Args:
+        settings: Which server it is.
+        timeout: Seconds without an answer after which a connection is given up.
 
     Raises:
         ConfigurationError: No server is configured and `WORKER_EMBEDDED=never` forbids the embedded one,
             or the URL cannot be read.
     """
+    own = _OPTIONS | {"socket_timeout": timeout}
     if settings.redis_url is None:
         if settings.embedded == "never":
             raise ConfigurationError("no server: set WORKER_REDIS_URL (WORKER_EMBEDDED=never forbids the embedded one)")
-        return redis.Redis(connection_pool=_EmbeddedPool(settings))
+        return redis.Redis(connection_pool=_EmbeddedPool(settings, own))
     url = settings.redis_url.get_secret_value()
-    options = _OPTIONS | {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_keepalive": True}
+    options = own | {"socket_connect_timeout": min(CONNECT_TIMEOUT, timeout), "socket_keepalive": True}
     if url.startswith("unix:"):
-        options = dict(_OPTIONS)
+        options = own
     retry = Retry(ExponentialWithJitterBackoff(base=0.05, cap=1), retries=2)
     try:
         return redis.Redis(connection_pool=redis.ConnectionPool.from_url(url, retry=retry, **options))
@@ -90,6 +97,33 @@ def connect(settings: Settings) -> redis.Redis:
         raise ConfigurationError(
             f"WORKER_REDIS_URL={mask_url(url)} is no address: write redis://host:6379/0, rediss://… or unix:///path"
         ) from error
+
+
+async def aconnect(settings: Settings) -> redis_asyncio.Redis:
+    """Does what `connect` does for the running loop; where no server is configured, the embedded one is running then.
+
+    Raises:
+        ConfigurationError: As `connect`.
+    """
+    connect(settings).close()  # refuses what is wrong
+    options = dict(_OPTIONS)
+    if settings.redis_url is None:
+        server = EmbeddedServer(settings)
+        path = str(await asyncio.to_thread(server.ensure_running))
+        _announce(server.folder)
+        return redis_asyncio.Redis(unix_socket_path=path, **options)
+    url = settings.redis_url.get_secret_value()
+    options |= {} if url.startswith("unix:") else {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_keepalive": True}
+    return redis_asyncio.Redis.from_url(url, **options)
+
+
+def streams_in(answer: Any) -> list[tuple[bytes, list[Any]]]:  # noqa: ANN401 - as the server answers
+    """The streams that were read, each with its entries; RESP2 and RESP3 write them differently."""
+    if not answer:
+        return []
+    if isinstance(answer, dict):
+        return [(stream, entries[0]) for stream, entries in answer.items()]
+    return list(answer)
 
 
 def address(settings: Settings) -> str:

@@ -119,6 +119,11 @@ def current_section() -> Section | None:
     return _sections.get(threading.get_ident())
 
 
+def section_of(thread_id: int) -> Section | None:
+    """The section of a thread, if it is in one."""
+    return _sections.get(thread_id)
+
+
 def interrupt(thread_id: int, exception: BaseException) -> bool:
     """Interrupts the section of a thread; False if the thread is in none."""
     section = _sections.get(thread_id)

@@ -11,6 +11,7 @@ from importlib.resources import files
 from typing import Any
 
 import redis
+from redis import asyncio as redis_asyncio
 
 Argument = str | bytes | int | float
 
@@ -39,6 +40,13 @@ class Script:
         except redis.exceptions.NoScriptError:
             return _execute(client, "EVAL", self._text, 0, *arguments)
 
+    async def arun(self, client: redis_asyncio.Redis, arguments: Sequence[Argument]) -> Any:  # noqa: ANN401
+        """Does what `run` does without blocking the running loop."""
+        try:
+            return await _aexecute(client, "EVALSHA", self._hash, 0, *arguments)
+        except redis.exceptions.NoScriptError:
+            return await _aexecute(client, "EVAL", self._text, 0, *arguments)
+
     def run_many(self, client: redis.Redis, calls: Sequence[Sequence[Argument]]) -> list[Any]:
         """Runs it several times in one round trip; an answer may be the error that the server had.
 
@@ -59,4 +67,9 @@ def _execute(client: redis.Redis, *words: Argument) -> Any:  # noqa: ANN401 - as
     return client.execute_command(*words)  # type: ignore[no-untyped-call]
 
 
+async def _aexecute(client: redis_asyncio.Redis, *words: Argument) -> Any:  # noqa: ANN401 - as the server answers
+    return await client.execute_command(*words)  # type: ignore[no-untyped-call]
+
+
 RECORDS = ("worker.history", "records.lua")
+RETENTION = ("worker.history", "retention.lua")

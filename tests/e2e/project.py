@@ -22,7 +22,8 @@ from tests.waiting import wait_until
 from worker.broker.streams import StreamBroker
 from worker.connection import connect
 from worker.history.events import State, StatusEvent
-from worker.history.query import EventFilter, count_states, find_messages, read_events
+from worker.history.filters import EventFilter, MessageFilter
+from worker.history.query import all_messages, ask, read_events, state_counts
 from worker.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -103,12 +104,12 @@ class Project:
 
     def waiting(self) -> int:
         """How many messages are queued, delayed or not acknowledged."""
-        states = count_states(self.client)
+        states = ask(self.client, state_counts())
         return sum(states.get(state, 0) for state in ("queued", "delayed", "running"))
 
     def dead_letters(self) -> list[str]:
         """The ids of the dead letters."""
-        return [message.id for message in find_messages(self.client, marks=("state:dead",))]
+        return [message.id for message in all_messages(self.client, MessageFilter(states=("dead",)))]
 
     @contextlib.contextmanager
     def background(self, *words: str, cwd: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:

@@ -20,8 +20,10 @@ from tests.e2e.project import WORKER, Project
 from tests.waiting import wait_until
 from worker.cli.pools import stop_timeout
 from worker.connection import connect
+from worker.history.answers import StoredMessage
 from worker.history.events import ErrorInfo, State, StatusEvent
-from worker.history.query import EventFilter, StoredMessage, count_states, find_messages, read_events
+from worker.history.filters import EventFilter, MessageFilter
+from worker.history.query import all_messages, ask, read_events, state_counts
 from worker.history.writer import EventWriter
 from worker.settings import Settings
 
@@ -269,7 +271,7 @@ def test_a_pool_size_out_of_range_is_clamped_with_a_warning(project: Project) ->
 
 def queued(project: Project) -> list[StoredMessage]:
     """The messages in all queues, delayed ones included, oldest first; nothing is left of them."""
-    found = list(find_messages(project.client))[::-1]
+    found = list(all_messages(project.client, MessageFilter()))[::-1]
     project.client.flushdb()
     return found
 
@@ -397,7 +399,7 @@ def test_two_folders_of_one_project_share_its_data(project: Project) -> None:
             subprocess.run(
                 [WORKER, "enqueue", "merge_conversation", "c"], cwd=where, env=environment, check=True, timeout=60
             )
-        assert count_states(client) == {"queued": 2}
+        assert ask(client, state_counts()) == {"queued": 2}
     finally:
         client.close()
         subprocess.run([WORKER, "down"], cwd=folder, env=environment, check=True, timeout=60)
@@ -543,7 +545,7 @@ def test_up_ends_attempts_when_their_grace_is_over(tmp_path: Path) -> None:
         assert "killed" not in (other.folder / "worker.log").read_text()
         [started, cancelled] = other.events(sent)
         assert (started.state, cancelled.state, cancelled.text) == (State.STARTED, State.CANCELLED, "shutdown")
-        assert count_states(other.client) == {"queued": 1}
+        assert ask(other.client, state_counts()) == {"queued": 1}
     finally:
         other.down()
 

@@ -13,8 +13,9 @@ from typing import Any
 import redis
 
 from tests.faults.scene import Run, Scene
+from worker.history.answers import StoredMessage
 from worker.history.events import State, StatusEvent
-from worker.history.query import StoredMessage, read_message
+from worker.history.query import ask, one_message
 
 SEGMENT = 4096
 FINAL = ("completed", "skipped", "dead", "cancelled")
@@ -43,7 +44,7 @@ def settle(
     nothing_is_left(client, delayed)
     messages = {}
     for message_id in _ids(client):
-        message = read_message(client, message_id)
+        message = ask(client, one_message(message_id))
         assert message is not None, f"{message_id} cannot be read"
         messages[message_id] = message
     assert messages.keys() == set(sent), (

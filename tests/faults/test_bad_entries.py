@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.account import nothing_is_left, settle
 from tests.faults.scene import Scene, scene
-from worker.history.query import read_message
+from worker.history.query import ask, one_message
 
 GARBAGE = (
     b"\xff\xfe no text at all \x00",
@@ -48,10 +48,10 @@ def test_what_nobody_can_read_is_a_dead_letter_by_itself_with_its_bytes(tmp_path
         states = settle(opened, [*good, *unread, unknown], unread=unread)
         assert states == {"completed": len(good), "dead": len(unread) + 1}
         for message_id, bytes_ in spoilt.items():
-            message = read_message(opened.client, message_id)
+            message = ask(opened.client, one_message(message_id))
             assert message is not None
             assert message.payload == bytes_
-        message = read_message(opened.client, stray)
+        message = ask(opened.client, one_message(stray))
         assert message is not None
         assert base64.b64decode(json.loads(message.payload)["undecodable"]) == b"\xff \x00\xfe i x"
         assert not worker.tells()["errors"]
@@ -72,7 +72,7 @@ def test_a_record_that_nobody_can_read_holds_up_none_and_is_kept(tmp_path: Path,
         opened.wait_for_end(21)
         nothing_is_left(opened.client, ())
         (letter,) = {key.decode()[9:] for key in opened.client.scan_iter("worker:m:*")} - {*good, lost}
-        message = read_message(opened.client, letter)
+        message = ask(opened.client, one_message(letter))
         assert message is not None
         assert message.state == "dead"
         assert base64.b64decode(json.loads(message.payload)["undecodable"]).decode() == f"i {lost}"

@@ -14,7 +14,8 @@ from tests.e2e.project import ROOT
 from tests.faults.account import settle
 from tests.faults.scene import TIMEOUT, Scene, scene, wait_until
 from worker.history.events import State
-from worker.history.query import EventFilter, read_events, read_message
+from worker.history.filters import EventFilter
+from worker.history.query import ask, one_message, read_events
 
 WRONG_CLOCK = '''
 """Shifts the clock of the process."""
@@ -74,7 +75,7 @@ def test_clocks_that_differ_by_minutes_change_neither_times_nor_order(
             first, second = (run.at - sent_at for run in opened.ledger("began") if run.message_id == message_id)
             assert first < 0.5
             assert 0.2 <= second - first < 1.3
-            message = read_message(opened.client, message_id)
+            message = ask(opened.client, one_message(message_id))
             assert message is not None
             assert all(0 <= (event.queued_ms or 0) < 500 for event in message.events)
         # A message whose attempts were told by both clocks.

@@ -13,7 +13,7 @@ import pytest
 from tests.faults.account import settle
 from tests.faults.scene import TIMEOUT, Scene, WorkerCommand, scene, wait_until
 from worker.history.events import State
-from worker.history.query import read_message
+from worker.history.query import ask, one_message
 
 MESSAGES = 1_000
 KILLS = 20
@@ -69,7 +69,7 @@ def test_what_a_killed_process_ran_and_held_runs_elsewhere_within_fifteen_second
     assert all(run.worker == "other" and run.at - killed_at < 15 for run in late)
     assert settle(usual, sent) == {"completed": 2_004}
     for message_id in sent[1_000:1_004]:
-        message = read_message(usual.client, message_id)
+        message = ask(usual.client, one_message(message_id))
         assert message is not None
         states = [event.state for event in message.events]
         assert states == [State.STARTED, State.LOST, State.STARTED, State.COMPLETED]
@@ -121,7 +121,7 @@ def test_a_message_that_kills_its_process_twice_is_a_dead_letter(tmp_path: Path)
         opened.wait_for_end(101)
         assert settle(opened, [*before, poison, *after]) == {"completed": 100, "dead": 1}
         assert len([run for run in opened.ledger("began") if run.message_id == poison]) == 2
-        message = read_message(opened.client, poison)
+        message = ask(opened.client, one_message(poison))
         assert message is not None
         assert [event.state for event in message.events] == [State.STARTED, State.LOST, State.STARTED, State.LOST]
 

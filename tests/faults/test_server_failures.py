@@ -17,7 +17,7 @@ from tests.faults.proxy import proxy
 from tests.faults.scene import HOST, TIMEOUT, Scene, WorkerCommand, free_port, scene, wait_until
 from worker.errors import ServerUnreachable
 from worker.history.events import State
-from worker.history.query import read_message
+from worker.history.query import ask, one_message
 
 OUTCOMES = ("completed", "skipped", "retried", "dead")
 BECOMES = {"completed": "completed", "skipped": "skipped", "retried": "completed", "dead": "dead"}
@@ -224,7 +224,7 @@ def test_a_server_that_is_away_for_ten_seconds_has_every_end_once(tmp_path: Path
         opened.wait_for_end(108, 30)
         assert settle(opened, [*ok, *failing, *behind]) == {"completed": 58, "skipped": 25, "dead": 25}
         for message_id in failing:
-            message = read_message(opened.client, message_id)
+            message = ask(opened.client, one_message(message_id))
             assert message is not None
             states = [event.state for event in message.events]
             assert states == [State.STARTED, State.FAILED, State.STARTED, State.COMPLETED]
@@ -262,7 +262,7 @@ def test_without_memory_successes_are_acknowledged_and_retries_wait(tmp_path: Pa
         assert settle(opened, [*ok, *failing, *behind, *later], events_dropped=True) == {"completed": 88}
         wait_until(lambda: not is_troubled(worker) and not is_troubled(other), 5, opened.explain)
         for message_id in failing:
-            message = read_message(opened.client, message_id)
+            message = ask(opened.client, one_message(message_id))
             assert message is not None
             assert [event.state for event in message.events][-3:] == [State.FAILED, State.STARTED, State.COMPLETED]
 

@@ -11,7 +11,7 @@ import pytest
 from tests.faults.account import settle
 from tests.faults.scene import TIMEOUT, Scene, scene, wait_until
 from worker.history.events import State
-from worker.history.query import read_message
+from worker.history.query import ask, one_message
 
 GRACE = 3
 CLEANUP = 2
@@ -88,6 +88,6 @@ def taken(opened: Scene) -> set[str]:
 
 
 def _story(opened: Scene, message_id: str) -> list[tuple[int | None, State, str]]:
-    message = read_message(opened.client, message_id)
+    message = ask(opened.client, one_message(message_id))
     assert message is not None
     return [(event.attempt, event.state, event.text) for event in message.events]

@@ -23,7 +23,8 @@ from worker.bridge import run_async_in_shared_loop
 from worker.connection import connect
 from worker.embedded import EmbeddedServer
 from worker.history.events import State, StatusEvent
-from worker.history.query import EventFilter, read_events
+from worker.history.filters import EventFilter
+from worker.history.query import read_events
 from worker.history.writer import default_writer
 from worker.settings import Settings, settings_in_force
 

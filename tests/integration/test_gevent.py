@@ -23,7 +23,8 @@ from tests.integration.test_worker_process import final, wait_until_ready
 from tests.waiting import wait_until
 from worker import run_async_in_new_loop
 from worker.history.events import State, StatusEvent
-from worker.history.query import EventFilter, read_events
+from worker.history.filters import EventFilter
+from worker.history.query import read_events
 from worker.services.importing import import_conversation
 from worker.settings import Settings
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -20,16 +21,9 @@ from worker.connection import connect
 from worker.embedded import EmbeddedServer
 from worker.history import writer as writer_module
 from worker.history.events import ErrorInfo, State, StatusEvent
-from worker.history.query import (
-    TAIL,
-    EventFilter,
-    count_states,
-    find_messages,
-    follow_events,
-    position,
-    read_events,
-    read_message,
-)
+from worker.history.filters import EventFilter, MessageFilter
+from worker.history.query import all_messages, ask, one_message, read_events, state_counts
+from worker.history.tail import TAIL, follow_events, position
 from worker.history.writer import EventWriter
 from worker.settings import Settings
 
@@ -153,24 +147,25 @@ def test_a_message_is_kept_whole_and_found_by_what_is_known_of_it(writer: EventW
     writer.record(of_message("1"))
     writer.record_end(of_message("1", State.FAILED, error=error), "delayed")
     assert writer.flush(10)
-    assert count_states(store) == {"delayed": 1}
+    assert ask(store, state_counts()) == {"delayed": 1}
     writer.record(of_message("1", attempt=2))
     writer.record_end(of_message("1", State.COMPLETED, attempt=2), "completed")
     writer.record_end(of_message("2", State.SKIPPED, queue="network"), "skipped")
     assert writer.flush(10)
-    assert count_states(store) == {"completed": 1, "skipped": 1}
-    found = read_message(store, "1")
+    assert ask(store, state_counts()) == {"completed": 1, "skipped": 1}
+    found = ask(store, one_message("1"))
     assert found is not None
     assert (found.state, found.attempts, found.actor, found.queue) == ("completed", 2, "merge", "cpu")
     assert [one.state for one in found.events] == ["started", "failed", "started", "completed"]
-    assert read_message(store, "3") is None
+    assert ask(store, one_message("3")) is None
 
-    def named(*marks: str) -> list[str]:
-        return [one.id for one in find_messages(store, marks=marks)]
+    def found_by(**wanted: Any) -> list[str]:
+        return [one.id for one in all_messages(store, MessageFilter(**wanted))]
 
-    assert named() == named("actor:merge") == ["2", "1"]
-    assert named("actor:merge", "queue:cpu") == named("error:ValueError") == named("state:completed") == ["1"]
-    assert named("state:delayed") == named("error:ValueError", "queue:network") == []
+    assert found_by() == found_by(actor="merge") == ["2", "1"]
+    assert found_by(actor="merge", queue="cpu") == found_by(error="ValueError") == ["1"]
+    assert found_by(states=("completed",)) == found_by(states=("failed",)) == ["1"]
+    assert found_by(states=("delayed",)) == found_by(error="ValueError", queue="network") == []
 
 
 def test_a_run_outside_a_worker_is_kept_under_the_id_of_the_run(writer: EventWriter, store: redis.Redis) -> None:
@@ -178,10 +173,10 @@ def test_a_run_outside_a_worker_is_kept_under_the_id_of_the_run(writer: EventWri
     for own, state in (("0", State.STARTED), ("0/1", State.STARTED), ("0/1.end", State.FAILED)):
         writer.record(event(state=state, id=f"run:{own}"))
     assert writer.flush(10)
-    assert count_states(store) == {"running": 1}
+    assert ask(store, state_counts()) == {"running": 1}
     writer.record_end(event(state=State.COMPLETED, id="run:0.end"), "completed")
     assert writer.flush(10)
-    [found] = find_messages(store, marks=("state:completed",))
+    [found] = all_messages(store, MessageFilter(states=("completed",)))
     assert (found.id, found.actor, found.queue) == ("run", "", "")
     assert ids(list(found.events)) == ["run:0", "run:0/1", "run:0/1.end", "run:0.end"]
     assert {one.message_id for one in found.events} == {None}
@@ -201,10 +196,10 @@ def test_a_broken_line_does_not_hide_the_others(writer: EventWriter, store: redi
     store.set("worker:m:broken", b"broken")
     store.xtrim(TAIL, 4, approximate=False)
     assert ids([one for one in read_events(store, EventFilter(), 10) if one.id == good.id]) == [good.id]
-    assert ids(list(next(find_messages(store)).events)) == [good.id]
-    assert read_message(store, "broken") is None
+    assert ids(list(next(all_messages(store, MessageFilter())).events)) == [good.id]
+    assert ask(store, one_message("broken")) is None
     tail = follow_events(store, EventFilter(), after=start)
-    seen = next(one for one in tail if one is not None)
+    seen = next(one.event for one in tail if one.event is not None)
     assert seen.id == good.id
 
 
@@ -221,8 +216,8 @@ def test_a_tail_has_neither_gaps_nor_repeats(writer: EventWriter, store: redis.R
     tail = follow_events(store, EventFilter(), after=start)
     seen = []
     for new in tail:
-        if new is not None:
-            seen.append(new.id)
+        if new.event is not None:
+            seen.append(new.event.id)
         if len(seen) == len(after):
             break
     assert seen == ids(after)
@@ -255,10 +250,10 @@ def test_messages_that_ended_before_the_retention_go_with_all_that_points_to_the
         tick = f"tick{next(ticks)}"
         short.record_end(event("tick", State.COMPLETED, id=f"{tick}:0.end"), "completed")
         assert short.flush(10)
-        return not any(read_message(store, str(number)) for number in range(50))
+        return not any(ask(store, one_message(str(number))) for number in range(50))
 
     wait_until(old_ones_are_gone)
-    found = [one.id for one in find_messages(store)]
+    found = [one.id for one in all_messages(store, MessageFilter())]
     assert found[-1] == "runs"
     assert f"tick{next(ticks) - 1}" in found
     assert not set(found) & {str(number) for number in range(50)}
@@ -275,8 +270,8 @@ def test_no_more_messages_of_a_state_are_kept_than_the_limit_says(own_server: Se
     for number in range(100):
         few.record_end(of_message(str(number), State.COMPLETED), "completed")
     assert few.flush(10)
-    assert count_states(store) == {"skipped": 1, "completed": 10}
-    assert [one.id for one in find_messages(store)] == [*map(str, range(99, 89, -1)), "skipped"]
+    assert ask(store, state_counts()) == {"skipped": 1, "completed": 10}
+    assert [one.id for one in all_messages(store, MessageFilter())] == [*map(str, range(99, 89, -1)), "skipped"]
     few.close(5)
 
 

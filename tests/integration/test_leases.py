@@ -21,7 +21,7 @@ from worker.broker.streams import StreamBroker
 from worker.embedded import EmbeddedServer
 from worker.errors import LeaseTaken
 from worker.history.events import State
-from worker.history.query import read_message
+from worker.history.query import ask, one_message
 from worker.leases import LeaseStore, _ServerLeases, leases_kept_in
 from worker.settings import Settings, put_in_force
 
@@ -176,7 +176,7 @@ def test_who_does_not_get_it_is_retried_without_spending_its_budget(
         waiting = second.send()
 
         def attempts() -> int:
-            message = read_message(client, waiting.message_id)
+            message = ask(client, one_message(waiting.message_id))
             return 0 if message is None else message.attempts
 
         wait_until(lambda: attempts() > 4, 30)
@@ -186,7 +186,7 @@ def test_who_does_not_get_it_is_retried_without_spending_its_budget(
         leave.set()
         worker.stop()
         broker.close()
-    ended = read_message(client, waiting.message_id)
+    ended = ask(client, one_message(waiting.message_id))
     assert ended is not None
     assert ended.state == "completed"
     failed = next(event for event in ended.events if event.state is State.FAILED)

@@ -32,16 +32,11 @@ from worker.broker.streams import StreamBroker
 from worker.connection import connect
 from worker.embedded import EmbeddedServer
 from worker.errors import Fatal, MessageRefused, NoContentFound, RetryLater
+from worker.history.answers import StoredMessage
 from worker.history.events import State
-from worker.history.query import (
-    EventFilter,
-    StoredMessage,
-    count_states,
-    find_messages,
-    follow_events,
-    position,
-    read_message,
-)
+from worker.history.filters import EventFilter, MessageFilter
+from worker.history.query import all_messages, ask, one_message, state_counts
+from worker.history.tail import follow_events, position
 from worker.settings import Settings, put_in_force
 
 JOIN_MS = 20_000
@@ -99,7 +94,7 @@ def finish(broker: StreamBroker, *queues: str) -> None:
 
 
 def stored(broker: StreamBroker, message: dramatiq.Message[Any]) -> StoredMessage:
-    found = read_message(broker.client, message.message_id)
+    found = ask(broker.client, one_message(message.message_id))
     assert found is not None
     return found
 
@@ -155,7 +150,7 @@ def test_many_messages_are_enqueued_in_few_round_trips(broker: StreamBroker) -> 
     assert [fields[b"i"].decode() for _, fields in entries] == [one.message_id for one in [*first, *others]]
     with working(broker):
         finish(broker)
-    assert count_states(broker.client) == {"completed": 2 * SEND_GROUP + 2}
+    assert ask(broker.client, state_counts()) == {"completed": 2 * SEND_GROUP + 2}
 
 
 def test_of_many_messages_one_that_is_refused_keeps_all_from_being_stored(broker: StreamBroker) -> None:
@@ -345,7 +340,7 @@ def test_a_dead_letter_keeps_its_message_error_and_traceback(broker: StreamBroke
     assert error is not None
     assert (error.type, error.text) == ("ValueError", "no 7")
     assert "in doomed" in error.traceback
-    assert [one.id for one in find_messages(broker.client, marks=("error:ValueError",))] == [message.message_id]
+    assert [one.id for one in all_messages(broker.client, MessageFilter(error="ValueError"))] == [message.message_id]
 
 
 @pytest.mark.parametrize(
@@ -380,7 +375,7 @@ def test_a_message_that_another_middleware_skips_is_acknowledged(broker: StreamB
     idle.send()
     with working(broker):
         finish(broker)
-    assert sum(count_states(broker.client).values()) == 1
+    assert sum(ask(broker.client, state_counts()).values()) == 1
 
 
 # ---------------------------------------------------------------------- bad entries
@@ -441,8 +436,8 @@ def test_what_cannot_be_read_is_a_dead_letter_by_itself_and_its_bytes_are_kept(
         finish(broker)
     assert sorted(runs) == [1, 3, 4]
     assert stored(broker, bad).state == "dead"
-    assert count_states(broker.client) == {"completed": 3, "dead": 2}
-    dead = list(find_messages(broker.client, marks=("state:dead",)))
+    assert ask(broker.client, state_counts()) == {"completed": 3, "dead": 2}
+    dead = list(all_messages(broker.client, MessageFilter(states=("dead",))))
     assert all(one.events[-1].error is not None for one in dead)
 
 
@@ -582,7 +577,7 @@ def test_rate_limiters_work(broker: StreamBroker) -> None:
     with working(broker):
         finish(broker)
     assert sorted(runs) == list(range(6))
-    assert count_states(broker.client) == {"completed": 6}
+    assert ask(broker.client, state_counts()) == {"completed": 6}
 
 
 def test_what_follows_from_an_attempt_is_stored_with_its_end(broker: StreamBroker) -> None:
@@ -639,7 +634,7 @@ def test_what_follows_from_an_attempt_that_was_lost_is_not_stored(make_broker: M
         wait_until(lambda: "following" in runs)
         finish(broker)
     assert runs == ["lost", "lost", "following"]
-    first = next(one for one in find_messages(broker.client, marks=("actor:lost",)))
+    first = next(one for one in all_messages(broker.client, MessageFilter(actor="lost")))
     assert states(first) == ["started", "lost", "started", "completed"]
 
 
@@ -670,10 +665,10 @@ def test_join_waits_for_what_waits_runs_or_is_delayed(broker: StreamBroker) -> N
             broker.join("default", timeout=50)
         gate.set()
         finish(broker)
-        assert count_states(broker.client) == {"completed": 1}
+        assert ask(broker.client, state_counts()) == {"completed": 1}
         slow.send_with_options(delay=50)
         finish(broker)
-        assert count_states(broker.client) == {"completed": 2}
+        assert ask(broker.client, state_counts()) == {"completed": 2}
 
 
 def test_a_flush_drops_what_waits_in_its_queue_and_nothing_else(broker: StreamBroker) -> None:
@@ -689,11 +684,11 @@ def test_a_flush_drops_what_waits_in_its_queue_and_nothing_else(broker: StreamBr
     idle.send_with_options(delay=60_000)
     kept = elsewhere.send()
     broker.flush("default")
-    assert count_states(broker.client) == {"queued": 1}
-    assert [one.id for one in find_messages(broker.client)] == [kept.message_id]
+    assert ask(broker.client, state_counts()) == {"queued": 1}
+    assert [one.id for one in all_messages(broker.client, MessageFilter())] == [kept.message_id]
     broker.join("default", timeout=100)
     broker.flush_all()
-    assert count_states(broker.client) == {}
+    assert ask(broker.client, state_counts()) == {}
     with pytest.raises(QueueNotFound):
         broker.flush("nowhere")
 
@@ -786,7 +781,7 @@ def test_a_worker_goes_on_when_the_server_has_lost_everything(broker: StreamBrok
         note.send(2)
         wait_until(lambda: runs == [1, 2], timeout=20)
         finish(broker)
-        assert count_states(broker.client) == {"completed": 1}
+        assert ask(broker.client, state_counts()) == {"completed": 1}
 
 
 def test_health_says_what_goes_wrong_and_when_it_is_over(make_broker: MakeBroker) -> None:
@@ -822,15 +817,15 @@ def test_health_says_what_goes_wrong_and_when_it_is_over(make_broker: MakeBroker
 def in_step(client: redis.Redis) -> dict[str, int]:
     """The number of records in each state, after a look at whether indexes and counts say the same."""
     ids = {key.decode().removeprefix("worker:m:") for key in client.scan_iter("worker:m:*", count=1000)}
-    found = list(find_messages(client))
+    found = list(all_messages(client, MessageFilter()))
     assert {one.id for one in found} == ids
     assert len(found) == len(ids)
     counts: dict[str, int] = {}
     for one in found:
         counts[one.state] = counts.get(one.state, 0) + 1
-    assert count_states(client) == counts
+    assert ask(client, state_counts()) == counts
     for state, number in counts.items():
-        assert len(list(find_messages(client, marks=(f"state:{state}",)))) == number
+        assert len(list(all_messages(client, MessageFilter(states=(state,))))) == number
     about: list[Any] = [client.zcard(key) for key in client.scan_iter("worker:s:*")]
     assert sum(about) == sum(bool(one.events and one.events[-1].subject) for one in found)
     return counts
@@ -850,7 +845,9 @@ def test_more_messages_than_are_to_be_kept_are_forgotten_oldest_first(make_broke
     with working(broker, threads=1):
         finish(broker)
     assert in_step(broker.client) == {"completed": 50, "dead": 50}
-    assert {one.id for one in find_messages(broker.client)} == {one.message_id for one in messages[200:]}
+    assert {one.id for one in all_messages(broker.client, MessageFilter())} == {
+        one.message_id for one in messages[200:]
+    }
 
 
 def test_messages_older_than_they_are_to_be_kept_are_forgotten(make_broker: MakeBroker) -> None:
@@ -868,7 +865,7 @@ def test_messages_older_than_they_are_to_be_kept_are_forgotten(make_broker: Make
         finish(broker)
         assert in_step(broker.client) == {"completed": 19, "dead": 1}
         waiting = note.send_with_options(args=(1,), delay=3_600_000)
-        wait_until(lambda: "completed" not in count_states(broker.client), timeout=30)
+        wait_until(lambda: "completed" not in ask(broker.client, state_counts()), timeout=30)
         assert in_step(broker.client) == {"dead": 1, "delayed": 1}
         broker.client.zadd("worker:due", {waiting.message_id: 1})
 
@@ -914,8 +911,8 @@ def test_after_thousands_of_messages_of_all_kinds_in_two_workers_everything_adds
     assert called_back == dict.fromkeys(set(range(count)) - empty - dead, 1) | dict.fromkeys(empty, 1)
     completed = count - len(empty) - len(dead) + called_back.total()
     assert in_step(first.client) == {"completed": completed, "skipped": len(empty), "dead": len(dead)}
-    assert len(list(find_messages(first.client, marks=("error:ValueError", "state:dead")))) == len(dead)
-    assert len(list(find_messages(first.client, subject="part=3", marks=("actor:mixed",)))) == count // 10
+    assert len(list(all_messages(first.client, MessageFilter(error="ValueError", states=("dead",))))) == len(dead)
+    assert len(list(all_messages(first.client, MessageFilter(subject={"part": "3"}, actor="mixed")))) == count // 10
 
 
 def test_a_finished_message_takes_less_than_700_bytes_with_its_whole_history(broker: StreamBroker) -> None:
@@ -951,7 +948,8 @@ def test_a_tail_that_is_followed_has_neither_gaps_nor_repeats(broker: StreamBrok
     messages = broker.enqueue_many([idle.message() for _ in range(500)])
     seen: list[tuple[str | None, State]] = []
     with working(broker):
-        for event in follow_events(broker.client, EventFilter(), after=start):
+        for one in follow_events(broker.client, EventFilter(), after=start):
+            event = one.event
             if event is not None:
                 seen.append((event.message_id, event.state))
             if len(seen) == 2 * len(messages):
@@ -975,8 +973,8 @@ def test_dramatiqs_own_broker_can_be_had_with_history(make_broker: Callable[...,
     messages = [fragile.send(number) for number in range(2)]
     with working(broker):
         client = broker.client
-        wait_until(lambda: count_states(client) == {"completed": 1, "dead": 1})
-    good, bad = (read_message(broker.client, one.message_id) for one in messages)
+        wait_until(lambda: ask(client, state_counts()) == {"completed": 1, "dead": 1})
+    good, bad = (ask(broker.client, one_message(one.message_id)) for one in messages)
     assert good is not None
     assert bad is not None
     assert states(good) == ["started", "completed"]

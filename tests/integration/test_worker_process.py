@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.project import BIN, TIMEOUT, Project
 from tests.waiting import wait_until
 from worker.history.events import State, StatusEvent
-from worker.history.query import count_states
+from worker.history.query import ask, state_counts
 
 ACTORS = '''
 """The actors of a project; written without care where that is what is tested."""
@@ -247,7 +247,7 @@ def test_sigterm_cancels_attempts_that_asked_for_it_in_order(tmp_path: Path) -> 
             assert event.error is not None
             assert event.error.type == "dramatiq.middleware.shutdown.Shutdown"
             assert event.text == "shutdown"
-        assert count_states(project.client) == {"queued": 2}
+        assert ask(project.client, state_counts()) == {"queued": 2}
     finally:
         project.down()
 
@@ -266,7 +266,7 @@ def test_what_runs_in_the_thread_pool_at_sigterm_is_given_the_grace_period_and_t
         assert told == "told at"
         assert int(number) >= 50  # of about a hundred in a second
         assert final(project, message).state is State.CANCELLED
-        assert count_states(project.client) == {"queued": 1}
+        assert ask(project.client, state_counts()) == {"queued": 1}
     finally:
         project.down()
 
@@ -279,7 +279,7 @@ def test_dramatiqs_own_broker_works_with_the_history(tmp_path: Path) -> None:
     try:
         with dramatiq_worker(project) as process:
             good, bad = project.enqueue("fails_first", "once"), project.enqueue("fails_first", "always")
-            wait_until(lambda: count_states(project.client) == {"completed": 1, "dead": 1}, 20)
+            wait_until(lambda: ask(project.client, state_counts()) == {"completed": 1, "dead": 1}, 20)
             cancelled = project.enqueue("notified_new", str(file))
             wait_until(Path(f"{file}.started").exists, 20)
             process.send_signal(signal.SIGTERM)
@@ -295,6 +295,6 @@ def test_dramatiqs_own_broker_works_with_the_history(tmp_path: Path) -> None:
         event = final(project, cancelled)
         assert (event.state, event.text[:8]) == (State.CANCELLED, "retry in")
         assert file.read_text() == "cleaned up"
-        assert count_states(project.client) == {"completed": 1, "dead": 1, "delayed": 1}
+        assert ask(project.client, state_counts()) == {"completed": 1, "dead": 1, "delayed": 1}
     finally:
         project.down()

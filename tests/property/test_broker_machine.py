@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 from tests.property.broker_model import FINAL, LANES, LISTED, Entry, FollowUp, Message, Model, Step, Taken
 from worker.broker import committer, lease, reader, sending, session, streams
 from worker.broker.committer import Note
-from worker.connection import connect
+from worker.connection import connect, streams_in
 from worker.embedded import EmbeddedServer
 from worker.history import query
 from worker.history.events import ErrorInfo, State, StatusEvent
@@ -322,7 +322,7 @@ class BrokerMachine(RuleBasedStateMachine):
         process = self._a_process(data)
         names: Any = {f"worker:q:{queue}:{lane}": ">" for lane in LANES for queue in QUEUES}
         found: Any = self.client.xreadgroup("workers", process.token, names, 1)
-        pairs = reader._pairs(found)
+        pairs = streams_in(found)
         arguments: list[Argument] = [process.token]
         given = []
         for stream, entries in pairs:
@@ -334,7 +334,7 @@ class BrokerMachine(RuleBasedStateMachine):
                 given.append(((queue, lane), one))
         self._sync()
         if given:
-            self._described(process, LOOK.run(self.client, arguments)[1:], given)
+            self._described(process, LOOK.run(self.client, arguments)[2:], given)
 
     @rule(data=st.data())
     def look_for_lost_answers(self, data: st.DataObject) -> None:
@@ -352,7 +352,7 @@ class BrokerMachine(RuleBasedStateMachine):
         for taken in process.taken:
             if taken.entry not in held:
                 arguments += [f"worker:q:{taken.stream[0]}:{taken.stream[1]}", taken.entry]
-        self._described(process, LOOK.run(self.client, arguments)[1:], given)
+        self._described(process, LOOK.run(self.client, arguments)[2:], given)
 
     @precondition(lambda self: any(one.taken for one in self.processes.values()))
     @rule(data=st.data())

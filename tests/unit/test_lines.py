@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.history.events import ErrorInfo, State, StatusEvent, WorkerId
-from worker.history.lines import bucket, from_line, record_id, subject_names, to_line
+from worker.history.histogram import bucket
+from worker.history.lines import from_line, record_id, subject_names, to_line
 
 # Lone surrogates too: Python makes them of file names that are no UTF-8.
 TEXT = st.text(st.characters(), max_size=50)

@@ -23,6 +23,7 @@ from worker.connection import connect
 from worker.greenlets import call_among_greenlets
 from worker.history.events import Writer
 from worker.history.writer import default_writer
+from worker.middleware.cancellation import Cancellation
 from worker.middleware.process import Process
 from worker.middleware.retry_policy import RetryPolicy
 from worker.middleware.shutdown import ShutdownNotifications
@@ -90,6 +91,7 @@ def message_middleware(settings: Settings, recorder: Writer | None) -> list[Midd
     grace = settings.grace.total_seconds() if recorder is None else None
     return [
         Status(recorder),
+        Cancellation(),
         AgeLimit(),
         TimeLimit(settings.time_limit.total_seconds() * 1000),
         ShutdownNotifications(grace),

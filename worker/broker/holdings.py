@@ -86,6 +86,13 @@ class Holdings:
         """The message of that id, if this process has it."""
         return self._by_id.get(message_id)
 
+    def begun(self) -> list[TakenMessage]:
+        """The messages whose attempts run."""
+        return [message for message in tuple(self._by_id.values()) if message.begun]
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
     def ended(self, message: TakenMessage) -> None:
         """Its attempt has ended here: there is room for another."""
         # Without the lock, which every thread would need for every message: each step is one of the interpreter's.

@@ -12,14 +12,15 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import redis
 
+from worker.connection import streams_in
 from worker.errors import WorkerError
 from worker.logs import get_logger
-from worker.scripts import RECORDS, Argument, Script
+from worker.scripts import RECORDS, RETENTION, Argument, Script
 
 logger = get_logger(__name__)
 
@@ -32,12 +33,15 @@ LOOK_AROUND_EVERY = 4
 LAYOUT = 1
 """The version of keys and formats that this code reads and writes; `docs/reference/redis.md`."""
 
+ORDERS = "worker:orders"
+"""The stream in which all processes read what people ask of them."""
+
 _RETRY_DELAY = 0.5
 _LEAVE_TIMEOUT = 2.0
 
 _JOIN = Script(RECORDS, ("worker.broker.scripts", "join.lua"))
 # A server without memory must not take a process for dead.
-_KEEP = Script(RECORDS, ("worker.broker.scripts", "keep.lua"), flags="allow-oom")
+_KEEP = Script(RECORDS, RETENTION, ("worker.broker.scripts", "keep.lua"), flags="allow-oom")
 _LEAVE = Script(RECORDS, ("worker.broker.scripts", "leave.lua"))
 
 
@@ -63,6 +67,9 @@ class Lease:
         limits: Of the history, as the scripts read them.
         queues: Names the queues that are read.
         lost: Called when everything that was taken has gone to others.
+        about: Describes the process, for those who look at it.
+        obey: Called with what people ask of the processes, and of what: `cancel` and a message's id, `pause` or
+            `resume` and a queue.
     """
 
     def __init__(
@@ -74,6 +81,8 @@ class Lease:
         limits: Sequence[Argument],
         queues: Callable[[], Sequence[str]],
         lost: Callable[[], None],
+        about: Callable[[], Mapping[str, object]],
+        obey: Callable[[str, str], None],
     ) -> None:
         self._client = client
         self._seconds = seconds
@@ -81,15 +90,22 @@ class Lease:
         self._limits = limits
         self._queues = queues
         self._lost = lost
+        self._about = about
+        self._obey = obey
+        self._began_at = time.time()
         self._held = threading.Event()
         self._joined_queues = 0
         self._held_until = 0.0
         self._ends = False
         self._rounds = -1
         self._wake = "0-0"
+        self._order: str | None = None
         self.term = Term(self._new_token(), 0)
         self.error: str | None = None
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
+
+    def start(self) -> None:
+        """Begins to get it, and to keep it."""
         self._thread.start()
 
     @property
@@ -163,13 +179,24 @@ class Lease:
 
     def _join(self, token: str, milliseconds: int) -> None:
         queues = list(self._queues())
-        about = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "queues": queues, "at": time.time()})
-        _, version = _JOIN.run(self._client, [token, milliseconds, about, *queues])
+        _, version, newest_order = _JOIN.run(self._client, [token, milliseconds, self._described(), *queues])
         if version > LAYOUT:
             raise WorkerError(
                 f"the server's data have layout {version}, this version reads {LAYOUT}: upgrade dramatiq-bridge here"
             )
         self._joined_queues = len(queues)
+        self._order = self._order or newest_order.decode()
+
+    def _described(self) -> str:
+        """What is known of the process."""
+        known: dict[str, object] = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "queues": list(self._queues()),
+            "at": self._began_at,
+            "lease_ms": round(self._seconds * 1000),
+        }
+        return json.dumps(known | dict(self._about()))
 
     def _keep(self) -> float:
         """Does the rounds; answers in how many seconds the next are due."""
@@ -178,6 +205,7 @@ class Lease:
         arguments: list[Argument] = [
             self.token,
             round(self._seconds * 1000),
+            self._described(),
             self._most_starts,
             PROMOTE,
             int(self._rounds % LOOK_AROUND_EVERY == 0),
@@ -196,8 +224,11 @@ class Lease:
         return pause if next_due < 0 else min(pause, next_due / 1000)
 
     def _wait(self, seconds: float) -> None:
-        """Waits, but no longer than until a delayed message becomes the next that is due."""
-        if seconds > 0:
-            milliseconds = max(1, round(seconds * 1000))
-            answer: Any = self._client.xread({"worker:wake": self._wake}, count=1, block=milliseconds)
-            del answer
+        """Waits, but no longer than until a delayed message becomes the next that is due; obeys what is asked."""
+        block = max(1, round(seconds * 1000)) if seconds > 0 else None
+        answer: Any = self._client.xread({"worker:wake": self._wake, ORDERS: self._order or "$"}, block=block)
+        for stream, entries in streams_in(answer):
+            for entry, fields in entries if stream == ORDERS.encode() else ():
+                self._order = entry.decode()
+                for action, what in fields.items():
+                    self._obey(action.decode(), what.decode())

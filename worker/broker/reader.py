@@ -17,6 +17,7 @@ from worker.broker.envelope import decode
 from worker.broker.holdings import Holdings
 from worker.broker.lease import Lease, Term
 from worker.broker.taken import TakenMessage
+from worker.connection import streams_in
 from worker.errors import WorkerError
 from worker.history.events import ErrorInfo, State, StatusEvent
 from worker.history.lines import to_line
@@ -146,24 +147,29 @@ class Reader:
         answer = _TAKE.run(self._client, [term.token, room, *queues[turn:], *queues[:turn]])
         if answer is None:
             self._lease.lose(term)
-        elif len(answer) > 1:
+            return
+        _, paused, *described = answer
+        if described:
             self._put(answer, term)
         else:
-            self._wait(queues, term)
+            self._wait([queue for queue in queues if queue.encode() not in paused], term)
 
     def _wait(self, queues: list[str], term: Term) -> None:
         """Waits at the server, which gives the next message to one of those who wait."""
-        streams = streams_of(queues)
+        if not queues:
+            self._roused.wait(WAIT_MS / 1000)  # all are paused
+            return
         milliseconds = round(LOOK_AFTER * 1000) if self._holdings.is_ahead() else WAIT_MS
         self._waits = True
         try:
             if self._roused.is_set():
                 return
-            found: Any = self._client.xreadgroup("workers", term.token, dict.fromkeys(streams, ">"), 1, milliseconds)
+            streams: Any = dict.fromkeys(streams_of(queues), ">")
+            found: Any = self._client.xreadgroup("workers", term.token, streams, 1, milliseconds)
         finally:
             self._waits = False
         entries: list[Argument] = []
-        for stream, given in _pairs(found):
+        for stream, given in streams_in(found):
             for entry, _ in given:
                 entries += [stream, entry]
         if entries:
@@ -180,7 +186,7 @@ class Reader:
             self._put(_LOOK.run(self._client, [term.token, *entries]), term)
 
     def _put(self, answer: list[Any], term: Term) -> None:
-        now, *described = answer
+        now, _, *described = answer
         messages = [self._read(now, one, term) for one in described]
         self._holdings.put([message for message in messages if message is not None])
 
@@ -232,11 +238,3 @@ class Reader:
 
 def _queue_of(stream: bytes) -> str:
     return stream.decode().removeprefix("worker:q:").rpartition(":")[0]
-
-
-def _pairs(answer: Any) -> list[tuple[bytes, list[Any]]]:  # noqa: ANN401 - RESP2 and RESP3 differ
-    if not answer:
-        return []
-    if isinstance(answer, dict):
-        return [(stream, entries[0]) for stream, entries in answer.items()]
-    return list(answer)

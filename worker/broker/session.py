@@ -17,13 +17,16 @@ from worker.broker.holdings import Holdings
 from worker.broker.lease import Lease
 from worker.broker.reader import Reader
 from worker.broker.taken import Ending, TakenMessage
+from worker.calls import overruns
 from worker.errors import WorkerError
 from worker.history.events import ErrorInfo, State, StatusEvent
+from worker.history.histogram import bucket
 from worker.history.limits import history_limits
-from worker.history.lines import bucket, subject_names, to_line
+from worker.history.lines import subject_names, to_line
 from worker.logs import get_logger
 from worker.scripts import RECORDS, Argument, Script
 from worker.settings import Settings
+from worker.thread_pool import pool
 
 logger = get_logger(__name__)
 
@@ -63,10 +66,18 @@ class WorkerSession:
         settings: What it runs with.
         connect: Makes clients; each thread has its own.
         worker: Dramatiq's, in whose queue messages wait for its threads; `None`: there is none.
+        cancel_attempt: Interrupts the attempt of a message that runs here.
     """
 
-    def __init__(self, settings: Settings, connect: Callable[[], redis.Redis], worker: dramatiq.Worker | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        connect: Callable[[], redis.Redis],
+        worker: dramatiq.Worker | None,
+        cancel_attempt: Callable[[str], None],
+    ) -> None:
         self._worker = worker
+        self._cancel_attempt = cancel_attempt
         self._clients = [connect() for _ in range(4)]
         self._client, for_lease, for_reader, for_committer = self._clients
         lease_seconds = settings.lease.total_seconds()
@@ -85,6 +96,8 @@ class WorkerSession:
             limits=limits,
             queues=lambda: self.holdings.queues,
             lost=self.holdings.forget,
+            about=self._about,
+            obey=self._obey,
         )
         self._committer = Committer(self.lease.token, for_committer, limits, self._stored)
         self._reader = Reader(
@@ -95,6 +108,7 @@ class WorkerSession:
             give_back=self._give_surplus_back,
         )
         self._entries: dict[tuple[str, int], tuple[str, str]] = {}
+        self.lease.start()
 
     @property
     def health(self) -> Health:
@@ -125,7 +139,12 @@ class WorkerSession:
             time.sleep(0.05)
         if message.epoch != self.lease.epoch:
             return False
+        message.begun_at = time.time()
         message.begun = True
+        if message.cancelled:
+            # Said before looking: who cancels it looks whether it has begun after that.
+            message.begun = False
+            return False
         self._committer.take(Note(message.message_id, message.fence, message.attempt, started=True))
         while message.redelivered and not self._committer.flush(1.0):
             if not self.holdings.is_open():
@@ -151,6 +170,9 @@ class WorkerSession:
     def end(self, ending: Ending, *, rejected: bool) -> None:
         """Takes the end of an attempt, to be stored soon."""
         message = ending.message
+        if message.cancelled and not message.begun:
+            self.give_back([message])  # the server knows how it ended: only the entry goes
+            return
         if message.epoch != self.lease.epoch or not (message.begun or rejected or self.holdings.is_open()):
             # Not ours any more, or goes back with the rest: nothing to say of it.
             if message.begun:
@@ -163,6 +185,7 @@ class WorkerSession:
         errors = event.error.type if event.error is not None else ""
         end = [message.stream, message.entry, outcome, event.state.value, errors]
         end += [bucket(event.duration_ms), bucket(event.queued_ms)]
+        end += ["" if event.blocked_ms is None else str(round(event.blocked_ms))]
         end += [retry.payload.decode(), str(retry.delay_ms)] if retry else ["", "-1"]
         end += [message.options.get("unique") or "", str(len(ending.follow_ups))]
         for one in ending.follow_ups:
@@ -207,6 +230,35 @@ class WorkerSession:
         self.lease.close()
         for client in self._clients:
             client.close()
+
+    def _about(self) -> dict[str, object]:
+        """What those who look at this process are told, with every heartbeat."""
+        running = self.holdings.begun()
+        usage = pool().usage()
+        health = self.health
+        return {
+            "threads": 1 if self._worker is None else self._worker.worker_threads,
+            "attempts": [[one.message_id, one.actor_name, one.attempt, round(one.begun_at * 1000)] for one in running],
+            "ahead": max(0, len(self.holdings) - len(running)),
+            "pool_busy": usage.busy,
+            "pool_size": usage.size,
+            "pool_waiting": usage.waiting,
+            "overruns": overruns(),
+            "events_dropped": health.events_dropped,
+            "ends_waiting": health.ends_waiting,
+            "errors": list(health.errors),
+        }
+
+    def _obey(self, action: str, what: str) -> None:
+        """Does what somebody asks of all processes, as far as it is about this one."""
+        if action != "cancel":
+            self._reader.rouse(self._client)  # a queue is paused, or no more: it asks which
+            return
+        message = self.holdings.running(what)
+        if message is not None:
+            message.cancelled = True
+            if message.begun:
+                self._cancel_attempt(what)
 
     def _give_surplus_back(self, surplus: int) -> None:
         """Gives back the least urgent of what waits for a thread, so that other processes can run it."""

@@ -26,8 +26,9 @@ from worker.broker.session import WorkerSession
 from worker.broker.taken import Ending, Endings, TakenMessage
 from worker.history.events import StatusEvent
 from worker.logs import get_logger
+from worker.middleware.cancellation import Cancellation
 from worker.os_threads import new_lock
-from worker.scripts import RECORDS, Script
+from worker.scripts import RECORDS, RETENTION, Script
 from worker.settings import Settings
 
 logger = get_logger(__name__)
@@ -35,7 +36,7 @@ logger = get_logger(__name__)
 _JOIN_EVERY = 0.02
 
 _WAITING = Script(RECORDS, ("worker.broker.scripts", "waiting.lua"))
-_FLUSH = Script(RECORDS, ("worker.broker.scripts", "flush.lua"))
+_FLUSH = Script(RECORDS, RETENTION, ("worker.broker.scripts", "flush.lua"))
 
 
 class StreamBroker(Broker):
@@ -84,7 +85,7 @@ class StreamBroker(Broker):
         # The consumers of several queues begin at once, each in its thread.
         with self._session_lock:
             if self._session is None:
-                self._session = WorkerSession(self._settings, self._connect, self._worker)
+                self._session = WorkerSession(self._settings, self._connect, self._worker, self._cancel_attempt)
             session = self._session
         session.open_inbox(queue_name)
         return StreamConsumer(session, self._endings, queue_name, timeout / 1000)
@@ -265,6 +266,11 @@ class StreamBroker(Broker):
         message.options.pop("traceback", None)
         message.options.pop("requeue_timestamp", None)
         return self._pack(message, delay, is_retry=message.message_id == ending.message.message_id)
+
+    def _cancel_attempt(self, message_id: str) -> None:
+        for one in self.middleware:
+            if isinstance(one, Cancellation):
+                one.cancel(message_id)
 
     def _forget_session(self) -> None:
         # Threads and connections are the parent's.

@@ -24,6 +24,9 @@ class TakenMessage(MessageProxy):
         attempt: The number of the attempt that will run it.
         redelivered: Whether a process died that had it before.
         epoch: The lease under which it was taken.
+        begun: Whether its attempt has begun; `begun_at`: when, in seconds since the epoch.
+        cancelled: Whether somebody wanted it to end.
+        ended: Whether its attempt has ended.
     """
 
     def __init__(
@@ -54,6 +57,8 @@ class TakenMessage(MessageProxy):
         self.redelivered = redelivered
         self.epoch = epoch
         self.begun = False
+        self.begun_at = 0.0
+        self.cancelled = False
         self.ended = False
         self._due_at = time.monotonic() - waited_ms / 1000
 

@@ -20,7 +20,8 @@ from worker.cli.pools import RunningPools, end_in_order_when_told, pools_for, st
 from worker.connection import check_server, connect
 from worker.errors import WorkerError
 from worker.history.events import State, StatusEvent
-from worker.history.query import EventFilter, follow_events, position
+from worker.history.filters import EventFilter
+from worker.history.tail import Followed, follow_events, position
 from worker.services.importing import import_conversation
 from worker.settings import Settings
 from worker.tasks.conversations import merge_conversation, summarize_conversation
@@ -54,14 +55,13 @@ def demo(as_json: AsJson = False) -> None:
     _report(out, settings, run_async_in_new_loop(describe(conversation_id)), recorded, as_json=as_json)
 
 
-def _watch(
-    out: Console, running: RunningPools, ids: set[str], tail: Iterator[StatusEvent | None], log: str
-) -> list[StatusEvent]:
+def _watch(out: Console, running: RunningPools, ids: set[str], tail: Iterator[Followed], log: str) -> list[StatusEvent]:
     """The messages' events, shown as they come, until each has ended."""
     recorded: list[StatusEvent] = []
     unfinished = set(ids)
     deadline = time.monotonic() + TIMEOUT
-    for event in tail:
+    for one in tail:
+        event = one.event
         if event is not None and event.message_id in ids:
             print_event(out, event)
             recorded.append(event)

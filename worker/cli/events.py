@@ -11,7 +11,9 @@ from worker.cli.options import AsJson, begin, read_duration, read_pairs, read_st
 from worker.cli.output import EVENT_HEADINGS, console, event_row, print_event, print_json, print_table
 from worker.connection import check_server, connect
 from worker.history.events import StatusEvent
-from worker.history.query import EventFilter, follow_events, position, read_events
+from worker.history.filters import EventFilter
+from worker.history.query import read_events
+from worker.history.tail import follow_events, position
 
 
 def events(
@@ -47,8 +49,8 @@ def events(
     if follow:
         shown = {event.id for event in found}
         for new in follow_events(client, wanted, after=after):
-            if new is not None and new.id not in shown:
-                print_json(new.to_dict()) if as_json else _print_each([new])
+            if new.event is not None and new.event.id not in shown:
+                print_json(new.event.to_dict()) if as_json else _print_each([new.event])
 
 
 def _print_each(found: list[StatusEvent]) -> None:

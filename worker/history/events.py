@@ -27,10 +27,11 @@ Subject = Mapping[str, SubjectValue]
 
 
 class State(StrEnum):
-    """The states of an attempt, and PROGRESS, which is no state but a note between the first and the last."""
+    """The states of an attempt, and two that are none but notes: PROGRESS, and REQUESTED, what a person asked for."""
 
     STARTED = "started"
     PROGRESS = "progress"
+    REQUESTED = "requested"
     COMPLETED = "completed"
     SKIPPED = "skipped"
     FAILED = "failed"
@@ -40,7 +41,7 @@ class State(StrEnum):
     @property
     def is_final(self) -> bool:
         """Whether it ends an attempt; the history never drops such an event."""
-        return self not in {State.STARTED, State.PROGRESS}
+        return self not in {State.STARTED, State.PROGRESS, State.REQUESTED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +85,9 @@ class StatusEvent:
     """One event of the history.
 
     `event` is `<prefix>.<state>`; `parent` is the id of the STARTED event to which it belongs, or in which a span
-    began. `blocked_ms` is how long the attempt's event loop was blocked, and `blocked_at` where for the longest time.
-    The message fields are `None` for what ran outside a worker. Times are UTC; `…_ms` are milliseconds.
+    began. `by` is who asked for what a REQUESTED event's text says. `blocked_ms` is how long the attempt's event loop
+    was blocked, and `blocked_at` where for the longest time. The message fields are `None` for what ran outside a
+    worker. Times are UTC; `…_ms` are milliseconds.
     """
 
     event: str
@@ -103,6 +105,7 @@ class StatusEvent:
     blocked_ms: float | None = None
     blocked_at: str | None = None
     parent: str | None = None
+    by: str | None = None
     worker: WorkerId = field(default_factory=WorkerId.here)
     error: ErrorInfo | None = None
     done: float | None = None

@@ -6,13 +6,9 @@ What the record knows already (message, actor, queue) and what can be told from 
 from __future__ import annotations
 
 import json
-import math
 from datetime import UTC, datetime
 
 from worker.history.events import ErrorInfo, State, StatusEvent, Subject, WorkerId
-
-_BUCKETS_START_MS = 0.1
-_BUCKETS_GROW = math.log(1.1)
 
 _quote = json.encoder.encode_basestring
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
@@ -58,6 +54,8 @@ def _rest_of(event: StatusEvent) -> str:
         line += f',"b":{event.blocked_ms:.3f},"ba":{_encode(event.blocked_at)}'
     if event.done is not None:
         line += f',"g":{_encode(event.done)},"o":{_encode(event.total)}'
+    if event.by is not None:
+        line += f',"y":{_quote(event.by)}'
     if event.subject:
         line += f',"j":{_encode(dict(event.subject))}'
     if event.error is not None:
@@ -95,6 +93,7 @@ def from_line(line: str | bytes, message_id: str, actor: str, queue: str) -> Sta
             blocked_ms=found.get("b"),
             blocked_at=found.get("ba"),
             parent=parent and f"{message_id}:{parent}",
+            by=found.get("y"),
             worker=WorkerId(host, int(pid)),
             error=ErrorInfo(*found["r"]) if "r" in found else None,
             done=found.get("g"),
@@ -116,6 +115,8 @@ def _usual_id(attempt: int | None, state: State) -> str:
 def _usual_parent(own: str, attempt: int | None, state: State) -> str | None:
     if state is State.STARTED:
         return f"{attempt or 0}" if "/" in own else None
+    if state is State.REQUESTED:
+        return None
     return own.rpartition(".")[0]
 
 
@@ -125,10 +126,3 @@ def subject_names(subject: Subject) -> list[str]:
 
 
 _SEPARATORS = str.maketrans("\t\n\x1f", "   ")
-
-
-def bucket(ms: float | None) -> str:
-    """The histogram bucket of a duration: each is a tenth wider than the one before, so that ±5 % are told apart."""
-    if ms is None:
-        return ""
-    return "0" if ms <= _BUCKETS_START_MS else str(math.ceil(math.log(ms / _BUCKETS_START_MS) / _BUCKETS_GROW))

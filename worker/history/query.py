@@ -1,121 +1,231 @@
-"""How the history is asked: messages and their events by id, subject, actor, state and time, and as a live tail."""
+"""Questions to the history, and how they are asked: `ask(client, …)`, or `await aask(client, …)`.
+
+Each question is one script on the server, answered from indexes as of one moment. It never looks through all messages:
+one that has to look at many of them answers in parts.
+"""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any
+import json
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Generic, TypeVar
 
 import redis
+from redis import asyncio as redis_asyncio
 
-from worker.history.events import State, StatusEvent
-from worker.history.lines import from_line, subject_names
+from worker.errors import ServerUnreachable
+from worker.history.answers import (
+    ActorRates,
+    AuditEntry,
+    Count,
+    HeldAttempt,
+    Page,
+    Pause,
+    QueueInfo,
+    StoredMessage,
+    Window,
+    WorkerInfo,
+    moment,
+    read_record,
+)
+from worker.history.events import StatusEvent
+from worker.history.filters import MARKS, EventFilter, MessageFilter
+from worker.history.histogram import percentiles
+from worker.history.lines import subject_names
+from worker.history.tail import newest_of_tail
 from worker.scripts import RECORDS, Argument, Script
 
-TAIL = "worker:events"
+T = TypeVar("T")
 
-_PAGE = 200
-_BLOCK_MS = 1_000
+PAGE = 50
+"""Messages of a page, unless another number is asked for."""
+
+_ENDINGS = ("completed", "skipped", "failed", "cancelled", "lost")
 _GIVE_UP_AFTER = 50_000
-"""Messages without a match after which nobody looks further back: what is asked for by time alone has no index."""
-
-_FIND = Script(RECORDS, ("worker.history", "find.lua"))
-
-_MARK_OF = {
-    State.COMPLETED: "state:completed",
-    State.SKIPPED: "state:skipped",
-    State.FAILED: "ended:failed",
-    State.CANCELLED: "ended:cancelled",
-    State.LOST: "ended:lost",
-}
+"""Messages without a match after which nobody looks further back for events: those have no index of their own."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredMessage:
-    """What the server keeps of a message, or of a run outside a worker.
+def _script(name: str) -> Script:
+    return Script(RECORDS, ("worker.history", f"{name}.lua"))
 
-    Attributes:
-        id: The message's id, or the run's.
-        state: queued, delayed, running, completed, skipped, dead or cancelled.
-        since: Since when it is in that state; when it is due, if it is delayed.
-        attempts: How many attempts have begun.
-        fence: How often it has been delivered, or could have been.
-        actor: The actor's name; empty for a run outside a worker.
-        queue: Its queue; empty for a run outside a worker.
-        payload: The message as it was enqueued, JSON.
-        events: What happened to it, oldest first.
-        events_left_out: How many older events were dropped because there were too many.
+
+_ONE, _FIND, _DUE = _script("one"), _script("find"), _script("due")
+_COUNTERS, _QUEUES, _WORKERS, _DEATHS = _script("counters"), _script("queues"), _script("workers"), _script("deaths")
+_STATES, _AUDIT = _script("states"), _script("audit")
+
+
+@dataclass(frozen=True, slots=True)
+class Question(Generic[T]):
+    """Something that can be asked: a script, its arguments, and how its answer is read."""
+
+    script: Script
+    arguments: Sequence[Argument]
+    read: Callable[[Any], T]
+
+
+def ask(client: redis.Redis, question: Question[T]) -> T:
+    """Asks the history.
+
+    Raises:
+        ServerUnreachable: The server did not answer, or refused.
     """
-
-    id: str
-    state: str
-    since: datetime
-    attempts: int
-    fence: int
-    actor: str
-    queue: str
-    payload: bytes
-    events: tuple[StatusEvent, ...]
-    events_left_out: int
+    try:
+        return question.read(question.script.run(client, question.arguments))
+    except (redis.RedisError, OSError) as error:
+        raise _unreachable(error) from error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventFilter:
-    """Which events are wanted: those that match everything that is set.
+async def aask(client: redis_asyncio.Redis, question: Question[T]) -> T:
+    """Asks the history without blocking the running loop.
 
-    `subject` is compared by its text, so that `conversation_id=42` finds 42 and "42".
+    Raises:
+        ServerUnreachable: The server did not answer, or refused.
     """
-
-    message_id: str | None = None
-    subject: Mapping[str, str] = field(default_factory=dict)
-    actor: str | None = None
-    state: State | None = None
-    since: datetime | None = None
-
-    def matches(self, event: StatusEvent) -> bool:
-        """Whether the event is wanted."""
-        return (
-            self.message_id in (None, event.message_id)
-            and self.actor in (None, event.actor)
-            and self.state in (None, event.state)
-            and (self.since is None or event.time >= self.since)
-            and all(str(event.subject.get(key)) == value for key, value in self.subject.items())
-        )
+    try:
+        return question.read(await question.script.arun(client, question.arguments))
+    except (redis.RedisError, OSError) as error:
+        raise _unreachable(error) from error
 
 
-def read_message(client: redis.Redis, message_id: str) -> StoredMessage | None:
-    """What is kept of the message; `None` if nothing is."""
-    found: Any = client.get(f"worker:m:{message_id}")
-    return _parse(message_id, found)
+def _unreachable(error: Exception) -> ServerUnreachable:
+    return ServerUnreachable(f"the history cannot be asked: {' '.join(str(error).split()) or type(error).__name__}")
 
 
-def count_states(client: redis.Redis) -> dict[str, int]:
-    """How many messages are in each state; states without any are left out."""
-    found: Any = client.hgetall("worker:states")
-    return {state.decode(): int(number) for state, number in found.items() if int(number)}
+# ---------------------------------------------------------------------- messages
 
 
-def find_messages(client: redis.Redis, *, subject: str = "", marks: tuple[str, ...] = ()) -> Iterator[StoredMessage]:
-    """Messages that bear every mark (`actor:…`, `queue:…`, `state:…`, `error:…`), newest first."""
-    below = -1
+def one_message(message_id: str) -> Question[StoredMessage | None]:
+    """What is kept of a message; `None` if nothing is. `worker.history.timeline` makes attempts of its events."""
+    return Question(_ONE, [message_id], lambda found: read_record(message_id, found))
+
+
+def page_of_messages(wanted: MessageFilter, *, limit: int = PAGE, cursor: int | None = None) -> Question[Page]:
+    """Messages that match, newest first; `cursor` is the last page's."""
+
+    def read(answer: list[Any]) -> Page:
+        below, _, *rest = answer
+        found = [read_record(id_.decode(), record) for id_, record in zip(rest[::2], rest[1::2], strict=True)]
+        return Page(tuple(one for one in found if one is not None), _cursor(below))
+
+    return Question(_FIND, _find_arguments(wanted, limit, cursor), read)
+
+
+def count_of_messages(wanted: MessageFilter, *, cursor: int | None = None) -> Question[Count]:
+    """How many messages match; where few of very many do, only of some: ask on with the answer's `cursor`, and add."""
+    return Question(_FIND, _find_arguments(wanted, 0, cursor), lambda answer: Count(int(answer[1]), _cursor(answer[0])))
+
+
+def _find_arguments(wanted: MessageFilter, limit: int, cursor: int | None) -> list[Argument]:
+    marks = [f"{name}:{value}" for name in ("actor", "queue") if (value := getattr(wanted, name)) is not None]
+    subjects = subject_names(wanted.subject)
+    states = [MARKS[state] for state in wanted.states]
+    moments = [-1 if one is None else round(one.timestamp() * 1000) for one in (wanted.since, wanted.until)]
+    arguments: list[Argument] = [limit, -1 if cursor is None else cursor, *moments, wanted.error or ""]
+    for one in (states, marks, subjects):
+        arguments += [len(one), *one]
+    return arguments
+
+
+def _cursor(below: int) -> int | None:
+    return None if below < 0 else below
+
+
+def all_messages(client: redis.Redis, wanted: MessageFilter, *, at_once: int = 200) -> Iterator[StoredMessage]:
+    """Every message that matches, newest first, read in pages.
+
+    Raises:
+        ServerUnreachable: The server did not answer, or refused.
+    """
+    cursor = None
     while True:
-        arguments: list[Argument] = [_PAGE, below, subject, len(marks), *marks]
-        below, *ids = _FIND.run(client, arguments)
-        records: Any = client.mget([b"worker:m:" + one for one in ids]) if ids else []
-        for one, record in zip(ids, records, strict=True):
-            message = _parse(one.decode(), record)
-            if message is not None:
-                yield message
-        if below < 0:
+        page = ask(client, page_of_messages(wanted, limit=at_once, cursor=cursor))
+        yield from page.messages
+        if (cursor := page.cursor) is None:
             return
 
 
+async def aall_messages(
+    client: redis_asyncio.Redis, wanted: MessageFilter, *, at_once: int = 200
+) -> AsyncIterator[StoredMessage]:
+    """Every message that matches, newest first, read in pages.
+
+    Raises:
+        ServerUnreachable: The server did not answer, or refused.
+    """
+    cursor = None
+    while True:
+        page = await aask(client, page_of_messages(wanted, limit=at_once, cursor=cursor))
+        for message in page.messages:
+            yield message
+        if (cursor := page.cursor) is None:
+            return
+
+
+def count_messages(client: redis.Redis, wanted: MessageFilter) -> int:
+    """How many messages match.
+
+    Raises:
+        ServerUnreachable: The server did not answer, or refused.
+    """
+    total, cursor = 0, None
+    while True:
+        found = ask(client, count_of_messages(wanted, cursor=cursor))
+        total += found.count
+        if (cursor := found.cursor) is None:
+            return total
+
+
+def delayed_messages(*, limit: int = PAGE, after: StoredMessage | None = None) -> Question[tuple[StoredMessage, ...]]:
+    """What is delayed, the next to be due first; `since` of each is when it is due. `after` is the last one known."""
+
+    def read(answer: list[Any]) -> tuple[StoredMessage, ...]:
+        found = [read_record(id_.decode(), record) for id_, _, record in answer]
+        return tuple(one for one in found if one is not None)
+
+    last: list[Argument] = ["", -1] if after is None else [after.id, round(after.since.timestamp() * 1000)]
+    return Question(_DUE, [limit, *last], read)
+
+
+def running_messages(*, limit: int = PAGE, cursor: int | None = None) -> Question[Page]:
+    """What runs now, that enqueued last first; where and since when, `worker.history.timeline` tells."""
+    return page_of_messages(MessageFilter(states=("running",)), limit=limit, cursor=cursor)
+
+
+def state_counts() -> Question[dict[str, int]]:
+    """How many messages are in each state; states without any are left out."""
+
+    def read(answer: list[Any]) -> dict[str, int]:
+        counts = {state.decode(): int(number) for state, number in zip(answer[::2], answer[1::2], strict=True)}
+        return {state: number for state, number in counts.items() if number}
+
+    return Question(_STATES, [], read)
+
+
+def dead_by_cause() -> Question[dict[str, int]]:
+    """Dead letters by the type of the error they died of (`lost`: their workers died), the most frequent first."""
+
+    def read(answer: list[Any]) -> dict[str, int]:
+        counts = {cause.decode(): int(number) for cause, number in zip(answer[::2], answer[1::2], strict=True)}
+        return dict(sorted(counts.items(), key=lambda one: (-one[1], one[0])))
+
+    return Question(_DEATHS, [], read)
+
+
+# ---------------------------------------------------------------------- events
+
+
 def read_events(client: redis.Redis, wanted: EventFilter, limit: int) -> list[StatusEvent]:
-    """The newest `limit` events that match, oldest first."""
+    """The newest `limit` events that match, oldest first.
+
+    Raises:
+        ServerUnreachable: The server did not answer, or refused.
+    """
     # An old message may have new events: they are in the tail, which does not reach far back.
-    found = {event.id: event for event in _newest(client, wanted, limit)} if wanted.message_id is None else {}
+    newest = [] if wanted.message_id is not None else newest_of_tail(client, wanted, limit)
+    found = {event.id: event for event in newest}
     without = 0
     for message in _candidates(client, wanted) if len(found) < limit else ():
         matching = {event.id: event for event in reversed(message.events) if wanted.matches(event)}
@@ -131,91 +241,165 @@ def read_events(client: redis.Redis, wanted: EventFilter, limit: int) -> list[St
     return newest_first[:limit][::-1]
 
 
-def _newest(client: redis.Redis, wanted: EventFilter, limit: int) -> list[StatusEvent]:
-    """The newest events of the tail that match, newest first."""
-    found: list[StatusEvent] = []
-    last = "+"
-    while len(found) < limit:
-        entries: Any = client.xrevrange(TAIL, max=last, count=_PAGE)
-        for entry, fields in entries:
-            last = f"({entry.decode()}"
-            found += reversed([event for event in _read_tail(fields.get(b"e", b"")) if wanted.matches(event)])
-        if len(entries) < _PAGE:
-            break
-    return found[:limit]
-
-
-def follow_events(client: redis.Redis, wanted: EventFilter, *, after: str = "$") -> Iterator[StatusEvent | None]:
-    """Matching events as they come, after the tail's entry `after` (`$`: from now on), without gaps.
-
-    Yields `None` now and then while nothing comes, so that the caller can stop.
-    """
-    last = position(client) if after == "$" else after
-    while True:
-        answer: Any = client.xread({TAIL: last}, count=_PAGE, block=_BLOCK_MS)
-        if not answer:
-            yield None
-            continue
-        for entry, fields in _entries_of(answer):
-            last = entry
-            yield from (event for event in _read_tail(fields.get(b"e", b"")) if wanted.matches(event))
-
-
-def position(client: redis.Redis) -> str:
-    """The tail's newest entry: where one that misses nothing begins."""
-    newest: Any = client.xrevrange(TAIL, count=1)
-    return newest[0][0].decode() if newest else "0-0"
+_FOUND_BY = {
+    "completed": ("completed",),
+    "skipped": ("skipped",),
+    "failed": ("failed",),
+    "lost": ("lost",),
+}
 
 
 def _candidates(client: redis.Redis, wanted: EventFilter) -> Iterator[StoredMessage]:
     if wanted.message_id is not None:
-        one = read_message(client, wanted.message_id)
+        one = ask(client, one_message(wanted.message_id))
         if one is not None:
             yield one
         return
-    marks = [f"actor:{wanted.actor}"] if wanted.actor is not None else []
-    if wanted.state in _MARK_OF:
-        marks.append(_MARK_OF[wanted.state])
-    subject = next(iter(subject_names(wanted.subject)), "")
-    yield from find_messages(client, subject=subject, marks=tuple(marks))
-
-
-def _parse(message_id: str, record: bytes | None) -> StoredMessage | None:
-    try:
-        head, payload, lines = (record or b"").split(b"\n", 2)
-        _, state, fence, attempts, _, _, since, cut, _, queue, actor, *_ = head.decode().split("\t")
-    except ValueError:
-        return None
-    events = []
-    for line in lines.splitlines():
-        # One that a later version wrote, and this one cannot read, does not hide the others.
-        with contextlib.suppress(ValueError):
-            events.append(from_line(line, message_id, actor, queue))
-    return StoredMessage(
-        id=message_id,
-        state=state,
-        since=datetime.fromtimestamp(float(since) / 1000, UTC),
-        attempts=int(attempts),
-        fence=int(fence),
-        actor=actor,
-        queue=queue,
-        payload=payload,
-        events=tuple(events),
-        events_left_out=int(cut),
+    states = _FOUND_BY.get(wanted.state.value, ()) if wanted.state is not None else ()
+    yield from all_messages(
+        client,
+        MessageFilter(
+            states=states, actor=wanted.actor, queue=wanted.queue, subject=wanted.subject, error=wanted.error
+        ),
     )
 
 
-def _read_tail(text: bytes) -> Iterator[StatusEvent]:
-    message_id = actor = queue = ""
-    for line in text.splitlines():
-        with contextlib.suppress(ValueError):
-            if line.startswith(b"{"):
-                yield from_line(line, message_id, actor, queue)
-            else:
-                message_id, actor, queue = line.decode().split("\t")
+# ---------------------------------------------------------------------- actors, queues, workers
 
 
-def _entries_of(answer: Any) -> Iterator[tuple[str, Mapping[bytes, bytes]]]:  # noqa: ANN401 - RESP2 and RESP3 differ
-    entries = next(iter(answer.values()))[0] if isinstance(answer, dict) else answer[0][1]
-    for entry, fields in entries:
-        yield entry.decode(), fields
+def actor_rates(over: timedelta) -> Question[tuple[ActorRates, ...]]:
+    """How each actor fared over a time that ends now, the busiest first; longer than two hours, from a full hour on."""
+
+    def read(answer: list[Any]) -> tuple[ActorRates, ...]:
+        now, _, (start, fields) = answer
+        seconds = max(1.0, (now - start) / 1000)
+        by_actor: dict[str, dict[str, int]] = defaultdict(dict)
+        for field, number in zip(fields[::2], fields[1::2], strict=True):
+            actor, _, what = field.decode().partition("\t")
+            by_actor[actor][what] = int(number)
+        rates = [_rates(actor, counts, seconds) for actor, counts in by_actor.items()]
+        return tuple(sorted(rates, key=lambda one: (-one.per_second, one.actor)))
+
+    return Question(_COUNTERS, [_milliseconds(over), "", 0], read)
+
+
+def windows(over: timedelta) -> Question[tuple[Window, ...]]:
+    """What happened in each minute (longer than two hours: in each hour), the oldest first; the last one goes on."""
+
+    def read(answer: list[Any]) -> tuple[Window, ...]:
+        _, length, *found = answer
+        return tuple(_window(moment(start), length, fields) for start, fields in found)
+
+    return Question(_COUNTERS, [_milliseconds(over), "t", 1], read)
+
+
+def _milliseconds(over: timedelta) -> int:
+    return round(over.total_seconds() * 1000)
+
+
+def _window(start: Any, length: int, fields: list[bytes]) -> Window:  # noqa: ANN401
+    counts = {name.decode(): int(number) for name, number in zip(fields[::2], fields[1::2], strict=True)}
+    return Window(
+        start=start,
+        length=timedelta(milliseconds=length),
+        ended={state: counts[state] for state in _ENDINGS if state in counts},
+        duration=percentiles(_histogram(counts, "d")),
+        wait=percentiles(_histogram(counts, "q")),
+    )
+
+
+def _rates(actor: str, counts: dict[str, int], seconds: float) -> ActorRates:
+    ended = {state: counts[state] for state in _ENDINGS if state in counts}
+    total = sum(ended.values())
+    return ActorRates(
+        actor=actor,
+        ended=ended,
+        per_second=total / seconds,
+        error_share=(ended.get("failed", 0) + ended.get("lost", 0)) / total if total else 0.0,
+        duration=percentiles(_histogram(counts, "d")),
+        wait=percentiles(_histogram(counts, "q")),
+        blocked_ms=counts.get("blocked", 0),
+    )
+
+
+def _histogram(counts: dict[str, int], letter: str) -> dict[int, int]:
+    return {int(what[1:]): number for what, number in counts.items() if what[0] == letter and what[1:].isdigit()}
+
+
+def queues() -> Question[tuple[QueueInfo, ...]]:
+    """The queues, by name: how much waits there, for how long the oldest, and whether they are paused."""
+
+    def read(answer: list[Any]) -> tuple[QueueInfo, ...]:
+        now, *found = answer
+        return tuple(sorted((_queue(now, one) for one in found), key=lambda queue: queue.name))
+
+    return Question(_QUEUES, [], read)
+
+
+def _queue(now: int, described: list[Any]) -> QueueInfo:
+    name, queued, delayed, running, oldest, paused = described
+    pause = json.loads(paused) if paused else None
+    return QueueInfo(
+        name=name.decode(),
+        queued=queued,
+        delayed=delayed,
+        running=running,
+        oldest=None if oldest < 0 else timedelta(milliseconds=max(0, now - oldest)),
+        pause=pause and Pause(pause["by"], moment(pause["at"])),
+    )
+
+
+def workers() -> Question[tuple[WorkerInfo, ...]]:
+    """The worker processes, by name: what they hold and how they fare, as of their last heartbeat."""
+
+    def read(answer: list[Any]) -> tuple[WorkerInfo, ...]:
+        now, *found = answer
+        return tuple(sorted((_worker(now, *one) for one in found), key=lambda worker: worker.name))
+
+    return Question(_WORKERS, [], read)
+
+
+def _worker(now: int, name: bytes, expires: int, known: bytes) -> WorkerInfo:
+    about: dict[str, Any] = json.loads(known)
+    host, pid, *_ = name.decode().rsplit(":", 2)
+    attempts = [HeldAttempt(id_, actor, number, moment(at)) for id_, actor, number, at in about.get("attempts", ())]
+    return WorkerInfo(
+        name=name.decode(),
+        host=about.get("host", host),
+        pid=int(about.get("pid", pid)),
+        alive=expires >= now,
+        started=moment(about["at"] * 1000) if "at" in about else None,
+        heartbeat=moment(expires - about.get("lease_ms", 0)),
+        queues=tuple(about.get("queues", ())),
+        threads=about.get("threads", 0),
+        attempts=tuple(attempts),
+        ahead=about.get("ahead", 0),
+        pool_busy=about.get("pool_busy", 0),
+        pool_size=about.get("pool_size", 0),
+        pool_waiting=about.get("pool_waiting", 0),
+        overruns=about.get("overruns", 0),
+        events_dropped=about.get("events_dropped", 0),
+        ends_waiting=about.get("ends_waiting", 0),
+        errors=tuple(about.get("errors", ())),
+    )
+
+
+def audit_log(limit: int = PAGE) -> Question[tuple[AuditEntry, ...]]:
+    """What people did, newest first."""
+
+    def read(answer: list[Any]) -> tuple[AuditEntry, ...]:
+        return tuple(_audit_entry(entry.decode(), fields) for entry, fields in answer)
+
+    return Question(_AUDIT, [limit], read)
+
+
+def _audit_entry(entry: str, fields: list[bytes]) -> AuditEntry:
+    known = {name.decode(): value.decode() for name, value in zip(fields[::2], fields[1::2], strict=True)}
+    return AuditEntry(
+        time=moment(int(entry.partition("-")[0])),
+        by=known["by"],
+        action=known["action"],
+        target=known["target"],
+        count=int(known["count"]),
+        ids=tuple(known["ids"].split()),
+    )

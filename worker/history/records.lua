@@ -6,6 +6,7 @@ local now_text = string.format('%.0f', now)
 
 local SEGMENT = 4096
 local MAX_EVENTS_BYTES = 65536
+local TAIL_BYTES = 16777216
 local TAIL_ENTRIES = 1000
 local TAIL_MESSAGES = 32
 local MINUTES_KEPT = 93600
@@ -31,7 +32,7 @@ local function read_limits()
 end
 
 -- What is added up while the script runs, and stored once at its end.
-local changes, counters, tail, marks, ended_in = {}, {}, {}, {}, {}
+local changes, counters, tail, marks, ended_in, changed_in = {}, {}, {}, {}, {}, {}
 local function add(key, field, amount)
   local fields = changes[key]
   if not fields then
@@ -112,7 +113,7 @@ local function load(id)
   return {
     seq = tonumber(seq), state = state, was = state, fence = tonumber(fence), attempts = tonumber(attempts),
     starts = tonumber(starts), losses = tonumber(losses), at = at, cut = cut,
-    lane = lane, queue = queue, actor = actor, subjects = subjects, body = string.sub(text, body),
+    lane = lane, queue = queue, was_in = queue, actor = actor, subjects = subjects, body = string.sub(text, body),
   }
 end
 
@@ -138,6 +139,13 @@ local function shorten(record)
   end
 end
 
+local function count_in(queue, state, amount)
+  add('worker:states', state, amount)
+  if not FINAL[state] then
+    add('worker:depths', queue .. '\t' .. state, amount)
+  end
+end
+
 local function save(id, record)
   if #record.body > MAX_EVENTS_BYTES then
     shorten(record)
@@ -146,18 +154,20 @@ local function save(id, record)
     .. '\t' .. record.starts .. '\t' .. record.losses .. '\t' .. record.at .. '\t' .. record.cut .. '\t' .. record.lane
     .. '\t' .. record.queue .. '\t' .. record.actor .. '\t' .. record.subjects .. '\n' .. record.body)
   if record.state ~= record.was then
+    local segment = segment_of(record.seq)
+    changed_in[segment] = true
     if record.was then
       mark(record.seq, 'state:' .. record.was, 0)
-      add('worker:states', record.was, -1)
+      count_in(record.was_in, record.was, -1)
     end
     mark_as(record.seq, 'state:' .. record.state)
-    add('worker:states', record.state, 1)
+    count_in(record.queue, record.state, 1)
     if FINAL[record.state] then
       local key = 'worker:ended:' .. record.state
       ended_in[key] = ended_in[key] or {}
-      ended_in[key][segment_of(record.seq)] = true
+      ended_in[key][segment] = true
     end
-    record.was = record.state
+    record.was, record.was_in = record.state, record.queue
   end
 end
 
@@ -192,8 +202,12 @@ local function set_state(record, state)
   record.at = now_text
 end
 
+-- An entry is good for one delivery: that of its fence.
 local function enqueue(id, record, lane)
-  call('XADD', 'worker:q:' .. record.queue .. ':' .. (lane or record.lane), '*', 'i', id)
+  call('XADD', 'worker:q:' .. record.queue .. ':' .. (lane or record.lane), '*', 'i', id, 'f', record.fence)
+end
+local function is_current(fields, record)
+  return fields[3] ~= 'f' or tonumber(fields[4]) == record.fence
 end
 
 local function delay(id, due)
@@ -249,10 +263,30 @@ local function put_again(id, record, due, lane)
   end
 end
 
+-- The types of the errors that its attempts had.
+local function errors_of(record)
+  return string.gmatch(record.body, '"r":%["([^"]*)"')
+end
+
+-- What a dead letter died of: an error's type, or that its workers died.
+local function mark_death(seq, cause)
+  mark_as(seq, 'died:' .. cause)
+end
+local function unmark_death(record, unmark)
+  if record.was == 'dead' then
+    unmark('died:lost')
+    for error in errors_of(record) do
+      unmark('died:' .. error)
+    end
+  end
+end
+
 -- Enqueues a message again that ran to its end before; it may be another's now.
 local function enqueue_again(id, record, later, queue, lane, actor, payload)
   mark(record.seq, 'actor:' .. record.actor, 0)
   mark(record.seq, 'queue:' .. record.queue, 0)
+  unmark_death(record, function(name) mark(record.seq, name, 0) end)
+  call('DEL', 'worker:cancel:' .. id)
   mark_as(record.seq, 'actor:' .. actor)
   mark_as(record.seq, 'queue:' .. queue)
   record.queue, record.lane, record.actor = queue, lane, actor
@@ -262,9 +296,41 @@ local function enqueue_again(id, record, later, queue, lane, actor, payload)
   save(id, record)
 end
 
-local function count(actor, what)
+-- Adds to the counters of an actor and of all: how attempts ended, and histograms of times.
+local totals = {}
+local function count(actor, what, amount)
   local field = actor .. '\t' .. what
-  counters[field] = (counters[field] or 0) + 1
+  counters[field] = (counters[field] or 0) + (amount or 1)
+  totals[what] = (totals[what] or 0) + (amount or 1)
+end
+
+local function store_counters(retention)
+  local minute, hour = math.floor(now / 60000), math.floor(now / 3600000)
+  for prefix, fields in pairs({ [''] = counters, ['t'] = totals }) do
+    local of_minute, of_hour = 'worker:w' .. prefix .. ':' .. minute, 'worker:h' .. prefix .. ':' .. hour
+    for field, amount in pairs(fields) do
+      call('HINCRBY', of_minute, field, amount)
+      call('HINCRBY', of_hour, field, amount)
+    end
+    call('EXPIRE', of_minute, MINUTES_KEPT)
+    call('EXPIRE', of_hour, retention)
+  end
+end
+
+-- As many entries as have about TAIL_BYTES, if all were like the newest.
+local function store_tail(retention)
+  local longest = 1
+  for from = 1, #tail, TAIL_MESSAGES do
+    local text = table.concat(tail, '', from, math.min(from + TAIL_MESSAGES - 1, #tail))
+    longest = math.max(longest, #text)
+    call('XADD', 'worker:events', '*', 'e', text)
+  end
+  if #tail > 0 then
+    call('XTRIM', 'worker:events', 'MAXLEN', '~', math.max(TAIL_ENTRIES, math.floor(TAIL_BYTES / longest)))
+    if retention > 0 then
+      call('XTRIM', 'worker:events', 'MINID', now - 1000 * retention)
+    end
+  end
 end
 
 local function finish(retention)
@@ -275,103 +341,11 @@ local function finish(retention)
     end
   end
   store_ended()
+  for segment in pairs(changed_in) do
+    call('HSET', 'worker:changed', segment, now_text)
+  end
   if next(counters) then
-    local minute, hour = 'worker:w:' .. math.floor(now / 60000), 'worker:h:' .. math.floor(now / 3600000)
-    for field, amount in pairs(counters) do
-      call('HINCRBY', minute, field, amount)
-      call('HINCRBY', hour, field, amount)
-    end
-    call('EXPIRE', minute, MINUTES_KEPT)
-    call('EXPIRE', hour, retention)
+    store_counters(retention)
   end
-  for from = 1, #tail, TAIL_MESSAGES do
-    call('XADD', 'worker:events', 'MAXLEN', '~', TAIL_ENTRIES, '*', 'e',
-      table.concat(tail, '', from, math.min(from + TAIL_MESSAGES - 1, #tail)))
-  end
-  if #tail > 0 and retention > 0 then
-    call('XTRIM', 'worker:events', 'MINID', now - 1000 * retention)
-  end
-end
-
--- Removes a message with all that points to it.
-local function forget(id, record)
-  local seq, segment = record.seq, segment_of(record.seq)
-  local function unmark(name)
-    call('SETBIT', map_of(segment, name), seq % SEGMENT, 0)
-  end
-  unmark('actor:' .. record.actor)
-  unmark('queue:' .. record.queue)
-  unmark('state:' .. record.state)
-  add('worker:states', record.state, -1)
-  for ended in string.gmatch(record.body, '{"s":"(%a+)"') do
-    if ended == 'failed' or ended == 'lost' or ended == 'cancelled' then
-      unmark('ended:' .. ended)
-    end
-  end
-  for error in string.gmatch(record.body, '"r":%["([^"]*)"') do
-    unmark('error:' .. error)
-  end
-  for subject in string.gmatch(record.subjects, '[^\31]+') do
-    call('ZREM', 'worker:s:' .. subject, id)
-  end
-  call('DEL', 'worker:m:' .. id)
-  if call('HINCRBY', 'worker:kept', segment, -1) == 0 and segment < segment_of(tonumber(call('GET', 'worker:seq'))) then
-    call('HDEL', 'worker:kept', segment)
-    call('ZREM', 'worker:segments', segment)
-    call('DEL', 'worker:x:' .. segment .. ':ids')
-    for _, name in ipairs(call('SMEMBERS', 'worker:names')) do
-      call('DEL', map_of(segment, name))
-    end
-  end
-end
-
--- Removes the oldest messages that ended in a state from a segment, so many at most: those that ended before a time, and
--- so many more. Answers how many there were.
-local function retire_from(segment, state, before, age, excess, most)
-  local key, map = 'worker:ended:' .. state, map_of(segment, 'state:' .. state)
-  local removed, bit, oldest = 0, -1, nil
-  while removed < most and (before > 0 or removed < excess) do
-    bit = call('BITPOS', map, 1, bit + 1, -1, 'BIT')
-    if bit < 0 then
-      -- All were looked at: not again for a while.
-      if oldest then
-        call('ZADD', key, math.max(oldest, before + age / 100), segment)
-      else
-        call('ZREM', key, segment)
-      end
-      break
-    end
-    local id = call('LINDEX', map_of(segment, 'ids'), bit)
-    local head = id and call('GETRANGE', 'worker:m:' .. id, 0, 200) or ''
-    local seq, at = string.match(head, '^(%d+)\t%a+\t%d+\t%d+\t%d+\t%d+\t(%d+)\t')
-    if tonumber(seq) ~= segment * SEGMENT + bit then
-      call('SETBIT', map, bit, 0)
-    elseif removed < excess or tonumber(at) <= before then
-      forget(id, load(id))
-      removed = removed + 1
-    else
-      oldest = math.min(oldest or now, tonumber(at))
-    end
-  end
-  return removed
-end
-
--- Removes the oldest ended messages that are too old or too many, so many at most.
-local function retire(most, limits)
-  store_marks()
-  store_ended()
-  for state, limit in pairs(limits) do
-    local key, before = 'worker:ended:' .. state, now - limit.age
-    local excess = tonumber(call('HGET', 'worker:states', state) or 0)
-      + ((changes['worker:states'] or {})[state] or 0) - limit.most
-    while most > 0 do
-      local aged = call('ZRANGEBYSCORE', key, '-inf', before, 'LIMIT', 0, 1)[1]
-      local segment = aged or excess > 0 and call('ZRANGE', key, 0, 0)[1]
-      if not segment then
-        break
-      end
-      local removed = retire_from(segment, state, aged and before or 0, limit.age, excess, most)
-      most, excess = most - removed, excess - removed
-    end
-  end
+  store_tail(retention)
 end

@@ -20,11 +20,12 @@ import redis
 from worker.connection import connect
 from worker.errors import WorkerError
 from worker.history.events import StatusEvent
+from worker.history.histogram import bucket
 from worker.history.limits import history_limits
-from worker.history.lines import bucket, record_id, subject_names, to_line
+from worker.history.lines import record_id, subject_names, to_line
 from worker.logs import get_logger
 from worker.os_threads import new_condition, new_lock
-from worker.scripts import RECORDS, Argument, Script
+from worker.scripts import RECORDS, RETENTION, Argument, Script
 from worker.settings import Settings, settings_in_force
 
 logger = get_logger(__name__)
@@ -37,7 +38,7 @@ GATHER = 0.005
 
 _GROUP = 500
 _RETRY_DELAYS = (0.1, 0.2, 0.5, 1.0)
-_NOTE = Script(RECORDS, ("worker.history", "note.lua"))
+_NOTE = Script(RECORDS, RETENTION, ("worker.history", "note.lua"))
 
 
 _writers: weakref.WeakSet[EventWriter] = weakref.WeakSet()

@@ -19,6 +19,7 @@ from worker.durations import format_duration
 from worker.errors import NoContentFound
 from worker.history.events import Recorder, State, Writer
 from worker.logs import get_logger
+from worker.middleware.cancellation import Cancelled
 from worker.status import AttemptRecord, current_record
 
 logger = get_logger(__name__)
@@ -80,6 +81,8 @@ class Status(dramatiq.Middleware):
             self._end(record, exception, "dead letter", "dead")
         elif isinstance(exception, Shutdown):
             self._end(record, exception, "shutdown", "queued")
+        elif isinstance(exception, Cancelled):
+            self._end(record, exception, "on request")
         else:
             self._end(record, exception)
 
@@ -98,7 +101,7 @@ class Status(dramatiq.Middleware):
     def _end(
         self, record: AttemptRecord, exception: BaseException | None, outlook: str = "", becomes: str | None = None
     ) -> None:
-        state = State.CANCELLED if isinstance(exception, Shutdown) else None
+        state = State.CANCELLED if isinstance(exception, (Shutdown, Cancelled)) else None
         record.end(exception, state=state, outlook=outlook, becomes=becomes)
         running_attempt.set(None)
         unbind_contextvars(*_LOG_FIELDS)

@@ -12,8 +12,10 @@ if call('XACK', stream, 'workers', entry) == 1 then
   else
     create({ id }, { record })
   end
+  local cause = string.match(line, '"r":%["([^"]*)"')
   mark_as(record.seq, 'ended:failed')
-  mark_as(record.seq, 'error:' .. string.match(line, '"r":%["([^"]*)"'))
+  mark_as(record.seq, 'error:' .. cause)
+  mark_death(record.seq, cause)
 end
 finish(0)
 return now

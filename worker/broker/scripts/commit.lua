@@ -1,7 +1,8 @@
 -- Stores what happened to messages: events, and ends of attempts with all that goes with them, each together or not at
 -- all. Who lost a message to another process (its fence is old) changes nothing.
--- Arguments: the name of this commit, so that one that is sent again is not stored twice; whether to do without events; retention in seconds of the hour windows; limits of the history; then the messages, the fields of
--- each separated by the character 31.
+-- Arguments: the name of this commit, so that one that is sent again is not stored twice; whether to do without events;
+-- retention in seconds of the hour windows; limits of the history; then the messages, the fields of each separated by the
+-- character 31.
 -- Answers with the ids of those that were refused.
 local commit, lean, retention = argument(), argument() == '1', number()
 local limits = read_limits()
@@ -46,12 +47,15 @@ local function follow(apply)
 end
 
 local function finish_attempt(id, record, held)
-  local outcome, kind, errors, took, waited = field(), field(), field(), field(), field()
+  local outcome, kind, errors, took, waited, blocked = field(), field(), field(), field(), field(), field()
   local payload, later, unique = field(), tonumber(field()), field()
   if not held then
     return
   end
   count(record.actor, kind)
+  if blocked ~= '' then
+    count(record.actor, 'blocked', tonumber(blocked))
+  end
   if took ~= '' then
     count(record.actor, 'd' .. took)
   end
@@ -65,6 +69,13 @@ local function finish_attempt(id, record, held)
     mark_as(record.seq, 'error:' .. errors)
   end
   record.starts, record.losses = 0, 0
+  if (outcome == 'retry' or outcome == 'back') and call('EXISTS', 'worker:cancel:' .. id) == 1 then
+    -- Somebody wanted it to end while it ran.
+    outcome = 'cancelled'
+  end
+  if outcome == 'dead' and errors ~= '' then
+    mark_death(record.seq, errors)
+  end
   if outcome == 'retry' then
     replace_payload(record, payload)
     put_again(id, record, later > 0 and now + later or nil)

@@ -1,10 +1,12 @@
 -- What a worker process does every now and then: renews its lease, takes over what dead processes held, and enqueues
--- delayed messages that are due. Arguments: token, lease in ms, how often a message may take its worker down, how many
--- messages to promote at most, whether to look around too, retention in seconds of the hour windows, limits of the
--- history. To look around is to ask every stream who reads it, and to drop what the history need not keep any more.
+-- delayed messages that are due. Arguments: token, lease in ms, what is known of the process (JSON), how often a message
+-- may take its worker down, how many messages to promote at most, whether to look around too, retention in seconds of the
+-- hour windows, limits of the history. To look around is to ask every stream who reads it, and to drop what the history
+-- need not keep any more.
 -- Answers: 1 if the lease was still held, ms until the next delayed message is due (-1: none), the newest wake-up's entry,
 -- how many attempts were lost, the server's time in ms.
-local token, lease, most_starts, most, look_around = argument(), number(), number(), number(), argument() == '1'
+local token, lease, about = argument(), number(), argument()
+local most_starts, most, look_around = number(), number(), argument() == '1'
 local retention, limits = number(), read_limits()
 
 local function renew()
@@ -18,6 +20,7 @@ local function renew()
     return 0
   end
   call('ZADD', 'worker:leases', now + lease, token)
+  call('HSET', 'worker:workers', token, about)
   return 1
 end
 
@@ -34,7 +37,7 @@ local function take_over(stream, entry, dead)
     end
     return
   end
-  if FINAL[record.state] then
+  if FINAL[record.state] or not is_current(fields[1][2], record) then
     return
   end
   record.losses = record.losses + 1
@@ -45,9 +48,14 @@ local function take_over(stream, entry, dead)
     mark_as(record.seq, 'ended:lost')
     count(record.actor, 'lost')
   end
-  if record.starts >= most_starts then
+  if record.state == 'running' and call('EXISTS', 'worker:cancel:' .. id) == 1 then
+    -- Somebody wanted it to end while it ran.
+    set_state(record, 'cancelled')
+    record.fence = record.fence + 1
+  elseif record.starts >= most_starts then
     set_state(record, 'dead')
     record.fence = record.fence + 1
+    mark_death(record.seq, 'lost')
   else
     put_again(id, record, nil, 'back')
   end

@@ -1,9 +1,16 @@
--- Removes a dead letter, with all that is known of it. Arguments: id. Answers 1, or 0 if it is no dead letter (any more).
-local id = argument()
-local record = load(id)
-if not record or record.state ~= 'dead' then
-  return 0
+-- Removes dead letters, with all that is known of them. Arguments: as request.lua, then ids. Answers for each with an
+-- empty text, or with the state in which it is instead.
+local answers = {}
+while position < #ARGV do
+  local id = argument()
+  local record = load(id)
+  if not record or record.state ~= 'dead' then
+    table.insert(answers, record and record.state or 'unknown')
+  else
+    table.insert(done, id)
+    forget(id, record)
+    table.insert(answers, '')
+  end
 end
-forget(id, record)
-finish(0)
-return 1
+finish_request()
+return answers

@@ -1,0 +1,2 @@
+-- Answers with a message's record. Arguments: its id.
+return call('GET', 'worker:m:' .. argument())

@@ -1,0 +1,2 @@
+-- Answers with how many messages are in each state.
+return call('HGETALL', 'worker:states')
