@@ -8,6 +8,7 @@ from worker.errors import MissingExtra
 
 _PACKAGES = {
     "tasks": ("aiosqlite", "av", "lameenc", "numpy", "obstore", "openai", "sqlalchemy", "wordllama"),
+    "web": ("fastapi", "jinja2", "prometheus_client", "sse_starlette", "starlette", "uvicorn"),
 }
 
 

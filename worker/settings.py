@@ -177,6 +177,16 @@ class Settings(BaseSettings):
     history_limit: int = Field(
         1_000_000, ge=0, description="how many ended messages are kept of each state (completed, skipped, …)"
     )
+    web_host: str = Field("127.0.0.1", description="where `worker web` listens; elsewhere only with WORKER_WEB_TOKEN")
+    web_port: int = Field(8020, ge=0, le=65_535, description="its port; 0: any that is free")
+    web_token: SecretStr | None = Field(
+        None, description="who shows it may read and act; unset: whoever is on this machine"
+    )
+    web_read_token: SecretStr | None = Field(None, description="who shows it may read, and not act")
+    web_show_arguments: bool = Field(False, description="show arguments of messages and tracebacks on the web")
+    web_allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+        (), description="names by which the web is reached, beside those of this machine; comma-separated"
+    )
 
     @model_validator(mode="after")
     def _openai_needs_a_model(self) -> Settings:
@@ -184,6 +194,8 @@ class Settings(BaseSettings):
             raise ValueError("WORKER_SUMMARIZER=openai needs WORKER_SUMMARIZER_MODEL, the name of the model to ask")
         if self.min_backoff > self.max_backoff:
             raise ValueError("WORKER_MIN_BACKOFF is longer than WORKER_MAX_BACKOFF: make it at most as long")
+        if self.web_read_token is not None and self.web_token in (None, self.web_read_token):
+            raise ValueError("WORKER_WEB_READ_TOKEN needs WORKER_WEB_TOKEN beside it, and another value than it has")
         return self
 
     @model_validator(mode="before")

@@ -1,0 +1,75 @@
+"""What handlers ask for, by type: `async def page(history: History, visitor: Visiting) -> …`.
+
+A page asks `await aask(history, …)`. It shows `visitor.csrf_token` to its scripts, as
+`<meta name="csrf-token" content="{{ visitor.csrf_token }}">`, and they send it back with each action, in the header
+`X-CSRF-Token`, together with `Content-Type: application/json`. What a page links to, it finds with
+`request.url_for("name of the handler")`, and its scripts and styles with `request.url_for("static", path="…")`: so it
+also works where the application is mounted below a path of another.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import redis
+from fastapi import Depends, HTTPException, Request
+from redis import asyncio as redis_asyncio
+
+from worker.settings import Settings
+from worker.web.live import LiveTail
+from worker.web.resources import Resources
+from worker.web.security import Visitor
+
+
+def resources(request: Request) -> Resources:
+    """What the application holds."""
+    found: Resources = request.app.state.resources
+    return found
+
+
+Held = Annotated[Resources, Depends(resources)]
+
+
+def settings(held: Held) -> Settings:
+    """The application's settings."""
+    return held.settings
+
+
+def client(held: Held) -> redis.Redis:
+    """The client for blocking calls in the thread pool."""
+    return held.client
+
+
+async def history(held: Held) -> redis_asyncio.Redis:
+    """The client of the running loop, for `await aask(history, question)`."""
+    return await held.redis()
+
+
+async def tail(held: Held) -> LiveTail:
+    """The live tail of the running loop."""
+    return await held.tail()
+
+
+def visitor(request: Request) -> Visitor:
+    """Who asks."""
+    found: Visitor = request.state.visitor
+    return found
+
+
+def actor(who: Annotated[Visitor, Depends(visitor)]) -> Visitor:
+    """Who acts.
+
+    Raises:
+        HTTPException: The visitor may only read.
+    """
+    if not who.may_act:
+        raise HTTPException(403, "this token may read, and not act: use WORKER_WEB_TOKEN")
+    return who
+
+
+InForce = Annotated[Settings, Depends(settings)]
+Client = Annotated[redis.Redis, Depends(client)]
+History = Annotated[redis_asyncio.Redis, Depends(history)]
+Tail = Annotated[LiveTail, Depends(tail)]
+Visiting = Annotated[Visitor, Depends(visitor)]
+Acting = Annotated[Visitor, Depends(actor)]

@@ -1,0 +1,85 @@
+"""What goes wrong, as JSON: `{"error": …, "detail": …}`, one line, and never a traceback."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from worker.errors import ConfigurationError, MessageRefused, ServerUnreachable, WorkerError
+from worker.logs import get_logger
+
+logger = get_logger(__name__)
+
+_LONGEST = 1_000
+
+
+class Problem(BaseModel):
+    """What went wrong."""
+
+    error: str = Field(description="Its kind, a word for programs.")
+    detail: str = Field(description="One line for people.")
+
+
+# What any request may be answered with.
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    code: {"model": Problem, "description": description}
+    for code, description in {
+        400: "The request cannot be read, or its `Host` is not ours.",
+        401: "A token is needed.",
+        403: "The token may only read, or another site may have made the request.",
+        422: "A value of the request cannot be used.",
+        503: "The message server does not answer.",
+    }.items()
+}
+WITH_BODY: dict[int | str, dict[str, Any]] = {
+    413: {"model": Problem, "description": "The body is too large."},
+    415: {"model": Problem, "description": "The body is not said to be `application/json`."},
+}
+NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "There is none."}}
+
+_CODES: dict[type[WorkerError], int] = {ConfigurationError: 422, MessageRefused: 422, ServerUnreachable: 503}
+
+
+def problem(code: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    """The answer that says what went wrong."""
+    kind = HTTPStatus(code).phrase.lower().replace(" ", "_").replace("-", "_")
+    said = " ".join(detail.split())[:_LONGEST].encode("utf-8", "backslashreplace").decode()
+    return JSONResponse({"error": kind, "detail": said}, code, headers)
+
+
+def tell_problems(app: FastAPI) -> None:
+    """Has the application answer errors with problems."""
+    app.add_exception_handler(HTTPException, _of_http)
+    app.add_exception_handler(RequestValidationError, _of_validation)
+    app.add_exception_handler(WorkerError, _of_ours)
+    app.add_exception_handler(Exception, _of_anything)
+
+
+async def _of_http(request: Request, error: Exception) -> JSONResponse:
+    del request
+    assert isinstance(error, HTTPException)  # noqa: S101 - for the type checker
+    return problem(error.status_code, str(error.detail), dict(error.headers or {}))
+
+
+async def _of_validation(request: Request, error: Exception) -> JSONResponse:
+    del request
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - for the type checker
+    said = "; ".join(f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors())
+    return problem(422, said)
+
+
+async def _of_ours(request: Request, error: Exception) -> JSONResponse:
+    del request
+    code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), 500)
+    return problem(code, str(error) or type(error).__name__)
+
+
+async def _of_anything(request: Request, error: Exception) -> JSONResponse:
+    logger.error("a request failed", path=request.url.path, exc_info=error)
+    return problem(500, f"{type(error).__name__}: see the log of the web process")

@@ -1,0 +1,50 @@
+"""What one application holds: settings, clients of the server, the live tail, keys.
+
+Clients are opened at their first use, on the loop that uses them: a mounted application gets no start of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from functools import cached_property
+
+import redis
+from redis import asyncio as redis_asyncio
+
+from worker.bridge import loop_resource
+from worker.connection import aconnect, connect
+from worker.settings import Settings
+from worker.web.live import LiveTail
+from worker.web.tokens import Keys
+
+
+class Resources:
+    """What one application holds.
+
+    Attributes:
+        settings: Those it was made with.
+        keys: By which tokens, sessions and forms are recognized.
+        redis: Awaited, the client of the running loop.
+        tail: Awaited, the live tail of the running loop.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.keys = Keys(settings)
+        self.redis = loop_resource(self._open_redis)
+        self.tail = loop_resource(self._open_tail)
+
+    @cached_property
+    def client(self) -> redis.Redis:
+        """The client for blocking calls in the thread pool: `await run_in_thread_pool(cancel, client, …)`."""
+        return connect(self.settings)
+
+    async def _open_redis(self) -> AsyncIterator[redis_asyncio.Redis]:
+        opened = await aconnect(self.settings)
+        yield opened
+        await opened.aclose()
+
+    async def _open_tail(self) -> AsyncIterator[LiveTail]:
+        tail = LiveTail(await self.redis())
+        yield tail
+        await tail.close()

@@ -1,0 +1,229 @@
+"""Stands before everything: whose requests are heard, what they may bear, and what browsers may do with the answers.
+
+A request is refused here before any handler sees it. Whatever is added to the application is therefore protected.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from dataclasses import dataclass
+from urllib.parse import quote, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from worker.settings import Settings
+from worker.web.problems import problem
+from worker.web.tokens import Keys, Role, Session
+
+COOKIE = "worker_session"
+CSRF_HEADER = "x-csrf-token"
+
+_PUBLIC = ("/health/live", "/health/ready")
+_BEFORE_LOGIN = ("/login", "/static/")
+_TAKE_FORMS = ("/login", "/logout")
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+_ENVELOPE = 65_536
+"""Bytes of a request beside the message that it may bear."""
+
+_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    # Not no-referrer: with that, browsers say of a form's origin that it is "null".
+    "referrer-policy": "same-origin",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who asks.
+
+    Attributes:
+        name: For the audit log: by what the visitor was let in, and the address.
+        may_act: Whether the visitor may change anything.
+        shows_arguments: Whether arguments of messages and tracebacks are shown.
+        csrf_token: What the visitor's pages send back with each action, in the header `X-CSRF-Token`.
+    """
+
+    name: str
+    may_act: bool
+    shows_arguments: bool
+    csrf_token: str
+
+
+class Refused(Exception):
+    """The request is not heard."""
+
+    def __init__(self, code: int, detail: str) -> None:
+        self.code = code
+        self.detail = detail
+        super().__init__(detail)
+
+
+class Guard:
+    """The middleware: every request passes it first.
+
+    Args:
+        app: What it guards.
+        settings: Whose hosts, and how large a message may be.
+        keys: By which visitors are recognized.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings, keys: Keys) -> None:
+        self._app = app
+        self._settings = settings
+        self._keys = keys
+        self._hosts = {"localhost", settings.web_host.lower(), *(one.lower() for one in settings.web_allowed_hosts)}
+        self._most = 2 * settings.max_message_bytes + _ENVELOPE
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hears a request, or refuses it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        answer = _with_headers(send, kept=path.startswith("/static/"))
+        try:
+            visitor = self._admit(request, path)
+        except Refused as refused:
+            await _refusal(request, path, refused)(scope, receive, answer)
+            return
+        scope.setdefault("state", {})["visitor"] = visitor
+        await self._app(scope, _bounded(receive, self._most), answer)
+
+    def _admit(self, request: Request, path: str) -> Visitor | None:
+        if path in _PUBLIC:
+            return None
+        self._check_host(request.headers)
+        if not self._keys.needed:
+            _check_local(request)
+        role, session, by_token = self._identify(request)
+        if role is None and not path.startswith(_BEFORE_LOGIN):
+            raise Refused(401, "a token is needed: send it as `Authorization: Bearer …`, or log in")
+        if request.method not in _SAFE:
+            if not by_token:
+                self._check_forgery(request, session, path)
+            _check_body(request.headers, self._most, path)
+        kind = "web" if not self._keys.needed else f"{role} token"
+        address = request.client.host if request.client is not None else "local"
+        return Visitor(
+            name=f"{kind}@{address}",
+            may_act=role == "full",
+            shows_arguments=self._settings.web_show_arguments,
+            csrf_token=session.proof if session is not None else self._keys.proof if not self._keys.needed else "",
+        )
+
+    def _check_host(self, headers: Headers) -> None:
+        """Refuses names that are not ours: a foreign one may have been made to point here by another site."""
+        name = (urlsplit(f"//{headers.get('host', '')}").hostname or "") if _is_plain(headers.get("host", "")) else ""
+        if name in self._hosts or _is_address(name, loopback=not self._keys.needed):
+            return
+        raise Refused(400, f"no such host here: {name or 'none'}; add it to WORKER_WEB_ALLOWED_HOSTS if it is yours")
+
+    def _identify(self, request: Request) -> tuple[Role | None, Session | None, bool]:
+        """What the visitor may do, its session, and whether it showed a token itself."""
+        if not self._keys.needed:
+            return "full", None, False
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme:
+            role = self._keys.role_of(token.strip().encode("latin-1")) if scheme.lower() == "bearer" else None
+            return role, None, role is not None
+        session = self._keys.read_session(request.cookies.get(COOKIE, ""))
+        return (session.role if session is not None else None), session, False
+
+    def _check_forgery(self, request: Request, session: Session | None, path: str) -> None:
+        """Refuses what another site has a visitor's browser send."""
+        headers = request.headers
+        site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+        if site not in (None, "same-origin", "none"):
+            raise Refused(403, "another site made this request")
+        if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+            raise Refused(403, f"another site made this request: {origin}")
+        if path == "/login":
+            return
+        # Without a session only a browser can be made to send what its user did not want: it says where from.
+        if session is not None or origin is not None or site is not None:
+            expected = session.proof if session is not None else self._keys.proof
+            if not hmac.compare_digest(headers.get(CSRF_HEADER, "").encode(), expected.encode()):
+                raise Refused(403, "the header X-CSRF-Token is missing or old: load the page again")
+
+
+def _check_local(request: Request) -> None:
+    """Without a token only who is on this machine is heard, and not through a proxy."""
+    address = request.client.host if request.client is not None else ""
+    forwarded = next((name for name in _FORWARDED if name in request.headers), None)
+    if (address and not _is_address(address, loopback=True)) or forwarded:
+        raise Refused(403, "only for this machine: set WORKER_WEB_TOKEN to let others in")
+
+
+def _check_body(headers: Headers, most: int, path: str) -> None:
+    length = headers.get("content-length", "0")
+    if not length.isdecimal() or int(length[:20]) > most:
+        raise Refused(413, f"the body is larger than {most} bytes")
+    if path not in _TAKE_FORMS and (int(length) or "transfer-encoding" in headers):
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise Refused(415, "the body must be JSON, with `Content-Type: application/json`")
+
+
+def _is_plain(host: str) -> bool:
+    """Whether it is a name or an address, with or without a port, and nothing that a URL may hold besides."""
+    bare = host.removeprefix("[").replace("]", "", 1)
+    return all(character.isalnum() or character in "-._:" for character in bare)
+
+
+def _is_address(name: str, *, loopback: bool) -> bool:
+    try:
+        found = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return found.is_loopback or not loopback
+
+
+def _refusal(request: Request, path: str, refused: Refused) -> Response:
+    wants_page = request.method == "GET" and "text/html" in request.headers.get("accept", "")
+    if refused.code == 401 and wants_page and not path.startswith("/api/"):  # noqa: PLR2004
+        root = request.scope.get("root_path", "")
+        there = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        return RedirectResponse(f"{quote(root)}/login?next={quote(there, safe='/')}", 303)
+    headers = {"www-authenticate": "Bearer"} if refused.code == 401 else None  # noqa: PLR2004
+    return problem(refused.code, refused.detail, headers)
+
+
+def _with_headers(send: Send, *, kept: bool) -> Send:
+    async def answer(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in _HEADERS.items():
+                headers.setdefault(name, value)
+            headers.setdefault("cache-control", "no-cache" if kept else "no-store")
+        await send(message)
+
+    return answer
+
+
+def _bounded(receive: Receive, most: int) -> Receive:
+    """Receives a body that says nothing of its length, as far as it may go."""
+    received = 0
+
+    async def bounded() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > most:
+            raise HTTPException(413, f"the body is larger than {most} bytes")
+        return message
+
+    return bounded
