@@ -87,6 +87,17 @@ def working(broker: dramatiq.Broker, threads: int = 4) -> Iterator[dramatiq.Work
         worker.stop()
 
 
+def noting() -> tuple[dramatiq.Actor[[int], None], list[int]]:
+    """An actor, and the numbers with which it has run."""
+    runs: list[int] = []
+
+    @dramatiq.actor
+    def note(number: int) -> None:
+        runs.append(number)
+
+    return note, runs
+
+
 def finish(broker: StreamBroker, *queues: str) -> None:
     """Waits until nothing is left to do, and all of it is stored."""
     for queue in queues or ("default",):
@@ -184,12 +195,7 @@ def test_what_is_no_plain_json_or_too_large_is_refused_before_anything_is_stored
 
 def test_a_message_that_is_sent_twice_runs_once(broker: StreamBroker) -> None:
     """Whoever got no answer sends it again."""
-    runs: list[int] = []
-
-    @dramatiq.actor
-    def note(number: int) -> None:
-        runs.append(number)
-
+    note, runs = noting()
     message = note.message(1)
     broker.enqueue(message)
     broker.enqueue(message)
@@ -217,12 +223,7 @@ def test_a_message_that_has_ended_can_be_enqueued_again(broker: StreamBroker) ->
 
 def test_of_a_unique_key_one_message_waits_or_runs(broker: StreamBroker) -> None:
     """A second send answers with the first's id; when that has ended, the key is free."""
-    runs: list[int] = []
-
-    @dramatiq.actor
-    def note(number: int) -> None:
-        runs.append(number)
-
+    note, runs = noting()
     first = broker.enqueue_unique(note.message(1), "key", 60_000)
     second = broker.enqueue_unique(note.message(2), "key", 60_000)
     other = broker.enqueue_unique(note.message(3), "other", 60_000)
@@ -383,12 +384,7 @@ def test_a_message_that_another_middleware_skips_is_acknowledged(broker: StreamB
 
 def test_a_message_for_an_unknown_actor_is_a_dead_letter(broker: StreamBroker) -> None:
     """By itself: those beside it run."""
-    runs: list[int] = []
-
-    @dramatiq.actor
-    def note(number: int) -> None:
-        runs.append(number)
-
+    note, runs = noting()
     note.send(1)
     lost = broker.enqueue(note.message(2).copy(actor_name="nobody"))
     note.send(3)
@@ -416,12 +412,7 @@ def test_what_cannot_be_read_is_a_dead_letter_by_itself_and_its_bytes_are_kept(
     broker: StreamBroker, payload: bytes
 ) -> None:
     """Messages before and after it run, and the worker goes on."""
-    runs: list[int] = []
-
-    @dramatiq.actor
-    def note(number: int) -> None:
-        runs.append(number)
-
+    note, runs = noting()
     note.send(1)
     bad = note.send(2)
     key = f"worker:m:{bad.message_id}"
@@ -443,12 +434,7 @@ def test_what_cannot_be_read_is_a_dead_letter_by_itself_and_its_bytes_are_kept(
 
 def test_a_message_that_names_another_queue_runs_where_it_was_put(broker: StreamBroker) -> None:
     """A worker that does not read that queue is not confused."""
-    runs: list[int] = []
-
-    @dramatiq.actor
-    def note(number: int) -> None:
-        runs.append(number)
-
+    note, runs = noting()
     message = note.send(1)
     key = f"worker:m:{message.message_id}"
     record: Any = broker.client.get(key)
@@ -767,12 +753,7 @@ def test_a_queue_that_comes_late_does_not_bring_a_lost_lease_back(broker: Stream
 
 def test_a_worker_goes_on_when_the_server_has_lost_everything(broker: StreamBroker) -> None:
     """Streams, groups, leases and scripts are made anew."""
-    runs: list[int] = []
-
-    @dramatiq.actor
-    def note(number: int) -> None:
-        runs.append(number)
-
+    note, runs = noting()
     with working(broker):
         note.send(1)
         finish(broker)
@@ -787,12 +768,7 @@ def test_a_worker_goes_on_when_the_server_has_lost_everything(broker: StreamBrok
 def test_health_says_what_goes_wrong_and_when_it_is_over(make_broker: MakeBroker) -> None:
     """The server goes away and comes back; work goes on by itself."""
     broker = make_broker(lease=timedelta(seconds=2))
-    runs: list[int] = []
-
-    @dramatiq.actor
-    def note(number: int) -> None:
-        runs.append(number)
-
+    note, runs = noting()
     with working(broker):
         note.send(1)
         finish(broker)

@@ -1,0 +1,26 @@
+"""What taskiq does with any of its brokers: the no-op, and how it is sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from taskiq import AsyncBroker
+
+from contenders.stamps import stamp
+
+
+def sender(broker: AsyncBroker) -> Callable[[Iterable[int]], None]:
+    """Declares the no-op, and makes the function that sends it singly."""
+
+    @broker.task
+    async def noop(number: int) -> None:
+        stamp(number)
+
+    async def send(numbers: Iterable[int]) -> None:
+        await broker.startup()
+        for number in numbers:
+            await noop.kiq(number)
+        await broker.shutdown()
+
+    return lambda numbers: asyncio.run(send(numbers))
