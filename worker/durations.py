@@ -8,9 +8,12 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
+from worker.texts import shown
+
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
-_WHOLE = re.compile(rf"\s*(?:{_PART.pattern}\s*)+")
+# Possessive: a long text that is none must be refused at once.
+_PART = re.compile(r"(\d++(?:\.\d++)?+)\s*+(ms|s|m|h|d)?+")
+_WHOLE = re.compile(rf"\s*+(?:{_PART.pattern}\s*+)++")
 
 
 def parse_duration(text: str) -> timedelta:
@@ -20,11 +23,11 @@ def parse_duration(text: str) -> timedelta:
         ValueError: The text is no duration; the message says what is.
     """
     if not _WHOLE.fullmatch(text):
-        raise ValueError(f"{text!r} is not a duration: write 500ms, 10s, 5m, 1h, 7d, or a number of seconds")
+        raise ValueError(f"'{shown(text)}' is not a duration: write 500ms, 10s, 5m, 1h, 7d, or a number of seconds")
     try:
         return timedelta(seconds=sum(float(number) * _UNITS[unit or "s"] for number, unit in _PART.findall(text)))
     except OverflowError as error:
-        raise ValueError(f"{text!r} is too long a duration: at most 999999999d") from error
+        raise ValueError(f"'{shown(text)}' is too long a duration: at most 999999999d") from error
 
 
 def format_duration(duration: timedelta | float) -> str:

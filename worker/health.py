@@ -15,7 +15,7 @@ from enum import StrEnum
 import redis
 
 from worker.bridge import run_async_in_new_loop
-from worker.connection import check_server
+from worker.connection import address
 from worker.errors import ServerUnreachable
 from worker.history.answers import QueueInfo, WorkerInfo
 from worker.history.query import ask, queues, workers
@@ -39,18 +39,34 @@ class HealthState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Complaint:
+    """Something that is wrong, and what to do about it."""
+
+    found: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.found}: {self.remedy}"
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """How the system fares.
 
     Attributes:
         state: The verdict.
-        reasons: What is wrong, a line each; empty when it is healthy.
+        complaints: What is wrong; empty when it is healthy.
         workers: How many worker processes are alive.
     """
 
     state: HealthState
-    reasons: tuple[str, ...] = ()
+    complaints: tuple[Complaint, ...] = ()
     workers: int = 0
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """What is wrong and what to do, a line each."""
+        return tuple(str(one) for one in self.complaints)
 
 
 def check_health(client: redis.Redis, settings: Settings, *, host: str | None = None) -> Health:
@@ -64,52 +80,61 @@ def check_health(client: redis.Redis, settings: Settings, *, host: str | None = 
         host: Only the workers of this host are looked at; one of them must be alive.
     """
     try:
-        check_server(client, settings)
-        refusal = write_refusal(client)
+        client.ping()
+        refused = write_refusal(client)
         found = ask(client, workers())
         waiting = ask(client, queues())
-    except ServerUnreachable as error:
-        return Health(HealthState.UNREACHABLE, (str(error),))
+    except (redis.RedisError, OSError, ServerUnreachable) as error:
+        return Health(HealthState.UNREACHABLE, (unreachable(error, settings),))
     alive = [one for one in found if one.alive and host in (None, one.host)]
-    reasons = [*([refusal] if refusal else []), *_complaints_of_the_bridge()]
+    complaints = [*refused, *_complaints_of_the_bridge()]
     if settings.broker == "streams":  # Dramatiq's own broker tells nothing of its workers
-        reasons += _complaints_of(alive, host)
-        reasons += [] if host else _unread(waiting, alive)
-    return Health(HealthState.DEGRADED if reasons else HealthState.HEALTHY, tuple(reasons), len(alive))
+        complaints += _complaints_of(alive, host)
+        complaints += [] if host else _unread(waiting, alive)
+    return Health(HealthState.DEGRADED if complaints else HealthState.HEALTHY, tuple(complaints), len(alive))
 
 
-def write_refusal(client: redis.Redis) -> str | None:
-    """Why the server would refuse to store anything now; `None`: it would not.
+def unreachable(error: Exception, settings: Settings) -> Complaint:
+    """What is to be said of a server that does not answer."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return Complaint(
+        f"no answer from Redis at {address(settings)} ({reason})",
+        "check WORKER_REDIS_URL, that the server runs, and that this machine may reach it",
+    )
+
+
+def write_refusal(client: redis.Redis) -> tuple[Complaint, ...]:
+    """Why the server would refuse to store anything now; empty: it would not.
 
     Raises:
-        ServerUnreachable: It did not answer.
+        redis.RedisError: It did not answer.
     """
     try:
         client.eval(_AS_IF_TO_WRITE, 0)
     except redis.ResponseError as error:
-        return f"the server refuses writes: {' '.join(str(error).split())}"
-    except (redis.RedisError, OSError) as error:
-        raise ServerUnreachable(f"the server did not answer: {error}") from error
-    return None
+        return (Complaint(f"the server refuses writes ({' '.join(str(error).split())})", "see `worker doctor`"),)
+    return ()
 
 
-def _complaints_of_the_bridge() -> Iterator[str]:
+def _complaints_of_the_bridge() -> Iterator[Complaint]:
     try:
         run_async_in_new_loop(lambda: asyncio.sleep(0), timeout=_BRIDGE_TIMEOUT)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told
-        yield f"no coroutine can run through the bridge: {type(error).__name__}: {' '.join(str(error).split())}"
+        said = " ".join(str(error).split())
+        yield Complaint(f"no coroutine can run through the bridge ({type(error).__name__}: {said})", "restart it")
 
 
-def _complaints_of(alive: Sequence[WorkerInfo], host: str | None) -> Iterator[str]:
+def _complaints_of(alive: Sequence[WorkerInfo], host: str | None) -> Iterator[Complaint]:
     if not alive:
-        yield f"no worker is alive{f' on {host}' if host else ''}: start one with `worker up` or `dramatiq`"
+        yield Complaint(f"no worker is alive{f' on {host}' if host else ''}", "start one: `worker up`, or `dramatiq`")
     for worker in alive:
-        yield from (f"worker {worker.host}:{worker.pid}: {error}" for error in worker.errors)
+        for error in worker.errors:
+            yield Complaint(f"worker {worker.host}:{worker.pid}: {error}", "see its log")
 
 
-def _unread(waiting: Sequence[QueueInfo], alive: Sequence[WorkerInfo]) -> Iterator[str]:
+def _unread(waiting: Sequence[QueueInfo], alive: Sequence[WorkerInfo]) -> Iterator[Complaint]:
     """What waits where nobody takes it, though nobody has paused it."""
     read = {queue for worker in alive for queue in worker.queues}
     for queue in waiting if alive else ():
         if queue.queued and not queue.pause and queue.name not in read:
-            yield f"queue {queue.name}: {queue.queued} messages wait and no worker takes them: start one that does"
+            yield Complaint(f"{queue.queued} messages wait in queue {queue.name}, and no worker reads it", "start one")

@@ -47,6 +47,7 @@ ROWS = [
         "os_threads",
         "scripts",
         "settings",
+        "texts",
         "unpatched",
         "version",
     },

@@ -12,10 +12,14 @@ import typer
 
 from worker.cli.app import app
 from worker.errors import ConfigurationError, WorkerError
+from worker.texts import visible
 
 FAILED = 1
 MISUSED = 2
 INTERRUPTED = 130
+
+LONGEST = 500
+"""Characters of a complaint about what was typed."""
 
 # What a misspelt option or a missing argument raises; of its kind Typer exports only this one.
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
@@ -31,7 +35,7 @@ def _run() -> int:
         return int(app(standalone_mode=False) or 0)
     except _UsageError as error:
         # Without arguments a group has shown its help, and has nothing to say.
-        said = " ".join(str(getattr(error, "format_message", error.__str__)()).split()).rstrip(".")
+        said = " ".join(str(getattr(error, "format_message", error.__str__)()).split()).rstrip(".")[:LONGEST]
         return _complain(f"{said}; see --help", MISUSED) if said else MISUSED
     except ConfigurationError as error:
         return _complain(str(error), MISUSED)
@@ -42,6 +46,6 @@ def _run() -> int:
 
 
 def _complain(text: str, code: int) -> int:
-    for line in text.splitlines():
+    for line in visible(text).split("\n"):
         print(f"worker: {line}", file=sys.stderr)  # noqa: T201 - an edge: logging may not be set up
     return code

@@ -2,34 +2,86 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from worker.errors import MissingExtra
 from worker.extras import extra_of
 
 _COMMANDS = {
-    "demo": "worker.cli.demo:demo",
-    "up": "worker.cli.server:up",
-    "down": "worker.cli.server:down",
-    "config": "worker.cli.config:config",
-    "conversations": "worker.cli.conversations:app",
-    "enqueue": "worker.cli.enqueue:enqueue",
-    "events": "worker.cli.events:events",
+    "demo": ("worker.cli.demo:demo", "Merge and summarize the sample conversation, with every step in the history."),
+    "up": (
+        "worker.cli.server:up",
+        "Start the embedded server where none is configured, and the workers; Ctrl-C stops them.",
+    ),
+    "down": ("worker.cli.server:down", "Stop the embedded server; its data stay."),
+    "web": ("worker.cli.web:web", "Serve the dashboard and the API."),
+    "status": ("worker.cli.status:status", "Show the whole system on one screen."),
+    "messages": ("worker.cli.messages:messages", "List messages, newest first."),
+    "show": ("worker.cli.show:show", "Show what happened to a message, through every attempt."),
+    "events": ("worker.cli.events:events", "Show status events, oldest first; with --json one object a line."),
+    "running": ("worker.cli.messages:running", "List what runs now, that enqueued last first."),
+    "delayed": ("worker.cli.messages:delayed", "List what is delayed, the next to be due first."),
+    "dead": ("worker.cli.dead:app", "List, show, replay and purge dead letters."),
+    "cancel": ("worker.cli.actions:cancel", "Cancel messages that wait, are delayed or run."),
+    "run-now": ("worker.cli.actions:run_now", "Enqueue delayed messages now."),
+    "pause": ("worker.cli.actions:pause", "Pause a queue: workers finish what they hold of it and take nothing new."),
+    "resume": ("worker.cli.actions:resume", "Have workers take messages of a paused queue again."),
+    "queues": ("worker.cli.system:queues", "List the queues, with what waits there."),
+    "workers": ("worker.cli.system:workers", "List the worker processes, with what they do and how they fare."),
+    "audit": ("worker.cli.system:audit", "List what people did, newest first."),
+    "export": ("worker.cli.export:export", "Write messages with their history to a file, one JSON object a line."),
+    "health": (
+        "worker.cli.system:health",
+        "Say whether messages are worked on; exit code 0: healthy, 1: degraded, 2: unreachable.",
+    ),
+    "doctor": ("worker.cli.system:doctor", "Look for what is wrong with server and settings, and say what to do."),
+    "config": (
+        "worker.cli.config:config",
+        "Show the settings in force and where each came from; secrets are masked.",
+    ),
+    "enqueue": ("worker.cli.enqueue:enqueue", "Enqueue a message for an actor."),
+    "conversations": ("worker.cli.conversations:app", "Bring recordings in, and see what was made of them."),
 }
+"""Where each command is, and what its help begins with: told here too, because a list of them must not import them."""
 
 
 class _LazyGroup(TyperGroup):
+    _is_listing = False
+
+    @contextlib.contextmanager
+    def _listing(self) -> Iterator[None]:
+        self._is_listing = True
+        try:
+            yield
+        finally:
+            self._is_listing = False
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - Typer's own, private types
+        _without_boxes_in_a_pipe(self)
+        with self._listing():
+            super().format_help(ctx, formatter)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:  # noqa: ANN401 - Typer's own, private types
+        with self._listing():
+            return super().shell_complete(ctx, incomplete)
+
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401, ARG002 - Typer's own, private type
         return list(_COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401, ARG002 - Typer's own, private type
         if cmd_name not in _COMMANDS:
             return None
-        module, _, name = _COMMANDS[cmd_name].partition(":")
+        place, about = _COMMANDS[cmd_name]
+        if self._is_listing:
+            return TyperCommand(cmd_name, help=about)
+        module, _, name = place.partition(":")
         try:
             found = getattr(importlib.import_module(module), name)
         except ModuleNotFoundError as error:
@@ -43,7 +95,15 @@ class _LazyGroup(TyperGroup):
             found.command(cmd_name)(function)
         command = typer.main.get_command(found)
         command.name = cmd_name
+        _without_boxes_in_a_pipe(command)
         return command
+
+
+def _without_boxes_in_a_pipe(command: Any) -> None:  # noqa: ANN401 - a command or a group of them
+    if not sys.stdout.isatty():
+        command.rich_markup_mode = None
+        for one in getattr(command, "commands", {}).values():
+            _without_boxes_in_a_pipe(one)
 
 
 def _not_installed(extra: str, command: str) -> typer.Typer:

@@ -2,58 +2,74 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import time
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated
 
+import redis
 import typer
 
-from worker.cli.options import AsJson, begin, read_duration, read_pairs, read_state
-from worker.cli.output import EVENT_HEADINGS, console, event_row, print_event, print_json, print_table
-from worker.connection import check_server, connect
+from worker.cli.options import AsJson, Limit, filters_events, open_server
+from worker.cli.output import EVENT_HEADINGS, console, event_row, note, print_event, print_json, print_table
+from worker.errors import ServerUnreachable
 from worker.history.events import StatusEvent
 from worker.history.filters import EventFilter
 from worker.history.query import read_events
 from worker.history.tail import follow_events, position
 
+_RETRY_EVERY = 1.0
 
+
+@filters_events
 def events(
+    wanted: EventFilter,
     message: Annotated[str | None, typer.Option(help="Of this message.")] = None,
-    subject: Annotated[list[str] | None, typer.Option(help="About this, such as conversation_id=42.")] = None,
-    actor: Annotated[str | None, typer.Option(help="Of this actor.")] = None,
-    state: Annotated[str | None, typer.Option(help="Of this state, such as failed.")] = None,
-    since: Annotated[str | None, typer.Option(help="Not older than this, such as 1h.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="The newest so many.")] = 100,
+    limit: Limit = 100,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with those that come.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show status events, oldest first; with --json one object a line."""
-    settings = begin()
-    wanted = EventFilter(
-        message_id=message,
-        subject=read_pairs("--subject", subject or []),
-        actor=actor,
-        state=None if state is None else read_state(state),
-        since=None if since is None else datetime.now(UTC) - read_duration("--since", since),
-    )
-    client = connect(settings)
-    check_server(client, settings)
-    after = position(client)
-    found = read_events(client, wanted, limit)
-    if as_json:
-        for event in found:
-            print_json(event.to_dict())
-    elif follow:
-        _print_each(found)
+    wanted = replace(wanted, message_id=message)
+    client = open_server()
+    try:
+        after = position(client)
+        found = read_events(client, wanted, limit)
+    except redis.RedisError as error:
+        raise ServerUnreachable(f"the history cannot be asked: {error}") from error
+    if as_json or follow:
+        _print_each(found, as_json=as_json)
     else:
         print_table(EVENT_HEADINGS, [event_row(event) for event in found])
     if follow:
         shown = {event.id for event in found}
-        for new in follow_events(client, wanted, after=after):
-            if new.event is not None and new.event.id not in shown:
-                print_json(new.event.to_dict()) if as_json else _print_each([new.event])
+        for event in _followed(client, wanted, after):
+            if event.id not in shown:
+                _print_each([event], as_json=as_json)
 
 
-def _print_each(found: list[StatusEvent]) -> None:
+def _followed(client: redis.Redis, wanted: EventFilter, after: str) -> Iterator[StatusEvent]:
+    """The events that come, also after the server was away."""
+    is_away = False
+    while True:
+        try:
+            for one in follow_events(client, wanted, after=after):
+                after = one.position
+                if is_away:
+                    is_away = False
+                    note("worker: the server is back")
+                if one.missed:
+                    note("worker: some events were dropped before they could be read: there were too many")
+                if one.event is not None:
+                    yield one.event
+        except redis.RedisError as error:
+            if not is_away:
+                is_away = True
+                note(f"worker: the server is away, trying again: {' '.join(str(error).split())}")
+            time.sleep(_RETRY_EVERY)
+
+
+def _print_each(found: list[StatusEvent], *, as_json: bool) -> None:
     out = console()
     for event in found:
-        print_event(out, event)
+        print_json(event.to_dict()) if as_json else print_event(out, event)

@@ -1,12 +1,15 @@
-"""How commands print: tables and colours for people, plain lines in a pipe, JSON on request."""
+"""How commands print: tables and colours for people, plain lines in a pipe, JSON on request.
+
+Text of messages is printed as text: nothing in it steers a terminal or is taken for markup.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 
 import typer
 from rich import box
@@ -15,18 +18,33 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.durations import format_duration
+from worker.history.answers import StoredMessage
 from worker.history.events import State, StatusEvent
+from worker.texts import UNPRINTABLE, visible
 
 _STYLES = {
     State.STARTED: "cyan",
     State.PROGRESS: "dim",
+    State.REQUESTED: "blue",
     State.COMPLETED: "green",
     State.SKIPPED: "yellow",
     State.FAILED: "red",
     State.CANCELLED: "magenta",
     State.LOST: "red",
 }
+MESSAGE_STYLES = {
+    "queued": "cyan",
+    "delayed": "yellow",
+    "running": "bold cyan",
+    "completed": "green",
+    "skipped": "yellow",
+    "dead": "red",
+    "cancelled": "magenta",
+}
 _PIPE_WIDTH = 10_000
+
+Cell = str | Text
+Row = Sequence[Cell]
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -37,28 +55,68 @@ def console(*, stderr: bool = False) -> Console:
 
 def print_json(value: object) -> None:
     """Prints one JSON value on a line, at once."""
-    _print_line(json.dumps(value, ensure_ascii=False, default=str))
+    _print_line(json_line(value))
 
 
-def print_table(headings: Sequence[str], rows: Iterable[Sequence[str | Text]], *, title: str | None = None) -> None:
+def json_line(value: object) -> str:
+    """One JSON value as a line that can be written to any file and terminal."""
+    line = json.dumps(value, ensure_ascii=False, default=str)
+    return UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
+
+
+def print_text(text: str) -> None:
+    """Prints text for people, as it is but for what would steer the terminal."""
+    out = console()
+    if out.is_terminal:
+        out.print(visible(text), soft_wrap=True)
+    else:
+        _print_line(visible(text))
+
+
+def print_texts(*parts: Cell) -> None:
+    """Prints parts of a line, some of them in colour."""
+    out = console()
+    line = Text.assemble(*(_fit(part) for part in parts))
+    if out.is_terminal:
+        out.print(line, soft_wrap=True)
+    else:
+        _print_line(" ".join(line.plain.split("\n")))
+
+
+def note(text: str) -> None:
+    """Prints a line for people beside the results, on standard error."""
+    console(stderr=True).print(visible(text), soft_wrap=True)
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Row], *, title: str | None = None) -> None:
     """Prints a table; in a pipe as plain lines, a row each."""
     out = console()
-    if not out.is_terminal:
-        _print_lines(headings, rows)
-        return
-    table = Table(*headings, title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    if out.is_terminal:
+        out.print(table_of(headings, rows, title=title))
+    else:
+        for line in lines_of(headings, rows):
+            _print_line(line)
+
+
+def table_of(headings: Sequence[str], rows: Iterable[Row], *, title: str | None = None) -> Table:
+    """A table for a terminal."""
+    table = Table(*headings, title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for row in rows:
         # Text, not markup: what comes from a message is shown as it is.
-        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
-    out.print(table)
+        table.add_row(*(_fit(cell) for cell in row))
+    return table
 
 
-def _print_lines(headings: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
-    lines = [list(headings), *([" ".join(str(cell).split()) for cell in row] for row in rows)]
+def _fit(cell: Cell) -> Text:
+    return Text(visible(cell.plain), style=cell.style) if isinstance(cell, Text) else Text(visible(cell))
+
+
+def lines_of(headings: Sequence[str], rows: Iterable[Row]) -> list[str]:
+    """The same as plain lines, aligned."""
+    lines = [list(headings), *([" ".join(visible(str(cell)).split()) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
-    for line in lines:
-        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        _print_line("  ".join(cells).rstrip())
+    aligned = ((cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    return ["  ".join(cells).rstrip() for cells in aligned]
 
 
 def _print_line(line: str) -> None:
@@ -73,19 +131,87 @@ def _print_line(line: str) -> None:
 EVENT_HEADINGS = ("time", "event", "attempt", "took", "waited", "subject", "text")
 
 
-def _local(moment: datetime) -> str:
+def local_time(moment: datetime) -> str:
     """The local time, with its date unless that is today's."""
-    here = moment.astimezone()
+    try:
+        here = moment.astimezone()
+    except OverflowError:
+        return moment.isoformat()  # at an end of the calendar
     day = "" if here.date() == datetime.now(UTC).astimezone().date() else f"{here:%Y-%m-%d} "
     return day + here.strftime("%H:%M:%S.%f")[:-3]
 
 
-def event_row(event: StatusEvent) -> list[str | Text]:
+def about(subject: Mapping[str, object]) -> str:
+    """A subject on a line."""
+    return " ".join(f"{key}={value}" for key, value in subject.items())
+
+
+def rough(duration: timedelta | float | None) -> str:
+    """A duration (or seconds) as a person says it, in two units at most; empty without one."""
+    if duration is None:
+        return ""
+    seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
+    if abs(seconds) < 60:  # noqa: PLR2004 - a minute
+        return format_duration(seconds)
+    for size, unit, smaller, name in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+        if abs(seconds) >= size:
+            whole, rest = divmod(round(abs(seconds)), size)
+            sign = "-" if seconds < 0 else ""
+            return f"{sign}{whole}{unit}" + (f" {rest // smaller}{name}" if rest >= smaller else "")
+    return format_duration(seconds)
+
+
+def milliseconds(ms: float | None) -> str:
+    """So many milliseconds as a person says it."""
+    return rough(None if ms is None else ms / 1000)
+
+
+def ago(moment: datetime | None) -> str:
+    """For how long it has been so."""
+    return "" if moment is None else rough(datetime.now(UTC) - moment)
+
+
+def progress_of(event: StatusEvent | None) -> str:
+    """How far something is, with its text."""
+    if event is None:
+        return ""
+    if event.done is None:
+        return event.text
+    return f"{event.done:g}{'' if event.total is None else f'/{event.total:g}'} {event.text}".rstrip()
+
+
+def state_style(state: str) -> str:
+    """The colour of an attempt's state."""
+    return _STYLES.get(State(state), "") if state in set(State) else MESSAGE_STYLES.get(state, "")
+
+
+def message_state(state: str) -> Text:
+    """A message's state in its colour."""
+    return Text(state, style=MESSAGE_STYLES.get(state, ""))
+
+
+MESSAGE_HEADINGS = ("message", "state", "since", "actor", "queue", "attempts", "subject", "last error")
+
+
+def message_row(message: StoredMessage) -> list[Cell]:
+    """A message as the cells of a table."""
+    return [
+        message.id,
+        message_state(message.state),
+        local_time(message.since),
+        message.actor,
+        message.queue,
+        str(message.attempts),
+        about(message.subject),
+        message.last_error,
+    ]
+
+
+def event_row(event: StatusEvent) -> list[Cell]:
     """An event as the cells of a table."""
-    subject = " ".join(f"{key}={value}" for key, value in event.subject.items())
-    text = event.text
-    if event.done is not None:
-        text = f"{event.done:g}{'' if event.total is None else f'/{event.total:g}'} {text}".rstrip()
+    text = progress_of(event)
+    if event.by is not None:
+        text = f"{text} by {event.by}"
     if event.error is not None:
         said = event.error.text.splitlines()
         name = event.error.type.rpartition(".")[2]
@@ -94,21 +220,21 @@ def event_row(event: StatusEvent) -> list[str | Text]:
         blocked = f"loop blocked {format_duration(event.blocked_ms / 1000)} at {event.blocked_at or '?'}"
         text = "; ".join(part for part in (text, blocked) if part)
     return [
-        _local(event.time),
+        local_time(event.time),
         Text(event.event, style=_STYLES[event.state]),
         "" if event.attempt is None else str(event.attempt),
         "" if event.duration_ms is None else format_duration(event.duration_ms / 1000),
         "" if event.queued_ms is None or event.state is not State.STARTED else format_duration(event.queued_ms / 1000),
-        subject,
+        about(event.subject),
         text,
     ]
 
 
 def print_event(out: Console, event: StatusEvent) -> None:
     """Prints an event on a line of its own, for a tail."""
-    time, name, attempt, took, _, subject, text = event_row(event)
-    line = Text.assemble((f"{time}  ", "dim"), name, " " * max(1, 34 - len(event.event)))
-    parts = [f"attempt {attempt}" if attempt else "", str(took), str(subject), str(text)]
+    time, name, attempt, took, _, subject, text = (visible(str(cell)) for cell in event_row(event))
+    line = Text.assemble((f"{time}  ", "dim"), (name, _STYLES[event.state]), " " * max(1, 34 - len(name)))
+    parts = [f"attempt {attempt}" if attempt else "", took, subject, text]
     line.append(" ".join("  ".join(part for part in parts if part).split("\n")))
     if out.is_terminal or out.stderr:
         out.print(line, soft_wrap=True)

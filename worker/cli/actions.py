@@ -1,0 +1,143 @@
+"""`worker cancel`, `run-now`, `pause` and `resume`, and how an action is asked for, previewed, confirmed and told."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from worker.broker import actions
+from worker.broker.actions import ACTIONS, Outcome, Preview, Targets
+from worker.cli.options import AsJson, filters_messages, open_server
+from worker.cli.output import MESSAGE_HEADINGS, message_row, note, print_json, print_table, print_text
+from worker.cli.plain import plain
+from worker.errors import ConfigurationError
+from worker.history.filters import MessageFilter
+from worker.texts import shown
+
+ASK_ABOVE = 10
+"""Messages that are changed without asking."""
+
+SHOWN = 20
+"""Messages that a dry run lists."""
+
+Ids = Annotated[list[str] | None, typer.Argument(help="The messages' ids; or give a filter.", show_default=False)]
+All = Annotated[bool, typer.Option("--all", help="Every message that the action is for.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only count and list them.")]
+Yes = Annotated[bool, typer.Option("--yes", help=f"Do not ask, even above {ASK_ABOVE} messages.")]
+QueueName = Annotated[str, typer.Argument(help="The queue's name.")]
+
+_DONE = {"replay": "enqueued again", "purge": "purged", "cancel": "cancelled", "run_now": "enqueued now"}
+
+
+@filters_messages
+def cancel(
+    wanted: MessageFilter,
+    ids: Ids = None,
+    all_: All = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Cancel messages that wait, are delayed or run."""
+    act("cancel", choose(wanted, ids, everything=all_), dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+@filters_messages
+def run_now(
+    wanted: MessageFilter,
+    ids: Ids = None,
+    all_: All = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Enqueue delayed messages now."""
+    act("run_now", choose(wanted, ids, everything=all_), dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+def pause(queue: QueueName, as_json: AsJson = False) -> None:
+    """Pause a queue: workers finish what they hold of it and take nothing new."""
+    changed = actions.pause(open_server(), queue)
+    if as_json:
+        print_json({"queue": queue, "paused": True, "changed": changed})
+    else:
+        said = "is paused" if changed else "was paused already"
+        print_text(f"queue {queue} {said}: `worker resume {queue}` ends that")
+
+
+def resume(queue: QueueName, as_json: AsJson = False) -> None:
+    """Have workers take messages of a paused queue again."""
+    changed = actions.resume(open_server(), queue)
+    if as_json:
+        print_json({"queue": queue, "paused": False, "changed": changed})
+    else:
+        print_text(f"queue {queue} {'goes on' if changed else 'was not paused'}")
+
+
+def choose(wanted: MessageFilter, ids: Sequence[str] | None, *, everything: bool) -> Targets:
+    """What is to be acted on: messages by id, those that match a filter, or all.
+
+    Raises:
+        ConfigurationError: None of these is named, or more than one.
+    """
+    filtered = wanted != MessageFilter()
+    if sum((bool(ids), filtered, everything)) != 1:
+        raise ConfigurationError("name messages by their ids, or by a filter such as --actor NAME, or say --all")
+    if ids and not all(one.strip() for one in ids):
+        raise ConfigurationError("an id is empty: leave it out")
+    return ids or wanted
+
+
+def act(action: str, targets: Targets, *, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Previews or takes an action, and tells what it has done; exit code 1 where messages named by id were refused.
+
+    Raises:
+        ConfigurationError: It is about many messages, nobody has said yes, and nobody can be asked.
+    """
+    client = open_server()
+    found = actions.preview(client, action, targets, limit=SHOWN)
+    if dry_run:
+        _tell_preview(found, as_json=as_json)
+        return
+    if found.count > ASK_ABOVE and not yes:
+        _confirm(found)
+    outcome = ACTIONS[action](client, targets)
+    _tell(outcome, as_json=as_json)
+    if outcome.refused and not isinstance(targets, MessageFilter):
+        raise typer.Exit(1)
+
+
+def _confirm(found: Preview) -> None:
+    name = found.action.replace("_", "-")
+    if not sys.stdin.isatty():
+        raise ConfigurationError(f"{name} is about {found.count} messages: add --yes, or --dry-run to see which")
+    if not typer.confirm(f"{name} {found.count} messages?", err=True):
+        note("nothing was done")
+        raise typer.Exit(1)
+
+
+def _tell_preview(found: Preview, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"dry_run": True} | plain(found))
+        return
+    print_table(MESSAGE_HEADINGS, [message_row(message) for message in found.messages])
+    left_out = found.count - len(found.messages)
+    newest = f", the newest {len(found.messages)} are listed" if left_out > 0 else ""
+    note(f"{counted(found.count)} would be {_DONE[found.action]}{newest}")
+
+
+def _tell(outcome: Outcome, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"action": outcome.action, "count": len(outcome.done)} | plain(outcome))
+        return
+    print_text(f"{counted(len(outcome.done))} {_DONE[outcome.action]}")
+    for message_id, reason in outcome.refused.items():
+        note(f"worker: {shown(message_id)}: {reason}")
+
+
+def counted(number: int, what: str = "message") -> str:
+    """A number of things in words."""
+    return f"{number} {what}{'' if number == 1 else 's'}"

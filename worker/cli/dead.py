@@ -1,0 +1,82 @@
+"""`worker dead`: messages that will not be tried again, and what can be done about them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+
+import redis
+import typer
+
+from worker.cli.actions import All, DryRun, Ids, Yes, act, choose
+from worker.cli.options import AsJson, Limit, MessageId, WithArguments, filters_messages, open_server
+from worker.cli.output import MESSAGE_HEADINGS, message_row, print_json, print_table
+from worker.cli.plain import plain
+from worker.cli.show import UnknownMessage, find_message, show_message
+from worker.errors import ConfigurationError
+from worker.history.filters import MessageFilter
+from worker.history.query import PAGE, all_messages
+
+app = typer.Typer(add_completion=False, help="List, show, replay and purge dead letters.")
+
+
+@app.callback(invoke_without_command=True)
+def dead(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """List, show, replay and purge dead letters."""
+    if ctx.invoked_subcommand is None:
+        _list(open_server(), MessageFilter(), PAGE, as_json=as_json)
+    elif as_json:
+        raise ConfigurationError(f"write --json after the command: worker dead {ctx.invoked_subcommand} --json")
+
+
+@app.command("list")
+@filters_messages
+def list_(wanted: MessageFilter, limit: Limit = PAGE, as_json: AsJson = False) -> None:
+    """List dead letters, newest first."""
+    _list(open_server(), wanted, limit, as_json=as_json)
+
+
+@app.command()
+def show(message_id: MessageId, arguments: WithArguments = False, as_json: AsJson = False) -> None:
+    """Show what happened to a dead letter, through every attempt."""
+    message = find_message(open_server(), message_id)
+    if message.state != "dead":
+        raise UnknownMessage(f"message {message_id} is no dead letter: it is {message.state}; see `worker show`")
+    show_message(message, arguments=arguments, as_json=as_json)
+
+
+@app.command()
+@filters_messages
+def replay(
+    wanted: MessageFilter,
+    ids: Ids = None,
+    all_: All = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Enqueue dead letters again: the same messages, with a new retry budget."""
+    act("replay", choose(wanted, ids, everything=all_), dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+@app.command()
+@filters_messages
+def purge(
+    wanted: MessageFilter,
+    ids: Ids = None,
+    all_: All = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove dead letters and their history for good."""
+    act("purge", choose(wanted, ids, everything=all_), dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+def _list(client: redis.Redis, wanted: MessageFilter, limit: int, *, as_json: bool) -> None:
+    found = all_messages(client, wanted if wanted.states else replace(wanted, states=("dead",)))
+    dead_letters = list(islice((message for message in found if message.state == "dead"), limit))
+    if as_json:
+        print_json({"messages": plain(dead_letters)})
+    else:
+        print_table(MESSAGE_HEADINGS, [message_row(message) for message in dead_letters])

@@ -1,0 +1,69 @@
+"""`worker export`: what must be kept longer than the history keeps it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import typer
+
+from worker.cli.options import AsJson, WithArguments, filters_messages, open_server
+from worker.cli.output import json_line, print_json, print_text
+from worker.cli.plain import plain_message
+from worker.errors import ConfigurationError
+from worker.history.filters import MessageFilter
+from worker.history.query import all_messages
+
+
+@filters_messages
+def export(
+    wanted: MessageFilter,
+    to: Annotated[Path, typer.Option(help="The file to write, which must not exist; -: standard output.")],
+    arguments: WithArguments = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write messages with their history to a file, one JSON object a line."""
+    to_standard_output = str(to) == "-"
+    if not to_standard_output and to.exists():
+        raise ConfigurationError(f"--to {to}: it exists; remove it, or name another file")
+    client = open_server()
+    found = (plain_message(one, arguments=arguments, events=True) for one in all_messages(client, wanted))
+    if to_standard_output:
+        for one in found:
+            print_json(one)
+        return
+    with _complete_or_not_at_all(to) as file:
+        count = _write(file, found)
+    if as_json:
+        print_json({"exported": count, "file": str(to)})
+    else:
+        print_text(f"{count} messages exported to {to}")
+
+
+@contextlib.contextmanager
+def _complete_or_not_at_all(to: Path) -> Iterator[IO[str]]:
+    """A file that bears its name only when all of it is written and on the disk."""
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", dir=to.parent, prefix=f".{to.name}.", encoding="utf-8", delete=False
+        ) as file:
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                Path(file.name).rename(to)
+            finally:
+                Path(file.name).unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"--to {to}: {error.strerror or error}") from error
+
+
+def _write(file: IO[str], found: Iterable[dict[str, Any]]) -> int:
+    count = 0
+    for count, one in enumerate(found, 1):  # noqa: B007 - how many there were
+        file.write(json_line(one) + "\n")
+    return count

@@ -1,0 +1,140 @@
+"""`worker messages`, `running` and `delayed`: which messages there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Annotated
+
+import redis
+import typer
+
+from worker.cli.options import AsJson, Limit, WithArguments, filters_messages, open_server
+from worker.cli.output import (
+    MESSAGE_HEADINGS,
+    Row,
+    about,
+    ago,
+    local_time,
+    message_row,
+    note,
+    print_json,
+    print_table,
+    print_text,
+    progress_of,
+)
+from worker.cli.plain import plain, plain_message
+from worker.history.answers import Page, StoredMessage
+from worker.history.filters import MessageFilter
+from worker.history.query import PAGE, ask, count_messages, delayed_messages, page_of_messages
+from worker.history.timeline import attempts_of
+
+Cursor = Annotated[int | None, typer.Option(min=0, help="Go on where the last page ended.")]
+
+_AT_ONCE = 500
+
+
+@filters_messages
+def messages(
+    wanted: MessageFilter,
+    limit: Limit = PAGE,
+    cursor: Cursor = None,
+    count: Annotated[bool, typer.Option("--count", help="Only say how many there are.")] = False,
+    arguments: WithArguments = False,
+    as_json: AsJson = False,
+) -> None:
+    """List messages, newest first."""
+    client = open_server()
+    if count:
+        number = count_messages(client, wanted)
+        print_json({"count": number}) if as_json else print_text(str(number))
+        return
+    page = read_page(client, wanted, limit, cursor)
+    if as_json:
+        found = [plain_message(message, arguments=arguments) for message in page.messages]
+        print_json({"messages": found, "cursor": page.cursor})
+        return
+    headings, more = (*MESSAGE_HEADINGS, "arguments") if arguments else MESSAGE_HEADINGS, arguments
+    print_table(headings, [[*message_row(one), *([one.arguments] if more else [])] for one in page.messages])
+    _tell_of_more(page)
+
+
+def running(limit: Limit = PAGE, cursor: Cursor = None, as_json: AsJson = False) -> None:
+    """List what runs now, that enqueued last first."""
+    page = read_page(open_server(), MessageFilter(states=("running",)), limit, cursor)
+    if as_json:
+        found = [plain(one) | {"attempt": plain(attempts_of(one)[-1:])} for one in page.messages]
+        print_json({"messages": found, "cursor": page.cursor})
+        return
+    print_table(RUNNING_HEADINGS, [running_row(one) for one in page.messages])
+    _tell_of_more(page)
+
+
+def delayed(limit: Limit = PAGE, as_json: AsJson = False) -> None:
+    """List what is delayed, the next to be due first."""
+    found = list(islice(_all_delayed(open_server(), limit), limit))
+    if as_json:
+        print_json({"messages": plain(found)})
+        return
+    headings = ("message", "due", "in", "actor", "queue", "attempts", "subject", "last error")
+    print_table(headings, [_delayed_row(one) for one in found])
+
+
+def read_page(client: redis.Redis, wanted: MessageFilter, limit: int, cursor: int | None = None) -> Page:
+    """So many messages, where there are so many: one answer may hold fewer.
+
+    Raises:
+        ServerUnreachable: The server did not answer, or refused.
+    """
+    found: list[StoredMessage] = []
+    while True:
+        page = ask(client, page_of_messages(wanted, limit=min(_AT_ONCE, limit - len(found)), cursor=cursor))
+        found += page.messages
+        cursor = page.cursor
+        if cursor is None or len(found) >= limit:
+            return Page(tuple(found), cursor)
+
+
+def _all_delayed(client: redis.Redis, limit: int) -> Iterator[StoredMessage]:
+    last = None
+    while page := ask(client, delayed_messages(limit=min(_AT_ONCE, limit), after=last)):
+        yield from page
+        last = page[-1]
+
+
+def _tell_of_more(page: Page) -> None:
+    if page.cursor is not None:
+        note(f"there may be more: --cursor {page.cursor}")
+
+
+RUNNING_HEADINGS = ("message", "actor", "attempt", "for", "worker", "progress", "subject")
+
+
+def running_row(message: StoredMessage) -> Row:
+    """A message that runs, with its attempt."""
+    attempts = attempts_of(message)
+    last = attempts[-1] if attempts else None
+    worker = last.worker if last is not None else None
+    return [
+        message.id,
+        message.actor,
+        str(message.attempts),
+        ago(last.started if last is not None else message.since),
+        "" if worker is None else f"{worker.host}:{worker.pid}",
+        progress_of(last.progress if last is not None else None),
+        about(message.subject),
+    ]
+
+
+def _delayed_row(message: StoredMessage) -> Row:
+    due = ago(message.since)
+    return [
+        message.id,
+        local_time(message.since),
+        due.removeprefix("-") if due.startswith("-") else "now",
+        message.actor,
+        message.queue,
+        str(message.attempts),
+        about(message.subject),
+        message.last_error,
+    ]

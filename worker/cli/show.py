@@ -1,0 +1,126 @@
+"""`worker show`: the timeline of one message, through every attempt."""
+
+from __future__ import annotations
+
+import redis
+from rich.text import Text
+
+from worker.cli.options import AsJson, MessageId, WithArguments, open_server
+from worker.cli.output import (
+    about,
+    ago,
+    local_time,
+    message_state,
+    milliseconds,
+    print_json,
+    print_text,
+    print_texts,
+    progress_of,
+    rough,
+    state_style,
+)
+from worker.cli.plain import plain, plain_message
+from worker.errors import WorkerError
+from worker.history.answers import StoredMessage
+from worker.history.events import State, StatusEvent
+from worker.history.query import ask, one_message
+from worker.history.timeline import TimelineAttempt, attempts_of, requests_of
+from worker.texts import shown
+
+
+class UnknownMessage(WorkerError):
+    """Nothing is kept of a message."""
+
+
+def show(message_id: MessageId, arguments: WithArguments = False, as_json: AsJson = False) -> None:
+    """Show what happened to a message, through every attempt."""
+    show_message(find_message(open_server(), message_id), arguments=arguments, as_json=as_json)
+
+
+def find_message(client: redis.Redis, message_id: str) -> StoredMessage:
+    """The message of that id.
+
+    Raises:
+        UnknownMessage: There is none.
+    """
+    found = ask(client, one_message(message_id))
+    if found is None:
+        raise UnknownMessage(
+            f"nothing is kept of a message {shown(message_id)}: `worker messages` lists those that are kept"
+        )
+    return found
+
+
+def show_message(message: StoredMessage, *, arguments: bool, as_json: bool) -> None:
+    """Prints a message's timeline."""
+    attempts, requests = attempts_of(message), requests_of(message)
+    if as_json:
+        found = plain_message(message, arguments=arguments)
+        found |= {"events_left_out": message.events_left_out}
+        print_json(found | {"attempts": plain(attempts), "requests": plain(requests)})
+        return
+    _print_head(message, arguments=arguments)
+    if message.events_left_out:
+        print_text(f"\n{message.events_left_out} older events are not kept: there were too many")
+    for attempt in attempts:
+        _print_attempt(attempt)
+    if requests:
+        print_text("\nasked for")
+    for request in requests:
+        print_text(f"  {local_time(request.time)}  {request.text} by {request.by}")
+
+
+def _print_head(message: StoredMessage, *, arguments: bool) -> None:
+    since = local_time(message.since)
+    when = f"due {since}" if message.state == "delayed" else f"since {since} ({ago(message.since)} ago)"
+    print_texts("message   ", message.id)
+    print_texts("state     ", message_state(message.state), f", {when}")
+    if message.queue:
+        lane = "" if message.priority == "normal" else f", priority {message.priority}"
+        print_texts("actor     ", message.actor, f", queue {message.queue}{lane}")
+    if message.enqueued is not None:
+        print_texts("enqueued  ", local_time(message.enqueued))
+    if message.subject:
+        print_texts("subject   ", about(message.subject))
+    if arguments:
+        print_texts("arguments ", message.arguments)
+
+
+def _print_attempt(attempt: TimelineAttempt) -> None:
+    print_text("")
+    print_texts(f"attempt {attempt.number}  ", Text(attempt.state, style=state_style(attempt.state)))
+    when = [
+        f"started {local_time(attempt.started)}" if attempt.started is not None else "",
+        f"waited {milliseconds(attempt.queued_ms)}" if attempt.queued_ms is not None else "",
+        f"ran {milliseconds(attempt.duration_ms)}" if attempt.duration_ms is not None else "",
+        f"has run {ago(attempt.started)}" if attempt.ended is None and attempt.started is not None else "",
+        f"on {attempt.worker.host}:{attempt.worker.pid}" if attempt.worker is not None else "",
+    ]
+    print_text("  " + ", ".join(part for part in when if part))
+    if attempt.blocked_ms is not None:
+        print_text(f"  its loop was blocked for {milliseconds(attempt.blocked_ms)}, at {attempt.blocked_at or '?'}")
+    if attempt.progress is not None:
+        print_text(f"  progress {progress_of(attempt.progress)}")
+    for event in attempt.events:
+        if event.state is not State.PROGRESS and _is_of_span(event):
+            _print_span(event)
+    if attempt.text:
+        print_text(_indented(attempt.text))
+    if attempt.error is not None:
+        said = attempt.error.traceback or f"{attempt.error.type}: {attempt.error.text}"
+        print_text(_indented(said.rstrip()))
+
+
+def _is_of_span(event: StatusEvent) -> bool:
+    return "/" in event.id.rpartition(":")[2]
+
+
+def _print_span(event: StatusEvent) -> None:
+    took = f" after {rough(event.duration_ms / 1000)}" if event.duration_ms is not None else ""
+    error = f": {event.error.type}: {event.error.text}" if event.error is not None else ""
+    text = f": {event.text}" if event.text else ""
+    print_text(_indented(f"{local_time(event.time)}  {event.event}{took}{text}{error}", 4))
+
+
+def _indented(text: str, by: int = 2) -> str:
+    return "\n".join(" " * by + line for line in text.split("\n"))

@@ -1,0 +1,218 @@
+"""`worker status`: the whole system on one screen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Annotated
+
+import redis
+import typer
+from rich.console import Group
+from rich.live import Live
+from rich.text import Text
+
+from worker.cli.messages import RUNNING_HEADINGS, read_page, running_row
+from worker.cli.options import AsJson, begin, read_duration
+from worker.cli.output import (
+    Row,
+    about,
+    console,
+    lines_of,
+    local_time,
+    message_state,
+    milliseconds,
+    print_json,
+    print_text,
+    rough,
+    table_of,
+)
+from worker.cli.plain import plain
+from worker.cli.system import HEALTH_STYLES, QUEUE_HEADINGS, WORKER_HEADINGS, queue_row, worker_row
+from worker.connection import address, check_server, connect
+from worker.errors import ServerUnreachable
+from worker.health import Health, check_health
+from worker.history import query
+from worker.history.answers import ActorRates, QueueInfo, StoredMessage, WorkerInfo
+from worker.history.filters import MESSAGE_STATES, MessageFilter
+from worker.history.histogram import Percentiles
+from worker.history.query import all_messages, ask
+from worker.settings import Settings
+from worker.texts import visible
+
+REFRESH_EVERY = 2.0
+NEWEST = 5
+"""Messages that run, and failures, that are shown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What the screen shows; the rates are those of the time `over`."""
+
+    time: datetime
+    server: str
+    over: timedelta
+    health: Health
+    messages: dict[str, int]
+    actors: tuple[ActorRates, ...]
+    queues: tuple[QueueInfo, ...]
+    workers: tuple[WorkerInfo, ...]
+    running: tuple[StoredMessage, ...]
+    dead_by_cause: dict[str, int]
+    failures: tuple[StoredMessage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Row]
+
+
+def status(
+    since: Annotated[str, typer.Option(help="Rates and failures of this time, until now.")] = "1h",
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Refresh it every two seconds.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the whole system on one screen."""
+    over = read_duration("--since", since)
+    settings = begin()
+    client = connect(settings)
+    if watch:
+        _watch(client, settings, over, as_json=as_json)
+        return
+    check_server(client, settings)
+    _print(look(client, settings, over), as_json=as_json)
+
+
+def look(client: redis.Redis, settings: Settings, over: timedelta) -> Status:
+    """Asks for everything.
+
+    Raises:
+        ServerUnreachable: The server did not answer, or refused.
+    """
+    now = datetime.now(UTC)
+    failed = MessageFilter(states=("failed", "lost"), since=now - over)
+    return Status(
+        time=now,
+        server=address(settings),
+        over=over,
+        health=check_health(client, settings),
+        messages=ask(client, query.state_counts()),
+        actors=ask(client, query.actor_rates(over)),
+        queues=ask(client, query.queues()),
+        workers=ask(client, query.workers()),
+        running=read_page(client, MessageFilter(states=("running",)), NEWEST).messages,
+        dead_by_cause=ask(client, query.dead_by_cause()),
+        failures=tuple(islice(all_messages(client, failed, at_once=NEWEST), NEWEST)),
+    )
+
+
+def _watch(client: redis.Redis, settings: Settings, over: timedelta, *, as_json: bool) -> None:
+    """Shows it anew every two seconds, also when the server goes away and comes back."""
+    out = console()
+    if as_json or not out.is_terminal:
+        while True:
+            try:
+                _print(look(client, settings, over), as_json=as_json)
+            except ServerUnreachable as error:
+                print_json({"error": str(error)}) if as_json else print_text(f"the server is away: {error}")
+            time.sleep(REFRESH_EVERY)
+    last: Group | Text = Text("")
+    with Live(console=out, auto_refresh=False, screen=True, vertical_overflow="crop") as live:
+        while True:
+            try:
+                last = Group(*_screen(look(client, settings, over)))
+                live.update(last, refresh=True)
+            except ServerUnreachable as error:
+                away = Text(visible(f"{datetime.now():%H:%M:%S}  the server is away: {error}"), style="red")  # noqa: DTZ005
+                live.update(Group(away, last), refresh=True)
+            time.sleep(REFRESH_EVERY)
+
+
+def _print(found: Status, *, as_json: bool) -> None:
+    if as_json:
+        counts = {state: found.messages.get(state, 0) for state in MESSAGE_STATES}
+        health = {"state": found.health.state, "reasons": list(found.health.reasons), "workers": found.health.workers}
+        print_json(plain(found) | {"messages": counts, "health": health})
+        return
+    out = console()
+    if out.is_terminal:
+        out.print(Group(*_screen(found)))
+        return
+    print_text("\n".join(str(line) for line in _head(found)))
+    for section in _sections(found):
+        print_text(f"\n{section.title}")
+        for line in lines_of(section.headings, section.rows):
+            print_text(line)
+
+
+def _screen(found: Status) -> list[Text | Group]:
+    return [*_head(found), *(Group(table_of(one.headings, one.rows, title=one.title)) for one in _sections(found))]
+
+
+def _head(found: Status) -> list[Text]:
+    health = found.health
+    lines = [
+        Text.assemble(
+            f"{local_time(found.time)}  {visible(found.server)}  ", (health.state, HEALTH_STYLES[health.state])
+        ),
+        *(Text(f"  {visible(reason)}", style=HEALTH_STYLES[health.state]) for reason in health.reasons),
+    ]
+    counts = Text("messages  ")
+    for state in MESSAGE_STATES:
+        counts.append_text(message_state(state)).append(f" {found.messages.get(state, 0)}  ")
+    counts.rstrip()
+    return [*lines, counts]
+
+
+def _sections(found: Status) -> list[_Section]:
+    """What there is to be shown; nothing of what there is none of."""
+    over = rough(found.over)
+    failure_headings = ("message", "state", "since", "actor", "subject", "last error")
+    all_ = [
+        _Section(f"actors, last {over}", _RATE_HEADINGS, [_rate_row(one) for one in found.actors]),
+        _Section("queues", QUEUE_HEADINGS, [queue_row(one) for one in found.queues]),
+        _Section("workers", WORKER_HEADINGS, [worker_row(one) for one in found.workers]),
+        _Section(f"running, newest {NEWEST}", RUNNING_HEADINGS, [running_row(one) for one in found.running]),
+        _Section(
+            "dead letters", ("cause", "messages"), [(cause, str(count)) for cause, count in found.dead_by_cause.items()]
+        ),
+        _Section(
+            f"failed, newest {NEWEST} of last {over}", failure_headings, [_failure(one) for one in found.failures]
+        ),
+    ]
+    return [section for section in all_ if section.rows]
+
+
+_RATE_HEADINGS = ("actor", "ended", "a minute", "failed", "took p50", "p95", "p99", "waited p50", "p95", "p99")
+
+
+def _rate_row(rates: ActorRates) -> Row:
+    share = f"{rates.error_share:.1%}"
+    return [
+        rates.actor,
+        str(sum(rates.ended.values())),
+        f"{rates.per_second * 60:.3g}",
+        Text(share, style="red") if rates.error_share else share,
+        *_times(rates.duration),
+        *_times(rates.wait),
+    ]
+
+
+def _times(found: Percentiles | None) -> list[str]:
+    return ["", "", ""] if found is None else [milliseconds(ms) for ms in (found.p50_ms, found.p95_ms, found.p99_ms)]
+
+
+def _failure(message: StoredMessage) -> Row:
+    return [
+        message.id,
+        message_state(message.state),
+        local_time(message.since),
+        message.actor,
+        about(message.subject),
+        message.last_error,
+    ]

@@ -1,0 +1,122 @@
+"""`worker queues`, `workers`, `audit`, `health` and `doctor`: what there is besides messages, and how it fares."""
+
+from __future__ import annotations
+
+import socket
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from worker.cli.options import AsJson, Limit, begin, open_server
+from worker.cli.output import Row, ago, local_time, print_json, print_table, print_text, print_texts, rough
+from worker.cli.plain import plain
+from worker.connection import connect
+from worker.doctor import Severity, examine
+from worker.health import PROBE_TIMEOUT, HealthState, check_health
+from worker.history import query
+from worker.history.answers import QueueInfo, WorkerInfo
+from worker.history.query import PAGE, ask, audit_log
+
+EXIT_CODES = {HealthState.HEALTHY: 0, HealthState.DEGRADED: 1, HealthState.UNREACHABLE: 2}
+HEALTH_STYLES = {HealthState.HEALTHY: "green", HealthState.DEGRADED: "yellow", HealthState.UNREACHABLE: "red"}
+_SEVERITY_STYLES = {Severity.OK: "green", Severity.WARNING: "yellow", Severity.PROBLEM: "red"}
+
+
+def queues(as_json: AsJson = False) -> None:
+    """List the queues, with what waits there."""
+    found = ask(open_server(), query.queues())
+    if as_json:
+        print_json({"queues": plain(found)})
+    else:
+        print_table(QUEUE_HEADINGS, [queue_row(one) for one in found])
+
+
+def workers(as_json: AsJson = False) -> None:
+    """List the worker processes, with what they do and how they fare."""
+    found = ask(open_server(), query.workers())
+    if as_json:
+        print_json({"workers": plain(found)})
+    else:
+        print_table(WORKER_HEADINGS, [worker_row(one) for one in found])
+
+
+def audit(limit: Limit = PAGE, as_json: AsJson = False) -> None:
+    """List what people did, newest first."""
+    found = ask(open_server(), audit_log(limit))
+    if as_json:
+        print_json({"actions": plain(found)})
+        return
+    rows = [(local_time(one.time), one.by, one.action, str(one.count), one.target) for one in found]
+    print_table(("time", "by", "action", "messages", "target"), rows)
+
+
+def health(
+    here: Annotated[bool, typer.Option("--here", help="Only look at the workers of this host.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether messages are worked on; exit code 0: healthy, 1: degraded, 2: unreachable."""
+    settings = begin()
+    client = connect(settings, timeout=PROBE_TIMEOUT)
+    found = check_health(client, settings, host=socket.gethostname() if here else None)
+    if as_json:
+        print_json({"state": found.state, "reasons": list(found.reasons), "workers": found.workers})
+    else:
+        print_texts(Text(found.state, style=HEALTH_STYLES[found.state]), f"  {found.workers} workers alive")
+        for reason in found.reasons:
+            print_text(reason)
+    raise typer.Exit(EXIT_CODES[found.state])
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Look for what is wrong with server and settings, and say what to do."""
+    settings = begin()
+    found = examine(connect(settings, timeout=PROBE_TIMEOUT), settings)
+    is_well = all(one.severity is not Severity.PROBLEM for one in found)
+    if as_json:
+        print_json({"ok": is_well, "findings": plain(found)})
+    else:
+        rows = [
+            (one.name, Text(one.severity, style=_SEVERITY_STYLES[one.severity]), one.found, one.remedy) for one in found
+        ]
+        print_table(("check", "result", "found", "what to do"), rows)
+    raise typer.Exit(0 if is_well else 1)
+
+
+QUEUE_HEADINGS = ("queue", "queued", "delayed", "running", "oldest waits", "paused")
+
+
+def queue_row(queue: QueueInfo) -> Row:
+    """A queue as the cells of a table."""
+    pause = "" if queue.pause is None else f"by {queue.pause.by}, {ago(queue.pause.since)} ago"
+    counts = [str(number) for number in (queue.queued, queue.delayed, queue.running)]
+    return [queue.name, *counts, rough(queue.oldest), Text(pause, style="yellow")]
+
+
+WORKER_HEADINGS = ("worker", "state", "for", "heard of", "queues", "busy", "ahead", "pool", "remarks")
+
+
+def worker_row(worker: WorkerInfo) -> Row:
+    """A worker process as the cells of a table."""
+    waiting = f", {worker.pool_waiting} wait" if worker.pool_waiting else ""
+    return [
+        f"{worker.host}:{worker.pid}",
+        Text("alive", style="green") if worker.alive else Text("dead", style="red"),
+        ago(worker.started),
+        f"{ago(worker.heartbeat)} ago",
+        ", ".join(worker.queues),
+        f"{len(worker.attempts)}/{worker.threads}",
+        str(worker.ahead),
+        f"{worker.pool_busy}/{worker.pool_size}{waiting}",
+        Text(_remarks(worker), style="yellow"),
+    ]
+
+
+def _remarks(worker: WorkerInfo) -> str:
+    counts = {
+        "coroutines overran": worker.overruns,
+        "events dropped": worker.events_dropped,
+        "ends not stored yet": worker.ends_waiting,
+    }
+    said = [f"{number} {what}" for what, number in counts.items() if number]
+    return "; ".join([*worker.errors, *said])
