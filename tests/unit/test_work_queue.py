@@ -65,6 +65,28 @@ def test_threads_that_put_and_take_lose_and_double_nothing() -> None:
     assert waiting.unfinished_tasks == 0
 
 
+def test_closing_frees_threads_that_would_wait_for_ever() -> None:
+    """As the standard library's queue has them wait after an unlucky moment; what is left is still handed out."""
+    waiting, freed = WorkQueue(), []
+
+    def take() -> None:
+        with pytest.raises(queue.Empty):
+            waiting.get(timeout=None)
+        freed.append(threading.get_ident())
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    waiting.close(len(threads))
+    for thread in threads:
+        thread.join(10)
+    assert len(freed) == len(threads)
+    waiting.put(Item(0, 1))
+    assert waiting.get(timeout=1) == Item(0, 1)
+    with pytest.raises(queue.Empty):
+        waiting.get(timeout=0.01)
+
+
 def test_joining_waits_for_what_is_being_worked_on() -> None:
     """Not only for what waits."""
     waiting = WorkQueue()

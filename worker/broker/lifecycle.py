@@ -34,6 +34,8 @@ class Lifecycle(dramatiq.Middleware):
         session = _streams(broker).session
         if session is not None:
             session.stop_taking()
+        if isinstance(worker.work_queue, WorkQueue):
+            worker.work_queue.close(worker.worker_threads)
 
     def after_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
         """Stores what is to be stored, and gives the lease up."""

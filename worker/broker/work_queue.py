@@ -21,6 +21,7 @@ class _Item(Protocol):
 
 
 _JOIN_EVERY = 0.005
+_LOOK_EVERY = 0.05
 
 
 class WorkQueue:
@@ -31,6 +32,15 @@ class WorkQueue:
         self._numbers = itertools.count()
         self._ready: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._busy: set[int] = set()
+        self._closed = False
+
+    def close(self, threads: int) -> None:
+        """Has so many threads wait no longer than they should: from now on they look now and then."""
+        # When an item goes to another at the very moment at which a wait should end, the standard library's queue
+        # (CPython 3.11) waits for ever. While items come, the next wakes that thread; at the end nothing would.
+        self._closed = True
+        for _ in range(threads):
+            self._ready.put(None)
 
     def put(self, item: _Item) -> None:
         """Adds an item."""
@@ -44,9 +54,17 @@ class WorkQueue:
         Raises:
             queue.Empty: There is none, after `timeout` seconds.
         """
-        self._ready.get(block, timeout)
+        if self._closed:
+            if block and not self._heap:
+                time.sleep(_LOOK_EVERY if timeout is None else min(timeout, _LOOK_EVERY))
+        else:
+            self._ready.get(block, timeout)
         self._busy.add(threading.get_ident())
-        return heapq.heappop(self._heap)[2]
+        try:
+            return heapq.heappop(self._heap)[2]
+        except IndexError:
+            self._busy.discard(threading.get_ident())
+            raise queue.Empty from None
 
     def get_nowait(self) -> Any:  # noqa: ANN401 - as the standard one
         """Takes the most urgent item.
