@@ -325,4 +325,6 @@ def show_value(value: object) -> str:
         return mask_url(value)
     if isinstance(value, tuple):
         return ",".join(value)
+    if isinstance(value, bool):
+        return str(value).lower()
     return "" if value is None else str(value)

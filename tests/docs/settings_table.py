@@ -28,6 +28,7 @@ DERIVED = {
 """Defaults that depend on where the program runs."""
 
 KINDS: Mapping[type, str] = {
+    bool: "true or false",
     int: "whole number",
     Path: "folder",
     SecretStr: "text, secret",

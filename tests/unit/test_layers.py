@@ -17,6 +17,7 @@ ROWS = [
     {
         "",
         "actor",
+        "actors",
         "attempt",
         "bridge",
         "calls",

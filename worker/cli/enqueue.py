@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.actors import find_actor, read_arguments
+from worker.actors import find_actor
+from worker.cli.actors import read_arguments
 from worker.cli.options import AsJson, begin, read_duration
 from worker.cli.output import console, print_json
 from worker.connection import check_server, connect

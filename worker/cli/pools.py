@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, Self
 
-from worker.cli.actors import load_actors
+from worker.actors import load_actors
 from worker.errors import ConfigurationError
 from worker.logs import get_logger
 from worker.settings import Settings

@@ -315,6 +315,9 @@ local function store_counters(retention)
     call('EXPIRE', of_minute, MINUTES_KEPT)
     call('EXPIRE', of_hour, retention)
   end
+  for field, amount in pairs(counters) do
+    call('HINCRBY', 'worker:sums', field, amount)
+  end
 end
 
 -- As many entries as have about TAIL_BYTES, if all were like the newest.

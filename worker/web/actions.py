@@ -2,6 +2,211 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from datetime import timedelta
+from typing import Annotated, Any
 
-router = APIRouter(tags=["actions"])
+from fastapi import APIRouter, HTTPException, Path
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from worker.actor import enqueue_unique
+from worker.actors import check_arguments, find_actor
+from worker.bridge import run_in_thread_pool
+from worker.broker import actions
+from worker.errors import ConfigurationError
+from worker.history.filters import MessageFilter, read_message_filter
+from worker.logs import get_logger
+from worker.settings import Settings
+from worker.web import shapes
+from worker.web.dependencies import Acting, Client, InForce
+from worker.web.parameters import Mark, Moment, Name, Pair
+from worker.web.problems import NOT_FOUND, WITH_BODY, Problem
+
+logger = get_logger(__name__)
+
+router = APIRouter(tags=["actions"], responses=WITH_BODY)
+
+WITHOUT_CONFIRMING = 10
+"""Messages that are changed at once without a second question."""
+
+_MOST_IDS = 1_000
+_LONGEST_DELAY = 366 * 86_400.0
+
+QueueName = Annotated[str, Path(min_length=1, max_length=200, description="The queue's name.")]
+
+
+class _Body(BaseModel):
+    # What is misspelt must not be taken for left out: a filter without it matches more.
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Filter(_Body):
+    """Which messages: those that match everything that is given."""
+
+    state: Annotated[list[Mark], Field(max_length=9)] = []
+    actor: Name | None = None
+    queue: Name | None = None
+    subject: Annotated[list[Pair], Field(max_length=10)] = []
+    error: Name | None = None
+    since: Moment | None = None
+    until: Moment | None = None
+
+    def read(self) -> MessageFilter:
+        """The filter."""
+        return read_message_filter(
+            states=self.state,
+            actor=self.actor,
+            queue=self.queue,
+            subject=self.subject,
+            error=self.error,
+            since=self.since,
+            until=self.until,
+        )
+
+
+class Order(_Body):
+    """What to act on: ids, or everything that matches a filter."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["ids"]}, {"required": ["filter"]}]}, extra="forbid", frozen=True
+    )
+
+    ids: Annotated[list[Name], Field(min_length=1, max_length=_MOST_IDS)] = []
+    filter: Filter = Filter()
+    dry_run: bool = Field(False, description="Only says what would be done.")
+    confirm: bool = Field(False, description=f"Needed for more than {WITHOUT_CONFIRMING} messages.")
+
+    @model_validator(mode="after")
+    def _has_targets(self) -> Order:
+        if len({"ids", "filter"} & self.model_fields_set) != 1:
+            raise ValueError("give either ids or a filter; an empty filter is everything")
+        return self
+
+    def targets(self) -> actions.Targets:
+        """What to act on."""
+        return self.ids or self.filter.read()
+
+
+class Done(shapes.Shape):
+    """What was done; in a dry run, what would be."""
+
+    action: shapes.ActionName
+    dry_run: bool
+    count: int = Field(description="How many messages were changed, or would be.")
+    ids: list[shapes.Text] = Field(description="Theirs; of more than 1,000, and in a dry run, only the newest.")
+    refused: dict[shapes.Text, shapes.Text] = Field(description="Ids of those that could not be, with the reason.")
+
+
+class Turned(shapes.Shape):
+    """Whether a queue is paused now."""
+
+    queue: shapes.Text
+    paused: bool
+    changed: bool = Field(description="False: it was so before.")
+
+
+class NewMessage(_Body):
+    """A message for an actor."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "not": {
+                "required": ["unique_key", "delay_seconds"],
+                "properties": {"unique_key": {"type": "string"}, "delay_seconds": {"type": "number"}},
+            }
+        },
+        extra="forbid",
+        frozen=True,
+    )
+
+    actor: Name
+    args: list[JsonValue] = []
+    kwargs: dict[str, JsonValue] = {}
+    delay_seconds: float | None = Field(None, ge=0, le=_LONGEST_DELAY, allow_inf_nan=False)
+    unique_key: Annotated[str, Field(min_length=1, max_length=500)] | None = Field(
+        None, description="While a message with this key waits or runs, no other is enqueued."
+    )
+
+    @model_validator(mode="after")
+    def _either_later_or_once(self) -> NewMessage:
+        if self.unique_key is not None and self.delay_seconds is not None:
+            raise ValueError("a message with a unique_key cannot be delayed: leave one of them out")
+        return self
+
+
+class Enqueued(shapes.Shape):
+    """The message that waits now; with a unique key it may be the one that did before."""
+
+    message_id: str
+    actor: str
+    queue: str
+
+
+@router.post(
+    "/actions/{action}",
+    responses={409: {"model": Problem, "description": f"More than {WITHOUT_CONFIRMING} messages, and not confirmed."}},
+)
+async def act(action: shapes.ActionName, order: Order, visitor: Acting, client: Client) -> Done:
+    """Replays or purges dead letters, cancels messages, or runs delayed ones now.
+
+    Messages that are in no state for the action are left alone.
+    """
+    targets = order.targets()
+    if order.dry_run or not order.confirm:
+        found = await run_in_thread_pool(actions.preview, client, action, targets)
+        if order.dry_run:
+            ids = [message.id for message in found.messages]
+            return Done(action=action, dry_run=True, count=found.count, ids=ids, refused={})
+        if found.count > WITHOUT_CONFIRMING:
+            raise HTTPException(409, f'this would change {found.count} messages: repeat it with "confirm": true')
+    outcome = await run_in_thread_pool(actions.ACTIONS[action], client, targets, by=visitor.name)
+    return Done(
+        action=action,
+        dry_run=False,
+        count=len(outcome.done),
+        ids=list(outcome.done[:_MOST_IDS]),
+        refused=dict(outcome.refused),
+    )
+
+
+@router.post("/queues/{queue}/pause", responses=NOT_FOUND)
+async def pause(queue: QueueName, visitor: Acting, client: Client) -> Turned:
+    """Pauses a queue: workers finish what they hold of it and take nothing new."""
+    return await _turn(queue, visitor.name, client, paused=True)
+
+
+@router.post("/queues/{queue}/resume", responses=NOT_FOUND)
+async def resume(queue: QueueName, visitor: Acting, client: Client) -> Turned:
+    """Has workers take messages of a paused queue again."""
+    return await _turn(queue, visitor.name, client, paused=False)
+
+
+async def _turn(queue: str, by: str, client: Client, *, paused: bool) -> Turned:
+    try:
+        changed = await run_in_thread_pool(actions.pause if paused else actions.resume, client, queue, by=by)
+    except ConfigurationError as error:
+        raise HTTPException(404, str(error)) from error
+    return Turned(queue=queue, paused=paused, changed=changed)
+
+
+@router.post("/messages", status_code=201, responses=NOT_FOUND)
+async def enqueue(new: NewMessage, visitor: Acting, settings: InForce) -> Enqueued:
+    """Enqueues a message for an actor of `WORKER_ACTORS`."""
+    enqueued = await run_in_thread_pool(_enqueue, new, settings)
+    logger.info("a message was enqueued", message_id=enqueued.message_id, actor=enqueued.actor, by=visitor.name)
+    return enqueued
+
+
+def _enqueue(new: NewMessage, settings: Settings) -> Enqueued:
+    try:
+        actor = find_actor(settings, new.actor)
+    except ConfigurationError as error:
+        raise HTTPException(404, str(error)) from error
+    check_arguments(actor, new.args, new.kwargs)
+    options: dict[str, Any] = {"args": tuple(new.args), "kwargs": dict(new.kwargs)}
+    if new.unique_key is not None:
+        message = enqueue_unique(actor.message_with_options(**options), key=new.unique_key)
+    elif new.delay_seconds:
+        message = actor.send_with_options(**options, delay=timedelta(seconds=new.delay_seconds))
+    else:
+        message = actor.send_with_options(**options)
+    return Enqueued(message_id=message.message_id, actor=message.actor_name, queue=message.queue_name)

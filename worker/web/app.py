@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Security
+from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
 
 from worker.bridge import close_loop_resources
 from worker.settings import Settings, put_in_force, settings_in_force
 from worker.version import __version__
-from worker.web import api, pages, sessions
+from worker.web import actions, api, pages, probes, sessions
 from worker.web.problems import tell_problems
 from worker.web.resources import Resources
 from worker.web.security import Guard
+from worker.web.watching import watch_this_loop
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -45,7 +48,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.resources = resources
     app.add_middleware(Guard, settings=settings, keys=resources.keys)
     tell_problems(app)
-    app.include_router(api.router, prefix="/api")
+    token = [Security(HTTPBearer(auto_error=False))] if resources.keys.needed else []
+    app.include_router(api.router, prefix="/api", dependencies=token)
+    app.add_api_route("/messages", actions.enqueue, methods=["POST"], status_code=201, include_in_schema=False)
+    app.include_router(probes.router)
     app.include_router(sessions.router)
     app.mount("/static", StaticFiles(directory=str(files("worker.web") / "static")), name="static")
     app.include_router(pages.router)
@@ -54,6 +60,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    del app
-    yield
-    await close_loop_resources()
+    resources: Resources = app.state.resources
+    watching = asyncio.ensure_future(watch_this_loop(resources.blocked))
+    try:
+        yield
+    finally:
+        watching.cancel()
+        resources.stop_following()
+        await close_loop_resources()

@@ -1,15 +1,261 @@
-"""The live tail: one reader of the server's tail for all who follow it."""
+"""The live tail: one reader of the server's tail for all who follow it, however many they are.
+
+What it has read last is kept, and everybody has a place in it. Who comes with an older place, or falls behind because a
+browser is slow, reads on its own from the server until it has come to what is kept: so nobody is waited for, nothing is
+kept for anybody, and nobody gets a thing twice or not at all. What the server's tail itself no longer has is told as
+missed.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from bisect import bisect_right
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from math import inf
+
+import redis
 from redis import asyncio as redis_asyncio
+
+from worker.errors import ServerUnreachable
+from worker.history.events import StatusEvent
+from worker.history.filters import EventFilter
+from worker.history.tail import afollow_events, aposition
+from worker.logs import get_logger
+from worker.web.shapes import Event
+
+logger = get_logger(__name__)
+
+KEPT = 10_000
+"""Events that are kept: some seconds of a busy system, some megabytes."""
+
+AT_ONCE = 200
+"""Events that are handled before others get their turn on the loop."""
+
+_AGAIN_AFTER = 0.5
+_LONGEST_NUMBER = 21
+_EVERYTHING = EventFilter()
+
+Place = tuple[int, int, float]
+
+
+@dataclass(slots=True)
+class Told:
+    """An event in the tail.
+
+    Attributes:
+        place: Where; places can be compared.
+        position: The same as text, for who wants to come back.
+        event: The event.
+        missed: Whether events before it were gone.
+    """
+
+    place: Place
+    position: str
+    event: StatusEvent
+    missed: bool
+    _shown: str | None = field(default=None, repr=False)
+
+    def shown(self, *, whole: bool) -> str:
+        """The event as JSON, made once for everybody; one application shows all of them whole, or none."""
+        if self._shown is None:
+            self._shown = Event.of(self.event, whole=whole).model_dump_json()
+        return self._shown
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What came next.
+
+    Attributes:
+        told: Events, in order; empty: there were none for a while.
+        position: Who follows after it misses nothing.
+        missed: Whether events before these were gone.
+    """
+
+    told: list[Told]
+    position: str
+    missed: bool
+
+
+def place_of(position: str) -> Place:
+    """The place that a position names: an entry, and how many of its events come before; all, if it does not say.
+
+    Raises:
+        ValueError: It is no position.
+    """
+    entry, _, seen = position.partition("/")
+    milliseconds, _, number = entry.partition("-")
+    parts = [milliseconds, number or "0", seen or "0"]
+    if not all(part.isascii() and part.isdecimal() and len(part) < _LONGEST_NUMBER for part in parts):
+        raise ValueError(f"{position!r} is no position in the tail")
+    return int(milliseconds), int(number or 0), int(seen) if seen else inf
 
 
 class LiveTail:
-    """Reads the tail once for everybody."""
+    """Reads the tail once for everybody, while there is anybody.
+
+    Args:
+        client: Of the server.
+    """
 
     def __init__(self, client: redis_asyncio.Redis) -> None:
         self._client = client
+        self._kept: list[Told] = []
+        # Everything between these two is kept; of what came before, nothing or not all.
+        self._begin: Place = (0, 0, inf)
+        self._end = "0-0"
+        self._news = asyncio.Event()
+        self._starting = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
+        self._followers = 0
+        self._stopped = False
+
+    async def follow(self, after: str | None, *, idle: float) -> AsyncGenerator[Batch, None]:
+        """What comes after a position, without gaps or repeats.
+
+        The first batch is empty, and says where the follower begins.
+
+        Args:
+            after: A position that was given before; `None`: from now on.
+            idle: Seconds after which an empty batch says that nothing came.
+
+        Raises:
+            ServerUnreachable: The server does not answer; only before the first batch.
+            ValueError: `after` is no position; likewise.
+        """
+        async with self._reader():
+            position, missed = await self._join(after)
+            yield Batch([], position, missed)
+            while not self._stopped:
+                is_behind = place_of(position) < self._begin
+                async with aclosing(
+                    self._catch_up(position) if is_behind else self._kept_after(position, idle)
+                ) as found:
+                    async for batch in found:
+                        position = batch.position
+                        yield batch
+
+    def stop(self) -> None:
+        """Has all who follow end at once, and nobody begin."""
+        self._stopped = True
+        self._tell()
 
     async def close(self) -> None:
-        """Ends all who follow."""
+        """Ends."""
+        self.stop()
+        if (reading := self._end_reading()) is not None:
+            await asyncio.wait([reading])
+
+    # ------------------------------------------------------------------ a follower
+
+    async def _join(self, after: str | None) -> tuple[str, bool]:
+        """Where a follower begins, and whether it missed something because that place is not here any more."""
+        if after is None:
+            return self._end, False
+        place = place_of(after)
+        if place > place_of(self._end) and place > place_of(newest := await self._newest()):
+            # Another server's, or what this one had stored last and has lost.
+            return newest, True
+        return after, False
+
+    async def _kept_after(self, position: str, idle: float) -> AsyncGenerator[Batch, None]:
+        """What is kept after a position, or comes soon; a batch."""
+        index = self._index_after(position)
+        if index == len(self._kept):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(idle):
+                    await self._news.wait()
+            index = self._index_after(position)
+        elif index + AT_ONCE < len(self._kept):
+            await asyncio.sleep(0)
+            index = self._index_after(position)
+        told = self._kept[index : index + AT_ONCE]
+        # Meanwhile what was next may have been dropped: then the server still has it.
+        if told and place_of(position) >= self._begin:
+            yield Batch(told, told[-1].position, any(one.missed for one in told))
+        else:
+            yield Batch([], position, missed=False)
+
+    def _index_after(self, position: str) -> int:
+        return bisect_right(self._kept, place_of(position), key=lambda one: one.place)
+
+    async def _catch_up(self, position: str) -> AsyncGenerator[Batch, None]:
+        """Reads on from the server until what is kept follows."""
+        told: list[Told] = []
+        missed = False
+        try:
+            async for one in afollow_events(self._client, _EVERYTHING, after=position):
+                position, missed = one.position, missed or one.missed
+                if one.event is not None:
+                    told.append(Told(place_of(position), position, one.event, one.missed))
+                joined = place_of(position) >= self._begin
+                if joined or one.event is None or len(told) == AT_ONCE:
+                    yield Batch(told, position, missed)
+                    if joined or self._stopped:
+                        return
+                    told, missed = [], False
+                    await asyncio.sleep(0)
+        except (redis.RedisError, OSError) as error:
+            # What was read and not told is read again.
+            logger.warning("the tail cannot be read for one who follows", error=str(error))
+            await asyncio.sleep(_AGAIN_AFTER)
+
+    # ------------------------------------------------------------------ the reader
+
+    @asynccontextmanager
+    async def _reader(self) -> AsyncIterator[None]:
+        """Has the tail read while anybody follows."""
+        self._followers += 1
+        try:
+            async with self._starting:
+                if self._reading is None:
+                    self._end = await self._newest()
+                    self._begin, self._kept = place_of(self._end), []
+                    self._reading = asyncio.ensure_future(self._read())
+            yield
+        finally:
+            self._followers -= 1
+            if not self._followers:
+                self._end_reading()
+
+    def _end_reading(self) -> asyncio.Task[None] | None:
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.cancel()
+        return reading
+
+    async def _newest(self) -> str:
+        try:
+            return await aposition(self._client)
+        except (redis.RedisError, OSError) as error:
+            raise ServerUnreachable(f"the tail cannot be read: {' '.join(str(error).split())}") from error
+
+    async def _read(self) -> None:
+        while True:
+            try:
+                await self._read_on()
+            except (redis.RedisError, OSError) as error:
+                logger.warning("the tail cannot be read", error=str(error))
+            await asyncio.sleep(_AGAIN_AFTER)
+
+    async def _read_on(self) -> None:
+        missed, handled = False, 0
+        async for one in afollow_events(self._client, _EVERYTHING, after=self._end):
+            self._end, missed = one.position, missed or one.missed
+            if one.event is None:
+                continue
+            self._kept.append(Told(place_of(one.position), one.position, one.event, missed))
+            missed, handled = False, handled + 1
+            if len(self._kept) > 2 * KEPT:
+                self._begin = self._kept[-KEPT - 1].place
+                del self._kept[:-KEPT]
+            self._tell()
+            if handled % AT_ONCE == 0:
+                await asyncio.sleep(0)
+
+    def _tell(self) -> None:
+        news, self._news = self._news, asyncio.Event()
+        news.set()

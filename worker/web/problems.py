@@ -5,6 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
+import redis
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -58,6 +59,7 @@ def tell_problems(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _of_http)
     app.add_exception_handler(RequestValidationError, _of_validation)
     app.add_exception_handler(WorkerError, _of_ours)
+    app.add_exception_handler(redis.RedisError, _of_the_server)
     app.add_exception_handler(Exception, _of_anything)
 
 
@@ -78,6 +80,11 @@ async def _of_ours(request: Request, error: Exception) -> JSONResponse:
     del request
     code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), 500)
     return problem(code, str(error) or type(error).__name__)
+
+
+async def _of_the_server(request: Request, error: Exception) -> JSONResponse:
+    del request
+    return problem(503, f"the message server does not answer, or refuses: {error}")
 
 
 async def _of_anything(request: Request, error: Exception) -> JSONResponse:

@@ -110,7 +110,7 @@ async def delayed(
     ] = None,
 ) -> shapes.DelayedPage:
     """What is delayed, and when it is due (`since`); the next to be due first."""
-    after = None if cursor is None else _last_of_page(cursor)
+    after = None if cursor is None else last_of_page(cursor)
     found = await aask(history, delayed_messages(limit=limit, after=after))
     last = found[-1] if len(found) == limit else None
     return shapes.DelayedPage(
@@ -119,7 +119,7 @@ async def delayed(
     )
 
 
-def _last_of_page(cursor: str) -> StoredMessage:
+def last_of_page(cursor: str) -> StoredMessage:
     """As much of it as the next page needs to know: it may not be delayed any more."""
     due, _, message_id = cursor.partition("/")
     return StoredMessage(

@@ -13,7 +13,9 @@ from redis import asyncio as redis_asyncio
 
 from worker.bridge import loop_resource
 from worker.connection import aconnect, connect
+from worker.health import PROBE_TIMEOUT
 from worker.settings import Settings
+from worker.watchdog import Blocked
 from worker.web.live import LiveTail
 from worker.web.tokens import Keys
 
@@ -26,6 +28,7 @@ class Resources:
         keys: By which tokens, sessions and forms are recognized.
         redis: Awaited, the client of the running loop.
         tail: Awaited, the live tail of the running loop.
+        blocked: How long the loop was blocked since the start, where it is watched.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -33,11 +36,18 @@ class Resources:
         self.keys = Keys(settings)
         self.redis = loop_resource(self._open_redis)
         self.tail = loop_resource(self._open_tail)
+        self.blocked = Blocked()
+        self._tails: list[LiveTail] = []
 
     @cached_property
     def client(self) -> redis.Redis:
         """The client for blocking calls in the thread pool: `await run_in_thread_pool(cancel, client, …)`."""
         return connect(self.settings)
+
+    @cached_property
+    def probing(self) -> redis.Redis:
+        """The client for probes: it gives up soon."""
+        return connect(self.settings, timeout=PROBE_TIMEOUT)
 
     async def _open_redis(self) -> AsyncIterator[redis_asyncio.Redis]:
         opened = await aconnect(self.settings)
@@ -46,5 +56,12 @@ class Resources:
 
     async def _open_tail(self) -> AsyncIterator[LiveTail]:
         tail = LiveTail(await self.redis())
+        self._tails.append(tail)
         yield tail
+        self._tails.remove(tail)
         await tail.close()
+
+    def stop_following(self) -> None:
+        """Has the live tails end, which otherwise go on for as long as somebody reads them."""
+        for tail in self._tails:
+            tail.stop()

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from worker.health import HealthState
 from worker.history import answers, timeline
 from worker.history.events import ErrorInfo, State, StatusEvent, WorkerId
 from worker.history.histogram import Percentiles
@@ -242,14 +243,6 @@ class Events(Shape):
     position: str = Field(description="Where the live tail goes on: follow after it, and nothing is missed.")
 
 
-class TailPage(Shape):
-    """The next events of the tail, oldest first."""
-
-    events: list[Event]
-    position: str = Field(description="Ask for the next ones after it.")
-    missed: bool = Field(description="Events before these were gone already.")
-
-
 class Times(Shape):
     """Of how many times, and below which a half, 95 and 99 of 100 of them were; ±5 %."""
 
@@ -375,6 +368,14 @@ class AuditEntry(Shape):
     target: Text
     count: int
     ids: list[Text]
+
+
+class Health(Shape):
+    """Whether messages are worked on."""
+
+    state: HealthState
+    reasons: list[Text] = Field(description="What is wrong, a line each.")
+    workers: int = Field(description="How many worker processes are alive.")
 
 
 class Session(Shape):

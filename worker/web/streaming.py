@@ -1,7 +1,70 @@
-"""The live tail as server-sent events."""
+"""The live tail as server-sent events: each with its position, so that a browser that comes back goes on there.
+
+A line with a position and no event says that nothing came; an event `missed` that some events are gone.
+"""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+import json
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Query
+from sse_starlette import EventSourceResponse
+
+from worker.errors import ConfigurationError
+from worker.history.filters import EventFilter
+from worker.web.dependencies import Tail, Visiting
+from worker.web.live import Batch, place_of
+from worker.web.parameters import event_filter
+
+HEARTBEAT = 10.0
+"""Seconds without an event after which a position is sent, so that a browser and what is between notice an end."""
+
+_AGAIN_MS = 1_000
 
 router = APIRouter(tags=["tail"])
+
+
+# Not in the description: it has no end, and who tries all that is described would wait for it.
+@router.get("/events/live", include_in_schema=False, name="live_events")
+async def live_events(
+    wanted: Annotated[EventFilter, Depends(event_filter)],
+    tail: Tail,
+    visitor: Visiting,
+    after: Annotated[str | None, Query(max_length=100)] = None,
+    last_event_id: Annotated[str | None, Header(max_length=100)] = None,
+) -> EventSourceResponse:
+    """Matching events as they come: after `Last-Event-ID`, else after `after`, else from now on."""
+    position = last_event_id or after
+    try:
+        place_of(position or "0")
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
+    following = tail.follow(position, idle=HEARTBEAT)
+    # Before the answer begins: so that a server that is away is told as what it is.
+    first = await anext(following)
+    return EventSourceResponse(_stream(first, following, wanted, whole=visitor.shows_arguments), ping=0)
+
+
+async def _stream(
+    first: Batch, following: AsyncGenerator[Batch, None], wanted: EventFilter, *, whole: bool
+) -> AsyncGenerator[bytes, None]:
+    yield f"retry: {_AGAIN_MS}\nid: {first.position}\n\n{_missed(first)}".encode()
+    last_sent = time.monotonic()
+    async with aclosing(following):
+        async for batch in following:
+            matching = [one for one in batch.told if wanted.matches(one.event)]
+            lines = [_missed(batch), *(f"id: {one.position}\ndata: {one.shown(whole=whole)}\n\n" for one in matching)]
+            if not matching and time.monotonic() - last_sent >= HEARTBEAT:
+                lines.append(f": nothing new\nid: {batch.position}\n\n")
+            if text := "".join(lines):
+                last_sent = time.monotonic()
+                yield text.encode()
+
+
+def _missed(batch: Batch) -> str:
+    said = json.dumps({"position": batch.position})
+    return f"event: missed\ndata: {said}\n\n" if batch.missed else ""

@@ -1,0 +1,103 @@
+"""The program's actors, by name, and whether they take what somebody wants to send them.
+
+For who sends from outside: the command line and the web.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dramatiq
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+
+from worker.broker import ensure_broker
+from worker.errors import ConfigurationError, MissingExtra
+from worker.settings import Settings
+
+
+def load_actors(settings: Settings) -> dict[str, dramatiq.Actor[..., Any]]:
+    """Imports the modules of `WORKER_ACTORS`, and returns every actor by name.
+
+    Raises:
+        ConfigurationError: A module is not there, or needs an extra that is not installed.
+    """
+    # As the dramatiq command does: the folder in which a program is started holds its modules.
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    for module in settings.actors:
+        try:
+            importlib.import_module(module)
+        except MissingExtra as error:
+            raise MissingExtra(error.extra, f"WORKER_ACTORS={','.join(settings.actors)}") from error
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                raise
+            raise ConfigurationError(
+                f"WORKER_ACTORS={','.join(settings.actors)}: there is no module {error.name!r} here: "
+                "install it, or start in the folder that holds it"
+            ) from error
+    return dict(ensure_broker().actors)
+
+
+def find_actor(settings: Settings, name: str) -> dramatiq.Actor[..., Any]:
+    """The actor of that name.
+
+    Raises:
+        ConfigurationError: There is none; the message lists the known ones.
+    """
+    actors = load_actors(settings)
+    if name not in actors:
+        known = ", ".join(sorted(actors)) or "none"
+        raise ConfigurationError(f"no actor {name!r} in WORKER_ACTORS={','.join(settings.actors)}; there are: {known}")
+    return actors[name]
+
+
+def signature_of(actor: dramatiq.Actor[..., Any]) -> inspect.Signature:
+    """What the actor takes."""
+    try:
+        return inspect.signature(actor.fn, eval_str=True)
+    except NameError:
+        # An annotation that only a type checker can see.
+        return inspect.signature(actor.fn)
+
+
+def check_arguments(actor: dramatiq.Actor[..., Any], args: Sequence[object], kwargs: Mapping[str, object]) -> None:
+    """Refuses what the actor does not take.
+
+    Raises:
+        ConfigurationError: They are too many, too few, or not what its annotations say.
+    """
+    signature = signature_of(actor)
+    usage = f"{actor.actor_name}{signature}"
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise ConfigurationError(f"{usage}: {error}") from None
+    for name, given in bound.arguments.items():
+        parameter = signature.parameters[name]
+        values = [given]
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            values = list(given)
+        elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            values = list(given.values())
+        if not all(fits(value, parameter.annotation) for value in values):
+            raise ConfigurationError(f"{usage}: {name}: expected {inspect.formatannotation(parameter.annotation)}")
+
+
+def fits(value: object, annotation: Any) -> bool:  # noqa: ANN401 - any annotation
+    """Whether a value is what an annotation says; whatever pydantic does not know is."""
+    if annotation is inspect.Parameter.empty or isinstance(annotation, str):
+        return True
+    try:
+        TypeAdapter(annotation).validate_python(value, strict=True)
+    except ValidationError:
+        return False
+    except (PydanticSchemaGenerationError, PydanticUserError):
+        return True
+    return True

@@ -1,0 +1,2 @@
+-- Answers with the counters of all actors since the first attempt of all, as fields and values.
+return call('HGETALL', 'worker:sums')

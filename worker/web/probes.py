@@ -1,0 +1,55 @@
+"""What machines ask: whether the process lives, whether it can answer, and its metrics."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
+
+from worker.bridge import run_in_thread_pool
+from worker.health import HealthState, check_health
+from worker.web import shapes
+from worker.web.dependencies import Held, History
+from worker.web.metrics import expose, read_all
+from worker.web.problems import PROBLEMS
+
+router = APIRouter(tags=["probes"])
+
+
+class Alive(shapes.Shape):
+    """The process answers."""
+
+    alive: bool
+
+
+class Ready(shapes.Shape):
+    """Whether messages can be asked about, and are worked on; why not, `GET /api/health` says."""
+
+    state: HealthState
+
+
+@router.get("/health/live")
+async def live() -> Alive:
+    """That this process answers; asks nobody else."""
+    return Alive(alive=True)
+
+
+@router.get("/health/ready", responses={503: {"model": Ready, "description": "The message server does not answer."}})
+async def ready(held: Held, response: Response) -> Ready:
+    """Whether this process can answer what is asked: the message server answers."""
+    health = await run_in_thread_pool(check_health, held.probing, held.settings)
+    if health.state is HealthState.UNREACHABLE:
+        response.status_code = 503
+    return Ready(state=health.state)
+
+
+@router.get("/api/health", responses=PROBLEMS)
+async def health(held: Held) -> shapes.Health:
+    """Whether messages are worked on, and if not, why."""
+    return shapes.Health.model_validate(await run_in_thread_pool(check_health, held.probing, held.settings))
+
+
+@router.get("/metrics", response_class=PlainTextResponse, responses=PROBLEMS)
+async def metrics(request: Request, history: History, held: Held) -> Response:
+    """Everything for Prometheus."""
+    text, media_type = expose(await read_all(history), held.blocked, request.headers.get("accept", ""))
+    return Response(text, media_type=media_type)

@@ -1,0 +1,114 @@
+"""The web process: listens, and refuses to where it would be open to everybody."""
+
+from __future__ import annotations
+
+import ipaddress
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from worker.errors import ConfigurationError
+from worker.settings import Settings
+from worker.web.app import create_app
+
+STOP_TIMEOUT = 5
+"""Seconds that requests get to end when the process is told to."""
+
+
+def check_address(settings: Settings) -> None:
+    """Refuses to listen where others are, without a token.
+
+    Raises:
+        ConfigurationError: It says what to do.
+    """
+    if settings.web_token is None and not is_loopback(settings.web_host):
+        raise ConfigurationError(
+            f"WORKER_WEB_HOST={settings.web_host}: others could read and act there: set WORKER_WEB_TOKEN, "
+            "or listen on 127.0.0.1"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches it."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def serve(settings: Settings, listening: Callable[[str], object]) -> None:
+    """Serves until the process is told to end.
+
+    Args:
+        settings: Where, and what.
+        listening: Told the address once it listens.
+
+    Raises:
+        ConfigurationError: It must not, or cannot, listen there.
+    """
+    check_address(settings)
+    app = create_app(settings)
+    host = settings.web_host.strip("[]")
+    with _bound(host, settings.web_port) as bound:
+        shown = f"[{host}]" if ":" in host else host
+        url = f"http://{shown}:{bound.getsockname()[1]}/"
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # When it has ended in order, uvicorn has the signal do what it would have done before.
+            signal.signal(number, _has_ended)
+        Server(app, lambda: listening(url)).run(sockets=[bound])
+
+
+def _has_ended(number: int, frame: FrameType | None) -> None:
+    del number, frame
+
+
+class Server(uvicorn.Server):
+    """Uvicorn, that ends promptly although browsers follow the live tail.
+
+    Args:
+        app: Made by `create_app`.
+        listening: Called once it listens.
+    """
+
+    def __init__(self, app: FastAPI, listening: Callable[[], object]) -> None:
+        super().__init__(
+            # Our own logging is set up already.
+            uvicorn.Config(
+                app,
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                timeout_graceful_shutdown=STOP_TIMEOUT,
+            )
+        )
+        self._app = app
+        self._listening = listening
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listens."""
+        await super().startup(sockets)
+        if self.started:
+            self._listening()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ends the live tails, then waits for what else runs."""
+        self._app.state.resources.stop_following()
+        await super().shutdown(sockets)
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket at that address."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        made = socket.socket(family, kind, protocol)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(address)
+    except (OSError, UnicodeError) as error:
+        raise ConfigurationError(f"cannot listen on {host}:{port}: {error}; choose another --host or --port") from error
+    return made

@@ -1,0 +1,23 @@
+"""Notes when the loop of the web process is blocked, and where: nobody is answered meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+
+from worker.logs import get_logger
+from worker.watchdog import Blocked, watch
+
+logger = get_logger(__name__)
+
+LOOK_EVERY = 1.0
+
+
+async def watch_this_loop(blocked: Blocked) -> None:
+    """Adds up how long the running loop is blocked, until it is cancelled; `WORKER_BLOCKING=off` turns it off."""
+    turns = watch(asyncio.get_running_loop())
+    while turns is not None:
+        await asyncio.sleep(LOOK_EVERY)
+        found = turns.stop()
+        if found is not None:
+            blocked.add(found.seconds, found.where)
+            logger.warning("the loop of the web was blocked", seconds=round(found.seconds, 3), where=found.where)
