@@ -78,6 +78,9 @@ def surroundings(
         if '"CACHE_URL"' in text:
             server: EmbeddedServer = request.getfixturevalue("valkey")
             monkeypatch.setenv("CACHE_URL", f"unix://{server.socket}")
+        if "from worker.connection import" in text:
+            request.getfixturevalue("valkey")
+            monkeypatch.setenv("WORKER_DATA_DIR", str(settings.data_dir))
         if '"API_URL"' in text:
             monkeypatch.setenv("API_URL", stack.enter_context(_web_server(Path.cwd())))
         yield

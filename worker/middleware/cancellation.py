@@ -25,6 +25,9 @@ class Cancellation(dramatiq.Middleware):
     def after_declare_actor(self, broker: Broker, actor: dramatiq.Actor[..., object]) -> None:
         """Makes the actor's body a section that can be interrupted."""
         actor.fn = interruptible(actor.fn)
+        # Dramatiq's worker then logs a line, and no traceback as of an error.
+        expected = actor.options.get("throws") or ()
+        actor.options["throws"] = (*(expected if isinstance(expected, tuple) else (expected,)), Cancelled)
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Notes this thread's attempt."""
