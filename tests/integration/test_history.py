@@ -225,7 +225,7 @@ def test_a_tail_has_neither_gaps_nor_repeats(writer: EventWriter, store: redis.R
 
 def test_a_tail_says_now_and_then_that_nothing_came(store: redis.Redis) -> None:
     """So that whoever follows can stop."""
-    assert next(follow_events(store, EventFilter())) is None
+    assert next(follow_events(store, EventFilter())).event is None
 
 
 def test_messages_that_ended_before_the_retention_go_with_all_that_points_to_them(

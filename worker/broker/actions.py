@@ -10,7 +10,7 @@ import getpass
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -21,7 +21,7 @@ from worker.errors import ConfigurationError, ServerUnreachable
 from worker.history.answers import StoredMessage
 from worker.history.events import WorkerId
 from worker.history.filters import MessageFilter
-from worker.history.query import all_messages, ask, one_message, queues
+from worker.history.query import all_messages, ask, count_messages, one_message, queues
 from worker.logs import get_logger
 from worker.scripts import RECORDS, RETENTION, Argument, Script
 
@@ -138,6 +138,10 @@ def preview(client: redis.Redis, action: str, targets: Targets, *, limit: int = 
     """
     found = _candidates(client, action, targets)
     newest = tuple(islice(found, limit))
+    if len(newest) < limit:
+        return Preview(action, len(newest), newest)
+    if isinstance(targets, MessageFilter):
+        return Preview(action, count_messages(client, targets, within=APPLIES_TO[action]), newest)
     return Preview(action, len(newest) + sum(1 for _ in found), newest)
 
 
@@ -229,8 +233,7 @@ def _candidates(
     """The messages that the action is for; of those named by id, `refused` is told the state of the others."""
     states = APPLIES_TO[action]
     if isinstance(targets, MessageFilter):
-        wanted = targets if targets.states else replace(targets, states=states)
-        yield from (message for message in all_messages(client, wanted) if message.state in states)
+        yield from all_messages(client, targets, within=states)
         return
     for message_id in dict.fromkeys(targets):
         message = ask(client, one_message(message_id))

@@ -14,9 +14,13 @@ from worker.broker.work_queue import WorkQueue
 class Lifecycle(dramatiq.Middleware):
     """Ties a Dramatiq worker to the session of its `StreamBroker`."""
 
+    def __init__(self) -> None:
+        self._work_queue = WorkQueue()
+
     def before_worker_boot(self, broker: Broker, worker: dramatiq.Worker) -> None:
         """Tells of the worker, and gives it a queue of ours before its threads begin."""
-        worker.work_queue = WorkQueue()  # type: ignore[assignment]
+        self._work_queue = WorkQueue()
+        worker.work_queue = self._work_queue  # type: ignore[assignment]
         _streams(broker).prepare(worker)
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
@@ -34,8 +38,7 @@ class Lifecycle(dramatiq.Middleware):
         session = _streams(broker).session
         if session is not None:
             session.stop_taking()
-        if isinstance(worker.work_queue, WorkQueue):
-            worker.work_queue.close(worker.worker_threads)
+        self._work_queue.close(worker.worker_threads)
 
     def after_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
         """Stores what is to be stored, and gives the lease up."""

@@ -1,6 +1,7 @@
 -- Finds messages, newest first. Arguments: how many at most (0: only counts them), the number below which to look (-1: from
--- the newest), since and until when they are in their state (ms; -1: any), an error's type (or empty), then three lists,
--- each after its length: marks of states of which they bear one, marks that they all bear, subjects that they all have.
+-- the newest), since and until when they are in their state (ms; -1: any), an error's type (or empty), how many
+-- groups of marks, and then lists, each after its length: each group, of which they bear one mark; marks that they all
+-- bear; subjects that they all have.
 -- Answers the number below which to go on (-1: there are no more) and how many were found, then their ids and records.
 -- It stops before it has found all when it has had to look at many messages one by one.
 local most, below, since, till, error_type = number(), number(), number(), number(), argument()
@@ -11,8 +12,13 @@ local function list()
   end
   return found
 end
-local states, names, subjects = list(), list(), list()
+local groups = {}
+for i = 1, number() do
+  groups[i] = list()
+end
+local names, subjects = list(), list()
 local LOOKS = 3000
+local SCRATCH = 'worker:x:scratch'
 local ALL = {
   'state:queued', 'state:delayed', 'state:running', 'state:completed', 'state:skipped', 'state:dead', 'state:cancelled',
 }
@@ -20,13 +26,10 @@ local ALL = {
 if below < 0 then
   below = tonumber(call('GET', 'worker:seq') or 0)
 end
-if #states == 1 then
-  table.insert(names, table.remove(states))
-end
 
 -- An error's type is given with or without its module.
-local errors = {}
 if error_type ~= '' then
+  local errors = {}
   for _, name in ipairs(call('SMEMBERS', 'worker:names')) do
     if name == 'error:' .. error_type
       or string.sub(name, 1, 6) == 'error:' and string.sub(name, -#error_type - 1) == '.' .. error_type then
@@ -36,6 +39,7 @@ if error_type ~= '' then
   if #errors == 0 then
     return { -1, 0 }
   end
+  table.insert(groups, errors)
 end
 
 local function maps_of(segment, wanted)
@@ -58,21 +62,18 @@ end
 -- The segment's bits that match, as a key; nil: none does.
 local function common(segment)
   local keys = maps_of(segment, names)
-  if #errors > 0 then
-    table.insert(keys, any_of(segment, errors, 'worker:x:scratch:errors'))
-  end
-  if #states > 0 then
-    table.insert(keys, any_of(segment, states, 'worker:x:scratch:states'))
+  for i, group in ipairs(groups) do
+    table.insert(keys, any_of(segment, group, SCRATCH .. i))
   end
   if #keys == 0 then
-    return any_of(segment, ALL, 'worker:x:scratch')
+    return any_of(segment, ALL, SCRATCH)
   end
   if #keys > 1 then
     if call('EXISTS', unpack(keys)) < #keys then
       return nil
     end
-    call('BITOP', 'AND', 'worker:x:scratch', unpack(keys))
-    return 'worker:x:scratch'
+    call('BITOP', 'AND', SCRATCH, unpack(keys))
+    return SCRATCH
   end
   return keys[1]
 end
@@ -181,13 +182,13 @@ end
 local function bears(seq, name)
   return call('GETBIT', map_of(segment_of(seq), name), seq % SEGMENT) == 1
 end
-local function bears_one(seq, wanted)
-  for _, name in ipairs(wanted) do
+local function bears_one(seq, group)
+  for _, name in ipairs(group) do
     if bears(seq, name) then
       return true
     end
   end
-  return #wanted == 0
+  return false
 end
 local function bears_all(seq)
   for _, name in ipairs(names) do
@@ -195,7 +196,12 @@ local function bears_all(seq)
       return false
     end
   end
-  return bears_one(seq, states) and bears_one(seq, errors)
+  for _, group in ipairs(groups) do
+    if not bears_one(seq, group) then
+      return false
+    end
+  end
+  return true
 end
 
 local function look_through_subject(subject)
@@ -220,6 +226,6 @@ if rarest then
 else
   look_through_segments()
 end
-call('DEL', 'worker:x:scratch', 'worker:x:scratch:errors', 'worker:x:scratch:states')
+call('DEL', SCRATCH, SCRATCH .. 1, SCRATCH .. 2, SCRATCH .. 3)
 found[2] = count
 return found

@@ -43,6 +43,9 @@ T = TypeVar("T")
 PAGE = 50
 """Messages of a page, unless another number is asked for."""
 
+LONGEST = timedelta(days=366)
+"""The longest time of which rates are asked: the server looks at each hour of it."""
+
 _ENDINGS = ("completed", "skipped", "failed", "cancelled", "lost")
 _GIVE_UP_AFTER = 50_000
 """Messages without a match after which nobody looks further back for events: those have no index of their own."""
@@ -102,29 +105,43 @@ def one_message(message_id: str) -> Question[StoredMessage | None]:
     return Question(_ONE, [message_id], lambda found: read_record(message_id, found))
 
 
-def page_of_messages(wanted: MessageFilter, *, limit: int = PAGE, cursor: int | None = None) -> Question[Page]:
-    """Messages that match, newest first; `cursor` is the last page's."""
+def page_of_messages(
+    wanted: MessageFilter, *, limit: int = PAGE, cursor: int | None = None, within: Sequence[str] = ()
+) -> Question[Page]:
+    """Messages that match, newest first.
+
+    Args:
+        wanted: Which.
+        limit: How many at most.
+        cursor: The last page's; `None`: from the newest on.
+        within: States of a message; each is in one of these besides.
+    """
 
     def read(answer: list[Any]) -> Page:
         below, _, *rest = answer
         found = [read_record(id_.decode(), record) for id_, record in zip(rest[::2], rest[1::2], strict=True)]
         return Page(tuple(one for one in found if one is not None), _cursor(below))
 
-    return Question(_FIND, _find_arguments(wanted, limit, cursor), read)
+    return Question(_FIND, _find_arguments(wanted, limit, cursor, within), read)
 
 
-def count_of_messages(wanted: MessageFilter, *, cursor: int | None = None) -> Question[Count]:
+def count_of_messages(
+    wanted: MessageFilter, *, cursor: int | None = None, within: Sequence[str] = ()
+) -> Question[Count]:
     """How many messages match; where few of very many do, only of some: ask on with the answer's `cursor`, and add."""
-    return Question(_FIND, _find_arguments(wanted, 0, cursor), lambda answer: Count(int(answer[1]), _cursor(answer[0])))
+    return Question(
+        _FIND, _find_arguments(wanted, 0, cursor, within), lambda answer: Count(int(answer[1]), _cursor(answer[0]))
+    )
 
 
-def _find_arguments(wanted: MessageFilter, limit: int, cursor: int | None) -> list[Argument]:
+def _find_arguments(wanted: MessageFilter, limit: int, cursor: int | None, within: Sequence[str]) -> list[Argument]:
     marks = [f"{name}:{value}" for name in ("actor", "queue") if (value := getattr(wanted, name)) is not None]
     subjects = subject_names(wanted.subject)
-    states = [MARKS[state] for state in wanted.states]
-    moments = [-1 if one is None else round(one.timestamp() * 1000) for one in (wanted.since, wanted.until)]
+    groups = [[MARKS[state] for state in states] for states in (wanted.states, within) if states]
+    moments = [-1 if one is None else max(0, round(one.timestamp() * 1000)) for one in (wanted.since, wanted.until)]
     arguments: list[Argument] = [limit, -1 if cursor is None else cursor, *moments, wanted.error or ""]
-    for one in (states, marks, subjects):
+    arguments.append(len(groups))
+    for one in (*groups, marks, subjects):
         arguments += [len(one), *one]
     return arguments
 
@@ -133,15 +150,17 @@ def _cursor(below: int) -> int | None:
     return None if below < 0 else below
 
 
-def all_messages(client: redis.Redis, wanted: MessageFilter, *, at_once: int = 200) -> Iterator[StoredMessage]:
-    """Every message that matches, newest first, read in pages.
+def all_messages(
+    client: redis.Redis, wanted: MessageFilter, *, at_once: int = 200, within: Sequence[str] = ()
+) -> Iterator[StoredMessage]:
+    """Every message that matches, newest first, read in pages of `at_once`; `within` as of a page.
 
     Raises:
         ServerUnreachable: The server did not answer, or refused.
     """
     cursor = None
     while True:
-        page = ask(client, page_of_messages(wanted, limit=at_once, cursor=cursor))
+        page = ask(client, page_of_messages(wanted, limit=at_once, cursor=cursor, within=within))
         yield from page.messages
         if (cursor := page.cursor) is None:
             return
@@ -164,15 +183,15 @@ async def aall_messages(
             return
 
 
-def count_messages(client: redis.Redis, wanted: MessageFilter) -> int:
-    """How many messages match.
+def count_messages(client: redis.Redis, wanted: MessageFilter, *, within: Sequence[str] = ()) -> int:
+    """How many messages match; `within` as of a page.
 
     Raises:
         ServerUnreachable: The server did not answer, or refused.
     """
     total, cursor = 0, None
     while True:
-        found = ask(client, count_of_messages(wanted, cursor=cursor))
+        found = ask(client, count_of_messages(wanted, cursor=cursor, within=within))
         total += found.count
         if (cursor := found.cursor) is None:
             return total
@@ -294,7 +313,7 @@ def windows(over: timedelta) -> Question[tuple[Window, ...]]:
 
 
 def _milliseconds(over: timedelta) -> int:
-    return round(over.total_seconds() * 1000)
+    return round(min(over, LONGEST).total_seconds() * 1000)
 
 
 def _window(start: Any, length: int, fields: list[bytes]) -> Window:  # noqa: ANN401
