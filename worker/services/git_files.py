@@ -1,0 +1,109 @@
+"""What a repository's own files say about it, read without git: where they are, and which files git tracks.
+
+It only reads, and takes whatever it cannot read as saying nothing: the tree can be scanned all the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+LONGEST_RULES = 1024 * 1024
+_LONGEST_INDEX = 512 * 1024 * 1024
+_LONGEST_POINTER = 64 * 1024
+
+_MODE_AT = 24
+_EXTENDED = 0x4000
+_SUBMODULE = 0o160000
+
+
+@dataclass(frozen=True, slots=True)
+class GitFolder:
+    """A repository's `.git`: its own files, and those that it shares with the other work trees."""
+
+    own: bytes
+    shared: bytes
+
+
+def git_folder(top: bytes) -> GitFolder | None:
+    """The `.git` of the repository whose work tree this folder is; `None` if it is none."""
+    own = os.path.join(top, b".git")
+    if os.path.isfile(own):  # a submodule, or one of several work trees
+        said = read_small(own, _LONGEST_POINTER) or b""
+        if not said.startswith(b"gitdir:"):
+            return None
+        own = os.path.join(top, said.removeprefix(b"gitdir:").strip())
+    if not os.path.isfile(os.path.join(own, b"HEAD")):
+        return None
+    shared = (read_small(os.path.join(own, b"commondir"), _LONGEST_POINTER) or b"").strip()
+    return GitFolder(own, os.path.join(own, shared) if shared else own)
+
+
+def excluded(git: GitFolder) -> bytes:
+    """The rules that a repository keeps to itself, in `info/exclude`."""
+    return read_small(os.path.join(git.shared, b"info", b"exclude"), LONGEST_RULES) or b""
+
+
+def tracked(git: GitFolder) -> Iterator[bytes]:
+    """The paths of the files that git tracks, whatever the rules say of them."""
+    content = read_small(os.path.join(git.own, b"index"), _LONGEST_INDEX)
+    config = read_small(os.path.join(git.shared, b"config"), LONGEST_RULES) or b""
+    id_bytes = 32 if b"sha256" in config.lower() else 20
+    # A file that git is writing, or of a kind that we do not know.
+    with contextlib.suppress(struct.error, IndexError, ValueError):
+        if content is not None and content.startswith(b"DIRC"):
+            yield from _entries(content, id_bytes)
+
+
+def _entries(content: bytes, id_bytes: int) -> Iterator[bytes]:
+    version, count = struct.unpack_from(">II", content, 4)
+    at, path = 12, b""
+    for _ in range(count):
+        begin = at
+        (mode,) = struct.unpack_from(">I", content, begin + _MODE_AT)
+        at += 40 + id_bytes
+        (flags,) = struct.unpack_from(">H", content, at)
+        at += 4 if version > 2 and flags & _EXTENDED else 2  # noqa: PLR2004 - version 3 brought the extension
+        if version == 4:  # noqa: PLR2004 - each path says how much of the one before it keeps
+            dropped, at = _number(content, at)
+            end = content.index(b"\0", at)
+            path = path[: len(path) - dropped] + content[at:end]
+            at = end + 1
+        else:
+            end = content.index(b"\0", at)
+            path = content[at:end]
+            at = begin + (end - begin + 8) // 8 * 8
+        if stat.S_IFMT(mode) != _SUBMODULE:
+            yield path
+
+
+def _number(content: bytes, at: int) -> tuple[int, int]:
+    """A number of variable length, as git packs offsets, and where it ends."""
+    byte = content[at]
+    value = byte & 0x7F
+    while byte & 0x80:
+        at += 1
+        byte = content[at]
+        value = (value + 1 << 7) | byte & 0x7F
+    return value, at + 1
+
+
+def read_small(path: bytes, longest: int) -> bytes | None:
+    """A regular file's content; `None` if it cannot be read, is a link, or longer than that."""
+    try:
+        # A pipe that somebody put there must not be waited for.
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError):
+        return None
+    with os.fdopen(file, "rb") as opened:
+        found = os.fstat(file)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > longest:
+            return None
+        try:
+            return opened.read(longest)
+        except OSError:
+            return None
