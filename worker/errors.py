@@ -9,7 +9,8 @@ Imports nothing of ours and neither Dramatiq nor Redis, so that any layer, and a
     │   └── LeaseTaken          another message has the lease
     ├── Fatal                   it will never work: to the dead letters at once
     ├── ConfigurationError      a setting, an argument or an installation is wrong: the message names the remedy
-    │   └── MissingExtra        an optional part of the package is needed and not installed
+    │   ├── MissingExtra        an optional part of the package is needed and not installed
+    │   └── IndexMismatch       another embedder made the search index: it must be made anew
     ├── MessageRefused          a message cannot be enqueued: not JSON, or too large
     ├── ServerUnreachable       no Redis or Valkey answers at the configured address
     └── BridgeError             a coroutine cannot run here, or could not be run to its end
@@ -79,6 +80,18 @@ class MissingExtra(ConfigurationError):
     def __init__(self, extra: str, needed_for: str) -> None:
         self.extra = extra
         super().__init__(f"{needed_for} needs the extra {extra!r}: pip install 'dramatiq-bridge[{extra}]'")
+
+
+class IndexMismatch(ConfigurationError):
+    """Another embedder made the search index: its vectors say nothing to the one that is configured."""
+
+    def __init__(self, made_by: str, configured: str, folder: str) -> None:
+        self.made_by = made_by
+        self.configured = configured
+        super().__init__(
+            f"the search index in {folder} was made by {made_by}, and {configured} is configured: "
+            "make it anew with `worker index rebuild`, or set WORKER_EMBEDDER as it was"
+        )
 
 
 class MessageRefused(WorkerError, TypeError, ValueError):

@@ -120,6 +120,10 @@ class Settings(BaseSettings):
         default_factory=lambda data: SecretStr((data.get("data_dir", Path.cwd()) / "objects").as_uri()),
         description="audio files: file:///folder or s3://bucket/prefix",
     )
+    index_dir: Path = Field(
+        default_factory=lambda data: data.get("data_dir", Path.cwd()) / "index",
+        description="the search index: a folder of this machine, made absolute",
+    )
     broker: Annotated[Literal["streams", "redis-lists"], BeforeValidator(_lower)] = Field(
         "streams", description="redis-lists: Dramatiq's own Redis broker, without our promises"
     )
@@ -200,10 +204,11 @@ class Settings(BaseSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _absolute_data_dir(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def _absolute_folders(cls, values: dict[str, Any]) -> dict[str, Any]:
         # Relative to the project, not to the folder a program happens to start in: both share the data.
-        if values.get("data_dir"):
-            values["data_dir"] = (project_root() / Path(values["data_dir"]).expanduser()).resolve()
+        for name in ("data_dir", "index_dir"):
+            if values.get(name):
+                values[name] = (project_root() / Path(values[name]).expanduser()).resolve()
         return values
 
     @classmethod
