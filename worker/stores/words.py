@@ -5,6 +5,7 @@ Never changes what is stored or shown, and never reads a query as anything but w
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -24,11 +25,18 @@ _PART = re.compile(r"[^\W\d_]+|\d+")
 
 def words_of(text: str) -> Iterator[str]:
     """The words of a text, in order, folded; a name such as `parseHTTP_url2` also gives each of its parts."""
-    for run in _RUN.findall(unicodedata.normalize("NFKC", text)):
-        if run.isascii():
-            yield from _named(run)
-        else:
-            yield from _foreign(run)
+    for run in _RUN.findall(text if text.isascii() else unicodedata.normalize("NFKC", text)):
+        yield from _words_of_run(run) if len(run) <= LONGEST else _of_run(run)
+
+
+def _of_run(run: str) -> Iterator[str]:
+    return _named(run) if run.isascii() else _foreign(run)
+
+
+@functools.lru_cache(maxsize=50_000)
+def _words_of_run(run: str) -> tuple[str, ...]:
+    """Remembered: a repository has few names, and each of them often."""
+    return tuple(_of_run(run))
 
 
 def _named(run: str) -> Iterator[str]:
