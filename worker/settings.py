@@ -176,6 +176,27 @@ class Settings(BaseSettings):
         6000, ge=100, description="longer transcripts are split for the model into parts of so many words"
     )
     summary_words: int = Field(150, ge=10, le=10_000, description="the longest summary, in words")
+    embedder: Annotated[Literal["wordllama", "openai"], BeforeValidator(_lower)] = Field(
+        "wordllama", description="who makes the search index's vectors; openai: any endpoint with its `/embeddings`"
+    )
+    embedder_url: str | None = Field(None, description="base URL of the endpoint; unset: OpenAI's own")
+    embedder_model: str | None = Field(None, description="the model to ask; needed with openai")
+    embedder_dimensions: int | None = Field(
+        None, ge=1, le=65_536, description="how many numbers its vectors have; needed with openai"
+    )
+    embedder_api_key: SecretStr | None = Field(None, description="the endpoint's key, where it wants one")
+    embedder_timeout: Duration = Field(timedelta(seconds=30), description="how long one request may take")
+    reranker_url: str | None = Field(
+        None, description="base URL of an endpoint with Cohere's or Jina's `/rerank`; unset: nothing is reranked"
+    )
+    reranker_model: str | None = Field(None, description="the model to ask, where the endpoint has several")
+    reranker_api_key: SecretStr | None = Field(None, description="the endpoint's key, where it wants one")
+    reranker_timeout: Duration = Field(
+        timedelta(seconds=2), description="how long one request may take; after that the answer goes without"
+    )
+    recall_timeout: Duration = Field(
+        timedelta(seconds=5), description="how long each part of a search may take; the answer goes without a slow one"
+    )
     history_retention: Duration = Field(timedelta(days=7), description="how long ended messages are kept")
     dead_retention: Duration = Field(timedelta(days=30), description="how long dead letters are kept")
     history_limit: int = Field(
@@ -193,9 +214,14 @@ class Settings(BaseSettings):
     )
 
     @model_validator(mode="after")
-    def _openai_needs_a_model(self) -> Settings:
+    def _what_goes_together(self) -> Settings:
         if self.summarizer == "openai" and not self.summarizer_model:
             raise ValueError("WORKER_SUMMARIZER=openai needs WORKER_SUMMARIZER_MODEL, the name of the model to ask")
+        if self.embedder == "openai" and not (self.embedder_model and self.embedder_dimensions):
+            raise ValueError(
+                "WORKER_EMBEDDER=openai needs WORKER_EMBEDDER_MODEL, the name of the model to ask, and "
+                "WORKER_EMBEDDER_DIMENSIONS, how many numbers its vectors have"
+            )
         if self.min_backoff > self.max_backoff:
             raise ValueError("WORKER_MIN_BACKOFF is longer than WORKER_MAX_BACKOFF: make it at most as long")
         if self.web_read_token is not None and self.web_token in (None, self.web_read_token):

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from tests.model_endpoint import Answer, ModelEndpoint, Request, as_json, fails, model_endpoint, says
 from worker.bridge import run_async_in_new_loop
 from worker.errors import Fatal, NoContentFound, RetryLater, Unchanged, WorkerError
-from worker.models.openai import ModelUnavailable
+from worker.models.failures import ModelUnavailable
 from worker.services.importing import import_conversation
 from worker.services.summarizing import Summary, summarize_conversation
 from worker.settings import Settings, put_in_force

@@ -146,7 +146,8 @@ def test_the_same_text_gives_the_same_summary_in_any_of_many_threads() -> None:
 FIRST_USE = """
 import logging, sys
 from concurrent.futures import ThreadPoolExecutor
-from worker.models.extractive import ExtractiveSummarizer, wordllama
+from worker.models.embedded import wordllama
+from worker.models.extractive import ExtractiveSummarizer
 root = logging.getLogger()
 assert (root.handlers, root.level) == ([], logging.WARNING), "logging was configured"
 load, loads = wordllama.WordLlama.load, []

@@ -4,32 +4,24 @@ A word weighs by how often it occurs, in how few sentences, and how near its emb
 that package) is to that of the whole text. Sentences are taken one by one: each time the one whose words, as far as
 they are not said yet, weigh most for its length, unless it is mostly "uh" and stutter.
 
-It must never write a word that is not in the text, reach for the network, or touch the process's logging.
+It must never write a word that is not in the text, or reach for the network.
 """
 
 from __future__ import annotations
 
-import logging
 import re
-import threading
 from collections.abc import Iterator
 from itertools import chain, pairwise
-from pathlib import Path
-from typing import Any, NamedTuple
 
 from worker.errors import MissingExtra
 
-# Importing wordllama calls logging.basicConfig, which does nothing as long as the root logger has a handler.
-_guard = logging.NullHandler()
-logging.getLogger().addHandler(_guard)
 try:
     import numpy as np
-    import wordllama
     from numpy.typing import NDArray
 except ImportError as error:
     raise MissingExtra("tasks", "the embedded summarizer") from error
-finally:
-    logging.getLogger().removeHandler(_guard)
+
+from worker.models.embedded import embedded_model
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -179,30 +171,10 @@ def _fluency(words: list[str]) -> float:
 
 def _nearness(vocabulary: list[str], counts: Ints) -> Floats:
     """The cosine, at least 0, between the embedding of each word and that of the whole text."""
-    model = _model()
-    # One by one: the tokenizer's own batches start threads, which do not survive a fork.
-    tokens = [model.tokenizer.encode(word, add_special_tokens=False).ids or [0] for word in vocabulary]
+    model = embedded_model()
+    tokens = [model.tokens(word) or [0] for word in vocabulary]
     starts = np.cumsum([0, *map(len, tokens[:-1])])
     vectors = np.add.reduceat(model.embedding[list(chain.from_iterable(tokens))], starts)
     centre = (counts / (1 + counts / (_COMMON * counts.sum()))) @ vectors
     norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(centre)
     return np.asarray(np.maximum(vectors @ centre / np.maximum(norms, 1e-9), 0.0))
-
-
-class _Model(NamedTuple):
-    tokenizer: Any
-    embedding: NDArray[np.float32]
-
-
-_lock = threading.Lock()
-_loaded: list[_Model] = []
-
-
-def _model() -> _Model:
-    with _lock:
-        if not _loaded:
-            folder = Path(wordllama.__file__).parent
-            model = wordllama.WordLlama.load(cache_dir=folder, disable_download=True)
-            model.tokenizer.no_padding()
-            _loaded.append(_Model(model.tokenizer, model.embedding))
-    return _loaded[0]

@@ -7,37 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import ssl
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import timedelta
 
 import openai
 from openai.types.chat import ChatCompletion
 
 from worker.bridge import run_in_thread_pool
 from worker.durations import format_duration
-from worker.errors import Fatal, RetryLater, WorkerError
+from worker.errors import WorkerError
+from worker.models.failures import ModelUnavailable, failure, tls_context
 from worker.settings import Settings, mask_url
 
 _INSTRUCTION = (
     "You summarize transcripts of conversations. Answer with the summary alone, in at most {words} words, "
     "in {language}. Say who wants, decided or promised what. Add nothing that the transcript does not say."
 )
-_MAX_DELAY = timedelta(hours=1)
-_TOO_MANY_REQUESTS = 429
-_SERVER_ERRORS = 500
-
-
-@functools.cache
-def tls_context() -> ssl.SSLContext:
-    """The process's one TLS context: it takes 16 ms to make, and a client lives only as long as its loop."""
-    return ssl.create_default_context()
-
-
-class ModelUnavailable(WorkerError):
-    """The model's endpoint cannot be reached, or answers nonsense; the message is retried."""
 
 
 class OpenAISummarizer:
@@ -118,19 +103,5 @@ def _translated(error: openai.APIStatusError, key: str) -> WorkerError:
     # The client's message begins with "Error code: 500 - ", and goes on with what the endpoint said.
     said = f"the model's endpoint answered {error.status_code}: {error.message.partition(' - ')[2] or error.message}"
     said = said.replace(key, "***")
-    if error.status_code != _TOO_MANY_REQUESTS and error.status_code < _SERVER_ERRORS:
-        return Fatal(f"{said}; check WORKER_SUMMARIZER_URL, _MODEL and _API_KEY")
-    delay = _retry_after(error.response.headers.get("retry-after", ""))
-    return ModelUnavailable(said) if delay is None else RetryLater(min(delay, _MAX_DELAY), said)
-
-
-def _retry_after(header: str) -> timedelta | None:
-    """What the server says: seconds, or a date (RFC 9110, section 10.2.3)."""
-    try:
-        return timedelta(seconds=max(0.0, float(header)))
-    except (ValueError, OverflowError):
-        pass
-    try:
-        return max(timedelta(0), parsedate_to_datetime(header) - datetime.now(UTC))
-    except (ValueError, TypeError):
-        return None
+    after = error.response.headers.get("retry-after", "")
+    return failure(error.status_code, said, retry_after=after, prefix="WORKER_SUMMARIZER")

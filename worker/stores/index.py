@@ -20,8 +20,10 @@ from operator import and_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-from worker.bridge import run_in_thread_pool
+from worker.bridge import loop_resource, run_in_thread_pool
 from worker.errors import ConfigurationError, IndexMismatch, MissingExtra, RetryLater
+from worker.models.embedder import embedder
+from worker.settings import settings_in_force
 from worker.stores.words import words_of
 
 try:
@@ -342,6 +344,19 @@ class Made:
     def describe(self) -> str:
         """For people."""
         return f"{self.embedder} ({self.dimensions} dimensions)"
+
+
+@loop_resource
+async def search_index() -> AsyncIterator[SearchIndex]:
+    """The configured index, for the configured embedder.
+
+    Raises:
+        IndexMismatch: Another embedder made it.
+        ConfigurationError: It cannot be opened.
+    """
+    model = await embedder()
+    async with SearchIndex.open(settings_in_force().index_dir, model.name, model.dimensions) as index:
+        yield index
 
 
 def _prepare(folder: Path) -> None:

@@ -1,0 +1,53 @@
+"""The embedded model: `wordllama`'s, a vector for each token, shipped inside that package and loaded once a process.
+
+It must never reach for the network, or touch the process's logging.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from worker.errors import MissingExtra
+
+# Importing wordllama calls logging.basicConfig, which does nothing as long as the root logger has a handler.
+_guard = logging.NullHandler()
+logging.getLogger().addHandler(_guard)
+try:
+    import numpy as np
+    import wordllama
+    from numpy.typing import NDArray
+except ImportError as error:
+    raise MissingExtra("tasks", "the embedded model") from error
+finally:
+    logging.getLogger().removeHandler(_guard)
+
+
+class EmbeddedModel(NamedTuple):
+    """The model."""
+
+    tokenizer: Any
+    embedding: NDArray[np.float32]
+
+    def tokens(self, text: str) -> list[int]:
+        """The numbers of a text's tokens."""
+        # One by one: the tokenizer's own batches start threads, which do not survive a fork.
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+
+_lock = threading.Lock()
+_loaded: list[EmbeddedModel] = []
+
+
+def embedded_model() -> EmbeddedModel:
+    """The process's one, loaded at its first use, in about 0.3 s: call it in a thread pool."""
+    with _lock:
+        if not _loaded:
+            folder = Path(wordllama.__file__).parent
+            model = wordllama.WordLlama.load(cache_dir=folder, disable_download=True)
+            model.tokenizer.no_padding()
+            _loaded.append(EmbeddedModel(model.tokenizer, model.embedding))
+    return _loaded[0]
