@@ -99,10 +99,11 @@ def read_small(path: bytes, longest: int) -> bytes | None:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError):
         return None
+    found = os.fstat(file)
+    if not stat.S_ISREG(found.st_mode) or found.st_size > longest:
+        os.close(file)
+        return None
     with os.fdopen(file, "rb") as opened:
-        found = os.fstat(file)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > longest:
-            return None
         try:
             return opened.read(longest)
         except OSError:
