@@ -1,0 +1,405 @@
+"""Recall: the real index and the embedded embedder, files in folders, and a reranker behind a local HTTP server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.model_endpoint import Answer as EndpointAnswer
+from tests.model_endpoint import ModelEndpoint, Request, as_json, fails, model_endpoint
+from worker.bridge import run_async_in_new_loop
+from worker.errors import ConfigurationError, IndexMismatch, NoContentFound
+from worker.models.embedder import embedder
+from worker.services import snippets
+from worker.services.chunking import cut
+from worker.services.indexing import LONGEST_NOTE, capture, index_conversation
+from worker.services.recall import LONGEST_QUESTION, Answer, Hit, LeftOut, RecallFailed, recall
+from worker.settings import Settings, put_in_force
+from worker.stores.conversations import Chunk, conversation_store
+from worker.stores.index import FileChunks, NewChunk, hash_of, search_index
+
+NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)
+
+CODE = {
+    "disk.py": "def read_config(path):\n    with open(path) as file:\n        return parse(file.read())\n",
+    "web/client.py": "class HttpClient:\n    def fetch_url(self, url):\n        return self.session.get(url)\n",
+    "math/matrix.rs": "fn multiply(a: &Matrix, b: &Matrix) -> Matrix {\n    a.rows().zip(b.columns())\n}\n",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of code."""
+    for path, text in CODE.items():
+        file = tmp_path / "code" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return tmp_path / "code"
+
+
+@pytest.fixture
+def indexed(settings: Settings, folder: Path) -> Path:
+    """The folder, indexed as repository 1."""
+    run_async_in_new_loop(index_files("1", folder, *CODE))
+    return folder
+
+
+async def index_files(repository: str, folder: Path, *paths: str) -> None:
+    files = []
+    for path in paths:
+        content = (folder / path).read_bytes()
+        text = content.decode()
+        chunks = [
+            NewChunk(text=text[p.start : p.end], start_line=p.start_line, end_line=p.end_line, symbol=p.symbol)
+            for p in cut(text)
+        ]
+        vectors = await (await embedder()).embed([chunk.text for chunk in chunks])
+        files.append(
+            FileChunks(
+                path=path,
+                language=None,
+                hash=hash_of(content),
+                size=len(content),
+                mtime_ns=0,
+                chunks=chunks,
+                vectors=vectors,
+            )
+        )
+    await (await search_index()).replace_files(repository, files)
+
+
+def ask(question: str, folder: Path | None = None, **options: Any) -> Answer:
+    async def folders(repositories: Collection[str]) -> Mapping[str, Path]:
+        assert set(repositories) <= {"1"}
+        return {"1": folder} if folder is not None else {}
+
+    return run_async_in_new_loop(recall(question, folders=folders, **options))
+
+
+def first(question: str, folder: Path | None = None, **options: Any) -> Hit:
+    return ask(question, folder, **options).hits[0]
+
+
+def keep(conversation_id: str, transcript: str | None, summary: str | None = None) -> None:
+    async def create() -> None:
+        store = await conversation_store()
+        await store.create(conversation_id, [Chunk(id=conversation_id, started_at=NOON, transcript=transcript)])
+        if summary is not None:
+            await store.save_summary(conversation_id, summary, "digest")
+
+    run_async_in_new_loop(create)
+
+
+@contextlib.contextmanager
+def endpoint(settings: Settings, answer: Callable[[Request], EndpointAnswer], **values: Any) -> Iterator[ModelEndpoint]:
+    """An endpoint for embeddings and for reranking; the settings in force name it as far as `values` say."""
+    with model_endpoint(otherwise=answer) as served:
+        named = {name: served.url if value is True else value for name, value in values.items()}
+        put_in_force(settings.model_copy(update=named))
+        yield served
+
+
+def prefers(text: str) -> Callable[[Request], EndpointAnswer]:
+    """A reranker to which what holds this text is the best."""
+
+    def answer(request: Request) -> EndpointAnswer:
+        documents = request.body["documents"]
+        results = [{"index": n, "relevance_score": float(text in one)} for n, one in enumerate(documents)]
+        return as_json({"results": results})
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("question", "path"),
+    [
+        ("load settings from a file", "disk.py"),
+        ("read_config", "disk.py"),
+        ("fetchUrl", "web/client.py"),
+        ("how do I make an HTTP request?", "web/client.py"),
+        ("product of two matrices", "math/matrix.rs"),
+        ("matrix.rs", "math/matrix.rs"),
+    ],
+)
+def test_a_question_finds_the_code_that_answers_it(indexed: Path, question: str, path: str) -> None:
+    """By its meaning, by a name, or by the file's."""
+    hit = first(question, indexed)
+    assert (hit.kind, hit.repository, hit.path, hit.changed) == ("code", "1", path, False)
+    assert (hit.start_line, hit.end_line) == (1, 3)
+    assert hit.snippet == CODE[path].rstrip("\n")
+
+
+def test_hits_are_in_the_order_of_their_scores_and_no_more_than_asked_for(indexed: Path) -> None:
+    """Nothing is left out of a good answer."""
+    answer = ask("read", indexed, limit=2)
+    assert len(answer.hits) == 2
+    assert answer.hits[0].score >= answer.hits[1].score > 0
+    assert answer.left_out == ()
+    assert answer.describe() == "2 hits"
+
+
+def test_a_changed_file_is_told(indexed: Path) -> None:
+    """A hit that moved is where it is now; one that is gone reads as it was indexed."""
+    moved, gone = indexed / "disk.py", indexed / "web/client.py"
+    moved.write_text("# one more line\n\n" + moved.read_text())
+    gone.write_text("nothing of it is left\n")
+    found = {hit.path: hit for hit in ask("read fetch multiply", indexed).hits}
+    assert {path: hit.changed for path, hit in found.items()} == {
+        "disk.py": True,
+        "web/client.py": True,
+        "math/matrix.rs": False,
+    }
+    assert (found["disk.py"].start_line, found["disk.py"].snippet) == (3, CODE["disk.py"])
+    assert found["web/client.py"].snippet == CODE["web/client.py"]
+
+
+def test_a_file_of_the_same_size_and_time_with_other_content_has_changed(indexed: Path) -> None:
+    """What counts is the content."""
+    file = indexed / "disk.py"
+    before = file.stat()
+    file.write_text(CODE["disk.py"].replace("parse", "PARSE"))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert first("read_config", indexed).changed is True
+
+
+def test_a_file_that_cannot_be_read_reads_as_it_was_indexed(indexed: Path, tmp_path: Path) -> None:
+    """Removed, made a folder, a pipe, a link out of the repository, or too large."""
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    file = indexed / "disk.py"
+
+    def folder_there() -> None:
+        file.mkdir()
+
+    def large() -> None:
+        with file.open("wb") as opened:
+            opened.truncate(2**30)
+
+    makers = [folder_there, lambda: os.mkfifo(file), lambda: file.symlink_to(secret), large]
+    for make in (lambda: None, *makers):
+        if file.is_dir():
+            file.rmdir()
+        else:
+            file.unlink(missing_ok=True)
+        make()
+        hit = first("read_config", indexed)
+        assert (hit.path, hit.snippet, hit.changed) == ("disk.py", CODE["disk.py"], True)
+
+
+def test_a_repository_whose_folder_nobody_knows_reads_as_it_was_indexed(indexed: Path) -> None:
+    """Whether it has changed cannot be told."""
+    hit = first("read_config", None)
+    assert (hit.snippet, hit.changed) == (CODE["disk.py"], None)
+
+
+def test_files_that_do_not_answer_are_not_waited_for(
+    settings: Settings, indexed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network drive that hangs: the snippet reads as it was indexed, and the answer says so."""
+    held = threading.Event()
+    monkeypatch.setattr(snippets, "read_small", lambda *_: held.wait(60) and None)
+    put_in_force(settings.model_copy(update={"recall_timeout": timedelta(seconds=0.3)}))
+
+    async def ask_and_let_go() -> Answer:
+        async def folders(_: Collection[str]) -> Mapping[str, Path]:
+            return {"1": indexed}
+
+        await search_index()
+        await (await embedder()).embed(["loaded"])
+        try:
+            return await recall("read_config", folders=folders)
+        finally:
+            held.set()
+
+    answer = run_async_in_new_loop(ask_and_let_go)
+    assert answer.hits[0].snippet == CODE["disk.py"]
+    assert [one.part for one in answer.left_out] == ["files"]
+
+
+def test_only_the_repository_that_is_asked_about_is_searched(indexed: Path) -> None:
+    """Its code, and neither others' nor notes."""
+    run_async_in_new_loop(index_files("2", indexed, "disk.py"))
+    run_async_in_new_loop(capture("n", "read_config reads the configuration"))
+    assert {(hit.kind, hit.repository) for hit in ask("read_config", indexed, repository="1").hits} == {("code", "1")}
+
+
+def test_conversations_are_found_by_what_was_said_and_by_the_summary(settings: Settings) -> None:
+    """With the conversation's id, and the time it began."""
+    keep("standup", "Anna: the battery of the red bike is empty.\nBen: I will charge it.", "Ben charges the bike.")
+    keep("retro", "We talked about the release.")
+    assert [run_async_in_new_loop(index_conversation(name)) for name in ("standup", "retro")] == [2, 1]
+    hits = ask("who charges the battery of the bike?").hits
+    assert {(hit.kind, hit.path) for hit in hits[:2]} == {("transcript", "standup"), ("summary", "standup")}
+    assert {(hit.created, hit.changed, hit.repository) for hit in hits} == {(NOON, None, "")}
+
+
+def test_a_conversation_is_indexed_anew_in_place_of_what_was(settings: Settings) -> None:
+    """Nothing of the old summary is found."""
+    keep("standup", None, "All about bananas.")
+    run_async_in_new_loop(index_conversation("standup"))
+
+    async def change() -> None:
+        await (await conversation_store()).save_summary("standup", "All about cherries.", "digest")
+
+    run_async_in_new_loop(change)
+    run_async_in_new_loop(index_conversation("standup"))
+    assert [hit.snippet for hit in ask("bananas").hits] == ["All about cherries."]
+
+
+def test_a_conversation_without_words_is_no_content(settings: Settings) -> None:
+    """And one that nobody knows."""
+    keep("silent", None)
+    for name in ("silent", "nobody"):
+        with pytest.raises(NoContentFound, match="neither a transcript nor a summary"):
+            run_async_in_new_loop(index_conversation(name))
+
+
+def test_a_note_is_found_by_its_words_and_tags(settings: Settings) -> None:
+    """The same id again replaces it."""
+    for text in ("The door code is on the fridge.", "The door code has changed."):
+        run_async_in_new_loop(capture("n", text, ["home", "keys"], created=NOON))
+    assert [(hit.kind, hit.path, hit.snippet) for hit in ask("fridge").hits] == [
+        ("note", "n", "The door code has changed.")
+    ]
+    assert first("keys").symbol == "home, keys"
+    assert first("keys").created == NOON
+
+
+@pytest.mark.parametrize(
+    ("text", "tags", "said"),
+    [
+        ("x" * (LONGEST_NOTE + 1), [], "the note has 50001 characters: keep it to 50000"),
+        ("x", ["t"] * 21, "at most 20 tags"),
+        ("x", [""], "at most 20 tags, each of 1 to 100"),
+        ("x", ["t" * 101], "at most 20 tags, each of 1 to 100"),
+    ],
+)
+def test_what_is_no_note_is_refused(settings: Settings, text: str, tags: list[str], said: str) -> None:
+    """In one line."""
+    with pytest.raises(ConfigurationError, match=said):
+        run_async_in_new_loop(capture("n", text, tags))
+
+
+def test_a_blank_note_is_no_content(settings: Settings) -> None:
+    """It is skipped."""
+    with pytest.raises(NoContentFound, match="the note is blank"):
+        run_async_in_new_loop(capture("n", " \n "))
+
+
+@pytest.mark.parametrize("question", ["", " \n\t"])
+def test_a_blank_question_is_refused(settings: Settings, question: str) -> None:
+    """In one line."""
+    with pytest.raises(ConfigurationError, match="the question is blank"):
+        ask(question)
+
+
+@pytest.mark.parametrize("limit", [0, -1, 101])
+def test_an_unfit_limit_is_refused(settings: Settings, limit: int) -> None:
+    """In one line."""
+    with pytest.raises(ConfigurationError, match="ask for 1 to 100 hits"):
+        ask("x", limit=limit)
+
+
+def test_a_question_of_a_megabyte_is_cut_and_the_answer_says_so(indexed: Path) -> None:
+    """What it begins with is answered."""
+    answer = ask("read_config " + "a" * 2**20, indexed)
+    assert answer.hits[0].path == "disk.py"
+    assert len(answer.question) == LONGEST_QUESTION
+    [left_out] = answer.left_out
+    assert left_out == LeftOut("question", "only its first 8000 characters of 1048588 were read")
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        '"',
+        "read AND (",
+        "text:read*",
+        "+-~^",
+        "' OR 1=1; DROP TABLE chunks --",
+        "\0",
+        "\ud800",
+        "🚀",
+        "???",
+        "a" * 5000,
+    ],
+)
+def test_no_question_is_taken_for_syntax(indexed: Path, question: str) -> None:
+    """It is answered, however ill it is, and nothing is left out."""
+    assert ask(question, indexed).left_out == ()
+
+
+@pytest.mark.parametrize("repository", ["' OR '1'='1", "1' --", "", "1 OR 1", "日本", "\\"])
+def test_no_repository_is_taken_for_a_filter(indexed: Path, repository: str) -> None:
+    """There is nothing in one that there is not."""
+    assert ask("read_config", indexed, repository=repository).hits == ()
+
+
+def test_an_empty_index_has_an_empty_answer(settings: Settings) -> None:
+    """It is made at the first question."""
+    assert ask("anything") == Answer("anything", (), ())
+
+
+def test_a_reranker_orders_what_was_found(settings: Settings, indexed: Path) -> None:
+    """Its scores are the hits'."""
+    with endpoint(settings, prefers("Matrix"), reranker_url=True) as served:
+        answer = ask("read_config", indexed)
+    assert (answer.hits[0].path, answer.hits[0].score) == ("math/matrix.rs", 1.0)
+    assert served.requests[0].body["query"] == "read_config"
+    assert answer.left_out == ()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [fails(500), fails(429, retry_after="3600"), fails(401), EndpointAnswer(body=b"?"), EndpointAnswer(silent=True)],
+    ids=["broken", "busy", "refused", "nonsense", "silent"],
+)
+def test_an_answer_goes_without_a_reranker_that_fails(
+    settings: Settings, indexed: Path, answer: EndpointAnswer
+) -> None:
+    """It is what the searches alone say, and tells of it."""
+    without = ask("read_config", indexed).hits
+    values = {"reranker_url": True, "reranker_timeout": timedelta(seconds=0.1)}
+    with endpoint(settings, lambda _: answer, **values):
+        found = ask("read_config", indexed)
+    assert found.hits == without
+    assert [one.part for one in found.left_out] == ["reranker"]
+    assert found.describe() == "3 hits, without reranker"
+
+
+def test_an_answer_goes_without_vectors_if_the_embedder_fails(settings: Settings, indexed: Path) -> None:
+    """The words are enough to find something, and the answer says what it lacks."""
+    same = {"embedder": "openai", "embedder_model": "wordllama-1", "embedder_dimensions": 256, "embedder_url": True}
+    with endpoint(settings, lambda _: fails(503), **same):
+        answer = ask("read_config", indexed)
+    assert answer.hits[0].path == "disk.py"
+    assert [one.part for one in answer.left_out] == ["vectors"]
+    assert "answered 503" in answer.left_out[0].reason
+
+
+def test_an_answer_without_either_search_is_none(
+    settings: Settings, indexed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error says what happened to each."""
+
+    async def broken(*_: object, **__: object) -> None:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr("worker.stores.index.SearchIndex.search_text", broken)
+    monkeypatch.setattr("worker.stores.index.SearchIndex.search_vector", broken)
+    with pytest.raises(RecallFailed, match="(vectors|words): the disk is gone; (vectors|words): the disk is gone"):
+        ask("read_config", indexed)
+
+
+def test_another_embedder_is_told_and_not_mixed(settings: Settings, indexed: Path) -> None:
+    """The answer is the remedy."""
+    other = {"embedder": "openai", "embedder_model": "other", "embedder_dimensions": 256, "embedder_url": True}
+    with endpoint(settings, lambda _: fails(503), **other), pytest.raises(IndexMismatch, match="wordllama-1"):
+        ask("read_config", indexed)

@@ -1,0 +1,235 @@
+"""Answers a question with what the index holds: code, transcripts, summaries and notes.
+
+The index is asked by vector and by word at once, the two rankings are fused, a reranker may order them anew, and
+snippets are read from the files. It must never fail or wait because one of these parts does: the answer goes without
+it, and says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from worker.bridge import run_in_thread_pool
+from worker.durations import format_duration
+from worker.errors import ConfigurationError, WorkerError
+from worker.logs import get_logger
+from worker.models.embedder import embedder
+from worker.models.reranker import reranker
+from worker.services import snippets
+from worker.services.fusing import fuse
+from worker.services.snippets import Snippet
+from worker.settings import settings_in_force
+from worker.stores.index import Kind, Passage, SearchIndex, search_index
+
+T = TypeVar("T")
+
+logger = get_logger(__name__)
+
+MOST_HITS = 100
+LONGEST_QUESTION = 8000
+"""Characters of a question that count."""
+
+_DEPTH = 50
+"""How far down each ranking is looked at."""
+
+_RERANKED = 30
+"""How many a reranker is shown, if no more hits are wanted."""
+
+Folders = Callable[[Collection[str]], Awaitable[Mapping[str, Path]]]
+"""Says where repositories are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """Something that was found.
+
+    Attributes:
+        repository: Empty for what is in none.
+        path: The file's within its repository; else the conversation's id, or the note's.
+        score: Higher is better; only within one answer comparable.
+        changed: Whether the file is another than the one that was indexed; `None` of what is in no file.
+    """
+
+    kind: Kind
+    repository: str
+    path: str
+    start_line: int
+    end_line: int
+    language: str | None
+    symbol: str | None
+    score: float
+    snippet: str
+    changed: bool | None
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A part that the answer goes without."""
+
+    part: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was found, the best first, and what the answer goes without."""
+
+    question: str
+    hits: tuple[Hit, ...]
+    left_out: tuple[LeftOut, ...]
+
+    def describe(self) -> str:
+        """One line for the history."""
+        without = f", without {', '.join(one.part for one in self.left_out)}" if self.left_out else ""
+        return f"{len(self.hits)} hits{without}"
+
+
+@dataclass(slots=True)
+class _Parts:
+    """The parts of one answer: each has its time, and those that fail are noted."""
+
+    limit: timedelta
+    left_out: list[LeftOut]
+
+    async def get(self, part: str, work: Coroutine[Any, Any, T]) -> T | None:
+        """What a part brings; `None` if it fails or is too slow."""
+        try:
+            async with asyncio.timeout(self.limit.total_seconds()):
+                return await work
+        except TimeoutError:
+            took = format_duration(self.limit)
+            self.leave_out(part, f"it took longer than {took} (WORKER_RECALL_TIMEOUT)")
+        except ConfigurationError:
+            raise
+        except (WorkerError, OSError, RuntimeError, ValueError) as error:
+            self.leave_out(part, str(error) or type(error).__name__)
+        return None
+
+    def leave_out(self, part: str, reason: str) -> None:
+        logger.warning("an answer goes without a part", part=part, reason=reason)
+        self.left_out.append(LeftOut(part, reason))
+
+
+async def recall(
+    question: str, *, repository: str | None = None, limit: int = 10, folders: Folders | None = None
+) -> Answer:
+    """Finds what answers a question.
+
+    Args:
+        question: Words of any language, a name, a line of code; nothing in it is syntax.
+        repository: Only there; `None`: everywhere, in conversations and notes too.
+        limit: The most hits, from 1 to `MOST_HITS`.
+        folders: Says where repositories are; where it does not, snippets are what was indexed.
+
+    Raises:
+        ConfigurationError: The question is blank, the limit unfit, or the index was made by another embedder.
+        RecallFailed: It could be asked neither by vector nor by word.
+    """
+    if not question.strip():
+        raise ConfigurationError("the question is blank: ask for something")
+    if not 1 <= limit <= MOST_HITS:
+        raise ConfigurationError(f"the limit is {limit}: ask for 1 to {MOST_HITS} hits")
+    parts = _Parts(settings_in_force().recall_timeout, [])
+    if len(question) > LONGEST_QUESTION:
+        parts.leave_out("question", f"only its first {LONGEST_QUESTION} characters of {len(question)} were read")
+        question = question[:LONGEST_QUESTION]
+    index = await search_index()
+    found = await _candidates(index, parts, question, repository, max(limit, _DEPTH))
+    best = await _reranked(parts, question, found, limit)
+    read = await _snippets(parts, best, folders)
+    hits = (_hit(passage, snippet) for passage, snippet in zip(best, read, strict=True))
+    return Answer(question, tuple(hits), tuple(parts.left_out))
+
+
+class RecallFailed(WorkerError):
+    """The index could be asked neither by vector nor by word; retried where a message asked."""
+
+
+async def _candidates(
+    index: SearchIndex, parts: _Parts, question: str, repository: str | None, depth: int
+) -> list[Passage]:
+    """What either search has found, each once, the best first."""
+
+    async def by_vector() -> list[Passage]:
+        [vector] = await (await embedder()).embed([question])
+        # Zeros: to the embedder the question says nothing.
+        return await index.search_vector(vector, limit=depth, repository=repository) if vector.any() else []
+
+    by_word = index.search_text(question, limit=depth, repository=repository)
+    rankings = await asyncio.gather(parts.get("vectors", by_vector()), parts.get("words", by_word))
+    asked = [ranking for ranking in rankings if ranking is not None]
+    if not asked:
+        raise RecallFailed("; ".join(f"{one.part}: {one.reason}" for one in parts.left_out))
+    by_id = {passage.id: passage for ranking in asked for passage in ranking}
+    fused = fuse([[passage.id for passage in ranking] for ranking in asked])
+    return [replace(by_id[key], score=score) for key, score in fused]
+
+
+async def _reranked(parts: _Parts, question: str, found: Sequence[Passage], limit: int) -> list[Passage]:
+    """The best of what was found."""
+    model = await reranker()
+    if model is None or len(found) < 2:  # noqa: PLR2004 - one is in order
+        return list(found[:limit])
+    shown = found[: max(limit, _RERANKED)]
+    scores = await parts.get("reranker", model.rank(question, [f"{one.path}\n{one.text}" for one in shown]))
+    if scores is None:
+        return list(found[:limit])
+    ranked = [replace(passage, score=score) for passage, score in zip(shown, scores, strict=True)]
+    return sorted(ranked, key=lambda passage: -passage.score)[:limit]
+
+
+async def _snippets(parts: _Parts, found: Sequence[Passage], folders: Folders | None) -> list[Snippet]:
+    """What was found as it reads now; where a file cannot be read in time, as it was indexed."""
+    repositories = {passage.repository for passage in found if passage.kind == "code"}
+    known = await parts.get("repositories", _where(folders, repositories)) if folders and repositories else None
+    reading = {
+        number: asyncio.ensure_future(run_in_thread_pool(snippets.read, known[passage.repository], passage))
+        for number, passage in enumerate(found)
+        if known and passage.repository in known
+    }
+    done = await _in_time(parts, list(reading.values()))
+    return [
+        reading[number].result() if number in reading and reading[number] in done else snippets.stored(passage)
+        for number, passage in enumerate(found)
+    ]
+
+
+async def _where(folders: Folders, repositories: Collection[str]) -> Mapping[str, Path]:
+    return await folders(repositories)
+
+
+async def _in_time(parts: _Parts, reading: Sequence[asyncio.Future[Snippet]]) -> set[asyncio.Future[Snippet]]:
+    """Those that have ended well; the others go on in the pool, and nobody waits for them."""
+    if not reading:
+        return set()
+    done, late = await asyncio.wait(reading, timeout=parts.limit.total_seconds())
+    for future in late:
+        future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    failed = {future for future in done if future.exception() is not None}
+    if late:
+        parts.leave_out("files", f"{len(late)} took longer than {format_duration(parts.limit)}: shown as indexed")
+    if failed:
+        parts.leave_out("files", f"{len(failed)} cannot be read: {next(iter(failed)).exception()}: shown as indexed")
+    return done - failed
+
+
+def _hit(passage: Passage, snippet: Snippet) -> Hit:
+    return Hit(
+        kind=passage.kind,
+        repository=passage.repository,
+        path=passage.path,
+        start_line=snippet.start_line,
+        end_line=snippet.end_line,
+        language=passage.language,
+        symbol=passage.symbol,
+        score=passage.score,
+        snippet=snippet.text,
+        changed=snippet.changed,
+        created=passage.created,
+    )

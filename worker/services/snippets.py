@@ -1,0 +1,66 @@
+"""Reads from files what a search has found in them, and tells whether they have changed since.
+
+It must never leave the repository's folder, follow a link out of it, wait for a pipe, or read without a limit.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from worker.services.git_files import read_small
+from worker.stores.index import Passage, hash_of
+
+LONGEST = 4000
+"""Characters of a snippet."""
+
+_LONGEST_FILE = 16 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Snippet:
+    """What a search found, as it reads now.
+
+    Attributes:
+        changed: Whether the file is another than the one that was indexed; `None` of what is in no file, or if it
+            cannot be told.
+    """
+
+    text: str
+    start_line: int
+    end_line: int
+    changed: bool | None
+
+
+def stored(passage: Passage, *, changed: bool | None = None) -> Snippet:
+    """The text as it was indexed."""
+    return Snippet(passage.text[:LONGEST], passage.start_line, passage.end_line, changed)
+
+
+def read(folder: Path, passage: Passage) -> Snippet:
+    """The lines of the passage, as they are in the file; the text as it was indexed where the file has others now.
+
+    It blocks: call it in a thread pool.
+    """
+    content = _content(folder, passage.path)
+    if content is None:
+        return stored(passage, changed=True)
+    if hash_of(content) == passage.file_hash:
+        lines = content.decode("utf-8", "replace").split("\n")[passage.start_line - 1 : passage.end_line]
+        return Snippet("\n".join(lines)[:LONGEST], passage.start_line, passage.end_line, changed=False)
+    text = content.decode("utf-8", "replace")
+    place = text.find(passage.text)
+    if place < 0:
+        return stored(passage, changed=True)
+    first = text.count("\n", 0, place) + 1
+    return Snippet(passage.text[:LONGEST], first, first + passage.end_line - passage.start_line, changed=True)
+
+
+def _content(folder: Path, path: str) -> bytes | None:
+    """The file's content; `None` if there is none any more, or it is not in the folder."""
+    top = os.path.realpath(os.fsencode(folder))
+    file = os.path.realpath(os.path.join(top, os.fsencode(path)))  # noqa: PTH118 - names need not be text
+    if not file.startswith(top.rstrip(b"/") + b"/"):
+        return None
+    return read_small(file, _LONGEST_FILE)
