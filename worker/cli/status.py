@@ -15,7 +15,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from worker.cli.messages import RUNNING_HEADINGS, read_page, running_row
+from worker.cli.messages import RUNNING_HEADINGS, plain_running, read_page, running_row
 from worker.cli.options import AsJson, begin, read_duration
 from worker.cli.output import (
     Row,
@@ -78,7 +78,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show the whole system on one screen."""
-    over = read_duration("--since", since)
+    over = min(read_duration("--since", since), query.LONGEST)
     settings = begin()
     client = connect(settings)
     if watch:
@@ -137,7 +137,8 @@ def _print(found: Status, *, as_json: bool) -> None:
     if as_json:
         counts = {state: found.messages.get(state, 0) for state in MESSAGE_STATES}
         health = {"state": found.health.state, "reasons": list(found.health.reasons), "workers": found.health.workers}
-        print_json(plain(found) | {"messages": counts, "health": health})
+        running = [plain_running(one) for one in found.running]
+        print_json(plain(found) | {"messages": counts, "health": health, "running": running})
         return
     out = console()
     if out.is_terminal:
