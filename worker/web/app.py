@@ -53,6 +53,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(api.router, prefix="/api", dependencies=token)
     app.add_api_route("/messages", actions.enqueue, methods=["POST"], status_code=201, include_in_schema=False)
     app.include_router(probes.router)
+    app.include_router(probes.guarded, dependencies=token)
     app.include_router(sessions.router)
     app.mount("/static", StaticFiles(directory=str(files("worker.web") / "static")), name="static")
     app.include_router(pages.router)
