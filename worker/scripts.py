@@ -78,7 +78,7 @@ async def _aexecute(client: redis_asyncio.Redis, *words: Argument) -> Any:  # no
 
 
 def _storable(words: Sequence[Argument]) -> list[Argument]:
-    """The arguments with what is no character escaped, as records write it: halves of one, of bytes that are no UTF-8."""
+    """The arguments with halves of characters, which Python makes of bytes that are no UTF-8, as records write them."""
     return [word.encode("utf-8", "backslashreplace") if isinstance(word, str) else word for word in words]
 
 

@@ -289,6 +289,17 @@ def test_a_watched_status_outlives_its_server(idle: Project) -> None:
         assert "Traceback" not in process.stderr.read()
 
 
+def test_the_status_tells_of_a_server_that_refuses_writes(idle: Project) -> None:
+    """That is when it is looked at."""
+    idle.send("nobody", 1)
+    idle.client.config_set("maxmemory", "1mb")
+    found = idle.json("status")
+    assert found["health"]["state"] == "degraded"
+    assert "the server refuses writes" in " ".join(found["health"]["reasons"])
+    assert found["messages"]["queued"] == 1
+    assert "the server refuses writes" in idle.worker("status").stdout
+
+
 def test_followed_events_outlive_the_server(idle: Project) -> None:
     """What happens when it is back is told, once."""
     first = idle.json("enqueue", "merge_conversation", "c")["message_id"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -105,10 +105,18 @@ def look(client: redis.Redis, settings: Settings, over: timedelta) -> Status:
         actors=ask(client, query.actor_rates(over)),
         queues=ask(client, query.queues()),
         workers=ask(client, query.workers()),
-        running=read_page(client, MessageFilter(states=("running",)), NEWEST).messages,
+        running=_if_it_can_be_asked(lambda: read_page(client, MessageFilter(states=("running",)), NEWEST).messages),
         dead_by_cause=ask(client, query.dead_by_cause()),
-        failures=tuple(islice(all_messages(client, failed, at_once=NEWEST), NEWEST)),
+        failures=_if_it_can_be_asked(lambda: tuple(islice(all_messages(client, failed, at_once=NEWEST), NEWEST))),
     )
+
+
+def _if_it_can_be_asked(find: Callable[[], tuple[StoredMessage, ...]]) -> tuple[StoredMessage, ...]:
+    try:
+        return find()
+    except ServerUnreachable:
+        # To find messages the server combines indexes, which it refuses when it takes no writes: health tells that.
+        return ()
 
 
 def _watch(client: redis.Redis, settings: Settings, over: timedelta, *, as_json: bool) -> None:
