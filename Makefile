@@ -34,7 +34,7 @@ browser:
 		apt-get update && apt-get install -y --no-install-recommends chromium; \
 	fi
 
-screenshots: $(INSTALLED) browser ## Make the pictures of the README anew, from a real run (about twenty minutes)
+screenshots: $(INSTALLED) browser ## Make the pictures of the README anew, from a real run (about a quarter of an hour)
 	$(BIN)/python -m docs.images.make_screenshots
 
 soak: $(INSTALLED) ## What takes minutes: 100,000 calls through the bridge leave nothing behind

@@ -19,6 +19,9 @@ _LONGEST_GAP = 0.15
 """Of the time in which anything happened: how long a gap is drawn at most."""
 
 _NARROWEST = 0.006
+_SHORTEST_DELAY_MS = 1_000
+"""What takes less between enqueueing and being due is no delay that anybody asked for."""
+
 _TICKS_APART = 13.0
 _WHOLE = 100.0
 
@@ -182,7 +185,7 @@ def draw(message: StoredMessage, now: datetime) -> Drawing:
     before = axis.bar(first[0], due) if first and due is not None and due > first[0] else None
     return Drawing(
         rows=tuple(rows),
-        before=before if before is not None and before.ms >= 1 else None,
+        before=before if before is not None and before.ms >= _SHORTEST_DELAY_MS else None,
         pending=axis.bar(waits.start, waits.end) if waits is not None else None,
         ticks=tuple(axis.ticks()),
         cut=axis.cut,

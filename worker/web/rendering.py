@@ -72,6 +72,15 @@ def number(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def compact(value: float) -> str:
+    """A count in few characters: `987`, `12K`, `1.1M`."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "K")):
+        if value >= size:
+            scaled = value / min(size, 1e3 if unit == "K" else size)
+            return f"{scaled:.1f}{unit}" if scaled < 10 else f"{scaled:.0f}{unit}"  # noqa: PLR2004 - two figures
+    return number(value)
+
+
 def rate(value: float) -> str:
     """So many a second."""
     digits = 0 if value >= 100 else 1 if value >= 10 or not value else 2  # noqa: PLR2004 - three figures
@@ -131,7 +140,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    for one in (duration, number, rate, share, iso, plain, short, subject, last_words, took):
+    for one in (duration, number, compact, rate, share, iso, plain, short, subject, last_words, took):
         made.filters[one.__name__] = one
     # Into an attribute, where it is escaped like any other text.
     made.filters["json"] = lambda value: json.dumps(value, separators=(",", ":"))

@@ -87,8 +87,9 @@ function rowOf(event) {
   cell(row, clockTime(new Date(event.time)), "num").title = event.time;
   const name = document.createElement("span");
   name.className = `state ${event.state === "progress" ? "progress-event" : event.state}`;
-  name.textContent = event.event;
+  name.textContent = event.state;
   cell(row, "").append(name);
+  cell(row, event.event.slice(0, -event.state.length - 1)).title = event.event;
   cell(row, event.attempt ?? "", "num");
   cell(row, event.duration_ms == null ? "" : duration(event.duration_ms), "num");
   const link = document.createElement("a");
