@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test lint types unit soak quality example bench bench-broker lock clean
+.PHONY: help install demo test lint types unit browser screenshots soak quality example bench bench-broker lock clean
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -23,8 +23,19 @@ demo: $(INSTALLED) ## Merge and summarize a real conversation, with every step i
 
 test: lint types unit example ## Every check there is
 
-unit: $(INSTALLED)
+unit: $(INSTALLED) browser
 	$(BIN)/pytest
+
+# The dashboard's tests drive a real browser. Where there is none, root on Debian gets one; others are told by the tests.
+CHROMIUM := chromium chromium-browser google-chrome google-chrome-stable
+browser:
+	@for one in $(CHROMIUM); do command -v $$one >/dev/null && exit 0; done; \
+	if command -v apt-get >/dev/null && test "$$(id -u)" = 0; then \
+		apt-get update && apt-get install -y --no-install-recommends chromium; \
+	fi
+
+screenshots: $(INSTALLED) browser ## Make the pictures of the README anew, from a real run (about a quarter of an hour)
+	$(BIN)/python -m docs.images.make_screenshots
 
 soak: $(INSTALLED) ## What takes minutes: 100,000 calls through the bridge leave nothing behind
 	$(BIN)/pytest -m soak

@@ -13,6 +13,7 @@ from typing import Any
 
 import redis
 from redis import asyncio as redis_asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
@@ -90,9 +91,8 @@ def connect(settings: Settings, *, timeout: float = SOCKET_TIMEOUT) -> redis.Red
     options = own | {"socket_connect_timeout": min(CONNECT_TIMEOUT, timeout), "socket_keepalive": True}
     if url.startswith("unix:"):
         options = own
-    retry = Retry(ExponentialWithJitterBackoff(base=0.05, cap=1), retries=2)
     try:
-        return redis.Redis(connection_pool=redis.ConnectionPool.from_url(url, retry=retry, **options))
+        return redis.Redis(connection_pool=redis.ConnectionPool.from_url(url, retry=Retry(_backoff(), 2), **options))
     except ValueError as error:
         raise ConfigurationError(
             f"WORKER_REDIS_URL={mask_url(url)} is no address: write redis://host:6379/0, rediss://… or unix:///path"
@@ -106,7 +106,8 @@ async def aconnect(settings: Settings) -> redis_asyncio.Redis:
         ConfigurationError: As `connect`.
     """
     connect(settings).close()  # refuses what is wrong
-    options = dict(_OPTIONS)
+    # The library's own would have who asks wait for seconds while the server is away.
+    options = _OPTIONS | {"retry": AsyncRetry(_backoff(), 2)}
     if settings.redis_url is None:
         server = EmbeddedServer(settings)
         path = str(await asyncio.to_thread(server.ensure_running))
@@ -115,6 +116,10 @@ async def aconnect(settings: Settings) -> redis_asyncio.Redis:
     url = settings.redis_url.get_secret_value()
     options |= {} if url.startswith("unix:") else {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_keepalive": True}
     return redis_asyncio.Redis.from_url(url, **options)
+
+
+def _backoff() -> ExponentialWithJitterBackoff:
+    return ExponentialWithJitterBackoff(base=0.05, cap=1)
 
 
 def streams_in(answer: Any) -> list[tuple[bytes, list[Any]]]:  # noqa: ANN401 - as the server answers

@@ -209,7 +209,7 @@ def check_layout(version: int) -> Finding:
 def _check_work(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
     health = check_health(client, settings)
     if health.state is HealthState.HEALTHY:
-        yield _ok("work", f"{health.workers} workers alive, the bridge works")
+        yield _ok("work", f"workers alive: {health.workers}; the bridge works")
     for one in health.complaints:
         yield _problem("work", one.found, one.remedy)
 

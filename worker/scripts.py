@@ -64,11 +64,22 @@ class Script:
 
 
 def _execute(client: redis.Redis, *words: Argument) -> Any:  # noqa: ANN401 - as the server answers
-    return client.execute_command(*words)  # type: ignore[no-untyped-call]
+    try:
+        return client.execute_command(*words)  # type: ignore[no-untyped-call]
+    except UnicodeEncodeError:
+        return client.execute_command(*_storable(words))  # type: ignore[no-untyped-call]
 
 
 async def _aexecute(client: redis_asyncio.Redis, *words: Argument) -> Any:  # noqa: ANN401 - as the server answers
-    return await client.execute_command(*words)  # type: ignore[no-untyped-call]
+    try:
+        return await client.execute_command(*words)  # type: ignore[no-untyped-call]
+    except UnicodeEncodeError:
+        return await client.execute_command(*_storable(words))  # type: ignore[no-untyped-call]
+
+
+def _storable(words: Sequence[Argument]) -> list[Argument]:
+    """The arguments with halves of characters, which Python makes of bytes that are no UTF-8, as records write them."""
+    return [word.encode("utf-8", "backslashreplace") if isinstance(word, str) else word for word in words]
 
 
 RECORDS = ("worker.history", "records.lua")

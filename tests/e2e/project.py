@@ -43,7 +43,7 @@ class Project:
         self.elsewhere.mkdir(parents=True)
         quick = {"WORKER_MIN_BACKOFF": "10ms", "WORKER_MAX_BACKOFF": "50ms"}
         path = os.pathsep.join([str(BIN), os.environ.get("PATH", "")])
-        own = {"WORKER_DATA_DIR": str(self.data_dir), "PATH": path} | quick | variables
+        own = {"WORKER_DATA_DIR": str(self.data_dir), "PATH": path, "WORKER_WEB_PORT": "0"} | quick | variables
         self.environment = forget_environment(dict(os.environ)) | own
         self.settings = Settings(data_dir=self.data_dir)
         self.client: redis.Redis = connect(self.settings)

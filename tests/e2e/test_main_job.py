@@ -258,7 +258,7 @@ def test_a_summarizer_that_fails_twice_is_asked_a_third_time(tmp_path: Path) -> 
             project.down()
 
 
-def test_the_procfile_runs_two_pools_for_messages_from_another_folder(project: Project) -> None:
+def test_the_procfile_runs_two_pools_and_the_web_for_messages_from_another_folder(project: Project) -> None:
     """`honcho start` in the project, `worker enqueue` elsewhere."""
     with project.background(str(BIN / "honcho"), "start", cwd=ROOT) as honcho:
         project.worker("conversations", "import", str(SAMPLE), "--id", "sample")
@@ -270,6 +270,7 @@ def test_the_procfile_runs_two_pools_for_messages_from_another_folder(project: P
         commands = list(project.processes().values())
         assert any("--queues cpu" in command for command in commands)
         assert any("--queues network" in command for command in commands)
+        assert any("worker web" in command for command in commands)
         interrupt(honcho)
     assert project.processes() == {}
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 LANES = ("back", "high", "normal", "low")
@@ -35,6 +36,7 @@ class Message:
     lines: list[str] = field(default_factory=list)
     ended: set[str] = field(default_factory=set)
     errors: set[str] = field(default_factory=set)
+    died_of: str = ""
 
     @property
     def is_final(self) -> bool:
@@ -44,9 +46,13 @@ class Message:
 
 @dataclass
 class Entry:
-    """An entry of a stream; `holder` is the process to which it was given, `id` the server's."""
+    """An entry of a stream, good for the delivery of its fence.
+
+    `fence` is `None` where the entry names no message; `holder` is the process that was given it, `id` the server's.
+    """
 
     message_id: str
+    fence: int | None
     holder: str | None = None
     id: str = ""
 
@@ -92,6 +98,20 @@ class Step:
     follow_ups: list[FollowUp] = field(default_factory=list)
 
 
+@dataclass
+class Audited:
+    """An entry of the audit log."""
+
+    by: str
+    action: str
+    target: str
+    ids: list[str]
+
+
+Given = tuple[Stream, Entry]
+"""An entry that a process is given, and where it is."""
+
+
 class Model:
     """Everything on the server."""
 
@@ -102,6 +122,9 @@ class Model:
         self.alive: dict[str, bool] = {}
         self.holders: dict[str, str] = {}
         self.counted: Counter[str] = Counter()
+        self.paused: dict[str, str] = {}
+        self.cancelling: set[str] = set()
+        self.audit: list[Audited] = []
         self.lives = 0
         self.seq = 0
 
@@ -109,9 +132,15 @@ class Model:
         """The entries of a stream, oldest first."""
         return self.streams.setdefault((queue, lane), [])
 
-    def entry_of(self, message_id: str) -> list[Entry]:
-        """Where the message is, in whatever streams."""
-        return [one for entries in self.streams.values() for one in entries if one.message_id == message_id]
+    def current(self, entry: Entry) -> Message | None:
+        """The message for whose newest delivery the entry is, if there is one."""
+        message = self.messages.get(entry.message_id)
+        return message if message is not None and entry.fence == message.fence else None
+
+    def remove(self, message: Message) -> None:
+        """Forgets a message, and what was asked of it."""
+        del self.messages[message.id]
+        self.cancelling.discard(message.id)
 
     # ------------------------------------------------------------------ what is enqueued
 
@@ -165,6 +194,8 @@ class Model:
         message.queue, message.lane, message.actor = sent.queue, sent.lane, sent.actor
         message.payload = sent.payload
         message.starts = message.losses = 0
+        message.died_of = ""
+        self.cancelling.discard(message.id)
         self.put_again(message, sent.later, message.lane)
 
     def put_again(self, message: Message, later: int, lane: str) -> None:
@@ -176,20 +207,42 @@ class Model:
         if later >= 0:
             self.due[message.id] = None
         else:
-            self.stream(message.queue, lane).append(Entry(message.id))
+            self.stream(message.queue, lane).append(Entry(message.id, message.fence))
 
     # ------------------------------------------------------------------ what processes do
 
-    def take(self, token: str, most: int, queues: list[str]) -> list[tuple[Stream, Entry]]:
-        """Gives entries to a process, the most urgent first."""
-        given: list[tuple[Stream, Entry]] = []
+    def take(self, token: str, most: int, queues: list[str]) -> list[Given]:
+        """Gives entries to a process, the most urgent first; those that are good for nothing any more are removed."""
+        given: list[Given] = []
         for lane in LANES:
             for queue in queues:
-                for entry in self.stream(queue, lane):
-                    if entry.holder is None and len(given) < most:
+                entries = self.stream(queue, lane)
+                for entry in [one for one in entries if one.holder is None and queue not in self.paused]:
+                    if len(given) == most:
+                        break
+                    if self._is_good(entry):
                         entry.holder = token
                         given.append(((queue, lane), entry))
+                    else:
+                        entries.remove(entry)
         return given
+
+    def look(self, given: list[Given]) -> list[Given]:
+        """Describes what a process was given: what is good for something, and not of a queue that is paused."""
+        described = []
+        for (queue, lane), entry in given:
+            message = self.current(entry)
+            if not self._is_good(entry):
+                self.stream(queue, lane).remove(entry)
+            elif message is not None and message.queue in self.paused:
+                self.stream(queue, lane).remove(entry)
+                self.put_again(message, -1, "back")
+            else:
+                described.append(((queue, lane), entry))
+        return described
+
+    def _is_good(self, entry: Entry) -> bool:
+        return entry.fence is None or self.current(entry) is not None
 
     def commit(self, steps: list[Step]) -> list[str]:
         """Answers with the ids of those who had nothing to say any more."""
@@ -241,13 +294,18 @@ class Model:
         if step.error:
             message.errors.add(step.error)
         message.starts = message.losses = 0
-        if step.outcome == "retry":
+        outcome = step.outcome
+        if outcome in {"retry", "back"} and message.id in self.cancelling:
+            outcome = "cancelled"
+        if outcome == "dead":
+            message.died_of = step.error or "unknown"
+        if outcome == "retry":
             message.payload = step.payload
             self.put_again(message, step.later if step.later > 0 else -1, message.lane)
-        elif step.outcome == "back":
+        elif outcome == "back":
             self.put_again(message, -1, "back")
         else:
-            self._finish(message, step.outcome)
+            self._finish(message, outcome)
             if step.unique and self.holders.get(step.unique) == message.id:
                 del self.holders[step.unique]
 
@@ -271,6 +329,7 @@ class Model:
         message.lines = [line]
         message.ended = {"failed"}
         message.errors = {"ValueError"}
+        message.died_of = "ValueError"
         self.messages[message_id] = message
 
     # ------------------------------------------------------------------ what is done now and then
@@ -286,7 +345,7 @@ class Model:
             del self.due[message_id]
             message = self.messages[message_id]
             message.state = "queued"
-            self.stream(message.queue, message.lane).append(Entry(message_id))
+            self.stream(message.queue, message.lane).append(Entry(message_id, message.fence))
         return held, lost
 
     def _reclaim(self, most_starts: int) -> int:
@@ -303,9 +362,11 @@ class Model:
         return lost
 
     def _take_over(self, queue: str, lane: str, entry: Entry, most_starts: int) -> int:
-        message = self.messages.get(entry.message_id)
+        if entry.message_id not in self.messages:
+            self.stream(queue, lane).append(Entry(entry.message_id, entry.fence))
+            return 0
+        message = self.current(entry)
         if message is None:
-            self.stream(queue, lane).append(Entry(entry.message_id))
             return 0
         message.losses += 1
         was_running = message.state == "running"
@@ -313,8 +374,11 @@ class Model:
             message.lines.append("lost")
             message.ended.add("lost")
             self.counted[f"{message.actor}\tlost"] += 1
-        if message.starts >= most_starts:
+        if was_running and message.id in self.cancelling:
+            self._finish(message, "cancelled")
+        elif message.starts >= most_starts:
             self._finish(message, "dead")
+            message.died_of = "lost"
         else:
             self.put_again(message, -1, "back")
         return int(was_running)
@@ -322,9 +386,78 @@ class Model:
     def flush(self, queue: str) -> None:
         for lane in LANES:
             for entry in self.stream(queue, lane):
-                self.messages.pop(entry.message_id, None)
+                message = self.current(entry)
+                if message is not None:
+                    self.remove(message)
             self.stream(queue, lane).clear()
         for message_id in list(self.due):
             if self.messages[message_id].queue == queue:
                 del self.due[message_id]
-                del self.messages[message_id]
+                self.remove(self.messages[message_id])
+
+    # ------------------------------------------------------------------ what people do
+
+    def replay(self, by: str, ids: Sequence[str], payload: bytes) -> list[str]:
+        """Answers for each with an empty text, or with the state in which it is instead; so do the others."""
+        return self._act(by, "replay", ids, ("dead",), payload)
+
+    def purge(self, by: str, ids: Sequence[str]) -> list[str]:
+        return self._act(by, "purge", ids, ("dead",))
+
+    def run_now(self, by: str, ids: Sequence[str]) -> list[str]:
+        return self._act(by, "run_now", ids, ("delayed",))
+
+    def cancel(self, by: str, ids: Sequence[str]) -> list[str]:
+        return self._act(by, "cancel", ids, ("queued", "delayed", "running"))
+
+    def turn(self, by: str, action: str, queue: str) -> int:
+        """Pauses a queue, or resumes it; answers whether that changed anything."""
+        if (queue in self.paused) == (action == "pause"):
+            return 0
+        if action == "pause":
+            self.paused[queue] = by
+        else:
+            del self.paused[queue]
+        self.audit.append(Audited(by, action, queue, [queue]))
+        return 1
+
+    def _act(
+        self, by: str, action: str, ids: Sequence[str], states: tuple[str, ...], payload: bytes = b""
+    ) -> list[str]:
+        answers, done = [], []
+        for one in ids:
+            message = self.messages.get(one)
+            if message is None or message.state not in states:
+                answers.append("unknown" if message is None else message.state)
+                continue
+            answers.append("")
+            done.append(one)
+            if action != "purge":
+                message.lines.append(action)
+            self._do(action, message, payload)
+        if done:
+            self.audit.append(Audited(by, action, " ".join(ids), done))
+        return answers
+
+    def _do(self, action: str, message: Message, payload: bytes) -> None:
+        if action == "purge":
+            self.remove(message)
+        elif action == "replay":
+            self.again(message, FollowUp(message.id, message.queue, message.lane, message.actor, payload, -1))
+        elif action == "run_now":
+            del self.due[message.id]
+            message.state = "queued"
+            self._place(message, -1, message.lane)
+        elif message.state == "running":
+            self.cancelling.add(message.id)
+        else:
+            self.due.pop(message.id, None)
+            self._finish(message, "cancelled")
+            unique = unique_of(message.payload)
+            if unique and self.holders.get(unique) == message.id:
+                del self.holders[unique]
+
+
+def unique_of(payload: bytes) -> str:
+    """The unique key that a message bears as an option."""
+    return str(json.loads(payload).get("options", {}).get("unique", ""))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,19 +25,35 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.property.broker_model import FINAL, LANES, LISTED, Entry, FollowUp, Message, Model, Step, Taken
-from worker.broker import committer, lease, reader, sending, session, streams
+from tests.property.broker_model import (
+    FINAL,
+    LANES,
+    LISTED,
+    Entry,
+    FollowUp,
+    Given,
+    Message,
+    Model,
+    Step,
+    Taken,
+    unique_of,
+)
+from worker.broker import actions, committer, lease, reader, sending, session, streams
 from worker.broker.committer import Note
 from worker.connection import connect, streams_in
 from worker.embedded import EmbeddedServer
 from worker.history import query
 from worker.history.events import ErrorInfo, State, StatusEvent
+from worker.history.filters import MARKS, MessageFilter
 from worker.history.lines import to_line
 from worker.scripts import RECORDS, Argument, Script
 from worker.settings import Settings
 
 SEGMENT = 4
 """Messages in a segment of the indexes, instead of thousands: so that a few steps fill many."""
+
+LOOKS = 3
+"""Messages that a search looks at one by one before it answers in parts, instead of thousands."""
 
 MOST_STARTS = 2
 HOUR_MS = 3_600_000
@@ -77,6 +94,11 @@ end
 for _, key in ipairs(all('worker:u:*')) do
   table.insert(found[6], { key, call('GET', key) })
 end
+table.insert(found, all('worker:cancel:*'))
+table.insert(found, call('XRANGE', 'worker:audit', '-', '+'))
+for _, key in ipairs({ 'worker:depths', 'worker:changed', 'worker:paused' }) do
+  table.insert(found, call('HGETALL', key))
+end
 table.insert(found, call('ZRANGE', 'worker:due', 0, -1, 'WITHSCORES'))
 table.insert(found, call('HGETALL', 'worker:states'))
 table.insert(found, call('HGETALL', 'worker:kept'))
@@ -91,7 +113,7 @@ def small(script: Script, more: str = "") -> Script:
     """The same script with small segments."""
     made = copy.copy(script)
     assert "4096" in made._text
-    made._text = made._text.replace("4096", str(SEGMENT)) + more
+    made._text = made._text.replace("4096", str(SEGMENT)).replace("LOOKS = 3000", f"LOOKS = {LOOKS}") + more
     made._hash = hashlib.sha1(made._text.encode()).hexdigest()
     return made
 
@@ -109,6 +131,13 @@ JOIN = small(lease._JOIN)
 KEEP = small(lease._KEEP)
 LEAVE = small(lease._LEAVE)
 FIND = small(query._FIND)
+DEATHS = small(query._DEATHS)
+DESCRIBE_QUEUES = small(query._QUEUES)
+REPLAY = small(actions._REPLAY)
+PURGE = small(actions._PURGE)
+CANCEL = small(actions._CANCEL)
+RUN_NOW = small(actions._RUN_NOW)
+PAUSE = small(actions._PAUSE)
 DUMP = small(Script(RECORDS), _DUMP)
 
 
@@ -116,9 +145,8 @@ class Stored:
     """What the server holds, read in one step."""
 
     def __init__(self, client: redis.Redis) -> None:
-        messages, streams_, maps, subjects, windows, unique, due, states, kept, segments, leases, now = DUMP.run(
-            client, []
-        )
+        messages, streams_, maps, subjects, windows, unique, *others = DUMP.run(client, [])
+        cancelling, audit, depths, changed, paused, due, states, kept, segments, leases, now = others
         self.messages: dict[str, tuple[list[str], bytes, list[str]]] = {}
         for key, record in messages:
             head, payload, lines = record.split(b"\n", 2)
@@ -127,10 +155,10 @@ class Stored:
                 payload,
                 lines.decode().splitlines(),
             )
-        self.streams: dict[tuple[str, str], tuple[list[tuple[str, str]], dict[str, str]]] = {}
+        self.streams: dict[tuple[str, str], tuple[list[tuple[str, str, int | None]], dict[str, str]]] = {}
         for key, entries, pending in streams_:
             queue, _, lane = _after(key, "worker:q:").rpartition(":")
-            named = [(entry.decode(), fields[1].decode()) for entry, fields in entries]
+            named = [(entry.decode(), fields[1].decode(), _fence(fields)) for entry, fields in entries]
             self.streams[queue, lane] = named, {one[0].decode(): one[1].decode() for one in pending}
         self.ids: dict[int, list[str]] = {}
         self.marks: dict[tuple[int, str], set[int]] = {}
@@ -151,6 +179,11 @@ class Stored:
             for name, number in _couples(window):
                 self.counted[name.decode()] += int(number)
         self.unique = {_after(key, "worker:u:"): value.decode() for key, value in unique}
+        self.cancelling = {_after(key, "worker:cancel:") for key in cancelling}
+        self.audit = [dict(_texts(fields)) for _, fields in audit]
+        self.depths = {name: int(number) for name, number in _texts(depths) if int(number)}
+        self.changed = {int(segment): int(at) for segment, at in _texts(changed)}
+        self.paused = {queue: json.loads(about)["by"] for queue, about in _texts(paused)}
         self.due = {name.decode(): float(at) for name, at in _couples(due)}
         self.states = {name.decode(): int(number) for name, number in _couples(states) if int(number)}
         self.kept = {int(name): int(number) for name, number in _couples(kept)}
@@ -165,6 +198,14 @@ def _after(key: bytes, prefix: str) -> str:
 
 def _couples(flat: list[Any]) -> Iterator[tuple[Any, Any]]:
     return itertools.batched(flat, 2) if hasattr(itertools, "batched") else zip(flat[::2], flat[1::2], strict=True)
+
+
+def _texts(flat: list[bytes]) -> Iterator[tuple[str, str]]:
+    return ((name.decode(), value.decode()) for name, value in _couples(flat))
+
+
+def _fence(fields: list[bytes]) -> int | None:
+    return int(fields[3]) if fields[0] == b"i" else None
 
 
 class Process:
@@ -193,7 +234,9 @@ a_message = st.builds(
 )
 sendings = st.lists(st.tuples(a_message, st.sampled_from(["", "", "", *KEYS])), min_size=1, max_size=5)
 outcomes = st.sampled_from(["completed", "completed", "skipped", "cancelled", "dead", "retry", "retry", "back"])
-an_error = st.sampled_from(["ValueError", "a.b.<locals>.C"])
+an_error = st.sampled_from(["ValueError", "a.b.<locals>.C", ""])
+some_ids = st.lists(st.sampled_from([*IDS, "nobody"]), min_size=1, max_size=6, unique=True)
+a_person = st.sampled_from(["ann", "bob"])
 
 
 class BrokerMachine(RuleBasedStateMachine):
@@ -209,6 +252,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.fences: dict[tuple[str, int], tuple[int, int]] = {}
         self.most = 1000
         self.garbage = 0
+        self.deliveries: dict[tuple[str, int, int], tuple[str, str]] = {}
         self.moments = 2_000_000
         self.join(TOKENS[0])
         self.join(TOKENS[1])
@@ -251,7 +295,11 @@ class BrokerMachine(RuleBasedStateMachine):
 
     @rule(sent=sendings)
     def enqueue(self, sent: list[Sent]) -> None:
+        sent = [one for one in sent if self._can_be_sent(one[0].id)]
         arguments: list[Argument] = [len(sent)]
+        for one, unique in sent:
+            if unique:
+                one.payload = json.dumps({"options": {"unique": unique}}).encode()
         for one, unique in sent:
             arguments += [one.id, one.payload, one.queue, one.lane, one.actor, one.later, unique, HOUR_MS]
         answers = ENQUEUE.run(self.client, arguments)
@@ -260,6 +308,7 @@ class BrokerMachine(RuleBasedStateMachine):
     @rule(messages=st.lists(a_message, min_size=1, max_size=10))
     def enqueue_new(self, messages: list[FollowUp]) -> None:
         """The short way: of new messages that are not delayed."""
+        messages = [one for one in messages if self._can_be_sent(one.id)]
         arguments: list[Argument] = []
         for one in messages:
             arguments += [one.id, one.payload, one.queue, one.lane, one.actor]
@@ -274,7 +323,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.garbage += 1
         name = f"garbage{self.garbage}"
         self.client.xadd(f"worker:q:{queue}:{lane}", {"x": name})
-        self.model.stream(queue, lane).append(Entry(name))
+        self.model.stream(queue, lane).append(Entry(name, None))
 
     # ------------------------------------------------------------------ processes take and give back
 
@@ -289,8 +338,9 @@ class BrokerMachine(RuleBasedStateMachine):
             assert answer is None
             return
         given = self.model.take(process.token, most, queues)
+        assert {one.decode() for one in answer[1]} == set(self.model.paused)
         self._sync()
-        self._described(process, answer[1:], given, known=known)
+        self._described(process, answer[2:], given, known=known)
 
     @rule(data=st.data(), outcome=st.sampled_from(["completed", "dead"]), sent=sendings)
     def a_process_works_off_what_waits(self, data: st.DataObject, outcome: str, sent: list[Sent]) -> None:
@@ -298,6 +348,7 @@ class BrokerMachine(RuleBasedStateMachine):
         process = self._a_process(data)
         self._take(process, 6, QUEUES)
         held = {(one.message_id, one.id) for entries in self.model.streams.values() for one in entries if one.holder}
+        held = {one for one in held if one[0] in self.model.messages}
         mine = [one for one in process.taken if (one.id, one.entry) in held and self._is_of_this_life(one)]
         kind = State.COMPLETED if outcome == "completed" else State.FAILED
         steps = [Step(one, True, [_line(one, kind)], outcome=outcome, kind=kind.value) for one in mine[-6:]]
@@ -318,7 +369,7 @@ class BrokerMachine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def wait_and_look(self, data: st.DataObject) -> None:
-        """A process is given an entry while it waits, whether or not its lease has run out meanwhile."""
+        """A process is given entries while it waits, whether or not its lease has run out or a queue was paused."""
         process = self._a_process(data)
         names: Any = {f"worker:q:{queue}:{lane}": ">" for lane in LANES for queue in QUEUES}
         found: Any = self.client.xreadgroup("workers", process.token, names, 1)
@@ -334,7 +385,13 @@ class BrokerMachine(RuleBasedStateMachine):
                 given.append(((queue, lane), one))
         self._sync()
         if given:
-            self._described(process, LOOK.run(self.client, arguments)[2:], given)
+            self._look(process, arguments, given)
+
+    def _look(self, process: Process, arguments: list[Argument], given: list[Given]) -> None:
+        described = LOOK.run(self.client, arguments)[2:]
+        given = self.model.look(given)
+        self._sync()
+        self._described(process, described, given)
 
     @rule(data=st.data())
     def look_for_lost_answers(self, data: st.DataObject) -> None:
@@ -352,7 +409,7 @@ class BrokerMachine(RuleBasedStateMachine):
         for taken in process.taken:
             if taken.entry not in held:
                 arguments += [f"worker:q:{taken.stream[0]}:{taken.stream[1]}", taken.entry]
-        self._described(process, LOOK.run(self.client, arguments)[2:], given)
+        self._look(process, arguments, given)
 
     @precondition(lambda self: any(one.taken for one in self.processes.values()))
     @rule(data=st.data())
@@ -405,7 +462,8 @@ class BrokerMachine(RuleBasedStateMachine):
         due = dict(self.model.due)
         before = Stored(self.client)
         age = data.draw(st.sampled_from([AGE_MS, AGE_MS, 0]))
-        arguments: list[Argument] = [process.token, HOUR_MS, MOST_STARTS, most, int(look_around), *self._limits(age)]
+        arguments: list[Argument] = [process.token, HOUR_MS, "{}", MOST_STARTS, most, int(look_around)]
+        arguments += self._limits(age)
         answer = KEEP.run(self.client, arguments)
         held, lost = self.model.keep(process.token, MOST_STARTS, most, look_around=look_around, now=before.now)
         assert (bool(answer[0]), answer[3]) == (held, lost)
@@ -430,6 +488,62 @@ class BrokerMachine(RuleBasedStateMachine):
             pass
         self.model.flush(queue)
 
+    # ------------------------------------------------------------------ people act
+
+    @rule(ids=some_ids, by=a_person)
+    def cancel(self, ids: list[str], by: str) -> None:
+        """What waits ends; what runs is told, and ends so or otherwise."""
+        self._ask(CANCEL, "cancel", by, ids, self.model.cancel(by, ids))
+
+    @precondition(lambda self: any(one.state == "running" for one in self.model.messages.values()))
+    @rule(data=st.data(), by=a_person, then=st.sampled_from(["retries", "is given back", "dies", "goes on"]))
+    def cancel_one_that_runs(self, data: st.DataObject, by: str, then: str) -> None:
+        """Whose process then has its own idea of what becomes of it, or dies."""
+        running = sorted(one.id for one in self.model.messages.values() if one.state == "running")
+        message = self.model.messages[_one(data, running)]
+        self._ask(CANCEL, "cancel", by, [message.id], self.model.cancel(by, [message.id]))
+        entries = [one for all_ in self.model.streams.values() for one in all_ if self.model.current(one) is message]
+        (token,) = {one.holder for one in entries}
+        process = self.processes[token or ""]
+        taken = [one for one in process.taken if (one.id, one.fence) == (message.id, message.fence)][-1:]
+        if then == "dies":
+            self._die(process.token)
+            self._keep(data, self._a_process(data), 1, look_around=True)
+            assert message.state == "cancelled" or message.id not in self.model.messages
+        elif then != "goes on" and taken and self._is_of_this_life(taken[0]):
+            outcome, kind = ("retry", State.FAILED) if then == "retries" else ("back", State.CANCELLED)
+            step = Step(taken[0], True, [_line(taken[0], kind)], outcome=outcome, kind=kind.value, payload=b"{}")
+            self._commit(process, [step])
+            assert message.state == "cancelled"
+
+    @rule(ids=some_ids, by=a_person)
+    def run_now(self, ids: list[str], by: str) -> None:
+        self._ask(RUN_NOW, "run_now", by, ids, self.model.run_now(by, ids))
+
+    @rule(ids=some_ids, by=a_person, garbage=st.booleans())
+    def replay(self, ids: list[str], by: str, garbage: bool) -> None:
+        """Also what nobody could read."""
+        ids = [*ids, *(f"garbage{number}" for number in range(1, self.garbage + 1) if garbage)]
+        payload = b'{"p":3}'
+        self._ask(REPLAY, "replay", by, ids, self.model.replay(by, ids, payload), payload=payload)
+
+    @rule(ids=some_ids, by=a_person)
+    def purge(self, ids: list[str], by: str) -> None:
+        self._ask(PURGE, "purge", by, ids, self.model.purge(by, ids))
+
+    def _ask(
+        self, script: Script, action: str, by: str, ids: list[str], expected: list[str], *, payload: bytes | None = None
+    ) -> None:
+        arguments: list[Argument] = [action, by, "host:1", " ".join(ids)]
+        for one in ids:
+            arguments += [one] if payload is None else [one, payload]
+        assert [one.decode() for one in script.run(self.client, arguments)] == expected
+
+    @rule(action=st.sampled_from(["pause", "resume", "resume"]), queue=st.sampled_from([*QUEUES, "none"]), by=a_person)
+    def pause_or_resume(self, action: str, queue: str, by: str) -> None:
+        answer = PAUSE.run(self.client, [action, by, "host:1", queue])
+        assert answer == (None if queue == "none" else self.model.turn(by, action, queue))
+
     # ------------------------------------------------------------------ what holds after every step
 
     @invariant()
@@ -441,6 +555,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self._check_segments(stored)
         assert {name: number for name, number in stored.counted.items() if number} == dict(self.model.counted)
         assert set(stored.leases) == set(self.model.alive)
+        self._check_what_people_did(stored)
         for queue in QUEUES:
             waits = any(entries for (name, _), entries in self.model.streams.items() if name == queue) or any(
                 self.model.messages[one].queue == queue for one in self.model.due
@@ -448,22 +563,54 @@ class BrokerMachine(RuleBasedStateMachine):
             assert WAITING.run(self.client, [queue]) == int(waits)
 
     def teardown(self) -> None:
-        """What is asked of the indexes is found, newest first."""
-        messages = sorted(self.model.messages.values(), key=lambda one: -one.seq)
-        for names in (["actor:a"], ["queue:q", "actor:b"], ["state:completed"], ["ended:failed", "state:dead"], []):
-            wanted = [one.id for one in messages if set(names) <= _marks(one)]
-            assert self._found("", names) == wanted
-        wanted = [one.id for one in messages if "n=1" in one.subjects and one.actor == "a"]
-        assert self._found("n=1", ["actor:a"]) == wanted
+        """What is asked of the indexes is found, newest first, and counted, page by page."""
+        for wanted in WANTED:
+            expected = [
+                one.id for one in sorted(self.model.messages.values(), key=lambda one: -one.seq) if _is(one, wanted)
+            ]
+            assert self._found(wanted, 3) == (expected, len(expected))
+            assert self._found(wanted, 0) == ([], len(expected))
+        causes = Counter(one.died_of for one in self.model.messages.values() if one.state == "dead")
+        assert {cause.decode(): number for cause, number in _couples(DEATHS.run(self.client, []))} == causes
+        assert not list(self.client.scan_iter("worker:x:scratch*"))
 
-    def _found(self, subject: str, names: list[str]) -> list[str]:
-        found, below = [], -1
+    def _found(self, wanted: MessageFilter, most: int) -> tuple[list[str], int]:
+        found: list[str] = []
+        counted, below = 0, None
         for _ in range(1000):
-            below, *ids = FIND.run(self.client, [3, below, subject, len(names), *names])
-            found += [one.decode() for one in ids]
-            if below < 0:
-                return found
+            cursor, count, *some = FIND.run(self.client, query._find_arguments(wanted, most, below, ()))
+            found += [one.decode() for one in some[::2]]
+            counted += count
+            if cursor < 0:
+                return found, counted
+            below = cursor
         raise AssertionError("the search does not end")
+
+    def _check_what_people_did(self, stored: Stored) -> None:
+        assert stored.paused == self.model.paused
+        assert stored.cancelling == self.model.cancelling
+        told = [
+            (one["by"], one["action"], one["target"], int(one["count"]), one["ids"].split()) for one in stored.audit
+        ]
+        audit = self.model.audit
+        assert told == [(one.by, one.action, one.target, len(one.ids), one.ids) for one in audit]
+        waiting = [one for one in self.model.messages.values() if not one.is_final]
+        assert stored.depths == Counter(f"{one.queue}\t{one.state}" for one in waiting)
+        for queue, queued, delayed, running, oldest, paused in DESCRIBE_QUEUES.run(self.client, [])[1:]:
+            name = queue.decode()
+            states = Counter(one.state for one in waiting if one.queue == name)
+            assert (queued, delayed, running) == (states["queued"], states["delayed"], states["running"])
+            assert bool(paused) == (name in self.model.paused)
+            untaken = [
+                one
+                for (of_queue, _), entries in self.model.streams.items()
+                for one in entries
+                if of_queue == name and one.holder is None and (one.fence is None or self.model.current(one))
+            ]
+            assert (oldest >= 0) == bool(untaken)
+        for fields, _, _ in stored.messages.values():
+            if fields[1] != "delayed" and int(fields[6]) <= stored.now:
+                assert stored.changed[int(fields[0]) // SEGMENT] >= int(fields[6]), fields
 
     def _check_messages(self, stored: Stored) -> None:
         assert set(stored.messages) == set(self.model.messages)
@@ -494,9 +641,9 @@ class BrokerMachine(RuleBasedStateMachine):
         places: Counter[str] = Counter()
         for stream, entries in self.model.streams.items():
             named, pending = stored.streams[stream]
-            assert [one for _, one in named] == [one.message_id for one in entries]
+            assert [(one, fence) for _, one, fence in named] == [(one.message_id, one.fence) for one in entries]
             assert pending == {one.id: one.holder for one in entries if one.holder is not None}
-            places.update(one.message_id for one in entries)
+            places.update(one.message_id for one in entries if self.model.current(one))
         assert stored.due == self.model.due
         places.update(list(stored.due))
         for one in self.model.messages.values():
@@ -547,7 +694,7 @@ class BrokerMachine(RuleBasedStateMachine):
     def _step(self, data: st.DataObject, taken: Taken) -> Step:
         message = self.model.messages.get(taken.id)
         step = Step(taken, started=data.draw(st.booleans()), lines=[])
-        step.subject = data.draw(st.sampled_from(["", "n=1", "n=2"]))
+        step.subject = data.draw(st.sampled_from(["", "n=1", "n=2", "of=x"]))
         how = data.draw(st.sampled_from(["note", "end", "end"]))
         if how == "note":
             if step.started:
@@ -559,7 +706,7 @@ class BrokerMachine(RuleBasedStateMachine):
         step.kind = state.value
         step.error = data.draw(an_error) if state is State.FAILED else ""
         step.lines = [_line(taken, state, step.error)]
-        step.unique = message.unique if message is not None else ""
+        step.unique = unique_of(message.payload) if message is not None else ""
         if step.outcome == "retry":
             step.payload, step.later = b'{"again":1}', data.draw(st.sampled_from([-1, 0, HOUR_MS]))
         elif step.outcome != "back":
@@ -570,13 +717,17 @@ class BrokerMachine(RuleBasedStateMachine):
 
     def _has_ended_or_is_new(self, message_id: str) -> bool:
         message = self.model.messages.get(message_id)
-        return message is None or message.is_final
+        return self._can_be_sent(message_id) and (message is None or message.is_final)
 
-    def _described(
-        self, process: Process, answer: list[Any], given: list[tuple[tuple[str, str], Entry]], *, known: bool = True
-    ) -> None:
+    def _can_be_sent(self, message_id: str) -> bool:
+        """Not an id of which nothing is known any more, while an entry of its cancelled message waits to be removed."""
+        return message_id in self.model.messages or not any(
+            one.message_id == message_id for entries in self.model.streams.values() for one in entries
+        )
+
+    def _described(self, process: Process, answer: list[Any], given: list[Given], *, known: bool = True) -> None:
         """Compares the answer with what the process is given, and buries what nobody can read."""
-        assert len(answer) == len(given)
+        assert [one[1].decode() for one in answer] == [entry.id for _, entry in given]
         for described, ((queue, lane), entry) in zip(answer, given, strict=True):
             stream, entry_id, message_id, fence, attempts, losses, _, payload = described
             assert stream.decode() == f"worker:q:{queue}:{lane}"
@@ -591,6 +742,9 @@ class BrokerMachine(RuleBasedStateMachine):
             assert message_id.decode() == message.id
             assert (fence, attempts, losses) == (message.fence, message.attempts, message.losses)
             assert payload == message.payload
+            # A delivery is one process's, under one entry.
+            delivery = self.deliveries.setdefault((message.id, message.life, fence), (process.token, entry.id))
+            assert delivery == (process.token, entry.id)
             if known:
                 taken = Taken(message.id, message.life, (queue, lane), entry.id, message.fence, message.attempts + 1)
                 process.taken = [*process.taken[-20:], taken]
@@ -610,7 +764,7 @@ class BrokerMachine(RuleBasedStateMachine):
         stored = Stored(self.client)
         for stream, entries in self.model.streams.items():
             named, _ = stored.streams[stream]
-            for (entry_id, message_id), entry in zip(named, entries, strict=False):
+            for (entry_id, message_id, _), entry in zip(named, entries, strict=False):
                 assert entry.id in ("", entry_id)
                 assert entry.message_id == message_id
                 entry.id = entry_id
@@ -636,7 +790,7 @@ class BrokerMachine(RuleBasedStateMachine):
             assert one.is_final
             others = len([other for other in self.model.messages.values() if other.state == one.state])
             assert age == 0 or others > self.most
-            del self.model.messages[one.id]
+            self.model.remove(one)
         if len(gone) < budget:
             for state in FINAL:
                 left = [one for one in self.model.messages.values() if one.state == state]
@@ -656,7 +810,34 @@ def _some(data: st.DataObject, taken: list[Taken]) -> list[Taken]:
 
 def _marks(message: Message) -> set[str]:
     names = {f"actor:{message.actor}", f"queue:{message.queue}", f"state:{message.state}"}
+    names |= {f"died:{message.died_of}"} if message.state == "dead" else set()
     return names | {f"ended:{kind}" for kind in message.ended & LISTED} | {f"error:{error}" for error in message.errors}
+
+
+WANTED = [
+    MessageFilter(),
+    MessageFilter(actor="a"),
+    MessageFilter(queue="q", actor="b"),
+    MessageFilter(states=("completed",)),
+    MessageFilter(states=("failed", "lost", "queued"), actor="a"),
+    MessageFilter(states=("dead", "cancelled"), error="C"),
+    MessageFilter(error="ValueError", queue="r"),
+    MessageFilter(subject={"n": "1"}),
+    MessageFilter(subject={"n": "1"}, actor="a", states=("completed", "dead", "running")),
+    MessageFilter(subject={"n": "2", "of": "x"}, queue="q"),
+]
+
+
+def _is(message: Message, wanted: MessageFilter) -> bool:
+    marks = _marks(message)
+    types = {error.rpartition(".")[2] for error in message.errors}
+    return (
+        (not wanted.states or bool({MARKS[state] for state in wanted.states} & marks))
+        and wanted.actor in (None, message.actor)
+        and wanted.queue in (None, message.queue)
+        and (wanted.error is None or wanted.error in types)
+        and {f"{name}={value}" for name, value in wanted.subject.items()} <= message.subjects
+    )
 
 
 def _note_of(step: Step) -> Note:
@@ -664,7 +845,7 @@ def _note_of(step: Step) -> Note:
     end: list[str] = []
     if step.outcome:
         end = [f"worker:q:{taken.stream[0]}:{taken.stream[1]}", taken.entry, step.outcome, step.kind, step.error]
-        end += ["3", "4", step.payload.decode(), str(step.later), step.unique, str(len(step.follow_ups))]
+        end += ["3", "4", "", step.payload.decode(), str(step.later), step.unique, str(len(step.follow_ups))]
         for one in step.follow_ups:
             end += [one.id, one.payload.decode(), one.queue, one.lane, one.actor, str(one.later)]
     return Note(

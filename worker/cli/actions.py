@@ -11,7 +11,7 @@ import typer
 from worker.broker import actions
 from worker.broker.actions import ACTIONS, Outcome, Preview, Targets
 from worker.cli.options import AsJson, filters_messages, open_server
-from worker.cli.output import MESSAGE_HEADINGS, message_row, note, print_json, print_table, print_text
+from worker.cli.output import MESSAGE_HEADINGS, counted, message_row, note, print_json, print_table, print_text
 from worker.cli.plain import plain
 from worker.errors import ConfigurationError
 from worker.history.filters import MessageFilter
@@ -136,8 +136,3 @@ def _tell(outcome: Outcome, *, as_json: bool) -> None:
     print_text(f"{counted(len(outcome.done))} {_DONE[outcome.action]}")
     for message_id, reason in outcome.refused.items():
         note(f"worker: {shown(message_id)}: {reason}")
-
-
-def counted(number: int, what: str = "message") -> str:
-    """A number of things in words."""
-    return f"{number} {what}{'' if number == 1 else 's'}"

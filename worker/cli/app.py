@@ -21,7 +21,7 @@ _COMMANDS = {
         "Start the embedded server where none is configured, and the workers; Ctrl-C stops them.",
     ),
     "down": ("worker.cli.server:down", "Stop the embedded server; its data stay."),
-    "web": ("worker.cli.web:web", "Serve the dashboard and the API."),
+    "web": ("worker.cli.web:web", "Serve the dashboard and the API; Ctrl-C stops it."),
     "status": ("worker.cli.status:status", "Show the whole system on one screen."),
     "messages": ("worker.cli.messages:messages", "List messages, newest first."),
     "show": ("worker.cli.show:show", "Show what happened to a message, through every attempt."),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import islice
 
 import redis
@@ -74,8 +73,7 @@ def purge(
 
 
 def _list(client: redis.Redis, wanted: MessageFilter, limit: int, *, as_json: bool) -> None:
-    found = all_messages(client, wanted if wanted.states else replace(wanted, states=("dead",)))
-    dead_letters = list(islice((message for message in found if message.state == "dead"), limit))
+    dead_letters = list(islice(all_messages(client, wanted, within=("dead",)), limit))
     if as_json:
         print_json({"messages": plain(dead_letters)})
     else:

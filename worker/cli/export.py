@@ -12,7 +12,7 @@ from typing import IO, Annotated, Any
 import typer
 
 from worker.cli.options import AsJson, WithArguments, filters_messages, open_server
-from worker.cli.output import json_line, print_json, print_text
+from worker.cli.output import counted, json_line, print_json, print_text
 from worker.cli.plain import plain_message
 from worker.errors import ConfigurationError
 from worker.history.filters import MessageFilter
@@ -41,7 +41,7 @@ def export(
     if as_json:
         print_json({"exported": count, "file": str(to)})
     else:
-        print_text(f"{count} messages exported to {to}")
+        print_text(f"{counted(count)} exported to {to}")
 
 
 @contextlib.contextmanager

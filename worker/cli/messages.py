@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import Annotated
+from typing import Annotated, Any
 
 import redis
 import typer
@@ -27,7 +27,7 @@ from worker.cli.plain import plain, plain_message
 from worker.history.answers import Page, StoredMessage
 from worker.history.filters import MessageFilter
 from worker.history.query import PAGE, ask, count_messages, delayed_messages, page_of_messages
-from worker.history.timeline import attempts_of
+from worker.history.timeline import TimelineAttempt, attempts_of
 
 Cursor = Annotated[int | None, typer.Option(min=0, help="Go on where the last page ended.")]
 
@@ -63,8 +63,7 @@ def running(limit: Limit = PAGE, cursor: Cursor = None, as_json: AsJson = False)
     """List what runs now, that enqueued last first."""
     page = read_page(open_server(), MessageFilter(states=("running",)), limit, cursor)
     if as_json:
-        found = [plain(one) | {"attempt": plain(attempts_of(one)[-1:])} for one in page.messages]
-        print_json({"messages": found, "cursor": page.cursor})
+        print_json({"messages": [plain_running(one) for one in page.messages], "cursor": page.cursor})
         return
     print_table(RUNNING_HEADINGS, [running_row(one) for one in page.messages])
     _tell_of_more(page)
@@ -110,10 +109,19 @@ def _tell_of_more(page: Page) -> None:
 RUNNING_HEADINGS = ("message", "actor", "attempt", "for", "worker", "progress", "subject")
 
 
+def plain_running(message: StoredMessage) -> dict[str, Any]:
+    """A message that runs, with its attempt, as JSON types."""
+    return plain_message(message) | {"attempt": plain(_newest_attempt(message))}
+
+
+def _newest_attempt(message: StoredMessage) -> TimelineAttempt | None:
+    attempts = attempts_of(message)
+    return attempts[-1] if attempts else None
+
+
 def running_row(message: StoredMessage) -> Row:
     """A message that runs, with its attempt."""
-    attempts = attempts_of(message)
-    last = attempts[-1] if attempts else None
+    last = _newest_attempt(message)
     worker = last.worker if last is not None else None
     return [
         message.id,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Annotated, Any, get_type_hints
 
@@ -72,7 +73,8 @@ def message_filter(**values: Any) -> MessageFilter:  # noqa: ANN401 - texts and 
     Raises:
         ConfigurationError: One cannot be read.
     """
-    return read_message_filter(**_given(values))
+    with _complaints_about_options():
+        return read_message_filter(**_given(values))
 
 
 def event_filter(**values: Any) -> EventFilter:  # noqa: ANN401 - texts and lists of them
@@ -81,7 +83,17 @@ def event_filter(**values: Any) -> EventFilter:  # noqa: ANN401 - texts and list
     Raises:
         ConfigurationError: One cannot be read.
     """
-    return read_event_filter(**_given(values))
+    with _complaints_about_options():
+        return read_event_filter(**_given(values))
+
+
+@contextlib.contextmanager
+def _complaints_about_options() -> Iterator[None]:
+    """Has a complaint name the option: it begins with what cannot be read, such as `state done: …`."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(f"--{error}") from None
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
@@ -89,7 +101,7 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         # Of a variable that is not set in somebody's script: a filter without it would match far more than was meant.
         if value is not None and any(not one.strip() for one in ([value] if isinstance(value, str) else value)):
-            raise ConfigurationError(f"--{name.removesuffix('s')} is empty: leave it out, or give it a value")
+            raise ConfigurationError(f"{name.removesuffix('s')} is empty: leave it out, or give it a value")
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -100,7 +100,10 @@ def print_table(headings: Sequence[str], rows: Iterable[Row], *, title: str | No
 
 def table_of(headings: Sequence[str], rows: Iterable[Row], *, title: str | None = None) -> Table:
     """A table for a terminal."""
-    table = Table(*headings, title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for number, heading in enumerate(headings):
+        # What comes first names the row: whoever wants to know more copies it.
+        table.add_column(heading, no_wrap=number == 0, overflow="fold")
     for row in rows:
         # Text, not markup: what comes from a message is shown as it is.
         table.add_row(*(_fit(cell) for cell in row))
@@ -139,6 +142,11 @@ def local_time(moment: datetime) -> str:
         return moment.isoformat()  # at an end of the calendar
     day = "" if here.date() == datetime.now(UTC).astimezone().date() else f"{here:%Y-%m-%d} "
     return day + here.strftime("%H:%M:%S.%f")[:-3]
+
+
+def counted(number: int, what: str = "message") -> str:
+    """A number of things in words."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def about(subject: Mapping[str, object]) -> str:

@@ -57,7 +57,7 @@ def show_message(message: StoredMessage, *, arguments: bool, as_json: bool) -> N
     if as_json:
         found = plain_message(message, arguments=arguments)
         found |= {"events_left_out": message.events_left_out}
-        print_json(found | {"attempts": plain(attempts), "requests": plain(requests)})
+        print_json(found | {"timeline": plain(attempts), "requests": plain(requests)})
         return
     _print_head(message, arguments=arguments)
     if message.events_left_out:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -15,7 +15,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from worker.cli.messages import RUNNING_HEADINGS, read_page, running_row
+from worker.cli.messages import RUNNING_HEADINGS, plain_running, read_page, running_row
 from worker.cli.options import AsJson, begin, read_duration
 from worker.cli.output import (
     Row,
@@ -78,7 +78,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show the whole system on one screen."""
-    over = read_duration("--since", since)
+    over = min(read_duration("--since", since), query.LONGEST)
     settings = begin()
     client = connect(settings)
     if watch:
@@ -105,10 +105,18 @@ def look(client: redis.Redis, settings: Settings, over: timedelta) -> Status:
         actors=ask(client, query.actor_rates(over)),
         queues=ask(client, query.queues()),
         workers=ask(client, query.workers()),
-        running=read_page(client, MessageFilter(states=("running",)), NEWEST).messages,
+        running=_if_it_can_be_asked(lambda: read_page(client, MessageFilter(states=("running",)), NEWEST).messages),
         dead_by_cause=ask(client, query.dead_by_cause()),
-        failures=tuple(islice(all_messages(client, failed, at_once=NEWEST), NEWEST)),
+        failures=_if_it_can_be_asked(lambda: tuple(islice(all_messages(client, failed, at_once=NEWEST), NEWEST))),
     )
+
+
+def _if_it_can_be_asked(find: Callable[[], tuple[StoredMessage, ...]]) -> tuple[StoredMessage, ...]:
+    try:
+        return find()
+    except ServerUnreachable:
+        # To find messages the server combines indexes, which it refuses when it takes no writes: health tells that.
+        return ()
 
 
 def _watch(client: redis.Redis, settings: Settings, over: timedelta, *, as_json: bool) -> None:
@@ -137,7 +145,8 @@ def _print(found: Status, *, as_json: bool) -> None:
     if as_json:
         counts = {state: found.messages.get(state, 0) for state in MESSAGE_STATES}
         health = {"state": found.health.state, "reasons": list(found.health.reasons), "workers": found.health.workers}
-        print_json(plain(found) | {"messages": counts, "health": health})
+        running = [plain_running(one) for one in found.running]
+        print_json(plain(found) | {"messages": counts, "health": health, "running": running})
         return
     out = console()
     if out.is_terminal:

@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from worker.cli.options import AsJson, Limit, begin, open_server
-from worker.cli.output import Row, ago, local_time, print_json, print_table, print_text, print_texts, rough
+from worker.cli.output import Row, ago, counted, local_time, print_json, print_table, print_text, print_texts, rough
 from worker.cli.plain import plain
 from worker.connection import connect
 from worker.doctor import Severity, examine
@@ -62,7 +62,7 @@ def health(
     if as_json:
         print_json({"state": found.state, "reasons": list(found.reasons), "workers": found.workers})
     else:
-        print_texts(Text(found.state, style=HEALTH_STYLES[found.state]), f"  {found.workers} workers alive")
+        print_texts(Text(found.state, style=HEALTH_STYLES[found.state]), f"  {counted(found.workers, 'worker')} alive")
         for reason in found.reasons:
             print_text(reason)
     raise typer.Exit(EXIT_CODES[found.state])

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from worker.durations import parse_duration
 from worker.errors import ConfigurationError
 from worker.history.events import State, StatusEvent
+from worker.texts import shown
 
 MESSAGE_STATES = ("queued", "delayed", "running", "completed", "skipped", "dead", "cancelled")
 """The states of a message."""
@@ -44,7 +45,7 @@ class MessageFilter:
     def __post_init__(self) -> None:
         for state in self.states:
             if state not in MARKS:
-                raise ConfigurationError(f"state {state}: there are {', '.join(MARKS)}")
+                raise ConfigurationError(f"state {shown(state)}: there are {', '.join(MARKS)}")
 
     def describe(self) -> str:
         """The filter in words, for the audit log."""
@@ -155,7 +156,7 @@ def read_state(text: str | None) -> State | None:
     try:
         return State(text.lower())
     except ValueError:
-        raise ConfigurationError(f"state {text}: there are {', '.join(State)}") from None
+        raise ConfigurationError(f"state {shown(text)}: there are {', '.join(State)}") from None
 
 
 def read_subject(pairs: Iterable[str]) -> dict[str, str]:
@@ -168,7 +169,7 @@ def read_subject(pairs: Iterable[str]) -> dict[str, str]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not (key and equals):
-            raise ConfigurationError(f"subject {pair}: write key=value, such as conversation_id=42")
+            raise ConfigurationError(f"subject {shown(pair)}: write key=value, such as conversation_id=42")
         found[key] = value
     return found
 
@@ -190,4 +191,6 @@ def read_moment(name: str, text: str | None) -> datetime | None:
     try:
         return datetime.now(UTC) - parse_duration(text)
     except (ValueError, OverflowError) as error:
-        raise ConfigurationError(f"{name} {text}: write how long ago, such as 2h, or 2026-11-21T09:00") from error
+        raise ConfigurationError(
+            f"{name} {shown(text)}: write how long ago, such as 2h, or 2026-11-21T09:00"
+        ) from error

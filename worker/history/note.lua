@@ -37,6 +37,10 @@ while position < #ARGV do
     mark_as(record.seq, 'error:' .. errors)
   end
   if state ~= '' and state ~= record.state then
+    unmark_death(record, function(name) mark(record.seq, name, 0) end)
+    if state == 'dead' then
+      mark_death(record.seq, errors)
+    end
     set_state(record, state)
     ended = ended + (FINAL[state] and 1 or 0)
   end

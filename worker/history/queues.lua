@@ -10,19 +10,38 @@ for _, name in ipairs(call('SMEMBERS', 'worker:names')) do
   end
 end
 
--- The first entry that no worker has been given: since when it is there. Those of cancelled messages are passed over.
+-- Whether an entry is that of a message which waits, or of what nobody can read.
+local function is_good(fields)
+  local id = fields[1] == 'i' and fields[2]
+  local record = id and load(id)
+  if record then
+    return is_current(fields, record)
+  end
+  return not id or call('EXISTS', 'worker:m:' .. id) == 1
+end
+
+-- The first entry that no worker has been given: since when it is there. Those of messages that were cancelled or purged
+-- are passed over, so many at most.
+local AT_ONCE, MOST = 100, 5000
 local function oldest_in(stream)
   local groups = redis.pcall('XINFO', 'GROUPS', stream)
   local after = '-'
   if not groups.err and groups[1] then
     after = '(' .. groups[1][8]
   end
-  for _, entry in ipairs(call('XRANGE', stream, after, '+', 'COUNT', 20)) do
-    local record = entry[2][1] == 'i' and load(entry[2][2])
-    if not record or is_current(entry[2], record) then
-      return tonumber(string.match(entry[1], '^%d+'))
+  for _ = 1, MOST / AT_ONCE do
+    local entries = call('XRANGE', stream, after, '+', 'COUNT', AT_ONCE)
+    for _, entry in ipairs(entries) do
+      if is_good(entry[2]) then
+        return tonumber(string.match(entry[1], '^%d+'))
+      end
     end
+    if #entries < AT_ONCE then
+      return nil
+    end
+    after = '(' .. entries[AT_ONCE][1]
   end
+  return tonumber(string.match(after, '%d+'))
 end
 
 local answer = { now }

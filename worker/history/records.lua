@@ -112,7 +112,7 @@ local function load(id)
   end
   return {
     seq = tonumber(seq), state = state, was = state, fence = tonumber(fence), attempts = tonumber(attempts),
-    starts = tonumber(starts), losses = tonumber(losses), at = at, cut = cut,
+    starts = tonumber(starts), losses = tonumber(losses), at = at, was_at = at, cut = cut,
     lane = lane, queue = queue, was_in = queue, actor = actor, subjects = subjects, body = string.sub(text, body),
   }
 end
@@ -153,9 +153,12 @@ local function save(id, record)
   call('SET', 'worker:m:' .. id, record.seq .. '\t' .. record.state .. '\t' .. record.fence .. '\t' .. record.attempts
     .. '\t' .. record.starts .. '\t' .. record.losses .. '\t' .. record.at .. '\t' .. record.cut .. '\t' .. record.lane
     .. '\t' .. record.queue .. '\t' .. record.actor .. '\t' .. record.subjects .. '\n' .. record.body)
-  if record.state ~= record.was then
-    local segment = segment_of(record.seq)
+  local segment = segment_of(record.seq)
+  if record.state ~= record.was or record.at ~= record.was_at then
     changed_in[segment] = true
+    record.was_at = record.at
+  end
+  if record.state ~= record.was then
     if record.was then
       mark(record.seq, 'state:' .. record.was, 0)
       count_in(record.was_in, record.was, -1)
@@ -268,15 +271,22 @@ local function errors_of(record)
   return string.gmatch(record.body, '"r":%["([^"]*)"')
 end
 
--- What a dead letter died of: an error's type, or that its workers died.
+-- What a dead letter died of: an error's type, that its workers died, or nobody knows (a middleware refused it).
 local function mark_death(seq, cause)
-  mark_as(seq, 'died:' .. cause)
+  mark_as(seq, 'died:' .. (cause == '' and 'unknown' or cause))
 end
 local function unmark_death(record, unmark)
-  if record.was == 'dead' then
-    unmark('died:lost')
-    for error in errors_of(record) do
-      unmark('died:' .. error)
+  if record.was ~= 'dead' then
+    return
+  end
+  local causes = { 'lost', 'unknown' }
+  for error in errors_of(record) do
+    table.insert(causes, error)
+  end
+  for _, cause in ipairs(causes) do
+    -- No map is made of a name that nobody would find again.
+    if call('SISMEMBER', 'worker:names', 'died:' .. cause) == 1 then
+      unmark('died:' .. cause)
     end
   end
 end

@@ -19,10 +19,18 @@ local function forget(id, record)
     unmark('error:' .. error)
   end
   unmark_death(record, unmark)
+  if tonumber(record.cut) > 0 then
+    -- Events are gone that would tell what else it is marked with.
+    for _, name in ipairs(call('SMEMBERS', 'worker:names')) do
+      if string.find(name, '^e%a+:') and call('GETBIT', map_of(segment, name), seq % SEGMENT) == 1 then
+        unmark(name)
+      end
+    end
+  end
   for subject in string.gmatch(record.subjects, '[^\31]+') do
     call('ZREM', 'worker:s:' .. subject, id)
   end
-  call('DEL', 'worker:m:' .. id)
+  call('DEL', 'worker:m:' .. id, 'worker:cancel:' .. id)
   if call('HINCRBY', 'worker:kept', segment, -1) == 0 and segment < segment_of(tonumber(call('GET', 'worker:seq'))) then
     call('HDEL', 'worker:kept', segment)
     call('HDEL', 'worker:changed', segment)

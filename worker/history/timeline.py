@@ -26,7 +26,7 @@ class TimelineAttempt:
         worker: The process.
         text: What its end says.
         error: Type, text and traceback.
-        progress: The newest progress; `None`: none was recorded.
+        progress: The newest progress, of a span inside too; `None`: none was recorded.
         events: All of its events, those of spans included, in the order in which they were stored.
     """
 
@@ -84,7 +84,7 @@ def _attempt(message: StoredMessage, number: int, events: list[StatusEvent]) -> 
         worker=told.worker if told is not None else None,
         text=told.text if told is not None else "",
         error=end.error if end is not None else None,
-        progress=_last(event for event in own if event.state is State.PROGRESS),
+        progress=_last(event for event in events if event.state is State.PROGRESS),
         events=tuple(events),
     )
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Path
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictBool, model_validator
 
 from worker.actor import enqueue_unique
 from worker.actors import check_arguments, find_actor
@@ -72,8 +72,8 @@ class Order(_Body):
 
     ids: Annotated[list[Name], Field(min_length=1, max_length=_MOST_IDS)] = []
     filter: Filter = Filter()
-    dry_run: bool = Field(False, description="Only says what would be done.")
-    confirm: bool = Field(False, description=f"Needed for more than {WITHOUT_CONFIRMING} messages.")
+    dry_run: StrictBool = Field(False, description="Only says what would be done.")
+    confirm: StrictBool = Field(False, description=f"Needed for more than {WITHOUT_CONFIRMING} messages.")
 
     @model_validator(mode="after")
     def _has_targets(self) -> Order:

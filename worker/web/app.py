@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.resources import files
 
 from fastapi import FastAPI, Security
@@ -24,8 +24,9 @@ from worker.web.watching import watch_this_loop
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Makes the application for these settings, which become the settings of this process.
 
-    Connects to nothing before the first request. Mounted in another application, it works below any path:
-    `app.mount("/worker", create_app())`.
+    Connects to nothing before the first request. Mounted in another application, it works below any path; that one
+    begins and ends with it: `web = create_app()`, `app = FastAPI(lifespan=web.router.lifespan_context)`,
+    `app.mount("/worker", web)`.
 
     Args:
         settings: `None`: read from the environment and the project's `.env`.
@@ -40,7 +41,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(
         title="worker",
         version=__version__,
-        lifespan=_lifespan,
+        lifespan=_lifespan_of(resources),
         # Their pages load scripts from elsewhere.
         docs_url=None,
         redoc_url=None,
@@ -52,19 +53,25 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(api.router, prefix="/api", dependencies=token)
     app.add_api_route("/messages", actions.enqueue, methods=["POST"], status_code=201, include_in_schema=False)
     app.include_router(probes.router)
+    app.include_router(probes.guarded, dependencies=token)
     app.include_router(sessions.router)
     app.mount("/static", StaticFiles(directory=str(files("worker.web") / "static")), name="static")
     app.include_router(pages.router)
     return app
 
 
-@asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    resources: Resources = app.state.resources
-    watching = asyncio.ensure_future(watch_this_loop(resources.blocked))
-    try:
-        yield
-    finally:
-        watching.cancel()
-        resources.stop_following()
-        await close_loop_resources()
+def _lifespan_of(resources: Resources) -> Callable[[object], AbstractAsyncContextManager[None]]:
+    """What is begun and ended with the application, or with the one in which it is mounted."""
+
+    @asynccontextmanager
+    async def lifespan(app: object) -> AsyncIterator[None]:
+        del app
+        watching = asyncio.ensure_future(watch_this_loop(resources.blocked))
+        try:
+            yield
+        finally:
+            watching.cancel()
+            resources.stop_following()
+            await close_loop_resources()
+
+    return lifespan

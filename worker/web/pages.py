@@ -1,7 +1,377 @@
-"""The pages for people; what they show is asked of the history, as everything else is."""
+"""The pages for people; what they show is asked of the history, as everything else is.
+
+Thin: each handler asks and renders. A page's script asks for the same page again every few seconds, as a fragment.
+Nothing here changes anything: what people do goes through the JSON API.
+"""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+import re
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
 
-router = APIRouter(include_in_schema=False)
+from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
+from redis import asyncio as redis_asyncio
+from starlette.datastructures import QueryParams
+
+from worker.errors import ConfigurationError, ServerUnreachable
+from worker.history.answers import Count, Page, StoredMessage, WorkerInfo
+from worker.history.events import State, StatusEvent, WorkerId
+from worker.history.filters import (
+    ATTEMPT_MARKS,
+    MESSAGE_STATES,
+    EventFilter,
+    MessageFilter,
+    read_event_filter,
+    read_message_filter,
+)
+from worker.history.query import (
+    PAGE,
+    aask,
+    actor_rates,
+    audit_log,
+    count_of_messages,
+    dead_by_cause,
+    delayed_messages,
+    one_message,
+    page_of_messages,
+    queues,
+    running_messages,
+    state_counts,
+    windows,
+    workers,
+)
+from worker.history.timeline import attempts_of, requests_of
+from worker.web import bars
+from worker.web.charts import charts, pace
+from worker.web.dependencies import History, Visiting
+from worker.web.questions import last_of_page
+from worker.web.rendering import render
+
+_EVERY = 2
+"""Seconds between two looks of a page at what may have changed."""
+
+_HOUR = timedelta(hours=1)
+_FAILED = MessageFilter(states=("failed", "lost"))
+_GROUPS = 50
+
+
+class _PageRoute(APIRoute):
+    """Tells people in a page, and not in JSON, that the server does not answer."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def page(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except ServerUnreachable as error:
+                visitor = request.state.visitor
+                return render(request, visitor, "problem.html", code=503, detail=str(error), counts={}, refresh=_EVERY)
+
+        return page
+
+
+router = APIRouter(include_in_schema=False, route_class=_PageRoute)
+
+
+@router.get("/")
+async def overview(request: Request, history: History, visitor: Visiting) -> Response:
+    """How things go, at a glance."""
+    now = datetime.now(UTC)
+    minutes = await aask(history, windows(_HOUR))
+    waiting = await aask(history, queues())
+    alive = await aask(history, workers())
+    rates = await aask(history, actor_rates(_HOUR))
+    due = await aask(history, delayed_messages(limit=1))
+    failures = await aask(history, page_of_messages(_FAILED, limit=7))
+    causes = await aask(history, dead_by_cause())
+    return render(
+        request,
+        visitor,
+        "overview.html",
+        refresh=_EVERY,
+        counts=await _counts(history),
+        pace=pace(minutes, now),
+        charts=charts(minutes, waiting, now),
+        actors=rates,
+        known_actors=_names(one.actor for one in rates),
+        queues=waiting,
+        workers=_alive_first(alive),
+        threads=sum(one.threads for one in alive if one.alive),
+        oldest=max((one.oldest for one in waiting if one.oldest is not None), default=None),
+        next_due=due[0].since if due else None,
+        causes=causes,
+        failures=failures.messages,
+    )
+
+
+@router.get("/messages")
+async def messages(request: Request, history: History, visitor: Visiting) -> Response:
+    """The messages that match what the URL asks for."""
+    asked = _Asked.read(request.query_params)
+    cursor = _cursor(request)
+    complaint, page, count = "", Page((), None), Count(0, None)
+    try:
+        wanted = asked.message_filter()
+    except ConfigurationError as error:
+        complaint = str(error)
+    else:
+        page = await aask(history, page_of_messages(wanted, cursor=cursor))
+        count = await aask(history, count_of_messages(wanted))
+    query = asked.query()
+    causes = await aask(history, dead_by_cause())
+    return render(
+        request,
+        visitor,
+        "messages.html",
+        code=422 if complaint else 200,
+        refresh=_EVERY if cursor is None and not complaint else None,
+        counts=await _counts(history),
+        states=[*MESSAGE_STATES, *ATTEMPT_MARKS],
+        asked=asked,
+        is_first=cursor is None,
+        filter_query=query,
+        older=f"/messages?{query}{'&' if query else ''}cursor={page.cursor}",
+        complaint=complaint,
+        page=page,
+        count=count,
+        known_actors=_names(one.actor for one in await aask(history, actor_rates(24 * _HOUR))),
+        known_queues=_names(one.name for one in await aask(history, queues())),
+        known_errors=_names(causes),
+    )
+
+
+@router.get("/messages/{message_id}")
+async def message(request: Request, history: History, visitor: Visiting, message_id: str) -> Response:
+    """One message, through every attempt."""
+    found = await aask(history, one_message(message_id))
+    counts = await _counts(history)
+    if found is None:
+        detail = "Nothing is kept of this message: it never was, or it was purged, or it ended long ago."
+        return render(request, visitor, "missing.html", code=404, detail=detail, counts=counts)
+    attempts = attempts_of(found)
+    return render(
+        request,
+        visitor,
+        "message.html",
+        refresh=_EVERY,
+        counts=counts,
+        message=found,
+        attempts=attempts,
+        newest=attempts[-1] if attempts else None,
+        drawing=bars.draw(found, datetime.now(UTC)),
+        requests=requests_of(found),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A message that runs: where, since when, and how far it is."""
+
+    message: StoredMessage
+    number: int
+    started: datetime | None
+    worker: WorkerId | None
+    heartbeat: datetime | None
+    progress: StatusEvent | None
+
+
+@router.get("/running")
+async def running(request: Request, history: History, visitor: Visiting) -> Response:
+    """What runs now."""
+    page = await aask(history, running_messages(cursor=_cursor(request)))
+    heard_of = {(one.host, one.pid): one.heartbeat for one in await aask(history, workers())}
+    return render(
+        request,
+        visitor,
+        "running.html",
+        refresh=_EVERY,
+        counts=await _counts(history),
+        runs=[_run(one, heard_of) for one in page.messages],
+        cursor=page.cursor,
+    )
+
+
+def _run(found: StoredMessage, heard_of: dict[tuple[str, int], datetime]) -> _Run:
+    last = next(reversed(attempts_of(found)), None)
+    if last is None:
+        return _Run(found, found.attempts, None, None, None, None)
+    heartbeat = heard_of.get((last.worker.host, last.worker.pid)) if last.worker is not None else None
+    return _Run(found, last.number, last.started, last.worker, heartbeat, last.progress)
+
+
+@router.get("/delayed")
+async def delayed(request: Request, history: History, visitor: Visiting) -> Response:
+    """What is delayed, the next to be due first."""
+    cursor = request.query_params.get("cursor", "")
+    after = last_of_page(cursor) if re.fullmatch("[0-9]{1,13}/.{1,200}", cursor) else None
+    found = await aask(history, delayed_messages(after=after))
+    last = found[-1] if len(found) == PAGE else None
+    return render(
+        request,
+        visitor,
+        "delayed.html",
+        refresh=_EVERY,
+        counts=await _counts(history),
+        messages=found,
+        later=f"{round(last.since.timestamp() * 1000)}/{last.id}" if last is not None else "",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Dead letters of one cause: how many, the newest of them, and by what they are found."""
+
+    cause: str
+    count: int
+    newest: StoredMessage | None
+    query: str
+
+
+@router.get("/dead")
+async def dead(request: Request, history: History, visitor: Visiting) -> Response:
+    """Dead letters by what they died of."""
+    causes = await aask(history, dead_by_cause())
+    groups = [await _group(history, cause, number) for cause, number in list(causes.items())[:_GROUPS]]
+    counts = await _counts(history)
+    return render(request, visitor, "dead.html", refresh=_EVERY, counts=counts, groups=groups)
+
+
+async def _group(history: redis_asyncio.Redis, cause: str, number: int) -> _Group:
+    wanted = MessageFilter(states=("lost",)) if cause == "lost" else MessageFilter(states=("dead",), error=cause)
+    page = await aask(history, page_of_messages(wanted, limit=1, within=("dead",)))
+    newest = page.messages[0] if page.messages else None
+    parts = [("state", "lost")] if cause == "lost" else [("state", "dead"), ("error", cause)]
+    return _Group(cause, number, newest, urlencode(parts))
+
+
+@router.get("/workers")
+async def worker_processes(request: Request, history: History, visitor: Visiting) -> Response:
+    """The worker processes: what they hold and how they fare."""
+    found = await aask(history, workers())
+    counts = await _counts(history)
+    return render(request, visitor, "workers.html", refresh=_EVERY, counts=counts, workers=_alive_first(found))
+
+
+@router.get("/queues")
+async def queues_by_name(request: Request, history: History, visitor: Visiting) -> Response:
+    """The queues, each to be paused and resumed."""
+    found = await aask(history, queues())
+    counts = await _counts(history)
+    return render(request, visitor, "queues.html", refresh=_EVERY, counts=counts, queues=found)
+
+
+@router.get("/live")
+async def live(request: Request, history: History, visitor: Visiting) -> Response:
+    """Events as they happen: the page's script follows the live tail."""
+    asked = _Asked.read(request.query_params)
+    complaint = ""
+    try:
+        asked.event_filter()
+    except ConfigurationError as error:
+        complaint = str(error)
+    return render(
+        request,
+        visitor,
+        "live.html",
+        code=422 if complaint else 200,
+        counts=await _counts(history),
+        states=list(State),
+        asked=asked,
+        filter_query=asked.query(),
+        complaint=complaint,
+    )
+
+
+@router.get("/audit")
+async def audit(request: Request, history: History, visitor: Visiting) -> Response:
+    """What people did."""
+    entries = await aask(history, audit_log(200))
+    counts = await _counts(history)
+    return render(request, visitor, "audit.html", refresh=_EVERY, counts=counts, entries=entries)
+
+
+@router.get("/login")
+async def login(request: Request, visitor: Visiting) -> Response:
+    """Where a token is shown."""
+    asked = request.query_params
+    return render(request, visitor, "login.html", next=asked.get("next", ""), failed="failed" in asked)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What the URL asks for, as a person wrote it; nothing asks for everything."""
+
+    state: tuple[str, ...]
+    subject: tuple[str, ...]
+    actor: str
+    queue: str
+    error: str
+    since: str
+    until: str
+
+    @classmethod
+    def read(cls, given: QueryParams) -> _Asked:
+        """Reads the URL; forms send what is empty, too."""
+        lists = {name: tuple(one for one in given.getlist(name) if one) for name in ("state", "subject")}
+        texts = {name: given.get(name, "").strip() for name in ("actor", "queue", "error", "since", "until")}
+        return cls(**lists, **texts)  # type: ignore[arg-type]  # by name
+
+    def query(self) -> str:
+        """The same for a URL, of this site and of the API."""
+        parts = {one.name: getattr(self, one.name) for one in fields(self)}
+        return urlencode({name: value for name, value in parts.items() if value}, doseq=True)
+
+    def message_filter(self) -> MessageFilter:
+        """Which messages.
+
+        Raises:
+            ConfigurationError: Something cannot be read.
+        """
+        return read_message_filter(
+            states=self.state,
+            actor=self.actor,
+            queue=self.queue,
+            subject=self.subject,
+            error=self.error,
+            since=self.since,
+            until=self.until,
+        )
+
+    def event_filter(self) -> EventFilter:
+        """Which events.
+
+        Raises:
+            ConfigurationError: Something cannot be read.
+        """
+        return read_event_filter(
+            state=self.state[0] if self.state else None,
+            actor=self.actor,
+            queue=self.queue,
+            subject=self.subject,
+            error=self.error,
+        )
+
+
+async def _counts(history: redis_asyncio.Redis) -> dict[str, int]:
+    """How many messages are in each state: every page's menu shows some."""
+    return await aask(history, state_counts())
+
+
+def _cursor(request: Request) -> int | None:
+    """Where the last page ended; of what is none, the beginning."""
+    given = request.query_params.get("cursor", "")
+    return int(given) if re.fullmatch("[0-9]{1,15}", given) else None
+
+
+def _names(found: Iterable[str]) -> list[str]:
+    return sorted({one for one in found if one})
+
+
+def _alive_first(found: Iterable[WorkerInfo]) -> list[WorkerInfo]:
+    return sorted(found, key=lambda one: (not one.alive, one.name))

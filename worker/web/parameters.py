@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Annotated, Literal
 
@@ -18,11 +19,14 @@ MOST = 200
 """Of a page."""
 
 _NAME = 1_000
-_AGO = {"type": "string", "pattern": "^[0-9]{1,5}(ms|s|m|h|d)$"}
-_WHEN = {"type": "string", "format": "date-time"}
+_AGO = "^[0-9]{1,5}(ms|s|m|h|d)$"
+_LONGEST_AGO = len("00000ms")
 
 
 def _is_time_ago_or_moment(text: str) -> str:
+    # As described: a number alone would be one of seconds, or a date.
+    if len(text) <= _LONGEST_AGO and not re.search(_AGO, text):
+        raise ValueError("write how long ago, such as 2h, or 2026-11-21T09:00")
     try:
         read_message_filter(since=text)
     except ConfigurationError as error:
@@ -35,9 +39,15 @@ Mark = Literal["queued", "delayed", "running", "completed", "skipped", "dead", "
 Pair = Annotated[str, Field(pattern=r"^[^=]+=", max_length=_NAME, examples=["conversation_id=42"])]
 Moment = Annotated[
     str,
-    Field(max_length=40),
+    Field(min_length=1, max_length=40),
     AfterValidator(_is_time_ago_or_moment),
-    WithJsonSchema({"anyOf": [_AGO, _WHEN], "description": "How long ago, such as `2h`, or when."}),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "anyOf": [{"pattern": _AGO}, {"format": "date-time"}],
+            "description": "How long ago, such as `2h`, or when, such as `2026-11-21T09:00:00Z`.",
+        }
+    ),
 ]
 Pairs = Annotated[list[Pair], Query(max_length=10, description="About all of these, each `key=value`.")]
 Limit = Annotated[int, Query(ge=1, le=MOST, description="How many at most.")]

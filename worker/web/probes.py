@@ -13,6 +13,7 @@ from worker.web.metrics import expose, read_all
 from worker.web.problems import PROBLEMS
 
 router = APIRouter(tags=["probes"])
+guarded = APIRouter(tags=["probes"])
 
 
 class Alive(shapes.Shape):
@@ -42,13 +43,13 @@ async def ready(held: Held, response: Response) -> Ready:
     return Ready(state=health.state)
 
 
-@router.get("/api/health", responses=PROBLEMS)
+@guarded.get("/api/health", responses=PROBLEMS)
 async def health(held: Held) -> shapes.Health:
     """Whether messages are worked on, and if not, why."""
     return shapes.Health.model_validate(await run_in_thread_pool(check_health, held.probing, held.settings))
 
 
-@router.get("/metrics", response_class=PlainTextResponse, responses=PROBLEMS)
+@guarded.get("/metrics", response_class=PlainTextResponse, responses=PROBLEMS)
 async def metrics(request: Request, history: History, held: Held) -> Response:
     """Everything for Prometheus."""
     text, media_type = expose(await read_all(history), held.blocked, request.headers.get("accept", ""))

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from worker.errors import ConfigurationError, MessageRefused, ServerUnreachable, WorkerError
 from worker.logs import get_logger
@@ -64,9 +65,20 @@ def tell_problems(app: FastAPI) -> None:
 
 
 async def _of_http(request: Request, error: Exception) -> JSONResponse:
-    del request
     assert isinstance(error, HTTPException)  # noqa: S101 - for the type checker
-    return problem(error.status_code, str(error.detail), dict(error.headers or {}))
+    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["allow"] = _allowed(request, headers.get("allow", ""))
+    return problem(error.status_code, str(error.detail), headers)
+
+
+def _allowed(request: Request, known: str) -> str:
+    """The methods of a path: the router names only those of the first route that has it."""
+    app: FastAPI = request.app
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    described = [methods for one, methods in app.openapi()["paths"].items() if compile_path(one)[0].match(path)]
+    found = {method.upper() for methods in described for method in methods} | set(known.split(", "))
+    return ", ".join(sorted(found - {""}))
 
 
 async def _of_validation(request: Request, error: Exception) -> JSONResponse:

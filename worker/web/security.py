@@ -24,8 +24,9 @@ COOKIE = "worker_session"
 CSRF_HEADER = "x-csrf-token"
 
 _PUBLIC = ("/health/live", "/health/ready")
-_BEFORE_LOGIN = ("/login", "/static/")
-_TAKE_FORMS = ("/login", "/logout")
+_LOGIN = "/login"
+_STATIC = "/static/"
+_TAKE_FORMS = (_LOGIN, "/logout")
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 _ENVELOPE = 65_536
@@ -94,7 +95,7 @@ class Guard:
             return
         request = Request(scope)
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        answer = _with_headers(send, kept=path.startswith("/static/"))
+        answer = _with_headers(send, kept=path.startswith(_STATIC))
         try:
             visitor = self._admit(request, path)
         except Refused as refused:
@@ -110,7 +111,7 @@ class Guard:
         if not self._keys.needed:
             _check_local(request)
         role, session, by_token = self._identify(request)
-        if role is None and not path.startswith(_BEFORE_LOGIN):
+        if role is None and path != _LOGIN and not path.startswith(_STATIC):
             raise Refused(401, "a token is needed: send it as `Authorization: Bearer …`, or log in")
         if request.method not in _SAFE:
             if not by_token:
@@ -151,7 +152,7 @@ class Guard:
             raise Refused(403, "another site made this request")
         if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
             raise Refused(403, f"another site made this request: {origin}")
-        if path == "/login":
+        if path == _LOGIN:
             return
         # Without a session only a browser can be made to send what its user did not want: it says where from.
         if session is not None or origin is not None or site is not None:
@@ -197,7 +198,7 @@ def _refusal(request: Request, path: str, refused: Refused) -> Response:
     if refused.code == 401 and wants_page and not path.startswith("/api/"):  # noqa: PLR2004
         root = request.scope.get("root_path", "")
         there = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        return RedirectResponse(f"{quote(root)}/login?next={quote(there, safe='/')}", 303)
+        return RedirectResponse(f"{quote(root)}{_LOGIN}?next={quote(there, safe='/')}", 303)
     headers = {"www-authenticate": "Bearer"} if refused.code == 401 else None  # noqa: PLR2004
     return problem(refused.code, refused.detail, headers)
 

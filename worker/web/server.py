@@ -54,6 +54,8 @@ def serve(settings: Settings, listening: Callable[[str], object]) -> None:
     """
     check_address(settings)
     app = create_app(settings)
+    # Made now, and kept: nobody could be answered while it is made.
+    app.openapi()
     host = settings.web_host.strip("[]")
     with _bound(host, settings.web_port) as bound:
         shown = f"[{host}]" if ":" in host else host

@@ -73,7 +73,7 @@ local function finish_attempt(id, record, held)
     -- Somebody wanted it to end while it ran.
     outcome = 'cancelled'
   end
-  if outcome == 'dead' and errors ~= '' then
+  if outcome == 'dead' then
     mark_death(record.seq, errors)
   end
   if outcome == 'retry' then

@@ -3,10 +3,11 @@ local queue, dropped = argument(), 0
 for _, lane in ipairs(LANES) do
   local stream = 'worker:q:' .. queue .. ':' .. lane
   for _, entry in ipairs(call('XRANGE', stream, '-', '+', 'COUNT', 500)) do
-    local record = load(entry[2][2])
+    local record = entry[2][1] == 'i' and load(entry[2][2])
     call('XACK', stream, 'workers', entry[1])
     call('XDEL', stream, entry[1])
-    if record then
+    -- That of a message which was cancelled meanwhile, or has gone elsewhere, is no more than an entry.
+    if record and is_current(entry[2], record) then
       forget(entry[2][2], record)
     end
     dropped = dropped + 1

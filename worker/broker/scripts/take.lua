@@ -5,20 +5,30 @@ local token, most = argument(), number()
 if not call('ZSCORE', 'worker:leases', token) then
   return false
 end
-local taken = { now, paused_names }
+-- Entries that are good for nothing any more are removed, and do not keep others from being read: so many at a time.
+local MOST_REMOVED = 1000
+local taken, removed = { now, paused_names }, 0
+
+-- Answers whether there may be more that can be taken.
+local function take_from(stream)
+  local before = removed
+  local found = call('XREADGROUP', 'GROUP', 'workers', token, 'COUNT', most + 2 - #taken, 'STREAMS', stream, '>')
+  for _, entry in ipairs(found and found[1][2] or {}) do
+    local message = describe(stream, entry[1], entry[2])
+    if message then
+      table.insert(taken, message)
+    else
+      removed = removed + 1
+    end
+  end
+  return removed > before and removed < MOST_REMOVED and #taken - 2 < most
+end
+
 for _, lane in ipairs(LANES) do
   for i = position + 1, #ARGV do
     if #taken - 2 < most and not paused[ARGV[i]] then
-      local stream = 'worker:q:' .. ARGV[i] .. ':' .. lane
-      local found = call('XREADGROUP', 'GROUP', 'workers', token, 'COUNT', most + 2 - #taken, 'STREAMS', stream, '>')
-      if found then
-        for _, entry in ipairs(found[1][2]) do
-          local message = describe(stream, entry[1], entry[2])
-          if message then
-            table.insert(taken, message)
-          end
-        end
-      end
+      repeat
+      until not take_from('worker:q:' .. ARGV[i] .. ':' .. lane)
     end
   end
 end

@@ -1,0 +1,110 @@
+"""`worker web`, and the application inside somebody else's, as real processes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.project import BIN, TIMEOUT, WORKER, Project, interrupt
+from tests.waiting import wait_until
+from tests.web import following
+
+HOST_APPLICATION = """
+from fastapi import FastAPI
+
+from worker.web import create_app
+
+web = create_app()
+app = FastAPI(lifespan=web.router.lifespan_context)
+app.mount("/jobs", web)
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    made = Project(tmp_path)
+    yield made
+    made.down()
+
+
+def lines(project: Project) -> list[str]:
+    return (project.folder / "worker.log").read_text().splitlines()
+
+
+def address(project: Project) -> str:
+    """Where `worker web --json` says that it listens."""
+    wait_until(lambda: any("url" in line for line in lines(project)), TIMEOUT)
+    found: str = json.loads(next(line for line in lines(project) if "url" in line))["url"]
+    return found
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=str)
+def test_it_serves_until_it_is_told_to_end(project: Project, how: signal.Signals) -> None:
+    """And ends at once, although a browser follows the live tail."""
+    with project.background(WORKER, "web", "--json") as web, httpx.Client(base_url=address(project)) as client:
+        assert client.get("/health/ready").json() == {"state": "degraded"}
+        with following(client) as found:
+            next(found)
+            began = time.monotonic()
+            web.send_signal(how)
+            assert list(found) == []
+            assert web.wait(TIMEOUT) == 0
+        assert time.monotonic() - began < 4
+    assert json.loads(lines(project)[-1]) == {"state": "stopped"}
+
+
+def test_it_refuses_to_be_open_to_others_without_a_token(project: Project) -> None:
+    """In a line, before it listens; with one it serves."""
+    done = project.worker("web", "--host", "0.0.0.0", code=2)
+    assert done.stderr.count("\n") == 1
+    assert "WORKER_WEB_TOKEN" in done.stderr
+    project.environment["WORKER_WEB_TOKEN"] = "secret"
+    with project.background(WORKER, "web", "--host", "0.0.0.0", "--json") as web:
+        port = address(project).rpartition(":")[2].strip("/")
+        assert httpx.get(f"http://127.0.0.1:{port}/api/states").status_code == 401
+        known = {"authorization": "Bearer secret"}
+        assert httpx.get(f"http://127.0.0.1:{port}/api/states", headers=known).status_code == 200
+        assert interrupt(web) == 0
+
+
+def test_a_port_that_is_taken_is_told_in_a_line(project: Project) -> None:
+    """With what to do."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = project.worker("web", "--port", str(taken.getsockname()[1]), code=2)
+    assert "choose another" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_inside_another_application_it_ends_with_it(project: Project) -> None:
+    """Under uvicorn's own command, while a browser follows the live tail."""
+    (project.elsewhere / "host.py").write_text(HOST_APPLICATION)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = [str(BIN / "uvicorn"), "host:app", "--port", str(port), "--log-level", "warning"]
+    url = f"http://127.0.0.1:{port}/jobs"
+    with project.background(*words) as host, httpx.Client(base_url=url) as client:
+
+        def is_up() -> bool:
+            try:
+                return client.get("/health/live").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        wait_until(is_up, TIMEOUT)
+        assert client.get("/api/states").json() == {}
+        with following(client) as found:
+            next(found)
+            began = time.monotonic()
+            host.send_signal(signal.SIGTERM)
+            with contextlib.suppress(httpx.RemoteProtocolError):  # it is cut off
+                assert list(found) == []
+            host.wait(TIMEOUT)
+        assert time.monotonic() - began < 4

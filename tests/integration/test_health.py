@@ -1,0 +1,144 @@
+"""Health, of a real server with and without workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+
+import dramatiq
+import pytest
+import redis
+
+from tests.waiting import wait_until
+from worker import create_broker
+from worker.broker.actions import pause
+from worker.broker.streams import StreamBroker
+from worker.connection import connect
+from worker.embedded import EmbeddedServer
+from worker.health import PROBE_TIMEOUT, Health, HealthState, check_health
+from worker.history.query import ask, workers
+from worker.settings import Settings
+
+
+@pytest.fixture
+def broker(settings: Settings, valkey: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[StreamBroker]:
+    made = create_broker(settings)
+    assert isinstance(made, StreamBroker)
+    monkeypatch.setattr("dramatiq.broker.global_broker", made)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def actor(broker: StreamBroker) -> dramatiq.Actor[[], None]:
+    """An actor of the queue `default`."""
+
+    @dramatiq.actor
+    def nothing() -> None:
+        pass
+
+    return nothing
+
+
+@pytest.fixture
+def alive(broker: StreamBroker, actor: dramatiq.Actor[[], None], client: redis.Redis) -> Iterator[None]:
+    """A worker that is alive."""
+    worker = dramatiq.Worker(broker, worker_threads=1, worker_timeout=50)
+    worker.start()
+    wait_until(lambda: any(one.alive and one.queues for one in ask(client, workers())))
+    yield
+    worker.stop()
+
+
+def test_a_server_with_a_worker_is_healthy(client: redis.Redis, settings: Settings, alive: None) -> None:
+    """Whether all hosts are asked or the one."""
+    assert check_health(client, settings) == Health(HealthState.HEALTHY, (), 1)
+    assert check_health(client, settings, host=socket.gethostname()).state is HealthState.HEALTHY
+
+
+def test_without_a_worker_it_is_degraded(client: redis.Redis, settings: Settings) -> None:
+    """Nothing would run; and the check stores nothing."""
+    found = check_health(client, settings)
+    assert client.dbsize() == 0
+    assert (found.state, found.workers) == (HealthState.DEGRADED, 0)
+    assert "no worker is alive" in " ".join(found.reasons)
+
+
+def test_a_probe_of_a_host_asks_for_its_own_workers(client: redis.Redis, settings: Settings, alive: None) -> None:
+    """Those of other containers do not make it healthy."""
+    found = check_health(client, settings, host="elsewhere")
+    assert found.state is HealthState.DEGRADED
+    assert "no worker is alive on elsewhere" in " ".join(found.reasons)
+
+
+def test_a_queue_that_nobody_reads_is_degraded(client: redis.Redis, settings: Settings, alive: None) -> None:
+    """Unless it is paused on purpose, or nothing waits there."""
+    other = StreamBroker(settings, client, lambda: connect(settings), [])
+    message = dramatiq.Message[None](queue_name="lonely", actor_name="a", args=(), kwargs={}, options={})
+    other.enqueue(message)
+    found = check_health(client, settings)
+    assert found.state is HealthState.DEGRADED
+    assert "queue lonely" in " ".join(found.reasons)
+    pause(client, "lonely")
+    assert check_health(client, settings).state is HealthState.HEALTHY
+
+
+@pytest.mark.parametrize("how", ["memory", "replica"])
+def test_a_server_that_refuses_writes_is_degraded(
+    client: redis.Redis, settings: Settings, alive: None, how: str
+) -> None:
+    """Because its memory is full, or because it has become a replica."""
+    if how == "memory":
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("maxmemory", "1mb")
+    else:
+        client.replicaof("127.0.0.1", "1")
+    found = check_health(client, settings)
+    assert found.state is HealthState.DEGRADED
+    assert "the server refuses writes" in " ".join(found.reasons)
+    client.config_set("maxmemory", "0")
+    client.replicaof("NO", "ONE")
+    wait_until(lambda: check_health(client, settings).state is HealthState.HEALTHY, 20)
+
+
+def test_a_bridge_that_cannot_run_coroutines_is_degraded(
+    client: redis.Redis, settings: Settings, alive: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says why."""
+
+    def no_more_loops(*_: object, **__: object) -> None:
+        raise OSError("too many open files")
+
+    monkeypatch.setattr("worker.health.run_async_in_new_loop", no_more_loops)
+    found = check_health(client, settings)
+    assert found.state is HealthState.DEGRADED
+    assert "too many open files" in " ".join(found.reasons)
+
+
+def test_a_server_out_of_reach_is_unreachable(settings: Settings) -> None:
+    """Its password is not told."""
+    away = Settings(data_dir=settings.data_dir, redis_url="redis://me:hunter2@127.0.0.1:1/0")
+    found = check_health(connect(away, timeout=PROBE_TIMEOUT), away)
+    assert found.state is HealthState.UNREACHABLE
+    assert "WORKER_REDIS_URL" in " ".join(found.reasons)
+    assert "hunter2" not in " ".join(found.reasons)
+
+
+def test_a_server_that_has_fallen_silent_is_unreachable_within_seconds(
+    settings: Settings, valkey: EmbeddedServer
+) -> None:
+    """A probe has an end of its own."""
+    client = connect(settings, timeout=PROBE_TIMEOUT)
+    client.ping()
+    pid = int((valkey.folder / "server.pid").read_text())
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        assert check_health(client, settings).state is HealthState.UNREACHABLE
+        assert time.monotonic() - began < 4 * PROBE_TIMEOUT
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        client.close()

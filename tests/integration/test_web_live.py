@@ -1,0 +1,263 @@
+"""The live tail, as browsers follow it: over a real server, under load, cut off and resumed."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from itertools import islice
+from typing import Any
+
+import httpx
+import pytest
+import redis
+
+from tests.waiting import wait_until
+from tests.web import Sent, following, serving
+from worker.connection import connect
+from worker.embedded import EmbeddedServer
+from worker.history.events import ErrorInfo, State, StatusEvent
+from worker.history.filters import EventFilter
+from worker.history.tail import BEGINNING, TAIL, follow_events
+from worker.history.writer import EventWriter
+from worker.settings import Settings
+from worker.web import create_app, live, streaming
+
+
+@pytest.fixture
+def web(settings: Settings, valkey: EmbeddedServer) -> Iterator[httpx.Client]:
+    with serving(create_app(settings)) as client:
+        yield client
+
+
+@pytest.fixture
+def writer(settings: Settings, valkey: EmbeddedServer) -> Iterator[EventWriter]:
+    made = EventWriter(lambda: connect(settings), settings)
+    yield made
+    made.close(5)
+
+
+def event(number: int, actor: str = "count", **values: object) -> StatusEvent:
+    about: dict[str, Any] = {"text": str(number), "actor": actor, "subject": {"number": number}} | values
+    return StatusEvent(event=f"{actor}.started", state=State.STARTED, **about)
+
+
+def record(writer: EventWriter, count: int, *, first: int = 0, every: float = 0.0) -> None:
+    """Records numbered events, one after the other, and waits until they are stored."""
+    stop = threading.Event()
+    for number in range(first, first + count):
+        writer.record(event(number))
+        if every:
+            stop.wait(every)
+    assert writer.flush(10)
+
+
+def numbers(sent: list[Sent]) -> list[int]:
+    return [int(one.data["text"]) for one in sent if one.kind == "message"]
+
+
+def read_until(found: Iterator[Sent], wanted: Callable[[Sent], bool]) -> list[Sent]:
+    read = []
+    for one in found:
+        read.append(one)
+        if wanted(one):
+            return read
+    raise AssertionError("the stream ended")
+
+
+def is_number(number: int) -> Callable[[Sent], bool]:
+    return lambda one: one.kind == "message" and one.data["text"] == str(number)
+
+
+def test_what_happens_is_seen_while_it_happens(web: httpx.Client, writer: EventWriter) -> None:
+    """From the time of connecting on: in order, each with its position, and its traceback hidden."""
+    record(writer, 3)
+    with following(web) as found:
+        assert next(found).kind == "position"
+        record(writer, 3, first=3)
+        writer.record(event(6, error=ErrorInfo("ValueError", "no", "secret"), queue="q", message_id="m"))
+        sent = read_until(found, is_number(6))
+    assert numbers(sent) == [3, 4, 5, 6]
+    assert len({one.id for one in sent}) == 4
+    last = sent[-1].data
+    assert (last["event"], last["state"], last["subject"]) == ("count.started", "started", {"number": 6})
+    assert last["error"] == {"type": "ValueError", "text": "no", "traceback": None}
+
+
+def test_only_what_matches_is_sent(web: httpx.Client, writer: EventWriter) -> None:
+    """And the position goes on although nothing matches."""
+    with following(web, actor="other") as found:
+        start = next(found)
+        record(writer, 5)
+        writer.record(event(7, actor="other"))
+        assert numbers(read_until(found, is_number(7))) == [7]
+    with following(web, start.id, subject="number=4") as found:
+        next(found)
+        assert numbers([next(found)]) == [4]
+
+
+@pytest.mark.parametrize("kept", [20, 10_000], ids=["little", "much"])
+def test_browsers_that_are_cut_off_and_come_back_get_everything_once(
+    settings: Settings, valkey: EmbeddedServer, writer: EventWriter, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    """Under load, wherever each was cut off, and whether or not the process has kept what comes next."""
+    monkeypatch.setattr(live, "KEPT", kept)
+    monkeypatch.setattr(live, "AT_ONCE", min(kept, live.AT_ONCE))
+    count = 3_000
+    results: dict[int, list[int]] = {}
+
+    def follow(web: httpx.Client, seed: int) -> None:
+        chance = random.Random(seed)
+        last = BEGINNING
+        got: list[int] = []
+        while not got or got[-1] != count - 1:
+            with following(web, last) as found:
+                for one in islice(found, chance.choice([1, 2, 7, 300, 1_000])):
+                    assert one.kind != "missed"
+                    last = one.id
+                    if one.kind == "message":
+                        got.append(int(one.data["text"]))
+                    if got and got[-1] == count - 1:
+                        break
+        results[seed] = got
+
+    with serving(create_app(settings)) as web:
+        threads = [threading.Thread(target=follow, args=(web, seed)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        record(writer, count, every=0.0004)
+        for thread in threads:
+            thread.join(60)
+    stored = []
+    for one in follow_events(connect(settings), EventFilter(), after=BEGINNING):
+        if one.event is None:
+            break
+        stored.append(int(one.event.text))
+    assert sorted(stored) == list(range(count))
+    assert results == dict.fromkeys(range(4), stored)
+
+
+def test_a_browser_that_does_not_read_holds_up_none_and_misses_nothing(
+    settings: Settings, valkey: EmbeddedServer, writer: EventWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It falls behind what is kept, and catches up by itself."""
+    monkeypatch.setattr(live, "KEPT", 50)
+    count = 12_000
+    with serving(create_app(settings)) as web, following(web) as slow, following(web) as quick:
+        next(slow), next(quick)
+        record(writer, count)
+        assert numbers(read_until(quick, is_number(count - 1))) == list(range(count))
+        assert numbers(read_until(slow, is_number(count - 1))) == list(range(count))
+
+
+def test_what_is_gone_is_told_as_missed(web: httpx.Client, writer: EventWriter, client: redis.Redis) -> None:
+    """To who comes back too late; then it goes on with what there is."""
+    with following(web) as found:
+        next(found)
+        record(writer, 1)
+        last = next(found).id
+    for number in range(1, 6):
+        record(writer, 1, first=number)
+    client.xtrim(TAIL, maxlen=2, approximate=False)
+    with following(web, last) as found:
+        sent = read_until(found, is_number(5))
+    assert [one.kind for one in sent] == ["position", "missed", "message", "message"]
+    assert numbers(sent) == [4, 5]
+
+
+def test_a_position_of_another_server_is_told_as_missed(web: httpx.Client, writer: EventWriter) -> None:
+    """It goes on with what comes now."""
+    with following(web, "99999999999999-0") as found:
+        assert [next(found).kind, next(found).kind] == ["position", "missed"]
+        record(writer, 1)
+        assert numbers([next(found)]) == [0]
+
+
+@pytest.mark.parametrize("position", ["x", "1-x", "1-1/x", "-", "1" * 50, "²"])
+def test_what_is_no_position_is_refused(web: httpx.Client, position: str) -> None:
+    """In a line."""
+    answer = web.get("/api/events/live", params={"after": position})
+    assert answer.status_code == 422
+    assert "position" in answer.json()["detail"]
+
+
+def test_positions_are_sent_while_nothing_matches(
+    web: httpx.Client, writer: EventWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that who comes back need not look through what it did not want, and a lost connection is noticed."""
+    monkeypatch.setattr(streaming, "HEARTBEAT", 0.05)
+    with following(web, actor="nobody") as found:
+        start = next(found)
+        record(writer, 1)
+        later = read_until(found, lambda one: one.id != start.id)
+    assert {one.kind for one in later} == {"position"}
+
+
+def test_the_tail_survives_a_restart_of_the_message_server(
+    web: httpx.Client, writer: EventWriter, valkey: EmbeddedServer
+) -> None:
+    """Nobody has to connect again, and nothing is missed."""
+    with following(web) as found:
+        next(found)
+        record(writer, 1)
+        assert numbers([next(found)]) == [0]
+        valkey.stop()
+        valkey.ensure_running()
+        record(writer, 5, first=1)
+        assert numbers(read_until(found, is_number(5))) == [1, 2, 3, 4, 5]
+
+
+def test_a_message_server_that_is_away_is_told_before_the_stream_begins(
+    web: httpx.Client, valkey: EmbeddedServer
+) -> None:
+    """As for any other question."""
+    assert web.get("/api/states").status_code == 200
+    valkey.stop()
+    answer = web.get("/api/events/live")
+    assert (answer.status_code, answer.json()["error"]) == (503, "service_unavailable")
+
+
+def test_streams_end_promptly_when_the_process_ends(settings: Settings, valkey: EmbeddedServer) -> None:
+    """However long their browsers would go on."""
+    with serving(create_app(settings)) as web, following(web) as found:
+        next(found)
+        began = time.monotonic()
+    assert time.monotonic() - began < 3
+
+
+def test_nothing_is_read_while_nobody_follows(settings: Settings, valkey: EmbeddedServer, client: redis.Redis) -> None:
+    """The reader begins with the first follower and ends with the last."""
+
+    def is_read() -> bool:
+        return any(one["cmd"] == "xread" for one in client.client_list())
+
+    with serving(create_app(settings)) as web:
+        with following(web) as found:
+            next(found)
+            wait_until(is_read)
+        wait_until(lambda: not is_read())
+
+
+def test_events_reach_browsers_soon(web: httpx.Client, writer: EventWriter) -> None:
+    """At the median in less than 100 ms, from the event's own time on, with many a second and several browsers."""
+    count, delays = 2_000, []
+
+    def follow(found: Iterator[Sent]) -> None:
+        for one in found:
+            if one.kind == "message":
+                delays.append(time.time() - datetime.fromisoformat(one.data["time"]).timestamp())
+                if one.data["text"] == str(count - 1):
+                    return
+
+    with following(web) as first, following(web) as second:
+        threads = [threading.Thread(target=follow, args=(found,)) for found in (first, second)]
+        for thread in threads:
+            thread.start()
+        record(writer, count, every=0.001)
+        for thread in threads:
+            thread.join(30)
+    assert len(delays) == 2 * count
+    assert statistics.median(delays) < 0.1

@@ -1,0 +1,413 @@
+"""Who is let in, what other sites can make a browser do, and what the answers allow."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from pydantic import SecretStr, ValidationError
+
+from tests.web import serving
+from worker.embedded import EmbeddedServer
+from worker.errors import ConfigurationError
+from worker.settings import Settings
+from worker.web import create_app, tokens
+from worker.web.security import COOKIE
+from worker.web.server import check_address
+
+TOKEN, READ_TOKEN = "full-of-secrets", "only-to-read"
+ACTION = ("/api/actions/cancel", {"ids": ["nobody"]})
+
+
+@pytest.fixture
+def web(settings: Settings, valkey: EmbeddedServer) -> Iterator[httpx.Client]:
+    """Without a token."""
+    with serving(create_app(settings)) as client:
+        yield client
+
+
+@pytest.fixture
+def guarded(settings: Settings, valkey: EmbeddedServer) -> Iterator[httpx.Client]:
+    """With both tokens."""
+    given = {"web_token": SecretStr(TOKEN), "web_read_token": SecretStr(READ_TOKEN)}
+    with serving(create_app(settings.model_copy(update=given))) as client:
+        yield client
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
+def act(web: httpx.Client, **headers: Any) -> httpx.Response:
+    path, body = ACTION
+    return web.post(path, json=body, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+
+def log_in(web: httpx.Client, token: str) -> httpx.Response:
+    return web.post("/login", data={"token": token, "next": "/api/states"})
+
+
+# ---------------------------------------------------------------------- without a token
+
+
+def test_on_this_machine_everything_is_allowed_without_a_token(web: httpx.Client) -> None:
+    """To programs; who acts is named with the address."""
+    assert web.get("/api/session").json()["name"] == "web@127.0.0.1"
+    assert act(web).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:8020", "127.0.0.1.evil.example", "10.0.0.1", "", "a@localhost", "x/localhost"],
+)
+def test_a_name_that_is_not_ours_is_refused(web: httpx.Client, host: str) -> None:
+    """Another site may have made it point here."""
+    answer = web.get("/api/states", headers={"host": host})
+    assert answer.status_code == 400
+    assert set(answer.json()) == {"error", "detail"}
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1", "[::1]:8020", "127.9.9.9"])
+def test_names_of_this_machine_are_ours(web: httpx.Client, host: str) -> None:
+    """With and without a port."""
+    assert web.get("/api/states", headers={"host": host}).status_code == 200
+
+
+def test_names_can_be_allowed(settings: Settings, valkey: EmbeddedServer) -> None:
+    """By `WORKER_WEB_ALLOWED_HOSTS`."""
+    app = create_app(settings.model_copy(update={"web_allowed_hosts": ("jobs.example",)}))
+    with serving(app) as web:
+        assert web.get("/api/states", headers={"host": "jobs.example"}).status_code == 200
+        assert web.get("/api/states", headers={"host": "jobs.example.evil"}).status_code == 400
+
+
+@pytest.mark.parametrize("header", ["x-forwarded-for", "forwarded", "x-real-ip", "x-forwarded-host"])
+def test_without_a_token_nobody_is_heard_through_a_proxy(web: httpx.Client, header: str) -> None:
+    """It would stand for others, who are not on this machine."""
+    assert web.get("/api/states", headers={header: "127.0.0.1"}).status_code == 403
+
+
+async def test_without_a_token_nobody_is_heard_from_another_machine(settings: Settings, valkey: EmbeddedServer) -> None:
+    """Also where an application that is mounted listens everywhere."""
+    transport = httpx.ASGITransport(create_app(settings), client=("10.0.0.7", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as far:
+        answer = await far.get("/api/states")
+        assert answer.status_code == 403
+        assert "WORKER_WEB_TOKEN" in answer.json()["detail"]
+        assert (await far.get("/health/live")).status_code == 200
+
+
+FOREIGN = [
+    {"origin": "http://evil.example"},
+    {"origin": "null"},
+    {"origin": "http://127.0.0.1:1"},
+    {"sec_fetch_site": "cross-site"},
+    {"sec_fetch_site": "same-site"},
+    {"sec_fetch_site": "same-origin"},  # without the page's own token
+]
+
+
+@pytest.mark.parametrize("headers", FOREIGN, ids=str)
+def test_another_site_cannot_act_through_a_browser(web: httpx.Client, headers: dict[str, str]) -> None:
+    """Wherever the browser says the request comes from, without the page's own token."""
+    assert act(web, **headers).status_code == 403
+    assert (
+        web.post("/api/queues/default/pause", headers={k.replace("_", "-"): v for k, v in headers.items()}).status_code
+        == 403
+    )
+
+
+def test_our_own_pages_can_act(web: httpx.Client) -> None:
+    """They know the token, which no other site can read."""
+    known = web.get("/api/session").json()["csrf_token"]
+    origin = str(web.base_url).rstrip("/")
+    assert act(web, origin=origin, sec_fetch_site="same-origin", x_csrf_token=known).status_code == 200
+    assert act(web, origin=origin, sec_fetch_site="same-origin", x_csrf_token="0" * 64).status_code == 403
+    assert act(web, origin="http://evil.example", x_csrf_token=known).status_code == 403
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", None])
+def test_what_is_not_said_to_be_json_is_refused(web: httpx.Client, kind: str | None) -> None:
+    """A page of another site can send these without being asked whether it may."""
+    headers = {} if kind is None else {"content-type": kind}
+    answer = web.post(ACTION[0], content=b'{"ids":["nobody"]}', headers=headers)
+    assert answer.status_code == 415
+
+
+def test_other_sites_may_not_read(web: httpx.Client) -> None:
+    """No answer says that they may."""
+    answer = web.get("/api/states", headers={"origin": "http://evil.example"})
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+# ---------------------------------------------------------------------- with tokens
+
+NEED_A_TOKEN = [
+    "/api/states",
+    "/api/session",
+    "/api/events/live",
+    "/metrics",
+    "/openapi.json",
+    "/api/health",
+    "/nowhere",
+]
+
+
+@pytest.mark.parametrize("path", NEED_A_TOKEN)
+def test_with_a_token_set_nothing_is_shown_without_it(guarded: httpx.Client, path: str) -> None:
+    """Nor with another."""
+    assert guarded.get(path).status_code == 401
+    for wrong in ("Bearer", "Bearer full", f"Bearer {TOKEN}x", f"Basic {TOKEN}", TOKEN):
+        assert guarded.get(path, headers={"authorization": wrong}).status_code == 401
+    assert guarded.get(path, headers={"cookie": f"{COOKIE}={TOKEN}"}).status_code == 401
+
+
+def test_probes_need_no_token(guarded: httpx.Client) -> None:
+    """They say nothing that is worth hiding, and are asked under any name."""
+    assert guarded.get("/health/live", headers={"host": "10.1.2.3"}).json() == {"alive": True}
+    assert set(guarded.get("/health/ready", headers={"host": "pod"}).json()) == {"state"}
+
+
+def test_who_shows_a_token_may_read_or_act_as_it_says(guarded: httpx.Client) -> None:
+    """Without more: no other site can make a browser show it."""
+    assert guarded.get("/metrics", headers=bearer(READ_TOKEN)).status_code == 200
+    assert act(guarded, **bearer(TOKEN), origin="http://elsewhere.example").status_code == 200
+    refused = act(guarded, **bearer(READ_TOKEN))
+    assert (refused.status_code, refused.json()["error"]) == (403, "forbidden")
+    assert guarded.get("/api/session", headers=bearer(TOKEN)).json()["name"] == "full token@127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        *(
+            ("POST", f"/api/actions/{name}", {"ids": ["m"], "dry_run": True})
+            for name in ("replay", "purge", "cancel", "run_now")
+        ),
+        ("POST", "/api/queues/default/pause", None),
+        ("POST", "/api/queues/default/resume", None),
+        ("POST", "/api/messages", {"actor": "x"}),
+        ("POST", "/messages", {"actor": "x"}),
+    ],
+)
+def test_who_may_only_read_cannot_act(guarded: httpx.Client, method: str, path: str, body: object) -> None:
+    """By any action, neither with the token nor with a session for it."""
+    content: dict[str, Any] = {} if body is None else {"json": body}
+    assert guarded.request(method, path, headers=bearer(READ_TOKEN), **content).status_code == 403
+    assert log_in(guarded, READ_TOKEN).status_code == 303
+    known = guarded.get("/api/session").json()
+    assert known["may_act"] is False
+    answer = guarded.request(method, path, headers={"x-csrf-token": known["csrf_token"]}, **content)
+    assert answer.status_code == 403
+
+
+def test_every_route_that_changes_something_is_among_those_tested(settings: Settings) -> None:
+    """So that a new one is not forgotten."""
+    described = create_app(settings).openapi()["paths"]
+    assert {path for path, methods in described.items() if set(methods) - {"get"}} == {
+        "/api/actions/{action}",
+        "/api/queues/{queue}/pause",
+        "/api/queues/{queue}/resume",
+        "/api/messages",
+    }
+
+
+def test_a_session_is_a_cookie_that_only_this_site_gets(guarded: httpx.Client) -> None:
+    """It is not the token, no script can read it, and it ends."""
+    answer = log_in(guarded, TOKEN)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/api/states")
+    cookie = answer.headers["set-cookie"]
+    assert {"HttpOnly", "SameSite=strict", "Path=/", f"Max-Age={tokens.SESSION_SECONDS}"} <= set(cookie.split("; "))
+    assert "Secure" not in cookie
+    assert TOKEN not in cookie
+    assert guarded.get("/api/states").status_code == 200
+
+
+def test_behind_a_proxy_that_speaks_https_the_cookie_is_for_https_only(guarded: httpx.Client) -> None:
+    """As the proxy says."""
+    answer = guarded.post("/login", data={"token": TOKEN}, headers={"x-forwarded-proto": "https"})
+    assert "Secure" in answer.headers["set-cookie"]
+
+
+def test_a_session_acts_only_from_our_own_pages(guarded: httpx.Client) -> None:
+    """Also where a browser does not say where a request comes from."""
+    log_in(guarded, TOKEN)
+    assert act(guarded).status_code == 403
+    known = guarded.get("/api/session").json()["csrf_token"]
+    assert act(guarded, x_csrf_token=known).status_code == 200
+    assert act(guarded, x_csrf_token=known, origin="http://evil.example").status_code == 403
+
+
+def test_another_session_has_another_proof(guarded: httpx.Client) -> None:
+    """What one page knows is no good for somebody else's session."""
+    log_in(guarded, READ_TOKEN)
+    foreign = guarded.get("/api/session").json()["csrf_token"]
+    log_in(guarded, TOKEN)
+    assert act(guarded, x_csrf_token=foreign).status_code == 403
+
+
+def test_a_session_ends(guarded: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When its time is over, and in a browser that logs out."""
+    with monkeypatch.context() as earlier:
+        earlier.setattr(tokens, "SESSION_SECONDS", -1)
+        cookie = log_in(guarded, TOKEN).headers["set-cookie"].partition("=")[2].partition(";")[0]
+    assert guarded.get("/api/states", headers={"cookie": f"{COOKIE}={cookie}"}).status_code == 401
+    log_in(guarded, TOKEN)
+    known = guarded.get("/api/session").json()["csrf_token"]
+    assert guarded.post("/logout", headers={"x-csrf-token": known}).status_code == 303
+    assert guarded.get("/api/states").status_code == 401
+
+
+def test_a_session_that_was_changed_is_none(guarded: httpx.Client) -> None:
+    """One that may read cannot be made one that may act."""
+    log_in(guarded, READ_TOKEN)
+    good = guarded.cookies[COOKIE]
+    guarded.cookies.clear()
+    for bad in (good.replace("read", "full", 1), good[:-1] + ("0" if good[-1] != "0" else "1"), "..", "a.b.c.d", "é"):
+        answer = guarded.get("/api/states", headers={b"cookie": f"{COOKIE}={bad}".encode()})
+        assert answer.status_code == 401
+
+
+def test_another_token_ends_all_sessions(settings: Settings) -> None:
+    """A session is signed with the tokens."""
+    first, second = (tokens.Keys(settings.model_copy(update={"web_token": SecretStr(name)})) for name in "ab")
+    session = first.new_session("full")
+    assert first.read_session(session) is not None
+    assert second.read_session(session) is None
+
+
+def test_a_wrong_token_gives_no_session(guarded: httpx.Client) -> None:
+    """A form is sent back to the page, a program is told."""
+    answer = log_in(guarded, "wrong")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/login?failed=1")
+    assert "set-cookie" not in answer.headers
+    assert guarded.post("/login", json={"token": "wrong"}).status_code == 401
+    assert guarded.post("/login", json={"token": TOKEN}).status_code == 204
+    for body in (b"[]", b"{", b'{"token":1}', b'{"token":"\\ud800"}', b"[" * 9_999):
+        assert guarded.post("/login", content=body, headers={"content-type": "application/json"}).status_code == 401
+
+
+def test_another_site_cannot_log_a_browser_in(guarded: httpx.Client) -> None:
+    """Into a session that it chose."""
+    answer = guarded.post("/login", data={"token": TOKEN}, headers={"origin": "http://evil.example"})
+    assert answer.status_code == 403
+
+
+@pytest.mark.parametrize("there", ["https://evil.example", "//evil.example", "/\\evil.example", "x", "/a\nb", ""])
+def test_after_logging_in_nobody_is_sent_elsewhere(guarded: httpx.Client, there: str) -> None:
+    """A link to the page may name any place."""
+    answer = guarded.post("/login", data={"token": TOKEN, "next": there})
+    assert answer.headers["location"] == "/"
+
+
+def test_who_wants_a_page_is_sent_to_the_form(guarded: httpx.Client) -> None:
+    """And from there back."""
+    answer = guarded.get("/messages?state=dead", headers={"accept": "text/html,*/*"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/login?next=/messages%3Fstate%3Ddead")
+
+
+def test_all_tokens_are_compared_in_constant_time(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with all of what was given, and all of them always."""
+    compared: list[tuple[int, int]] = []
+    real: Callable[[bytes, bytes], bool] = hmac.compare_digest
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((len(one), len(other)))
+        return real(one, other)
+
+    keys = tokens.Keys(settings.model_copy(update={"web_token": SecretStr(TOKEN), "web_read_token": SecretStr("r")}))
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    assert [keys.role_of(given) for given in (TOKEN.encode(), b"r", b"", b"x" * 99)] == ["full", "read", None, None]
+    assert compared == [(32, 32)] * 8
+
+
+def test_a_token_may_hold_any_character(settings: Settings, valkey: EmbeddedServer) -> None:
+    """As it is written in the settings, in UTF-8."""
+    with serving(create_app(settings.model_copy(update={"web_token": SecretStr("geheim-Ω")}))) as web:
+        assert web.get("/api/states", headers={b"authorization": "Bearer geheim-Ω".encode()}).status_code == 200
+        assert web.get("/api/states", headers={b"authorization": b"Bearer geheim-\xff"}).status_code == 401
+        assert web.post("/login", data={"token": "geheim-Ω"}).headers["location"] == "/"
+
+
+# ---------------------------------------------------------------------- bounds and headers
+
+
+def test_requests_are_bounded(settings: Settings, valkey: EmbeddedServer) -> None:
+    """In what they say of their length, and in what they send without saying."""
+    with serving(create_app(settings.model_copy(update={"max_message_bytes": 1_024}))) as web:
+        body = b'{"ids":["' + b"x" * 70_000 + b'"]}'
+        headers = {"content-type": "application/json"}
+        assert web.post(ACTION[0], content=body, headers=headers).status_code == 413
+        chunks = (body[start : start + 1_000] for start in range(0, len(body), 1_000))
+        assert web.post(ACTION[0], content=chunks, headers=headers).status_code == 413
+
+
+@pytest.mark.parametrize("path", ["/api/states", "/nowhere", "/static/nothing", "/health/live", "/openapi.json"])
+def test_every_answer_says_what_browsers_may_do_with_it(web: httpx.Client, path: str) -> None:
+    """Errors too."""
+    headers = web.get(path).headers
+    policy = headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self';")
+    assert "unsafe" not in policy
+    assert "frame-ancestors 'none'" in policy
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "same-origin"
+    assert ("no-store" in headers["cache-control"]) == (not path.startswith("/static"))
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/docs/oauth2-redirect"])
+def test_no_page_comes_with_scripts_of_others(web: httpx.Client, path: str) -> None:
+    """FastAPI's own would."""
+    assert web.get(path).status_code == 404
+
+
+# ---------------------------------------------------------------------- listening
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "jobs.example", ""])
+def test_without_a_token_it_does_not_listen_where_others_are(settings: Settings, host: str) -> None:
+    """It says what to do."""
+    with pytest.raises(ConfigurationError, match="WORKER_WEB_TOKEN"):
+        check_address(settings.model_copy(update={"web_host": host}))
+    check_address(settings.model_copy(update={"web_host": host, "web_token": SecretStr(TOKEN)}))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "[::1]", "127.1.2.3"])
+def test_on_this_machine_it_listens_without_a_token(settings: Settings, host: str) -> None:
+    """By any of its names."""
+    check_address(settings.model_copy(update={"web_host": host}))
+
+
+@pytest.mark.parametrize("values", [{"web_read_token": "r"}, {"web_read_token": "t", "web_token": "t"}], ids=str)
+def test_a_read_only_token_stands_beside_another(clean_environment: None, values: dict[str, str]) -> None:
+    """Alone it would leave nobody who may act, and the same value would let readers act."""
+    with pytest.raises(ValidationError, match="WORKER_WEB_READ_TOKEN needs WORKER_WEB_TOKEN"):
+        Settings(**values)  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------------- mounted
+
+
+def test_mounted_below_a_path_it_works_as_by_itself(settings: Settings, valkey: EmbeddedServer) -> None:
+    """Questions, actions, probes, sessions; the application that has it begins and ends with it."""
+    own = create_app(settings.model_copy(update={"web_token": SecretStr(TOKEN)}))
+    host = FastAPI(lifespan=own.router.lifespan_context)
+    host.mount("/ops/worker", own)
+    host.state.resources = own.state.resources
+    with serving(host) as web:
+        assert web.get("/ops/worker/health/ready").status_code == 200
+        assert web.get("/ops/worker/api/states").status_code == 401
+        answer = web.post("/ops/worker/login", data={"token": TOKEN})
+        assert answer.headers["location"] == "/ops/worker/"
+        assert "Path=/ops/worker/" in answer.headers["set-cookie"]
+        assert web.get("/ops/worker/api/states").json() == {}
+        assert web.get("/ops/worker/openapi.json").json()["servers"] == [{"url": "/ops/worker"}]
+        refused = web.get("/ops/worker/messages", headers={"accept": "text/html", "cookie": ""})
+        assert refused.headers["location"].startswith("/ops/worker/login?next=/ops/worker/messages")
+        known = web.get("/ops/worker/api/session").json()["csrf_token"]
+        answer = web.post("/ops/worker" + ACTION[0], json=ACTION[1], headers={"x-csrf-token": known})
+        assert answer.json()["refused"] == {"nobody": "unknown"}

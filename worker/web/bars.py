@@ -1,0 +1,261 @@
+"""The timeline of a message as bars on one axis of time: where each begins and how wide it is, in percent.
+
+Geometry only: knows nothing of pages or colours. Long waits between attempts are cut short, and said to be; what is
+very short is made wide enough to be seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import pairwise
+
+from worker.history.answers import StoredMessage
+from worker.history.events import State, StatusEvent
+from worker.history.timeline import TimelineAttempt, attempts_of
+
+_LONGEST_GAP = 0.15
+"""Of the time in which anything happened: how long a gap is drawn at most."""
+
+_NARROWEST = 0.006
+_SHORTEST_DELAY_MS = 1_000
+"""What takes less between enqueueing and being due is no delay that anybody asked for."""
+
+_TICKS_APART = 13.0
+_WHOLE = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A stretch of time.
+
+    Attributes:
+        x: Where it begins.
+        width: How wide it is.
+        ms: How long it took.
+        cut: Whether it is drawn shorter than it was.
+    """
+
+    x: float
+    width: float
+    ms: float
+    cut: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SpanBar:
+    """A span inside an attempt: its name, its state, and its bar."""
+
+    name: str
+    state: str
+    text: str
+    depth: int
+    bar: Bar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptBars:
+    """An attempt's bars.
+
+    Attributes:
+        attempt: Which.
+        wait: From the time it was due to its start.
+        run: From its start to its end, or until now.
+        blocked: As much of it as its loop was blocked, at its end.
+        gap: From its end until the next was due.
+        spans: What happened inside it.
+        marks: Where progress was told, each with what it said.
+    """
+
+    attempt: TimelineAttempt
+    wait: Bar | None
+    run: Bar
+    blocked: Bar | None
+    gap: Bar | None
+    spans: tuple[SpanBar, ...]
+    marks: tuple[tuple[float, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A label of the axis: where, and how long after the first moment."""
+
+    x: float
+    ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """A timeline, drawn.
+
+    Attributes:
+        rows: One for each attempt.
+        before: From the first moment until the message was due first; `None`: at once.
+        pending: What it waits for now: until it is taken, or until it is due.
+        ticks: The axis.
+        cut: Whether something is drawn shorter than it was.
+    """
+
+    rows: tuple[AttemptBars, ...]
+    before: Bar | None
+    pending: Bar | None
+    ticks: tuple[Tick, ...]
+    cut: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    start: datetime
+    end: datetime
+
+
+class _Axis:
+    """Maps times to percents; between its stretches nothing happened, and little room is given to that."""
+
+    def __init__(self, busy: Sequence[_Stretch], moments: Sequence[datetime]) -> None:
+        self._times = sorted({*moments, *(one.start for one in busy), *(one.end for one in busy)})
+        lengths = [(later - earlier).total_seconds() for earlier, later in pairwise(self._times)]
+        at_work = [any(one.start <= time and one.end > time for one in busy) for time in self._times[:-1]]
+        active = sum(length for length, works in zip(lengths, at_work, strict=True) if works) or sum(lengths) or 1.0
+        longest = _LONGEST_GAP * active
+        self._cut = [not works and length > longest for length, works in zip(lengths, at_work, strict=True)]
+        weights = [longest if cut else length for length, cut in zip(lengths, self._cut, strict=True)]
+        least = _NARROWEST * (sum(weights) or 1.0)
+        weights = [max(weight, least) for weight in weights]
+        scale = _WHOLE / (sum(weights) or 1.0)
+        self._x = [0.0]
+        for weight in weights:
+            self._x.append(self._x[-1] + weight * scale)
+
+    @property
+    def start(self) -> datetime:
+        return self._times[0]
+
+    @property
+    def cut(self) -> bool:
+        return any(self._cut)
+
+    def x(self, moment: datetime) -> float:
+        """Where a moment is."""
+        if moment <= self._times[0]:
+            return 0.0
+        for index, (earlier, later) in enumerate(pairwise(self._times)):
+            if moment <= later:
+                part = (moment - earlier) / (later - earlier)
+                return self._x[index] + part * (self._x[index + 1] - self._x[index])
+        return self._x[-1]
+
+    def bar(self, start: datetime, end: datetime) -> Bar:
+        """From one moment to another."""
+        left, right = self.x(start), self.x(end)
+        cut = any(
+            cut and earlier >= start and later <= end
+            for (earlier, later), cut in zip(pairwise(self._times), self._cut, strict=True)
+        )
+        return Bar(round(left, 3), round(max(right - left, 0.0), 3), (end - start) / timedelta(milliseconds=1), cut)
+
+    def ticks(self) -> Iterator[Tick]:
+        """Labels where something begins or ends, as far as there is room."""
+        last = -_TICKS_APART
+        for time, x in zip(self._times, self._x, strict=True):
+            if x - last >= _TICKS_APART:
+                last = x
+                yield Tick(round(x, 3), (time - self.start) / timedelta(milliseconds=1))
+
+
+def draw(message: StoredMessage, now: datetime) -> Drawing:
+    """The timeline of a message as of now."""
+    attempts = [one for one in attempts_of(message) if one.started is not None]
+    busy = [_Stretch(_due(one), max(_end(one, now), _due(one))) for one in attempts]
+    waits = _pending(message, now)
+    if message.state == "queued" and waits is not None:
+        busy.append(waits)
+    first = [message.enqueued] if message.enqueued is not None and not message.events_left_out else []
+    inner = [one.started for one in attempts if one.started is not None]
+    moments = [*first, *inner, *([waits.start, waits.end] if waits is not None else [])]
+    if not (busy or moments):
+        return Drawing(rows=(), before=None, pending=None, ticks=(), cut=False)
+    axis = _Axis(busy, moments)
+    rows = [
+        _row(axis, one, busy[index + 1].start if index + 1 < len(attempts) else None, now)
+        for index, one in enumerate(attempts)
+    ]
+    due = busy[0].start if busy else None
+    before = axis.bar(first[0], due) if first and due is not None and due > first[0] else None
+    return Drawing(
+        rows=tuple(rows),
+        before=before if before is not None and before.ms >= _SHORTEST_DELAY_MS else None,
+        pending=axis.bar(waits.start, waits.end) if waits is not None else None,
+        ticks=tuple(axis.ticks()),
+        cut=axis.cut,
+    )
+
+
+def _pending(message: StoredMessage, now: datetime) -> _Stretch | None:
+    """What a message waits for that is queued or delayed."""
+    if message.state == "queued":
+        return _Stretch(min(message.since, now), now)
+    if message.state != "delayed":
+        return None
+    ended = [event.time for event in message.events if event.state.is_final]
+    start = ended[-1] if ended else message.enqueued or now
+    return _Stretch(min(start, message.since), message.since)
+
+
+def _due(attempt: TimelineAttempt) -> datetime:
+    assert attempt.started is not None  # noqa: S101 - the others are left out
+    return attempt.started - timedelta(milliseconds=attempt.queued_ms or 0)
+
+
+def _end(attempt: TimelineAttempt, now: datetime) -> datetime:
+    assert attempt.started is not None  # noqa: S101 - the others are left out
+    return max(attempt.ended or now, attempt.started)
+
+
+def _row(axis: _Axis, attempt: TimelineAttempt, next_due: datetime | None, now: datetime) -> AttemptBars:
+    assert attempt.started is not None  # noqa: S101 - the others are left out
+    end = _end(attempt, now)
+    run = axis.bar(attempt.started, end)
+    return AttemptBars(
+        attempt=attempt,
+        wait=axis.bar(_due(attempt), attempt.started) if attempt.queued_ms else None,
+        run=run,
+        blocked=_blocked(run, attempt.blocked_ms),
+        gap=axis.bar(end, next_due) if next_due is not None and next_due > end else None,
+        spans=tuple(_spans(axis, attempt, end)),
+        marks=tuple(
+            (round(axis.x(event.time), 3), _progress(event))
+            for event in attempt.events
+            if event.state is State.PROGRESS
+        ),
+    )
+
+
+def _blocked(run: Bar, ms: float | None) -> Bar | None:
+    if not ms or not run.ms:
+        return None
+    width = min(1.0, ms / run.ms) * run.width
+    return Bar(round(run.x + run.width - width, 3), round(width, 3), ms)
+
+
+def _progress(event: StatusEvent) -> str:
+    said = f"{event.done:g} of {event.total:g}" if event.done is not None and event.total else f"{event.done or 0:g}"
+    return f"{said} {event.text}".rstrip()
+
+
+def _spans(axis: _Axis, attempt: TimelineAttempt, until: datetime) -> Iterator[SpanBar]:
+    """The spans of an attempt: each has a STARTED event, and one that ends it, which names the first as its parent."""
+    starts = [one for one in attempt.events if one.state is State.STARTED and one.parent is not None]
+    ends = {one.parent: one for one in attempt.events if one.state.is_final and one.parent is not None}
+    depths: dict[str | None, int] = {}
+    for start in starts:
+        depths[start.id] = depths.get(start.parent, 0) + 1
+        end = ends.get(start.id)
+        yield SpanBar(
+            name=start.event.rpartition(".")[0],
+            state=end.state.value if end is not None else "running" if attempt.ended is None else "lost",
+            text=(end.error.text if end.error is not None else end.text) if end is not None else start.text,
+            depth=depths[start.id],
+            bar=axis.bar(start.time, max(end.time if end is not None else until, start.time)),
+        )

@@ -1,0 +1,122 @@
+"""What the overview's tiles and charts are drawn from: the minutes of the last hour, those without events included.
+
+Numbers only: knows nothing of pages or colours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from worker.history.answers import QueueInfo, Window
+
+MINUTES = 60
+FEWEST = 15
+"""Minutes that are drawn where nothing is known of those before."""
+
+_MINUTE = timedelta(minutes=1)
+_BAD = ("failed", "lost")
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How things go.
+
+    Attributes:
+        per_second: Attempts that ended a second, in the last minute.
+        attempts: Those that ended in the last hour.
+        error_share: Of those, the share that failed or were lost.
+        p50_ms: Half of the attempts of the newest minute that has some took less.
+        p95_ms: And 95 of 100.
+    """
+
+    per_second: float
+    attempts: int
+    error_share: float
+    p50_ms: float | None
+    p95_ms: float | None
+
+
+def pace(found: Sequence[Window], now: datetime) -> Pace:
+    """How things go, told by the windows of the last hour."""
+    attempts = sum(_total(one) for one in found)
+    bad = sum(one.ended.get(state, 0) for one in found for state in _BAD)
+    newest = next((one.duration for one in reversed(found) if one.duration is not None), None)
+    return Pace(
+        per_second=_in_the_last_minute(found, now) / _MINUTE.total_seconds(),
+        attempts=attempts,
+        error_share=bad / attempts if attempts else 0.0,
+        p50_ms=newest.p50_ms if newest is not None else None,
+        p95_ms=newest.p95_ms if newest is not None else None,
+    )
+
+
+def charts(found: Sequence[Window], waiting: Iterable[QueueInfo], now: datetime) -> Mapping[str, Any]:
+    """What the charts' script draws, by chart."""
+    minutes = _minutes(found, now)
+    starts = [start.timestamp() for start, _ in minutes]
+
+    def ended(*states: str) -> list[int]:
+        return [sum(one.ended.get(state, 0) for state in states) if one else 0 for _, one in minutes]
+
+    def takes(name: str) -> list[float | None]:
+        return [round(getattr(one.duration, name), 1) if one and one.duration else None for _, one in minutes]
+
+    queues = list(waiting)
+    return {
+        "attempts": {
+            "kind": "bars",
+            "unit": "count",
+            "x": starts,
+            "series": [
+                {"name": "completed", "values": ended("completed", "skipped")},
+                {"name": "failed", "values": ended(*_BAD)},
+                {"name": "cancelled", "values": ended("cancelled")},
+            ],
+        },
+        "latency": {
+            "kind": "lines",
+            "unit": "ms",
+            "x": starts,
+            "series": [
+                {"name": "p50", "values": takes("p50_ms")},
+                {"name": "p95", "values": takes("p95_ms")},
+            ],
+        },
+        "depth": {
+            "at": round(now.timestamp(), 1),
+            "values": {
+                "queued": sum(one.queued for one in queues),
+                "delayed": sum(one.delayed for one in queues),
+                "running": sum(one.running for one in queues),
+            },
+        },
+    }
+
+
+def _minutes(found: Sequence[Window], now: datetime) -> list[tuple[datetime, Window | None]]:
+    """The last hour's minutes, from the first of which something is known, oldest first; the last one goes on."""
+    by_start = {_floor(one.start): one for one in found}
+    last = _floor(now)
+    first = min((start for start, one in by_start.items() if one.ended), default=last)
+    known = 1 + (last - first) // _MINUTE
+    starts = [last - count * _MINUTE for count in reversed(range(min(max(known, FEWEST), MINUTES)))]
+    return [(start, by_start.get(start)) for start in starts]
+
+
+def _floor(moment: datetime) -> datetime:
+    return moment.replace(second=0, microsecond=0)
+
+
+def _in_the_last_minute(found: Sequence[Window], now: datetime) -> float:
+    """As many as ended in the minute that goes on, and as much of the one before as it takes to make a whole."""
+    by_start = {_floor(one.start): _total(one) for one in found}
+    this = _floor(now)
+    rest = 1 - (now - this) / _MINUTE
+    return by_start.get(this, 0) + rest * by_start.get(this - _MINUTE, 0)
+
+
+def _total(window: Window) -> int:
+    return sum(window.ended.values())

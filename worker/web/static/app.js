@@ -1,0 +1,113 @@
+// What makes the pages live: they are rendered by the server, and fetched again every few seconds while they are seen.
+
+import { watchActions } from "./actions.js";
+import { drawCharts } from "./charts.js";
+import { morph } from "./morph.js";
+import { logOut } from "./server.js";
+import { followTail } from "./tail.js";
+import { formatTimes, setServerTime } from "./times.js";
+
+const main = document.getElementById("main");
+const status = document.getElementById("status");
+const every = Number(main.dataset.refresh ?? 0) * 1000;
+let paused = false;
+let timer = 0;
+let busy = false;
+let failures = 0;
+
+// ---- refreshing
+
+function isHeld() {
+  if (paused || document.visibilityState !== "visible" || document.querySelector("dialog[open]")) return true;
+  // Somebody is about to act on what is listed: it must not move away.
+  return Boolean(document.querySelector('[data-list] tbody:hover, input[name="pick"]:checked'));
+}
+
+async function refresh() {
+  if (busy) return;
+  busy = true;
+  try {
+    const answer = await fetch(location.href, { headers: { "X-Fragment": "1", Accept: "text/html" }, redirect: "manual" });
+    if (answer.type === "opaqueredirect" || answer.status === 401) {
+      tell("away", "logged out: load the page again");
+      return;
+    }
+    if (answer.status >= 500) throw new Error(`the server answered ${answer.status}`);
+    show(new DOMParser().parseFromString(await answer.text(), "text/html"));
+    failures = 0;
+    tell(paused ? "paused" : "", paused ? "paused" : "live");
+  } catch {
+    failures += 1;
+    tell("away", "no answer");
+  } finally {
+    busy = false;
+  }
+}
+
+function show(fresh) {
+  const next = fresh.getElementById("main");
+  if (!next) return;
+  setServerTime(next.dataset.now);
+  formatTimes(next);
+  morph(main, next);
+  morph(document.getElementById("nav"), fresh.getElementById("nav"));
+  drawCharts(main);
+}
+
+function tell(kind, text) {
+  status.className = `status ${kind}`;
+  status.textContent = text;
+}
+
+async function keepFresh() {
+  clearTimeout(timer);
+  if (!isHeld()) await refresh();
+  timer = setTimeout(keepFresh, every * Math.min(2 ** failures, 8));
+}
+
+if (every) {
+  status.hidden = false;
+  timer = setTimeout(keepFresh, every);
+  document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && keepFresh());
+  status.addEventListener("click", () => {
+    paused = !paused;
+    tell(paused ? "paused" : "", paused ? "paused" : "live");
+    if (!paused) keepFresh();
+  });
+}
+
+// ---- dark or light
+
+document.getElementById("theme").addEventListener("click", () => {
+  const root = document.documentElement;
+  const isDark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  root.dataset.theme = isDark ? "light" : "dark";
+  try {
+    localStorage.setItem("worker-theme", root.dataset.theme);
+  } catch {
+    // It holds for this page, then.
+  }
+});
+
+document.getElementById("logout")?.addEventListener("click", logOut);
+
+// ---- filters: the URL names only what is set
+
+document.getElementById("filters")?.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const given = new URLSearchParams();
+  for (const [name, value] of new FormData(event.target)) if (value.trim()) given.append(name, value.trim());
+  location.assign(given.size ? `${event.target.action}?${given}` : event.target.action);
+});
+document.getElementById("filters")?.addEventListener("change", (event) => {
+  if (event.target.type === "checkbox" || event.target.nodeName === "SELECT") event.target.form.requestSubmit();
+});
+
+setServerTime(main.dataset.now);
+formatTimes(document);
+setInterval(() => formatTimes(main), 1000);
+drawCharts(main);
+watchActions(refresh);
+const tail = document.getElementById("tail");
+if (tail) followTail(tail);
+document.querySelector('nav [aria-current]')?.scrollIntoView({ block: "nearest", inline: "center" });
