@@ -81,8 +81,8 @@ bench-broker: ## Measure the broker beside other queues (about forty minutes)
 		--json build/broker.json
 
 lock: ## Write requirements.lock anew (needs uv)
-	uv pip compile pyproject.toml --universal --python-version 3.11 --extra tasks --extra web --extra gevent --extra dev \
-		--generate-hashes --no-header --no-annotate --quiet --output-file requirements.lock
+	uv pip compile pyproject.toml --universal --python-version 3.11 --extra tasks --extra recall --extra web --extra gevent \
+		--extra dev --generate-hashes --no-header --no-annotate --quiet --output-file requirements.lock
 
 clean: ## Remove what make made
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

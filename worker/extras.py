@@ -7,6 +7,7 @@ import importlib.util
 from worker.errors import MissingExtra
 
 _PACKAGES = {
+    "recall": ("httpx", "lancedb", "pyarrow", "tree_sitter", "tree_sitter_language_pack"),
     "tasks": ("aiosqlite", "av", "lameenc", "numpy", "obstore", "openai", "sqlalchemy", "wordllama"),
     "web": ("fastapi", "jinja2", "prometheus_client", "sse_starlette", "starlette", "uvicorn"),
 }
@@ -18,11 +19,16 @@ def extra_of(error: ModuleNotFoundError) -> str | None:
     return next((extra for extra, packages in _PACKAGES.items() if package in packages), None)
 
 
+def is_installed(extra: str) -> bool:
+    """Whether an extra is installed."""
+    return all(importlib.util.find_spec(package) is not None for package in _PACKAGES[extra])
+
+
 def require(extra: str, needed_for: str) -> None:
     """Checks that an extra is installed.
 
     Raises:
         MissingExtra: It is not.
     """
-    if any(importlib.util.find_spec(package) is None for package in _PACKAGES[extra]):
+    if not is_installed(extra):
         raise MissingExtra(extra, needed_for)

@@ -234,7 +234,7 @@ def test_conversations_are_found_by_what_was_said_and_by_the_summary(settings: S
     """With the conversation's id, and the time it began."""
     keep("standup", "Anna: the battery of the red bike is empty.\nBen: I will charge it.", "Ben charges the bike.")
     keep("retro", "We talked about the release.")
-    assert [run_async_in_new_loop(index_conversation(name)) for name in ("standup", "retro")] == [2, 1]
+    assert [run_async_in_new_loop(index_conversation(name)).chunks for name in ("standup", "retro")] == [2, 1]
     hits = ask("who charges the battery of the bike?").hits
     assert {(hit.kind, hit.path) for hit in hits[:2]} == {("transcript", "standup"), ("summary", "standup")}
     assert {(hit.created, hit.changed, hit.repository) for hit in hits} == {(NOON, None, "")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from worker.bridge import run_in_thread_pool
@@ -18,11 +19,24 @@ MOST_TAGS = 20
 LONGEST_TAG = 100
 
 
-async def capture(note_id: str, text: str, tags: Sequence[str] = (), *, created: datetime | None = None) -> int:
-    """Keeps a note in the index; the same id again replaces it.
+@dataclass(frozen=True, slots=True)
+class Indexed:
+    """In how many chunks something was indexed.
 
-    Returns:
-        In how many chunks.
+    Attributes:
+        is_scattered: The index lies in so many files that somebody should call `optimize`.
+    """
+
+    chunks: int
+    is_scattered: bool
+
+    def describe(self) -> str:
+        """One line for the history."""
+        return f"indexed in {self.chunks} chunk{'s' if self.chunks != 1 else ''}"
+
+
+async def capture(note_id: str, text: str, tags: Sequence[str] = (), *, created: datetime | None = None) -> Indexed:
+    """Keeps a note in the index; the same id again replaces it.
 
     Raises:
         NoContentFound: It is blank.
@@ -34,8 +48,7 @@ async def capture(note_id: str, text: str, tags: Sequence[str] = (), *, created:
         raise NoContentFound("the note is blank")
     label = ", ".join(tags) or None
     document = await _document("note", note_id, text, created or datetime.now(UTC), label)
-    await (await search_index()).replace_documents([document])
-    return len(document.chunks)
+    return await _keep([document])
 
 
 def check_note(text: str, tags: Sequence[str]) -> None:
@@ -50,11 +63,8 @@ def check_note(text: str, tags: Sequence[str]) -> None:
         raise ConfigurationError(f"at most {MOST_TAGS} tags, each of 1 to {LONGEST_TAG} characters")
 
 
-async def index_conversation(conversation_id: str) -> int:
+async def index_conversation(conversation_id: str) -> Indexed:
     """Has a conversation's transcript and summary found, in place of what was indexed of it before.
-
-    Returns:
-        In how many chunks.
 
     Raises:
         NoContentFound: There is neither; what was indexed of it is gone.
@@ -69,11 +79,21 @@ async def index_conversation(conversation_id: str) -> int:
         await _document("transcript", conversation_id, transcript, created, None),
         await _document("summary", conversation_id, summary or "", created, None),
     ]
-    await (await search_index()).replace_documents(documents)
-    count = sum(len(document.chunks) for document in documents)
-    if count == 0:
+    indexed = await _keep(documents)
+    if indexed.chunks == 0:
         raise NoContentFound(f"conversation {conversation_id!r} has neither a transcript nor a summary")
-    return count
+    return indexed
+
+
+async def optimize_index() -> None:
+    """Has the index lie in few files, so that answers stay fast."""
+    await (await search_index()).optimize()
+
+
+async def _keep(documents: Sequence[Document]) -> Indexed:
+    index = await search_index()
+    await index.replace_documents(documents)
+    return Indexed(sum(len(document.chunks) for document in documents), await index.is_scattered())
 
 
 async def _document(kind: DocumentKind, name: str, text: str, created: datetime, label: str | None) -> Document:

@@ -8,15 +8,16 @@ it, and says so.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 from worker.bridge import run_in_thread_pool
 from worker.durations import format_duration
-from worker.errors import ConfigurationError, WorkerError
+from worker.errors import ConfigurationError, NoContentFound, WorkerError
 from worker.logs import get_logger
 from worker.models.embedder import embedder
 from worker.models.reranker import reranker
@@ -25,6 +26,7 @@ from worker.services.fusing import fuse
 from worker.services.snippets import Snippet
 from worker.settings import settings_in_force
 from worker.stores.index import Kind, Passage, SearchIndex, search_index
+from worker.stores.objects import object_store
 
 T = TypeVar("T")
 
@@ -145,6 +147,37 @@ async def recall(
     read = await _snippets(parts, best, folders)
     hits = (_hit(passage, snippet) for passage, snippet in zip(best, read, strict=True))
     return Answer(question, tuple(hits), tuple(parts.left_out))
+
+
+async def recall_all(
+    questions: Sequence[str],
+    key: str,
+    *,
+    repository: str | None = None,
+    limit: int = 10,
+    folders: Folders | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> str:
+    """Answers questions one after another, and keeps the answers as an object, one JSON value a line.
+
+    Returns:
+        Where the object is.
+
+    Raises:
+        NoContentFound: There are no questions.
+        ConfigurationError, RecallFailed: As `recall`, of any of them; nothing is kept then.
+    """
+    if not questions:
+        raise NoContentFound("there are no questions")
+    lines = []
+    for number, question in enumerate(questions, start=1):
+        answer = await recall(question, repository=repository, limit=limit, folders=folders)
+        lines.append(json.dumps(asdict(answer), default=str))
+        if progress is not None:
+            progress(number, len(questions))
+    objects = await object_store()
+    await objects.write(key, "".join(f"{line}\n" for line in lines).encode())
+    return objects.location(key)
 
 
 class RecallFailed(WorkerError):

@@ -56,6 +56,7 @@ _LONGEST_WAIT = 2.0
 _BUSY = timedelta(seconds=10)
 # A reader may be at work on what was the newest version when it began.
 _OLD = timedelta(minutes=5)
+_MANY_FILES = 60
 _AT_ONCE = 1000
 """Paths in one filter: it is read by a parser."""
 
@@ -284,6 +285,11 @@ class SearchIndex:
         match = _lance("lancedb.query").MatchQuery(" ".join(words), "words")
         query = table.query().nearest_to_text(match).where(_wanted(repository, kinds))
         return await _found(query, "_score", limit, float)
+
+    async def is_scattered(self) -> bool:
+        """Whether it lies in so many files that answers take longer: `optimize` makes few of them."""
+        fragments = (await self._table.stats())["fragment_stats"]["num_fragments"]
+        return int(fragments) > _MANY_FILES
 
     async def optimize(self) -> None:
         """Makes few files of many, indexes the words of what is new, and drops what no reader needs any more.

@@ -3,12 +3,17 @@
 Importing it binds the broker, from the settings, where the program has set none.
 """
 
+import importlib
+
 from worker.broker import ensure_broker
-from worker.extras import require
+from worker.extras import is_installed, require
 
 require("tasks", "worker.tasks, the built-in actors,")
 ensure_broker()
 
 from worker.tasks import conversations  # noqa: E402 - its actors need the broker
+
+if is_installed("recall"):
+    importlib.import_module("worker.tasks.recall")
 
 __all__ = ["conversations"]

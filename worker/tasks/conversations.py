@@ -9,6 +9,7 @@ import dramatiq
 
 from worker.actor import enqueue_unique
 from worker.bridge import run_async_in_new_loop
+from worker.errors import Unchanged
 from worker.leases import lease
 from worker.services import merging, summarizing
 from worker.status import ProcessingStatusContext
@@ -28,7 +29,13 @@ def summarize_conversation(conversation_id: str, language: str | None = None) ->
     """Summarizes a conversation's transcript."""
     with ProcessingStatusContext("summarize_conversation", conversation_id=conversation_id) as status:
         with lease(f"summarize:{conversation_id}"):
-            summary = run_async_in_new_loop(summarizing.summarize_conversation(conversation_id, language))
+            try:
+                summary = run_async_in_new_loop(summarizing.summarize_conversation(conversation_id, language))
+            except Unchanged:
+                # The attempt that made it may have ended before it could say so.
+                _index(conversation_id)
+                raise
+        _index(conversation_id)
         status.set_exit_message(summary.describe())
 
 
@@ -41,3 +48,10 @@ def process_conversation(conversation_id: str) -> None:
             enqueue_unique(summarize_conversation.message(conversation_id), key=f"summarize:{conversation_id}"),
         ]
         status.set_exit_message("enqueued " + ", ".join(f"{m.actor_name} {m.message_id}" for m in messages))
+
+
+def _index(conversation_id: str) -> None:
+    """Has the conversation come into the search index, if that part is installed."""
+    actor = dramatiq.get_broker().actors.get("index_conversation")
+    if actor is not None:
+        actor.send(conversation_id)

@@ -1,0 +1,49 @@
+"""`worker recall`: finds code, conversations and notes that answer a question."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from worker.bridge import run_async_in_new_loop
+from worker.cli.options import AsJson, begin
+from worker.cli.output import note, print_json, print_text, print_texts
+from worker.services.recall import MOST_HITS, Hit
+from worker.services.recall import recall as find
+
+_LINES = 12
+"""Of a snippet, for people."""
+
+
+def recall(
+    question: Annotated[str, typer.Argument(help="Words, a name, or a line of code.")],
+    repository: Annotated[str | None, typer.Option(help="Only in this repository.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=MOST_HITS, help="So many hits at most.")] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Find code, conversations and notes that answer a question."""
+    begin()
+    answer = run_async_in_new_loop(find(question, repository=repository, limit=limit))
+    if as_json:
+        print_json(asdict(answer))
+        return
+    for hit in answer.hits:
+        _print_hit(hit)
+    for one in answer.left_out:
+        note(f"without {one.part}: {one.reason}")
+    if not answer.hits:
+        note("nothing was found")
+
+
+def _print_hit(hit: Hit) -> None:
+    place = f"{hit.path}:{hit.start_line}-{hit.end_line}"
+    where = f"{hit.repository}/{place}" if hit.repository else f"{hit.kind} {place}"
+    about = [f"  {hit.symbol}"] if hit.symbol else []
+    changed = [Text("  (the file has changed since)", style="yellow")] if hit.changed else []
+    print_texts(Text(where, style="bold cyan"), *about, Text(f"  {hit.score:.4f}", style="dim"), *changed)
+    lines = hit.snippet.strip("\n").split("\n")
+    more = ["…"] if len(lines) > _LINES else []
+    print_text("\n".join(f"    {line}" for line in [*lines[:_LINES], *more]))

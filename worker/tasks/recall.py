@@ -1,0 +1,64 @@
+"""The actors for recall: notes and conversations come into the index, and questions are answered in batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dramatiq
+
+from worker.actor import enqueue_unique
+from worker.attempt import current_attempt
+from worker.bridge import run_async_in_new_loop
+from worker.errors import Fatal
+from worker.leases import lease
+from worker.services import indexing, recall
+from worker.status import ProcessingStatusContext
+
+
+@dramatiq.actor(queue_name="network")
+def capture_note(text: str, tags: list[str] | None = None, note_id: str | None = None) -> None:
+    """Keeps a note, to be found; without an id it has the message's."""
+    name = note_id or _message_id()
+    with ProcessingStatusContext("capture_note", note_id=name) as status:
+        indexed = run_async_in_new_loop(indexing.capture(name, text, tags or []))
+        _tidy_up(indexed)
+        status.set_exit_message(indexed.describe())
+
+
+@dramatiq.actor(queue_name="network")
+def index_conversation(conversation_id: str) -> None:
+    """Has a conversation's transcript and summary found."""
+    with ProcessingStatusContext("index_conversation", conversation_id=conversation_id) as status:
+        with lease(f"index:{conversation_id}"):
+            indexed = run_async_in_new_loop(indexing.index_conversation(conversation_id))
+        _tidy_up(indexed)
+        status.set_exit_message(indexed.describe())
+
+
+@dramatiq.actor(queue_name="network")
+def recall_batch(questions: list[str], repository: str | None = None, limit: int = 10) -> None:
+    """Answers questions; the answers are an object, one JSON value a line."""
+    with ProcessingStatusContext("recall_batch") as status:
+        key = f"recall/{_message_id()}.jsonl"
+        options: dict[str, Any] = {"repository": repository, "limit": limit, "progress": status.progress}
+        where = run_async_in_new_loop(recall.recall_all(questions, key, **options))
+        status.set_exit_message(f"{len(questions)} questions answered: {where}")
+
+
+@dramatiq.actor(queue_name="cpu")
+def optimize_index() -> None:
+    """Has the index lie in few files, so that answers stay fast."""
+    with ProcessingStatusContext("optimize_index"), lease("optimize_index"):
+        run_async_in_new_loop(indexing.optimize_index())
+
+
+def _message_id() -> str:
+    attempt = current_attempt()
+    if attempt is None:
+        raise Fatal("this actor needs a message: enqueue it")
+    return attempt.message_id
+
+
+def _tidy_up(indexed: indexing.Indexed) -> None:
+    if indexed.is_scattered:
+        enqueue_unique(optimize_index.message(), key="optimize_index")
