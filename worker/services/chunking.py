@@ -13,6 +13,7 @@ from itertools import accumulate, chain
 
 import tree_sitter
 
+from worker.bridge import cancel_requested
 from worker.services.languages import grammar_of
 
 LONGEST = 1600
@@ -25,6 +26,11 @@ OVERLAP = 200
 """Characters, at most, that two pieces cut by lines share."""
 
 _LONGEST_SYMBOL = 200
+
+_READ_AT_ONCE = 4096
+_FEWEST_STEPS = 1000
+_BYTES_A_STEP = 5
+"""Real programs take a hundred bytes a step. Steps, not seconds: the same text is always cut the same way."""
 
 _DEFINITIONS = frozenset(
     """
@@ -189,8 +195,9 @@ def _next_start(start: int, stop: int, lines: _Lines) -> int:
 
 def _definitions(text: str, lines: _Lines, grammar: tree_sitter.Language) -> list[_Definition]:
     """What is defined in a text at the top, and inside what is too long to be one piece."""
-    tree = tree_sitter.Parser(grammar).parse(text.encode("utf-8", "replace"))
     top: list[_Definition] = []
+    if (tree := _parsed(text.encode("utf-8", "replace"), grammar)) is None:
+        return top
     # Of each node, where what it defines is added. A loop, since programs write deeper nests than Python recurses.
     todo: list[tuple[tree_sitter.Node, list[_Definition], int]] = [(tree.root_node, top, 0)]
     while todo:
@@ -218,6 +225,25 @@ def _definitions(text: str, lines: _Lines, grammar: tree_sitter.Language) -> lis
                 todo.append((node, into, first))
             first = None
     return _in_order(top)
+
+
+def _parsed(content: bytes, grammar: tree_sitter.Language) -> tree_sitter.Tree | None:
+    """The tree of a text; `None` of one that no parser gets through in reasonable time."""
+    steps = 0
+
+    def has_had_enough(_offset: int, _error: bool) -> bool:
+        nonlocal steps
+        steps += 1
+        return steps > _FEWEST_STEPS + len(content) // _BYTES_A_STEP or cancel_requested()
+
+    # The parser holds the interpreter's lock but while it is handed more: a few kilobytes are a millisecond.
+    def read(offset: int, _point: tree_sitter.Point) -> bytes:
+        return content[offset : offset + _READ_AT_ONCE]
+
+    try:
+        return tree_sitter.Parser(grammar).parse(read, progress_callback=has_had_enough)
+    except ValueError:
+        return None
 
 
 def _in_order(definitions: list[_Definition]) -> list[_Definition]:
