@@ -67,7 +67,7 @@ async def index_files(repository: str, folder: Path, *paths: str) -> None:
                 language=None,
                 hash=hash_of(content),
                 size=len(content),
-                mtime_ns=0,
+                changed_ns=0,
                 chunks=chunks,
                 vectors=vectors,
             )

@@ -11,6 +11,7 @@ import pytest
 
 from worker.bridge import run_async_in_new_loop
 from worker.errors import ConfigurationError, IndexMismatch
+from worker.models.failures import ModelUnavailable
 from worker.settings import Settings
 from worker.stores.index import (
     Document,
@@ -22,6 +23,7 @@ from worker.stores.index import (
     Totals,
     Vectors,
     hash_of,
+    rebuild,
 )
 
 T = TypeVar("T")
@@ -65,7 +67,7 @@ def file(path: str, *texts: str) -> FileChunks:
         language="python",
         hash=hash_of(content),
         size=len(content),
-        mtime_ns=1,
+        changed_ns=1,
         chunks=chunks_of(texts),
         vectors=vectors_of(texts),
     )
@@ -160,7 +162,7 @@ def test_a_touched_file_keeps_its_chunks(settings: Settings) -> None:
     touched = FileState(hash_of(b"one"), 3, 99, 1)
     ask(settings, lambda index: index.touch_files("1", {"a.py": touched}))
     states = ask(settings, lambda index: index.files_of("1"))
-    assert (states["a.py"], states["b.py"].mtime_ns) == (touched, 1)
+    assert (states["a.py"], states["b.py"].changed_ns) == (touched, 1)
     assert by_words(settings, "one") == ["a.py"]
 
 
@@ -250,10 +252,68 @@ def test_another_embedder_is_told_to_make_the_index_anew(settings: Settings) -> 
         ask(settings, lambda index: index.totals("1"), embedder="another")
 
 
+def test_an_index_with_nothing_in_it_is_anybodys(settings: Settings) -> None:
+    """Who only looked, or has removed everything, may change the embedder."""
+    ask(settings, lambda index: index.totals("1"))
+    assert ask(settings, lambda index: index.totals("1"), embedder="another") == Totals(0, 0, 0)
+
+
+class OtherEmbedder:
+    """Has vectors of another length, all the same."""
+
+    name = "another"
+    dimensions = 3
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        return np.ones((len(texts), self.dimensions), np.float32)
+
+
+def test_an_index_made_anew_holds_the_same_for_another_embedder(settings: Settings) -> None:
+    """Files, documents, words and states stay; the old embedder is told, also where it has the index open."""
+    fill(settings, "1", file("a.py", "one", "two"), file("empty.py"))
+    ask(settings, lambda index: index.replace_documents([document("note", "n", "a note")]))
+    states = ask(settings, lambda index: index.files_of("1"))
+    steps: list[tuple[int, int]] = []
+
+    async def rebuild_meanwhile(index: SearchIndex) -> None:
+        assert await rebuild(settings.index_dir, OtherEmbedder(), lambda *step: steps.append(step)) == 3
+        with pytest.raises(IndexMismatch):
+            await index.search_vector(vector(0), limit=1)
+        with pytest.raises(IndexMismatch):
+            await index.replace_files("1", [file("a.py")])
+
+    ask(settings, rebuild_meanwhile)
+    assert steps[-1][0] == 3
+
+    async def look() -> list[object]:
+        async with SearchIndex.open(settings.index_dir, OtherEmbedder.name, OtherEmbedder.dimensions) as index:
+            by_word = await index.search_text("two", limit=9)
+            by_vector = await index.search_vector(np.ones(3, np.float32), limit=9)
+            return [await index.files_of("1"), [one.text for one in by_word], sorted(one.text for one in by_vector)]
+
+    assert run_async_in_new_loop(look) == [states, ["two"], ["a note", "one", "two"]]
+    with pytest.raises(IndexMismatch):
+        ask(settings, lambda index: index.totals("1"))
+
+
+def test_an_index_whose_making_anew_fails_is_what_it_was(settings: Settings) -> None:
+    """And can be made anew later."""
+    fill(settings, "1", file("a.py", "one"))
+
+    class Failing(OtherEmbedder):
+        async def embed(self, texts: Sequence[str]) -> Vectors:
+            raise ModelUnavailable("not now")
+
+    with pytest.raises(ModelUnavailable):
+        run_async_in_new_loop(rebuild(settings.index_dir, Failing()))
+    assert by_words(settings, "one") == ["a.py"]
+    assert run_async_in_new_loop(rebuild(settings.index_dir, OtherEmbedder())) == 1
+
+
 def test_vectors_of_another_shape_are_refused(settings: Settings) -> None:
     """Before anything is written."""
     wrong = FileChunks(
-        path="a", language=None, hash="", size=0, mtime_ns=0, chunks=chunks_of(["x"]), vectors=np.zeros((1, 3), "f4")
+        path="a", language=None, hash="", size=0, changed_ns=0, chunks=chunks_of(["x"]), vectors=np.zeros((1, 3), "f4")
     )
     with pytest.raises(ValueError, match="a has 1 chunks and vectors of shape"):
         fill(settings, "1", wrong)

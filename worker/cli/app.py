@@ -48,6 +48,7 @@ _COMMANDS = {
     ),
     "enqueue": ("worker.cli.enqueue:enqueue", "Enqueue a message for an actor."),
     "recall": ("worker.cli.recall:recall", "Find code, conversations and notes that answer a question."),
+    "index": ("worker.cli.index:app", "Look after the search index."),
     "conversations": ("worker.cli.conversations:app", "Bring recordings in, and see what was made of them."),
 }
 """Where each command is, and what its help begins with: told here too, because a list of them must not import them."""

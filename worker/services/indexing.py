@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -11,8 +11,9 @@ from worker.errors import ConfigurationError, NoContentFound
 from worker.models.embedder import embedder
 from worker.services.chunking import cut
 from worker.services.summarizing import clean
+from worker.settings import settings_in_force
 from worker.stores.conversations import conversation_store
-from worker.stores.index import Document, DocumentKind, NewChunk, search_index
+from worker.stores.index import Document, DocumentKind, NewChunk, rebuild, search_index
 
 LONGEST_NOTE = 50_000
 MOST_TAGS = 20
@@ -88,6 +89,19 @@ async def index_conversation(conversation_id: str) -> Indexed:
 async def optimize_index() -> None:
     """Has the index lie in few files, so that answers stay fast."""
     await (await search_index()).optimize()
+
+
+async def rebuild_index(progress: Callable[[int, int], None] | None = None) -> int:
+    """Makes the index anew for the configured embedder.
+
+    Returns:
+        How many chunks there are.
+
+    Raises:
+        ConfigurationError: It cannot be opened.
+        RetryLater, ModelUnavailable, Fatal: What the embedder says.
+    """
+    return await rebuild(settings_in_force().index_dir, await embedder(), progress)
 
 
 async def _keep(documents: Sequence[Document]) -> Indexed:

@@ -12,8 +12,9 @@ import hashlib
 import importlib
 import random
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from functools import reduce
 from operator import and_
@@ -22,13 +23,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from worker.bridge import loop_resource, run_in_thread_pool
 from worker.errors import ConfigurationError, IndexMismatch, MissingExtra, RetryLater
-from worker.models.embedder import embedder
+from worker.models.embedder import Embedder, embedder
 from worker.settings import settings_in_force
 from worker.stores.words import words_of
 
 try:
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute
     from numpy.typing import NDArray
 except ImportError as error:
     raise MissingExtra("recall", "the search index") from error
@@ -49,6 +51,7 @@ MOST_WORDS = 200
 
 _LAYOUT = "1"
 _TABLE = "chunks"
+_REBUILT = "rebuilt"
 _FILE = "file"
 _WORDS_INDEX = "words_idx"
 _ATTEMPTS = 8
@@ -78,15 +81,18 @@ class FileChunks:
     Attributes:
         path: Within its repository, with `/`.
         hash: `hash_of` its content.
+        changed_ns: When the system says that it was last changed.
+        left_out: Why it has no chunks and never will, as long as it stays as it is.
     """
 
     path: str
     language: str | None
     hash: str
     size: int
-    mtime_ns: int
+    changed_ns: int
     chunks: Sequence[NewChunk]
     vectors: Vectors
+    left_out: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,17 +116,23 @@ class FileState:
 
     hash: str
     size: int
-    mtime_ns: int
+    changed_ns: int
     chunks: int
+    left_out: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """How much is stored of a repository."""
+    """How much is stored of a repository.
+
+    Attributes:
+        left_out: How many more files have no chunks, by the reason.
+    """
 
     files: int
     chunks: int
     bytes: int
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,16 +173,12 @@ class SearchIndex:
     """The chunks in a folder; made by `open`.
 
     Args:
-        connection: To the folder's database.
         table: Of the chunks.
         embedder: Who makes the vectors.
         folder: For messages.
     """
 
-    def __init__(
-        self, connection: lancedb.AsyncConnection, table: lancedb.AsyncTable, embedder: Made, folder: Path
-    ) -> None:
-        self._connection = connection
+    def __init__(self, table: lancedb.AsyncTable, embedder: Made, folder: Path) -> None:
         self._table = table
         self._embedder = embedder
         self._folder = folder
@@ -192,14 +200,8 @@ class SearchIndex:
             MissingExtra: LanceDB is not installed.
         """
         made = Made(embedder, dimensions)
-        await run_in_thread_pool(_prepare, folder)
-        try:
-            connection = await _connect(folder)
-            table = await _table(connection, made)
-        except (OSError, RuntimeError) as error:
-            raise ConfigurationError(f"the search index in {folder} cannot be opened: {error}") from error
-        with contextlib.closing(connection), contextlib.closing(table):
-            index = cls(connection, table, made, folder)
+        async with _opened(folder, made) as (_, table):
+            index = cls(table, made, folder)
             await index._check()
             await _ensure_words_index(table)
             yield index
@@ -224,7 +226,7 @@ class SearchIndex:
             values = {
                 "id": [_id(_FILE, repository, path, 0) for path in files],
                 "file_size": [state.size for state in files.values()],
-                "file_mtime_ns": [state.mtime_ns for state in files.values()],
+                "file_changed_ns": [state.changed_ns for state in files.values()],
             }
             columns = pa.schema([self._schema.field(name) for name in values])
             rows = pa.table(values, schema=columns)
@@ -241,7 +243,7 @@ class SearchIndex:
 
     async def files_of(self, repository: str) -> dict[str, FileState]:
         """What is stored of the repository's files, by path."""
-        columns = ["path", "file_hash", "file_size", "file_mtime_ns", "chunks"]
+        columns = ["path", "file_hash", "file_size", "file_changed_ns", "chunks", "left_out"]
         where = _all(_is("kind", _FILE), _is("repository", repository))
         found = await (await self._checked()).query().where(where).select(columns).to_arrow()
         return await run_in_thread_pool(_states, found)
@@ -249,7 +251,7 @@ class SearchIndex:
     async def totals(self, repository: str) -> Totals:
         """How much is stored of the repository, counted in what is stored."""
         where = _is("repository", repository)
-        found = await (await self._checked()).query().where(where).select(["kind", "file_size"]).to_arrow()
+        found = await (await self._checked()).query().where(where).select(["kind", "file_size", "left_out"]).to_arrow()
         return await run_in_thread_pool(_count, found)
 
     async def replace_documents(self, documents: Sequence[Document]) -> None:
@@ -288,8 +290,8 @@ class SearchIndex:
 
     async def is_scattered(self) -> bool:
         """Whether it lies in so many files that answers take longer: `optimize` makes few of them."""
-        fragments = (await self._table.stats())["fragment_stats"]["num_fragments"]
-        return int(fragments) > _MANY_FILES
+        stats: Any = await self._table.stats()  # a dict, whatever its annotation says
+        return bool(stats["fragment_stats"]["num_fragments"] > _MANY_FILES)
 
     async def optimize(self) -> None:
         """Makes few files of many, indexes the words of what is new, and drops what no reader needs any more.
@@ -331,9 +333,8 @@ class SearchIndex:
 
     async def _check(self) -> None:
         """Another process may have made the index anew, with another embedder."""
-        metadata = (await self._table.schema()).metadata or {}
-        made = Made(metadata.get(b"embedder", b"").decode(), int(metadata.get(b"dimensions", b"0")))
-        if made != self._embedder or metadata.get(b"layout") != _LAYOUT.encode():
+        made = Made.read(await self._table.schema())
+        if made != self._embedder:
             raise IndexMismatch(made.describe(), self._embedder.describe(), str(self._folder))
 
 
@@ -346,10 +347,18 @@ class Made:
 
     embedder: str
     dimensions: int
+    layout: str = _LAYOUT
+
+    @classmethod
+    def read(cls, schema: pa.Schema) -> Made:
+        """What a table's schema says."""
+        said = {name.decode(): value.decode() for name, value in (schema.metadata or {}).items()}
+        return cls(said.get("embedder", ""), int(said.get("dimensions", "0")), said.get("layout", ""))
 
     def describe(self) -> str:
         """For people."""
-        return f"{self.embedder} ({self.dimensions} dimensions)"
+        layout = "" if self.layout == _LAYOUT else f", layout {self.layout}"
+        return f"{self.embedder} ({self.dimensions} dimensions{layout})"
 
 
 @loop_resource
@@ -363,6 +372,67 @@ async def search_index() -> AsyncIterator[SearchIndex]:
     model = await embedder()
     async with SearchIndex.open(settings_in_force().index_dir, model.name, model.dimensions) as index:
         yield index
+
+
+async def rebuild(folder: Path, model: Embedder, progress: Callable[[int, int], None] | None = None) -> int:
+    """Makes an index anew for another embedder: the same chunks with vectors of its own, put in place all at once.
+
+    Until then, and if it is interrupted, the index is what it was. What others write meanwhile may be lost.
+
+    Returns:
+        How many chunks there are.
+
+    Raises:
+        ConfigurationError: It cannot be opened.
+        RetryLater, ModelUnavailable, Fatal: What the embedder says.
+    """
+    made = Made(model.name, model.dimensions)
+    async with _opened(folder, made) as (connection, table):
+        rebuilt = await connection.create_table(_REBUILT, schema=_schema(made), mode="overwrite")
+        with contextlib.closing(rebuilt):
+            count, total = 0, await table.count_rows()
+            kept = [name for name in _schema(made).names if name not in {"vector", "words"}]
+            async for batch in await table.query().select(kept).to_batches(max_batch_length=_AT_ONCE):
+                rows = await run_in_thread_pool(batch.to_pylist)
+                chunks = [row for row in rows if row["kind"] != _FILE]
+                vectors = await model.embed([row["text"] for row in chunks])
+                await rebuilt.add(await run_in_thread_pool(_rows_anew, _schema(made), rows, vectors))
+                count += len(chunks)
+                if progress is not None:
+                    progress(count, total)
+        reader = await run_in_thread_pool(_reader, folder, _schema(made).names)
+        anew = await connection.create_table(_TABLE, reader, mode="overwrite", on_bad_vectors="null")
+        with contextlib.closing(anew):
+            await _ensure_words_index(anew)
+            await anew.optimize(cleanup_older_than=_OLD)
+        await connection.drop_table(_REBUILT)
+    return count
+
+
+def _rows_anew(schema: pa.Schema, rows: Sequence[dict[str, Any]], vectors: Vectors) -> pa.Table:
+    following = iter(vectors)
+    for row in rows:
+        if row["kind"] != _FILE:
+            row["words"] = _words(row["path"], row["symbol"], row["text"])
+    return _as_table(schema, rows, [None if row["kind"] == _FILE else next(following) for row in rows])
+
+
+def _reader(folder: Path, columns: Sequence[str]) -> pa.RecordBatchReader:
+    """Reads what was rebuilt while it is written to its place: it need not fit into memory."""
+    table = _lance("lancedb").connect(folder).open_table(_REBUILT)
+    return table.search().select(list(columns)).to_batches(_AT_ONCE)
+
+
+@contextlib.asynccontextmanager
+async def _opened(folder: Path, made: Made) -> AsyncIterator[tuple[lancedb.AsyncConnection, lancedb.AsyncTable]]:
+    await run_in_thread_pool(_prepare, folder)
+    try:
+        connection = await _connect(folder)
+        table = await _table(connection, made)
+    except (OSError, RuntimeError) as error:
+        raise ConfigurationError(f"the search index in {folder} cannot be opened: {error}") from error
+    with contextlib.closing(connection), contextlib.closing(table):
+        yield connection, table
 
 
 def _prepare(folder: Path) -> None:
@@ -393,12 +463,16 @@ async def _connect(folder: Path) -> lancedb.AsyncConnection:
 
 
 async def _table(connection: lancedb.AsyncConnection, made: Made) -> lancedb.AsyncTable:
+    mode: Literal["create", "overwrite"] = "create"
     try:
-        return await connection.open_table(_TABLE)
+        table = await connection.open_table(_TABLE)
+        if Made.read(await table.schema()) == made or await table.count_rows():
+            return table
+        mode = "overwrite"  # nothing is in it: nobody's vectors are lost
     except (ValueError, FileNotFoundError):
         pass
     try:
-        return await connection.create_table(_TABLE, schema=_schema(made), exist_ok=True)
+        return await connection.create_table(_TABLE, schema=_schema(made), mode=mode)
     except (ValueError, RuntimeError):
         # Another process was faster.
         return await connection.open_table(_TABLE)
@@ -438,11 +512,12 @@ def _schema(made: Made) -> pa.Schema:
             pa.field("file_hash", pa.string()),
             pa.field("file_size", pa.int64()),
             # Of rows that stand for a file as a whole.
-            pa.field("file_mtime_ns", pa.int64()),
+            pa.field("file_changed_ns", pa.int64()),
             pa.field("chunks", pa.int32()),
+            pa.field("left_out", pa.string()),
             pa.field("created", pa.timestamp("us", "UTC")),
         ],
-        metadata={"embedder": made.embedder, "dimensions": str(made.dimensions), "layout": _LAYOUT},
+        metadata={"embedder": made.embedder, "dimensions": str(made.dimensions), "layout": made.layout},
     )
 
 
@@ -461,7 +536,8 @@ def _rows_of_files(schema: pa.Schema, repository: str, files: Sequence[FileChunk
             "created": now,
         }
         whole = {"id": _id(_FILE, repository, file.path, 0), "kind": _FILE}
-        rows.append(of_file | whole | {"file_mtime_ns": file.mtime_ns, "chunks": len(file.chunks)})
+        state = {"file_changed_ns": file.changed_ns, "chunks": len(file.chunks), "left_out": file.left_out}
+        rows.append(of_file | whole | state)
         vectors.append(None)
         rows += (of_file | row for row in _rows_of_chunks("code", repository, file.path, file.chunks))
         vectors.extend(file.vectors)
@@ -494,9 +570,13 @@ def _rows_of_chunks(kind: Kind, repository: str, path: str, chunks: Sequence[New
             "end_line": chunk.end_line,
             "symbol": _storable(chunk.symbol),
             "text": _storable(chunk.text),
-            # Who asks for a thing by name means its definition, and names its file.
-            "words": " ".join(words_of(f"{path} {chunk.symbol or ''} {chunk.text}")),
+            "words": _words(path, chunk.symbol, chunk.text),
         }
+
+
+def _words(path: str, symbol: str | None, text: str) -> str:
+    # Who asks for a thing by name means its definition, and names its file.
+    return " ".join(words_of(f"{path} {symbol or ''} {text}"))
 
 
 def _storable(text: str | None) -> str | None:
@@ -527,10 +607,12 @@ def _states(found: pa.Table) -> dict[str, FileState]:
 
 
 def _count(found: pa.Table) -> Totals:
-    files = [
-        size for kind, size in zip(*(column.to_pylist() for column in found.columns), strict=True) if kind == _FILE
-    ]
-    return Totals(files=len(files), chunks=found.num_rows - len(files), bytes=sum(files))
+    of_files = found.filter(pa.compute.equal(found["kind"], _FILE))
+    reasons = Counter(of_files["left_out"].to_pylist())
+    files = reasons.pop(None, 0)
+    sizes = of_files.filter(pa.compute.is_null(of_files["left_out"]))["file_size"]
+    chunks = found.num_rows - of_files.num_rows
+    return Totals(files=files, chunks=chunks, bytes=pa.compute.sum(sizes).as_py() or 0, left_out=dict(reasons))
 
 
 def _first_words(text: str) -> list[str]:
