@@ -6,45 +6,17 @@ link both in a table, so that a chunk can belong to several. Both are always ask
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import sqlite3
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
-from sqlalchemy import Column, DateTime, Dialect, ForeignKey, MetaData, String, Table, Text, event, or_, select
-from sqlalchemy.engine import make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, IntegrityError, InvalidRequestError, OperationalError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
-from sqlalchemy.schema import CreateIndex, CreateTable
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy import Column, ForeignKey, MetaData, String, Table, Text, or_, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from worker.bridge import loop_resource, run_in_thread_pool
+from worker.bridge import loop_resource
 from worker.errors import ConfigurationError
-from worker.settings import mask_url, settings_in_force
-
-_BUSY_SECONDS = 10
-"""How long a writer waits for another."""
-
-
-class _Instant(TypeDecorator[datetime]):
-    """A moment: kept in UTC, so that moments compare as they should, and read back with its zone."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        if value is None:
-            return None
-        return value.astimezone(UTC) if value.tzinfo is not None else value.replace(tzinfo=UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return self.process_bind_param(value, dialect)  # SQLite forgets the zone
-
+from worker.stores.database import Instant, open_database
 
 _schema = MetaData()
 
@@ -52,7 +24,7 @@ _conversations = Table(
     "conversations",
     _schema,
     Column("id", String(200), primary_key=True),
-    Column("created_at", _Instant(), nullable=False),
+    Column("created_at", Instant(), nullable=False),
     Column("merged_key", String(500)),
     Column("summary", Text),
     Column("summary_digest", String(64)),
@@ -63,7 +35,7 @@ _chunks = Table(
     _schema,
     Column("id", String(200), primary_key=True),
     Column("conversation_id", ForeignKey("conversations.id"), index=True),
-    Column("started_at", _Instant(), nullable=False),
+    Column("started_at", Instant(), nullable=False),
     Column("audio_key", String(500)),
     Column("transcript", Text),
 )
@@ -175,64 +147,5 @@ async def conversation_store() -> AsyncIterator[ConversationStore]:
     Raises:
         ConfigurationError: `WORKER_DATABASE_URL` cannot be read, or names a driver that is not installed.
     """
-    url = settings_in_force().database_url.get_secret_value()
-    engine = _engine(url)
-    try:
-        if engine.dialect.name == "sqlite":
-            await _prepare_sqlite(engine, url)
-        else:
-            await _make_schema(engine)
+    async with open_database(_schema) as engine:
         yield ConversationStore(engine)
-    finally:
-        await engine.dispose()
-
-
-def _engine(url: str) -> AsyncEngine:
-    try:
-        return create_async_engine(url)
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"WORKER_DATABASE_URL={mask_url(url)}: its driver is missing: pip install {error.name}"
-        ) from error
-    except (ArgumentError, InvalidRequestError, ValueError) as error:
-        raise ConfigurationError(
-            f"WORKER_DATABASE_URL={mask_url(url)}: write an async URL such as sqlite+aiosqlite:///file.db"
-        ) from error
-
-
-async def _make_schema(engine: AsyncEngine) -> None:
-    async with engine.begin() as connection:
-        for table in _schema.sorted_tables:
-            await connection.execute(CreateTable(table, if_not_exists=True))
-            for index in table.indexes:
-                await connection.execute(CreateIndex(index, if_not_exists=True))
-
-
-async def _prepare_sqlite(engine: AsyncEngine, url: str) -> None:
-    file = make_url(engine.url).database
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def _share(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-        # Several worker processes write: writers wait for each other, and readers are not blocked by them.
-        cursor = connection.cursor()
-        cursor.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
-        cursor.execute("PRAGMA foreign_keys=ON")
-        cursor.close()
-
-    try:
-        if file and file != ":memory:":
-            await run_in_thread_pool(_switch_to_wal, Path(file))
-        await _make_schema(engine)
-    except (OSError, sqlite3.Error, OperationalError) as error:
-        reason = str(error.orig if isinstance(error, OperationalError) else error)
-        raise ConfigurationError(f"WORKER_DATABASE_URL={mask_url(url)}: cannot be opened: {reason}") from error
-
-
-def _switch_to_wal(file: Path) -> None:
-    """Has a database file keep a write-ahead log, so that readers and a writer do not block each other."""
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # SQLite does not wait when two connections switch a new file at once.
-    with file.with_name(f"{file.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with contextlib.closing(sqlite3.connect(file, timeout=_BUSY_SECONDS)) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
