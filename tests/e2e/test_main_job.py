@@ -68,12 +68,13 @@ def test_the_demo_merges_and_summarizes_a_real_conversation(project: Project) ->
     spoken = " ".join(" ".join(file.read_text() for file in sorted(SAMPLE.glob("*.txt"))).split())
     assert found["summary"]
     assert set(found["summary"].splitlines()) <= set(re.findall(r"\S.*?\.(?=\s|$)", spoken))
-    by_actor: dict[str, list[str]] = {"merge_conversation": [], "summarize_conversation": []}
+    actors = ["merge_conversation", "summarize_conversation", "index_conversation"]
+    by_actor: dict[str, list[str]] = {actor: [] for actor in actors}
     for event in found["events"]:
         assert event["subject"] == {"conversation_id": conversation_id}
         assert event["attempt"] == 1
         by_actor[event["actor"]].append(event["event"])
-    assert len({event["message_id"] for event in found["events"]}) == 2
+    assert len({event["message_id"] for event in found["events"]}) == 3
     for actor, events in by_actor.items():
         ends = [event for event in events if not event.endswith(".progress")]
         assert ends == [f"{actor}.started", f"{actor}.completed"]

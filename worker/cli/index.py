@@ -6,26 +6,32 @@ import typer
 from rich.progress import Progress
 
 from worker.bridge import run_async_in_new_loop
-from worker.cli.options import begin
-from worker.cli.output import console
+from worker.cli.options import AsJson, begin
+from worker.cli.output import console, print_json
 from worker.services.indexing import optimize_index, rebuild_index
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look after the search index.")
 
 
 @app.command()
-def rebuild() -> None:
+def rebuild(as_json: AsJson = False) -> None:
     """Make the index anew, with the embedder that is configured; stop the workers first."""
     begin()
-    with Progress(console=console(), disable=not console().is_terminal, transient=True) as bar:
+    with Progress(console=console(), disable=as_json or not console().is_terminal, transient=True) as bar:
         task = bar.add_task("embedding", total=None)
         count = run_async_in_new_loop(rebuild_index(lambda done, total: bar.update(task, completed=done, total=total)))
-    console().print(f"{count} chunks indexed anew")
+    if as_json:
+        print_json({"chunks": count})
+    else:
+        console().print(f"{count} chunks indexed anew")
 
 
 @app.command()
-def optimize() -> None:
+def optimize(as_json: AsJson = False) -> None:
     """Have the index lie in few files, so that answers stay fast; workers do so by themselves."""
     begin()
     run_async_in_new_loop(optimize_index)
-    console().print("the index is optimized")
+    if as_json:
+        print_json({"optimized": True})
+    else:
+        console().print("the index is optimized")

@@ -52,6 +52,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     token = [Security(HTTPBearer(auto_error=False))] if resources.keys.needed else []
     app.include_router(api.router, prefix="/api", dependencies=token)
     app.add_api_route("/messages", actions.enqueue, methods=["POST"], status_code=201, include_in_schema=False)
+    if api.recall is not None:
+        app.add_api_route("/recall", api.recall.ask, methods=["POST"], include_in_schema=False)
+        app.add_api_route("/capture", api.recall.capture, methods=["POST"], status_code=202, include_in_schema=False)
     app.include_router(probes.router)
     app.include_router(probes.guarded, dependencies=token)
     app.include_router(sessions.router)
@@ -66,6 +69,8 @@ def _lifespan_of(resources: Resources) -> Callable[[object], AbstractAsyncContex
     @asynccontextmanager
     async def lifespan(app: object) -> AsyncIterator[None]:
         del app
+        if api.recall is not None:
+            await api.recall.get_ready(resources.settings)
         watching = asyncio.ensure_future(watch_this_loop(resources.blocked))
         try:
             yield

@@ -1,0 +1,111 @@
+"""Recall by real processes: the web enqueues, a worker captures, and both share one index."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.project import TIMEOUT, WORKER, Project
+from tests.waiting import wait_until
+
+SAMPLE = Path(str(files("worker") / "sample"))
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A project with `worker up`."""
+    made = Project(tmp_path_factory.mktemp("recall"))
+    with made.background(WORKER, "up"):
+        yield made
+    made.down()
+
+
+@pytest.fixture(scope="module")
+def web(running: Project) -> Iterator[httpx.Client]:
+    """A client of its `worker web`."""
+    log = running.folder / "worker.log"
+    with running.background(WORKER, "web", "--json"):
+        wait_until(lambda: '"url"' in log.read_text(), TIMEOUT)
+        line = next(line for line in log.read_text().splitlines() if '"url"' in line)
+        with httpx.Client(base_url=json.loads(line)["url"], timeout=TIMEOUT) as client:
+            yield client
+
+
+def hits(web: httpx.Client, question: str) -> list[dict[str, Any]]:
+    answer = web.post("/recall", json={"question": question})
+    assert answer.status_code == 200, answer.text
+    found: list[dict[str, Any]] = answer.json()["hits"]
+    return found
+
+
+def captured(web: httpx.Client, text: str) -> str:
+    answer = web.post("/capture", json={"text": text})
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["note_id"])
+
+
+def test_a_note_is_found_within_a_second(running: Project, web: httpx.Client) -> None:
+    """Once the worker has kept its first: it loads what it needs then."""
+    first = captured(web, "Loading takes a while.")
+    wait_until(lambda: [hit["path"] for hit in hits(web, "loading")] == [first], TIMEOUT)
+    took = []
+    for word in ("apricot", "banana", "cherry"):
+        began = time.monotonic()
+        note_id = captured(web, f"The {word} is in the kitchen.")
+        wait_until(lambda word=word, note_id=note_id: hits(web, word)[0]["path"] == note_id)  # type: ignore[misc]
+        took.append(time.monotonic() - began)
+    assert min(took) < 1
+    assert [event.text for event in running.ended(first)][-1] == "indexed in 1 chunk"
+
+
+def test_a_conversation_is_found_once_it_is_summarized(running: Project) -> None:
+    """On the command line, by what was said."""
+    running.worker("conversations", "import", str(SAMPLE), "--id", "sample")
+    running.ended(running.enqueue("summarize_conversation", "sample"))
+    wait_until(lambda: not running.waiting(), TIMEOUT)
+    said = (SAMPLE / "0880.txt").read_text()
+    found = running.json("recall", said[:200])
+    assert {(hit["kind"], hit["path"]) for hit in found["hits"]} >= {("transcript", "sample"), ("summary", "sample")}
+    assert found["left_out"] == []
+
+
+def test_questions_in_a_batch_are_answered_in_an_object(running: Project) -> None:
+    """A line for each, where the history says."""
+    event = running.ended(running.enqueue("recall_batch", '["apricot", "nothing like it"]'))[-1]
+    said, _, where = event.text.partition(": ")
+    assert said == "2 questions answered"
+    answers = [json.loads(line) for line in Path(where).read_text().splitlines()]
+    assert [answer["question"] for answer in answers] == ["apricot", "nothing like it"]
+
+
+def test_the_index_is_looked_after_on_the_command_line(running: Project) -> None:
+    """Made anew, it finds the same."""
+    before = running.json("recall", "kitchen")["hits"]
+    assert running.json("index", "rebuild")["chunks"] > 0
+    assert running.json("index", "optimize") == {"optimized": True}
+    after = running.json("recall", "kitchen")["hits"]
+    assert [hit["path"] for hit in after] == [hit["path"] for hit in before]
+
+
+def test_a_hit_reads_well_for_people(running: Project) -> None:
+    """Where it is, and what it says."""
+    note_id = running.enqueue("capture_note", "The \x1b[31m\x1b[0m plum is blue.\nIt is ripe.", '["fruit"]')
+    running.ended(note_id)
+    lines = running.worker("recall", "plum").stdout.splitlines()
+    assert lines[0].startswith(f"note {note_id}:1-2")
+    assert "fruit" in lines[0]
+    assert lines[1:3] == ["    The \\x1b[31m\\x1b[0m plum is blue.", "    It is ripe."]
+
+
+@pytest.mark.parametrize("question", ["", "  "])
+def test_a_blank_question_is_one_line(running: Project, question: str) -> None:
+    """With what to do."""
+    done = running.worker("recall", question, code=2)
+    assert done.stderr == "worker: the question is blank: ask for something\n"

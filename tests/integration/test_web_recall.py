@@ -1,0 +1,142 @@
+"""Recall over a real server, with a real Valkey behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import dramatiq
+import httpx
+import pytest
+from dramatiq import broker as dramatiq_broker
+from pydantic import SecretStr
+
+from tests.model_endpoint import fails, model_endpoint
+from tests.web import serving
+from worker import create_broker
+from worker.bridge import run_async_in_new_loop
+from worker.embedded import EmbeddedServer
+from worker.services.indexing import capture
+from worker.settings import Settings, put_in_force
+from worker.web import create_app
+
+NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def known(settings: Settings, valkey: EmbeddedServer) -> Iterator[Settings]:
+    """Settings without the built-in actors, and an index with a note."""
+    run_async_in_new_loop(capture("n", "The door code is on the fridge.", ["home"], created=NOON))
+    before = dramatiq_broker.global_broker
+    broker = create_broker(settings)
+    dramatiq.set_broker(broker)
+    yield settings.model_copy(update={"actors": ("tests.web",)})
+    broker.close()
+    dramatiq_broker.global_broker = before
+
+
+@pytest.fixture
+def web(known: Settings) -> Iterator[httpx.Client]:
+    with serving(create_app(known)) as client:
+        yield client
+
+
+@pytest.mark.parametrize("path", ["/api/recall", "/recall"])
+def test_a_question_is_answered(web: httpx.Client, path: str) -> None:
+    """With all that is known of each hit."""
+    answer = web.post(path, json={"question": "where is the door code?", "limit": 3})
+    assert answer.status_code == 200, answer.text
+    [hit] = answer.json()["hits"]
+    assert hit.pop("score") > 0
+    assert hit == {
+        "kind": "note",
+        "repository": "",
+        "path": "n",
+        "start_line": 1,
+        "end_line": 1,
+        "language": None,
+        "symbol": "home",
+        "snippet": "The door code is on the fridge.",
+        "changed": None,
+        "created": "2024-03-01T12:00:00Z",
+    }
+    assert answer.json()["left_out"] == []
+
+
+def test_what_an_answer_goes_without_is_told(known: Settings) -> None:
+    """A reranker that fails, and a question that is too long."""
+    with model_endpoint(otherwise=lambda _: fails(500)) as endpoint:
+        settings = known.model_copy(update={"reranker_url": endpoint.url})
+        put_in_force(settings)
+        run_async_in_new_loop(capture("m", "Another door."))
+        with serving(create_app(settings)) as web:
+            answer = web.post("/recall", json={"question": "door " * 10_000}).json()
+    assert [one["part"] for one in answer["left_out"]] == ["question", "reranker"]
+    assert "answered 500" in answer["left_out"][1]["reason"]
+    assert len(answer["hits"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "said"),
+    [
+        ("/recall", {"question": ""}, "body.question"),
+        ("/recall", {"question": " \n"}, "body.question"),
+        ("/recall", {"question": "x" * 100_001}, "body.question"),
+        ("/recall", {"question": "x", "limit": 0}, "body.limit"),
+        ("/recall", {"question": "x", "limit": 101}, "body.limit"),
+        ("/recall", {"question": "x", "repo": "1"}, "body.repo"),
+        ("/recall", {}, "body.question"),
+        ("/capture", {"text": " "}, "body.text"),
+        ("/capture", {"text": "x" * 50_001}, "body.text"),
+        ("/capture", {"text": "x", "tags": ["t"] * 21}, "body.tags"),
+        ("/capture", {"text": "x", "tags": [""]}, "body.tags.0"),
+    ],
+)
+def test_a_body_that_is_none_is_refused(web: httpx.Client, path: str, body: object, said: str) -> None:
+    """With the value that is wrong."""
+    answer = web.post(path, json=body)
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith(said)
+
+
+def test_a_question_of_a_megabyte_is_refused(web: httpx.Client) -> None:
+    """Before it is read."""
+    assert web.post("/recall", json={"question": "x" * 2**20}).status_code == 413
+
+
+@pytest.mark.parametrize("question", ["' OR 1=1 --", 'a" AND (', "\0", "*", "日本"])
+def test_nothing_in_a_question_is_syntax(web: httpx.Client, question: str) -> None:
+    """Nor in the repository."""
+    assert web.post("/recall", json={"question": question}).json()["left_out"] == []
+    assert web.post("/recall", json={"question": "door", "repository": question}).json()["hits"] == []
+
+
+def test_an_index_of_another_embedder_is_told(known: Settings) -> None:
+    """As something that the server lacks, with the remedy."""
+    other = {
+        "embedder": "openai",
+        "embedder_model": "m",
+        "embedder_dimensions": 3,
+        "embedder_url": "http://localhost:9",
+    }
+    with serving(create_app(known.model_copy(update=other))) as web:
+        answer = web.post("/recall", json={"question": "x"})
+    assert answer.status_code == 503
+    assert "worker index rebuild" in answer.json()["detail"]
+
+
+def test_a_note_needs_the_actor_that_keeps_it(web: httpx.Client) -> None:
+    """Where `WORKER_ACTORS` does not name it, nothing is enqueued."""
+    answer = web.post("/capture", json={"text": "x"})
+    assert answer.status_code == 404
+    assert "capture_note" in answer.json()["detail"]
+
+
+def test_who_may_only_read_may_ask_and_not_capture(known: Settings) -> None:
+    """As with everything that changes something."""
+    tokens = {"web_token": SecretStr("full"), "web_read_token": SecretStr("read")}
+    with serving(create_app(known.model_copy(update=tokens))) as web:
+        reader = {"authorization": "Bearer read"}
+        assert web.post("/recall", json={"question": "x"}).status_code == 401
+        assert web.post("/recall", json={"question": "x"}, headers=reader).status_code == 200
+        assert web.post("/capture", json={"text": "x"}, headers=reader).status_code == 403

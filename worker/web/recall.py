@@ -1,0 +1,135 @@
+"""Questions to the search index, and notes for it, as JSON; what is found belongs to `worker.services.recall`."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, HTTPException
+from pydantic import BaseModel, ConfigDict, Field
+
+from worker.actors import find_actor, load_actors
+from worker.bridge import run_in_thread_pool
+from worker.errors import ConfigurationError, IndexMismatch
+from worker.logs import get_logger
+from worker.models.embedded import embedded_model
+from worker.services import indexing, recall
+from worker.settings import Settings
+from worker.stores.index import Kind
+from worker.web import shapes
+from worker.web.dependencies import Acting, InForce
+from worker.web.parameters import Name
+from worker.web.problems import NOT_FOUND, WITH_BODY, Problem
+
+logger = get_logger(__name__)
+
+router = APIRouter(tags=["recall"], responses=WITH_BODY)
+
+_LONGEST_QUESTION = 100_000
+"""What is longer than that is a mistake; of what is longer than `recall.LONGEST_QUESTION`, the answer says so."""
+
+
+class _Body(BaseModel):
+    # What is misspelt must not be taken for left out.
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Question(_Body):
+    """What to look for."""
+
+    question: Annotated[str, Field(min_length=1, max_length=_LONGEST_QUESTION, pattern=r"\S")]
+    repository: Name | None = Field(None, description="Only there; null: everywhere, in conversations and notes too.")
+    limit: int = Field(10, ge=1, le=recall.MOST_HITS)
+
+
+class Hit(shapes.Shape):
+    """Something that was found."""
+
+    kind: Kind
+    repository: shapes.Text = Field(description="Empty for what is in none.")
+    path: shapes.Text = Field(
+        description="The file's within its repository; else the conversation's id, or the note's."
+    )
+    start_line: int
+    end_line: int
+    language: shapes.Text | None
+    symbol: shapes.Text | None
+    score: float = Field(description="Higher is better; only within one answer comparable.")
+    snippet: shapes.Text
+    changed: bool | None = Field(description="Whether the file is another than the one that was indexed.")
+    created: datetime
+
+
+class LeftOut(shapes.Shape):
+    """A part that the answer goes without."""
+
+    part: shapes.Text
+    reason: shapes.Text
+
+
+class Answer(shapes.Shape):
+    """What was found, the best first."""
+
+    hits: list[Hit]
+    left_out: list[LeftOut] = Field(description="What was too slow or failed, and why: the answer goes without it.")
+
+
+class Note(_Body):
+    """A note to be found later."""
+
+    text: Annotated[str, Field(min_length=1, max_length=indexing.LONGEST_NOTE, pattern=r"\S")]
+    tags: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=indexing.LONGEST_TAG, pattern=r"\S")]],
+        Field(max_length=indexing.MOST_TAGS),
+    ] = []
+
+
+class Captured(shapes.Shape):
+    """The note is on its way: a worker puts it into the index."""
+
+    note_id: str
+
+
+@router.post(
+    "/recall",
+    responses={503: {"model": Problem, "description": "The index cannot be asked, or must be made anew."}},
+)
+async def ask(asked: Question) -> Answer:
+    """Finds code, conversations and notes that answer a question."""
+    try:
+        answer = await recall.recall(asked.question, repository=asked.repository, limit=asked.limit)
+    except (recall.RecallFailed, IndexMismatch) as error:
+        raise HTTPException(503, str(error)) from error
+    return Answer.model_validate(answer)
+
+
+@router.post("/capture", status_code=202, responses=NOT_FOUND)
+async def capture(note: Note, visitor: Acting, settings: InForce) -> Captured:
+    """Enqueues a note; it is found as soon as a worker has put it into the index."""
+    note_id = await run_in_thread_pool(_enqueue, note, settings)
+    logger.info("a note was captured", note_id=note_id, by=visitor.name)
+    return Captured(note_id=note_id)
+
+
+def _enqueue(note: Note, settings: Settings) -> str:
+    try:
+        actor = find_actor(settings, "capture_note")
+    except ConfigurationError as error:
+        raise HTTPException(404, str(error)) from error
+    return actor.send(note.text, list(note.tags)).message_id
+
+
+async def get_ready(settings: Settings) -> None:
+    """Loads what the first question and the first note would have to wait for."""
+    await run_in_thread_pool(_load, settings)
+
+
+def _load(settings: Settings) -> None:
+    for module in ("lancedb", "lancedb.index", "lancedb.query", "lancedb.expr"):
+        importlib.import_module(module)
+    if settings.embedder == "wordllama":
+        embedded_model()
+    with contextlib.suppress(ConfigurationError):  # told to whoever captures
+        load_actors(settings)
