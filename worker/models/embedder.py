@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
-from itertools import chain
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from worker.bridge import cancel_requested, loop_resource, run_in_thread_pool
 from worker.errors import ConfigurationError
-from worker.models.embedded import EmbeddedModel, embedded_model
+from worker.models.embedded import embedded_model
 from worker.models.endpoint import Endpoint
 from worker.models.failures import ModelUnavailable
 from worker.settings import Settings, settings_in_force
@@ -29,7 +28,6 @@ LONGEST_TEXT = 8000
 
 _TEXTS_AT_ONCE = 64
 _REQUESTS_AT_ONCE = 4
-_TOKENS_AT_ONCE = 4096
 
 
 class Embedder(Protocol):
@@ -68,32 +66,14 @@ class EmbeddedEmbedder:
 def _embed_here(texts: Sequence[str]) -> Vectors:
     model = embedded_model()
     vectors = np.zeros((len(texts), model.embedding.shape[1]), np.float32)
-    done = 0
-    for tokens in _token_batches(model, texts):
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):
         if cancel_requested():
             break
-        # A text without tokens would take the next one's sum.
-        filled = [number for number, ids in enumerate(tokens, done) if ids]
-        if filled:
-            starts = np.cumsum([0, *(len(ids) for ids in tokens if ids)][:-1])
-            vectors[filled] = np.add.reduceat(model.embedding[list(chain.from_iterable(tokens))], starts)
-        done += len(tokens)
+        some = [_encodable(text[:LONGEST_TEXT]) for text in texts[start : start + _TEXTS_AT_ONCE]]
+        # A text at a time: the interpreter is never held for long.
+        for number, tokens in enumerate(model.tokens_of(some), start):
+            vectors[number] = model.embedding.take(np.array(tokens, np.intp), axis=0).sum(axis=0)
     return _of_length_one(vectors)
-
-
-def _token_batches(model: EmbeddedModel, texts: Sequence[str]) -> Iterator[list[list[int]]]:
-    """The tokens of some texts at a time: the interpreter is not held for longer than a few milliseconds."""
-    batch: list[list[int]] = []
-    held = 0
-    for text in texts:
-        ids = model.tokens(_encodable(text[:LONGEST_TEXT]))
-        batch.append(ids)
-        held += len(ids)
-        if held >= _TOKENS_AT_ONCE:
-            yield batch
-            batch, held = [], 0
-    if batch:
-        yield batch
 
 
 def _encodable(text: str) -> str:
