@@ -194,6 +194,12 @@ class Settings(BaseSettings):
     reranker_timeout: Duration = Field(
         timedelta(seconds=2), description="how long one request may take; after that the answer goes without"
     )
+    sync_batch: int = Field(
+        100, ge=1, le=10_000, description="how many files of a repository are embedded and stored at once"
+    )
+    sync_max_file_bytes: int = Field(
+        2**20, ge=1, le=2**27, description="larger files of a repository are left out of the search index"
+    )
     recall_timeout: Duration = Field(
         timedelta(seconds=5), description="how long each part of a search may take; the answer goes without a slow one"
     )

@@ -217,18 +217,20 @@ class Scan:
         except OSError as error:
             yield Found(_shown(path), failed=error.strerror or str(error))
             return
-        yield Found(_shown(path), Stamp.of(found), self._left_out(path, found))
+        yield Found(_shown(path), Stamp.of(found), left_out(path, found, self.largest))
 
-    def _left_out(self, path: bytes, found: os.stat_result) -> str:
-        if stat.S_ISLNK(found.st_mode):
-            return "symbolic link"
-        if not stat.S_ISREG(found.st_mode):
-            return "no regular file"
-        if found.st_size == 0:
-            return "empty"
-        if found.st_size > self.largest:
-            return "too large"
-        return "" if _is_text(path) else "name is not UTF-8"
+
+def left_out(path: bytes, found: os.stat_result, largest: int) -> str:
+    """Why a file cannot be indexed, as far as that is told without reading it; empty if it can."""
+    if stat.S_ISLNK(found.st_mode):
+        return "symbolic link"
+    if not stat.S_ISREG(found.st_mode):
+        return "no regular file"
+    if found.st_size == 0:
+        return "empty"
+    if found.st_size > largest:
+        return "too large"
+    return "" if _is_text(path) else "name is not UTF-8"
 
 
 def _first(top: bytes) -> _Folder:

@@ -1,0 +1,421 @@
+"""Brings what the index holds of a repository to what is on disk: what is new and changed, and nothing that is gone.
+
+What has been done stays done: batches are stored one by one, each whole, and what is stored says what is still to do.
+So a sync that was interrupted anywhere goes on where it was. Two syncs of one repository at once would undo each
+other's work: the caller sees to that. Memory holds a few batches and, of each file that is to be read, its name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import stat
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from worker.bridge import run_in_thread_pool
+from worker.errors import ConfigurationError, Fatal, NoContentFound, Unchanged
+from worker.models.embedder import Embedder, Vectors, embedder
+from worker.services.reading import CLOCK_TICK, FAILED, ReadFile, failed, read_files
+from worker.services.scanning import Found, Globs, Scan
+from worker.settings import settings_in_force
+from worker.stores.index import FileChunks, FileState, SearchIndex, Totals, search_index
+from worker.stores.repositories import Repository, RepositoryStore, Sync, SyncState, repository_store
+
+MOST_NAMED = 20
+"""Files that failed which the result names; the rest are counted."""
+
+_SLICE = 500
+"""Files that are looked for at a time: some milliseconds, after which nobody may want them any more."""
+
+_IN_FLIGHT = 3
+_BATCH_BYTES = 4 * 2**20
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class FailedFile:
+    """A file that could not be read or cut; it is tried again with the next sync."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """What a sync came to.
+
+    Attributes:
+        stored: Files whose chunks were stored.
+        chunks: How many these are.
+        removed: Files that are gone.
+        failed: Files that could not be read or cut.
+        totals: What is stored of the repository now.
+        is_scattered: The index lies in so many files that somebody should call `optimize`.
+    """
+
+    stored: int
+    chunks: int
+    removed: int
+    failed: tuple[FailedFile, ...]
+    totals: Totals
+    is_scattered: bool
+
+    def describe(self) -> str:
+        """One line for the history."""
+        text = f"{self.stored} files stored in {self.chunks} chunks, {self.removed} removed"
+        text += f"; now {self.totals.files} files, {self.totals.chunks} chunks"
+        if left := left_out_of(self.totals):
+            text += "; left out: " + _counted(left)
+        if self.failed:
+            named = ", ".join(f"{one.path!r} ({one.reason})" for one in self.failed[:MOST_NAMED])
+            more = len(self.failed) - MOST_NAMED
+            text += f"; {len(self.failed)} failed: {named}" + (f" and {more} more" if more > 0 else "")
+        return text
+
+
+def left_out_of(totals: Totals) -> dict[str, int]:
+    """How many files were left out, by the reason, most first; without those that failed."""
+    reasons = {reason: count for reason, count in totals.left_out.items() if not reason.startswith(FAILED)}
+    return dict(sorted(reasons.items(), key=lambda one: (-one[1], one[0])))
+
+
+def failures_in(totals: Totals) -> int:
+    """How many files failed."""
+    return sum(count for reason, count in totals.left_out.items() if reason.startswith(FAILED))
+
+
+def _counted(reasons: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+
+
+async def add_repository(
+    path: Path, name: str | None = None, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> Repository:
+    """Has a folder synced from now on; once more with the same name, it changes which of its files are.
+
+    Args:
+        path: The folder.
+        name: What it is called; `None`: as the folder is.
+        include: Globs of the files that are wanted, written as in a `.gitignore`; none: all.
+        exclude: Globs of those that are not.
+
+    Raises:
+        ConfigurationError: There is no such folder, the name is taken or unfit, or a glob is.
+    """
+    Globs(include, exclude)
+    folder = await run_in_thread_pool(_folder, path)
+    called = folder.name if name is None else name
+    if not _NAME.fullmatch(called):
+        raise ConfigurationError(
+            f"{called!r} is no name for a repository: choose one with --name, of at most 100 letters, digits, "
+            "'_', '-' and '.'"
+        )
+    store = await repository_store()
+    return await store.add(Repository(name=called, path=folder, include=tuple(include), exclude=tuple(exclude)))
+
+
+def _folder(path: Path) -> Path:
+    folder = Path(os.path.realpath(path))
+    if not folder.is_dir():
+        raise ConfigurationError(f"{path} is {'no folder' if folder.exists() else 'not there'}: name a folder")
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"{path!r} is not UTF-8: rename the folder") from None
+    return folder
+
+
+async def find_repository(path_or_name: str) -> Repository:
+    """The repository of that name or folder; a folder that is not known yet is added, as it is called.
+
+    Raises:
+        Fatal: There is none, and no such folder.
+    """
+    store = await repository_store()
+    if (known := await store.get(path_or_name)) is not None:
+        return known
+    path = Path(path_or_name)
+    if not path.is_absolute():
+        raise Fatal(f"no repository is called {path_or_name!r}: add it with `worker repositories add`, or give a path")
+    if (known := await store.at(Path(await run_in_thread_pool(os.path.realpath, path)))) is not None:
+        return known
+    await run_in_thread_pool(_check_folder, path)
+    name = path.name if _NAME.fullmatch(path.name) and await store.get(path.name) is None else _name_of(path)
+    try:
+        return await add_repository(path, name)
+    except ConfigurationError as error:
+        raise Fatal(str(error)) from error
+
+
+def _name_of(path: Path) -> str:
+    """A name that no other folder has."""
+    fit = re.sub(r"[^A-Za-z0-9_]+", "-", path.name).strip("-")[:80] or "repository"
+    return f"{fit}-{sha256(os.fsencode(path)).hexdigest()[:8]}"
+
+
+async def remove_repository(name: str) -> None:
+    """Forgets a repository, with all that is stored of it; its files stay.
+
+    Raises:
+        ConfigurationError: There is none of that name.
+    """
+    store = await repository_store()
+    if await store.get(name) is None:
+        raise ConfigurationError(f"no repository is called {name!r}: see `worker repositories list`")
+    # In this order: what is left of an interrupted removal can still be removed.
+    await (await search_index()).remove_repository(name)
+    await store.remove(name)
+
+
+async def sync_repository(name: str, *, progress: Progress | None = None) -> Synced:
+    """Brings what the index holds of a repository to what is on disk.
+
+    Args:
+        name: Of a repository that was added.
+        progress: Told after each batch how many of how many files are done, and how many chunks are stored.
+
+    Raises:
+        Fatal: There is no such repository, its folder is not there, is none, or may not be read.
+        Unchanged: There was nothing to do.
+        NoContentFound: There is nothing to index.
+        ConfigurationError: Another embedder made the index.
+        RetryLater: The embedder asks to come back later, or others write too much.
+    """
+    store = await repository_store()
+    repository = await store.get(name)
+    if repository is None:
+        raise Fatal(f"no repository is called {name!r}: add it with `worker repositories add`")
+    async with _recorded(store, repository) as record:
+        syncing = _Syncing(repository, await search_index(), await embedder(), record, progress)
+        synced = await syncing.run()
+        record.sync = replace(record.sync, text=synced.describe())
+    return synced
+
+
+class _Record:
+    """The repository's own record of its sync."""
+
+    def __init__(self, store: RepositoryStore, repository: Repository) -> None:
+        now = datetime.now(UTC)
+        self._store = store
+        self._name = repository.name
+        self.sync = Sync(state=SyncState.RUNNING, started_at=now, updated_at=now)
+
+    async def save(self, sync: Sync) -> None:
+        self.sync = replace(sync, updated_at=datetime.now(UTC))
+        await self._store.save_sync(self._name, self.sync)
+
+
+@asynccontextmanager
+async def _recorded(store: RepositoryStore, repository: Repository) -> AsyncIterator[_Record]:
+    record = _Record(store, repository)
+    await record.save(record.sync)
+    try:
+        yield record
+    except asyncio.CancelledError:
+        await record.save(replace(record.sync, state=SyncState.CANCELLED))
+        raise
+    except NoContentFound as reason:
+        await record.save(replace(record.sync, state=SyncState.SKIPPED, text=str(reason)))
+        raise
+    except Exception as error:
+        await record.save(replace(record.sync, state=SyncState.FAILED, text=str(error) or type(error).__name__))
+        raise
+    await record.save(replace(record.sync, state=SyncState.COMPLETED))
+
+
+@dataclass(slots=True)
+class _Syncing:
+    """One sync, while it runs."""
+
+    repository: Repository
+    index: SearchIndex
+    embedder: Embedder
+    record: _Record
+    progress: Progress | None
+    stored: int = 0
+    chunks: int = 0
+    failed: list[FailedFile] = field(default_factory=list)
+    _storing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def run(self) -> Synced:
+        found, scanned = await _scan(self.repository)
+        known = await self.index.files_of(self.repository.name)
+        todo = [one for one in found.values() if not _is_as_stored(one, known.get(one.path))]
+        gone = [path for path in known if path not in found]
+        done = len(found) - len(todo)
+        await self.record.save(replace(self.record.sync, scanned=scanned, matching=len(found), done=done))
+        newest = max((one.stamp.changed_ns for one in todo), default=0)
+        del found
+        await self.index.remove_files(self.repository.name, gone)
+        await _let_the_clock_tick(newest)
+        await self._store(todo, known)
+        return await self._result(len(gone))
+
+    async def _store(self, todo: Sequence[Found], known: Mapping[str, FileState]) -> None:
+        """Reads, embeds and stores the files in batches, some of which are under way at once."""
+        room = asyncio.Semaphore(_IN_FLIGHT)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for batch in _batches(todo, settings_in_force().sync_batch):
+                    await room.acquire()
+                    task = group.create_task(self._store_batch(batch, known))
+                    task.add_done_callback(lambda _: room.release())
+        except ExceptionGroup as errors:
+            # What the error says (retry then, give up) must reach the caller as itself.
+            raise errors.exceptions[0] from errors
+
+    async def _store_batch(self, batch: Sequence[Found], known: Mapping[str, FileState]) -> None:
+        largest = settings_in_force().sync_max_file_bytes
+        read = await run_in_thread_pool(read_files, self.repository.path, batch, known, largest)
+        touched = {one.path: one.state for one in read if one.chunks is None}
+        changed = await self._embedded([one for one in read if one.chunks is not None])
+        gone = {one.path for one in batch} & known.keys() - {one.path for one in read}
+        name = self.repository.name
+        # One after another: writers at once would only get into each other's way.
+        async with self._storing:
+            await self.index.replace_files(name, changed)
+            await self.index.touch_files(name, touched)
+            await self.index.remove_files(name, gone)
+            await self._note(changed, len(batch))
+
+    async def _note(self, stored: Sequence[FileChunks], count: int) -> None:
+        for one in stored:
+            if one.left_out is None:
+                self.stored += 1
+                self.chunks += len(one.chunks)
+            elif one.left_out.startswith(FAILED):
+                self.failed.append(FailedFile(one.path, one.left_out.removeprefix(FAILED)))
+        sync = self.record.sync
+        await self.record.save(replace(sync, done=sync.done + count))
+        if self.progress is not None:
+            failures = f", {len(self.failed)} failed" if self.failed else ""
+            self.progress(self.record.sync.done, sync.matching, f"{self.chunks} chunks stored{failures}")
+
+    async def _embedded(self, files: Sequence[ReadFile]) -> list[FileChunks]:
+        """The files with their vectors; where the embedder refuses the text of one, that one fails."""
+        try:
+            return await self._with_vectors(files)
+        except (Fatal, ValueError) as error:
+            if len(files) < 2:  # noqa: PLR2004 - whose text it is, is known
+                raise
+            refused: Exception = error
+        embedded: list[FileChunks] = []
+        accepted = False
+        for file in files:
+            try:
+                embedded += await self._with_vectors([file])
+                accepted = accepted or bool(file.chunks)
+            except (Fatal, ValueError) as error:
+                embedded += await self._with_vectors([failed(file.path, str(error))])
+        if not accepted:
+            raise refused
+        return embedded
+
+    async def _with_vectors(self, files: Sequence[ReadFile]) -> list[FileChunks]:
+        texts = [chunk.text for file in files for chunk in file.chunks or ()]
+        # An endpoint need not be asked for nothing.
+        nothing: Vectors = np.zeros((0, self.embedder.dimensions), np.float32)
+        vectors = await self.embedder.embed(texts) if texts else nothing
+        return list(_with_their_vectors(files, vectors))
+
+    async def _result(self, removed: int) -> Synced:
+        totals = await self.index.totals(self.repository.name)
+        if totals.files == 0 and not self.failed:
+            left = _counted(left_out_of(totals))
+            raise NoContentFound(
+                f"nothing to index in {self.repository.path}: git would see {self.record.sync.scanned} files, "
+                f"{self.record.sync.matching} of them are wanted" + (f"; left out: {left}" if left else "")
+            )
+        if not (self.stored or removed or self.failed):
+            raise Unchanged
+        scattered = await self.index.is_scattered()
+        return Synced(self.stored, self.chunks, removed, tuple(self.failed), totals, scattered)
+
+
+def _with_their_vectors(files: Iterable[ReadFile], vectors: Vectors) -> Iterator[FileChunks]:
+    at = 0
+    for file in files:
+        chunks = file.chunks or []
+        yield FileChunks(
+            path=file.path,
+            language=file.language,
+            hash=file.state.hash,
+            size=file.state.size,
+            changed_ns=file.state.changed_ns,
+            chunks=chunks,
+            vectors=vectors[at : at + len(chunks)],
+            left_out=file.state.left_out,
+        )
+        at += len(chunks)
+
+
+def _is_as_stored(found: Found, state: FileState | None) -> bool:
+    """Whether the index holds a file as it is, as far as that is told without reading it."""
+    if state is None or found.failed:
+        return False
+    if found.left_out:
+        return found.left_out == state.left_out
+    was_read = state.hash != ""
+    return was_read and (state.size, state.changed_ns) == (found.stamp.size, found.stamp.changed_ns)
+
+
+def _batches(files: Iterable[Found], most: int) -> Iterator[list[Found]]:
+    """So many files at a time, or fewer if they are large."""
+    batch: list[Found] = []
+    held = 0
+    for one in files:
+        if batch and (len(batch) == most or held + one.stamp.size > _BATCH_BYTES):
+            yield batch
+            batch, held = [], 0
+        batch.append(one)
+        held += 0 if one.left_out else one.stamp.size
+    if batch:
+        yield batch
+
+
+async def _scan(repository: Repository) -> tuple[dict[str, Found], int]:
+    """The wanted files by path, and how many git would see."""
+    largest = settings_in_force().sync_max_file_bytes
+    scan = Scan(repository.path, Globs(repository.include, repository.exclude), largest)
+    found: dict[str, Found] = {}
+    try:
+        await run_in_thread_pool(_check_folder, repository.path)
+        walk = scan.files()
+        while some := await run_in_thread_pool(_some, walk):
+            # A name that is not UTF-8 may be shown as another file is called.
+            found.update((one.path, one) for one in some if not (one.left_out and one.path in found))
+    except PermissionError as error:
+        raise Fatal(f"{repository.path} may not be read: {error.strerror}") from error
+    return found, scan.scanned
+
+
+def _some(walk: Iterator[Found]) -> list[Found]:
+    return list(islice(walk, _SLICE))
+
+
+def _check_folder(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise Fatal(f"{path} is not there") from error
+    if not stat.S_ISDIR(mode):
+        raise Fatal(f"{path} is no folder")
+
+
+async def _let_the_clock_tick(newest_ns: int) -> None:
+    """Waits until a file that changes from now on bears a later time than one that has just changed."""
+    since = datetime.now(UTC).timestamp() - newest_ns / 1e9
+    if 0 <= since < 2 * CLOCK_TICK:
+        await asyncio.sleep(2 * CLOCK_TICK)

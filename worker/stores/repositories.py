@@ -1,0 +1,200 @@
+"""The repositories that are synced: where each is, which of its files are wanted, and how its last sync went.
+
+How much is stored of a repository is counted in the index and never written here: it cannot be wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import JSON, Column, Integer, MetaData, RowMapping, String, Table, Text, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from worker.bridge import loop_resource
+from worker.errors import ConfigurationError
+from worker.stores.database import Instant, open_database
+
+_schema = MetaData()
+
+_repositories = Table(
+    "repositories",
+    _schema,
+    Column("name", String(200), primary_key=True),
+    Column("path", Text, nullable=False),
+    Column("include", JSON, nullable=False),
+    Column("exclude", JSON, nullable=False),
+    Column("added_at", Instant(), nullable=False),
+    Column("sync_state", String(20)),
+    Column("sync_text", Text),
+    Column("started_at", Instant()),
+    Column("updated_at", Instant()),
+    Column("scanned", Integer),
+    Column("matching", Integer),
+    Column("done", Integer),
+)
+
+
+class SyncState(StrEnum):
+    """How a sync goes, or went."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sync:
+    """A repository's last sync.
+
+    Attributes:
+        text: What it came to.
+        updated_at: When it was last heard of: one that runs and has not been for long is none any more.
+        scanned: Files that git would see.
+        matching: Those of them that are wanted.
+        done: Those of these that are stored as they are now, or left out for a reason.
+    """
+
+    state: SyncState
+    started_at: datetime
+    updated_at: datetime
+    scanned: int = 0
+    matching: int = 0
+    done: int = 0
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repository:
+    """A repository.
+
+    Attributes:
+        path: The folder, absolute.
+        include: Globs; empty: all files.
+    """
+
+    name: str
+    path: Path
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    added_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    sync: Sync | None = None
+
+
+class RepositoryStore:
+    """Repositories in a database.
+
+    Args:
+        engine: Its schema must exist: `repository_store` sees to that.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def get(self, name: str) -> Repository | None:
+        """The repository of that name, or `None`."""
+        return next(iter(await self._select(_repositories.c.name == name)), None)
+
+    async def at(self, path: Path) -> Repository | None:
+        """The repository of that folder, the first that was added; or `None`."""
+        return next(iter(await self._select(_repositories.c.path == str(path))), None)
+
+    async def all(self) -> list[Repository]:
+        """All of them, in the order in which they were added."""
+        return await self._select()
+
+    async def folders(self, names: Collection[str]) -> dict[str, Path]:
+        """Where repositories are; of those that are not known, nothing."""
+        return {one.name: one.path for one in await self._select(_repositories.c.name.in_(names))}
+
+    async def add(self, repository: Repository) -> Repository:
+        """Adds a repository, or changes which files of it are wanted.
+
+        Returns:
+            It, with what is known of it.
+
+        Raises:
+            ConfigurationError: Another folder has its name.
+        """
+        values = {"include": list(repository.include), "exclude": list(repository.exclude)}
+        new = values | {"name": repository.name, "path": str(repository.path), "added_at": repository.added_at}
+        try:
+            async with self._engine.begin() as connection:
+                await connection.execute(_repositories.insert().values(new))
+        except IntegrityError as error:
+            known = await self.get(repository.name)
+            if known is None or known.path != repository.path:
+                raise ConfigurationError(
+                    f"another repository is called {repository.name!r}: choose another name with --name"
+                ) from error
+            await self._update(repository.name, values)
+            return replace(known, include=repository.include, exclude=repository.exclude)
+        return repository
+
+    async def remove(self, name: str) -> None:
+        """Forgets a repository."""
+        async with self._engine.begin() as connection:
+            await connection.execute(_repositories.delete().where(_repositories.c.name == name))
+
+    async def save_sync(self, name: str, sync: Sync) -> None:
+        """Notes how a sync goes."""
+        values = {
+            "sync_state": sync.state.value,
+            "sync_text": sync.text,
+            "started_at": sync.started_at,
+            "updated_at": sync.updated_at,
+            "scanned": sync.scanned,
+            "matching": sync.matching,
+            "done": sync.done,
+        }
+        await self._update(name, values)
+
+    async def _update(self, name: str, values: dict[str, Any]) -> None:
+        async with self._engine.begin() as connection:
+            await connection.execute(_repositories.update().where(_repositories.c.name == name).values(values))
+
+    async def _select(self, *where: Any) -> list[Repository]:  # noqa: ANN401 - SQLAlchemy's conditions
+        query = select(_repositories).where(*where).order_by(_repositories.c.added_at, _repositories.c.name)
+        async with self._engine.connect() as connection:
+            return [_repository(row) for row in (await connection.execute(query)).mappings()]
+
+
+def _repository(row: RowMapping) -> Repository:
+    return Repository(
+        name=row["name"],
+        path=Path(row["path"]),
+        include=tuple(row["include"]),
+        exclude=tuple(row["exclude"]),
+        added_at=row["added_at"],
+        sync=None if row["sync_state"] is None else _sync(row),
+    )
+
+
+def _sync(row: RowMapping) -> Sync:
+    return Sync(
+        state=SyncState(row["sync_state"]),
+        started_at=row["started_at"],
+        updated_at=row["updated_at"],
+        scanned=row["scanned"],
+        matching=row["matching"],
+        done=row["done"],
+        text=row["sync_text"],
+    )
+
+
+@loop_resource
+async def repository_store() -> AsyncIterator[RepositoryStore]:
+    """The configured database's repositories, its schema made where it is missing; one engine per loop.
+
+    Raises:
+        ConfigurationError: `WORKER_DATABASE_URL` cannot be read, or names a driver that is not installed.
+    """
+    async with open_database(_schema) as engine:
+        yield RepositoryStore(engine)
