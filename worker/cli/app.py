@@ -47,6 +47,7 @@ _COMMANDS = {
         "Show the settings in force and where each came from; secrets are masked.",
     ),
     "enqueue": ("worker.cli.enqueue:enqueue", "Enqueue a message for an actor."),
+    "repositories": ("worker.cli.repositories:app", "Keep folders of source code in the search index."),
     "recall": ("worker.cli.recall:recall", "Find code, conversations and notes that answer a question."),
     "index": ("worker.cli.index:app", "Look after the search index."),
     "conversations": ("worker.cli.conversations:app", "Bring recordings in, and see what was made of them."),

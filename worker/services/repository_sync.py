@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -136,26 +137,24 @@ def _folder(path: Path) -> Path:
     return folder
 
 
-async def find_repository(path_or_name: str) -> Repository:
-    """The repository of that name or folder; a folder that is not known yet is added, as it is called.
+async def name_of(path_or_name: str) -> str:
+    """What a repository is called; a folder that is not known yet is added, and called as it is.
 
-    Raises:
-        Fatal: There is none, and no such folder.
+    Returns:
+        What was given, if it is neither: `sync_repository` says what is wrong with it.
     """
     store = await repository_store()
-    if (known := await store.get(path_or_name)) is not None:
-        return known
     path = Path(path_or_name)
-    if not path.is_absolute():
-        raise Fatal(f"no repository is called {path_or_name!r}: add it with `worker repositories add`, or give a path")
-    if (known := await store.at(Path(await run_in_thread_pool(os.path.realpath, path)))) is not None:
-        return known
-    await run_in_thread_pool(_check_folder, path)
-    name = path.name if _NAME.fullmatch(path.name) and await store.get(path.name) is None else _name_of(path)
+    if await store.get(path_or_name) is not None or not path.is_absolute():
+        return path_or_name
+    folder = Path(await run_in_thread_pool(os.path.realpath, path))
+    if (known := await store.at(folder)) is not None:
+        return known.name
+    is_free = _NAME.fullmatch(folder.name) and await store.get(folder.name) is None
     try:
-        return await add_repository(path, name)
-    except ConfigurationError as error:
-        raise Fatal(str(error)) from error
+        return (await add_repository(folder, folder.name if is_free else _name_of(folder))).name
+    except ConfigurationError:
+        return path_or_name
 
 
 def _name_of(path: Path) -> str:
@@ -195,12 +194,43 @@ async def sync_repository(name: str, *, progress: Progress | None = None) -> Syn
     store = await repository_store()
     repository = await store.get(name)
     if repository is None:
-        raise Fatal(f"no repository is called {name!r}: add it with `worker repositories add`")
+        if Path(name).is_absolute():
+            await run_in_thread_pool(_check_folder, Path(name))
+        raise Fatal(f"no repository is called {name!r}: add it with `worker repositories add`, or give its whole path")
     async with _recorded(store, repository) as record:
         syncing = _Syncing(repository, await search_index(), await embedder(), record, progress)
         synced = await syncing.run()
         record.sync = replace(record.sync, text=synced.describe())
     return synced
+
+
+async def describe_repository(repository: Repository) -> dict[str, Any]:
+    """A repository, how much is stored of it, and how its last sync goes or went; as JSON types."""
+    totals = await (await search_index()).totals(repository.name)
+    sync = repository.sync
+    return {
+        "name": repository.name,
+        "path": str(repository.path),
+        "include": list(repository.include),
+        "exclude": list(repository.exclude),
+        "added_at": repository.added_at.isoformat(),
+        "files": totals.files,
+        "chunks": totals.chunks,
+        "bytes": totals.bytes,
+        "left_out": left_out_of(totals),
+        "errors": failures_in(totals),
+        "sync": None
+        if sync is None
+        else {
+            "state": sync.state.value,
+            "started_at": sync.started_at.isoformat(),
+            "updated_at": sync.updated_at.isoformat(),
+            "scanned": sync.scanned,
+            "matching": sync.matching,
+            "done": sync.done,
+            "text": sync.text,
+        },
+    }
 
 
 class _Record:

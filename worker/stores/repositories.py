@@ -198,3 +198,8 @@ async def repository_store() -> AsyncIterator[RepositoryStore]:
     """
     async with open_database(_schema) as engine:
         yield RepositoryStore(engine)
+
+
+async def repository_folders(names: Collection[str]) -> dict[str, Path]:
+    """Where repositories are; of those that are not known, nothing."""
+    return await (await repository_store()).folders(names)

@@ -15,5 +15,6 @@ from worker.tasks import conversations  # noqa: E402 - its actors need the broke
 
 if is_installed("recall"):
     importlib.import_module("worker.tasks.recall")
+    importlib.import_module("worker.tasks.repositories")
 
 __all__ = ["conversations"]

@@ -1,0 +1,180 @@
+"""`worker repositories`: folders whose files are kept in the search index."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress_bar import ProgressBar
+from rich.text import Text
+
+from worker.bridge import run_async_in_new_loop
+from worker.cli.options import AsJson, begin, open_server
+from worker.cli.output import Row, ago, console, note, print_json, print_table, print_text, state_style
+from worker.errors import ConfigurationError, LeaseTaken, NoContentFound, WorkerError
+from worker.leases import lease
+from worker.services import repository_sync
+from worker.services.repository_sync import Synced, add_repository, describe_repository
+from worker.stores.repositories import Repository, repository_store
+from worker.tasks.repositories import lease_name, sync_repository
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Keep folders of source code in the search index.")
+
+Name = Annotated[str, typer.Argument(help="The repository's name.")]
+
+_BAR = 30
+
+
+@app.command()
+def add(
+    path: Annotated[Path, typer.Argument(help="The folder; with git or without.")],
+    name: Annotated[str | None, typer.Option(help="What it is called; default: as the folder is.")] = None,
+    include: Annotated[list[str] | None, typer.Option(help="Only files that match, such as '*.py'; several.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="No files that match, such as 'vendor/'; several.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add a folder; once more with the same name, change which of its files are wanted."""
+    begin()
+    added = run_async_in_new_loop(add_repository(path, name, include=include or (), exclude=exclude or ()))
+    if as_json:
+        print_json({"name": added.name, "path": str(added.path)})
+    else:
+        print_text(f"repository {added.name}: {added.path}")
+        note(f"sync it with `worker repositories sync {added.name}`")
+
+
+@app.command()
+def sync(
+    names: Annotated[list[str] | None, typer.Argument(help="Names; default: all of them.")] = None,
+    here: Annotated[bool, typer.Option("--here", help="In this process, without workers.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring the index to what is on disk: enqueue a message for each repository."""
+    open_server()
+    wanted = [one.name for one in run_async_in_new_loop(lambda: _known(names or []))]
+    if here:
+        _sync_here(wanted, as_json=as_json)
+        return
+    sent = {name: sync_repository.send(name).message_id for name in wanted}
+    if as_json:
+        print_json([{"repository": name, "message_id": message_id} for name, message_id in sent.items()])
+        return
+    for name, message_id in sent.items():
+        print_text(f"sync of {name} enqueued as {message_id}")
+
+
+@app.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """List the repositories, with how much is stored of each."""
+    begin()
+    found = run_async_in_new_loop(lambda: _described([]))
+    if as_json:
+        print_json(found)
+        return
+    headings = ("repository", "files", "chunks", "errors", "last sync", "progress", "path")
+    print_table(headings, [_row(one) for one in found])
+
+
+@app.command()
+def show(name: Name, as_json: AsJson = False) -> None:
+    """Show what is stored of a repository, and how its last sync goes or went."""
+    begin()
+    [found] = run_async_in_new_loop(lambda: _described([name]))
+    if as_json:
+        print_json(found)
+        return
+    print_text(f"{found['name']}: {found['path']}")
+    for word in ("include", "exclude"):
+        if found[word]:
+            print_text(f"{word}: {' '.join(found[word])}")
+    print_text(f"stored: {found['files']} files, {found['chunks']} chunks, {found['bytes']} bytes")
+    if found["left_out"]:
+        print_text("left out: " + ", ".join(f"{count} {reason}" for reason, count in found["left_out"].items()))
+    print_text(f"errors: {found['errors']}")
+    _show_sync(found["sync"])
+
+
+@app.command()
+def remove(name: Name, as_json: AsJson = False) -> None:
+    """Forget a repository, with all that is stored of it; its files stay."""
+    open_server()
+    try:
+        with lease(lease_name(name)):
+            run_async_in_new_loop(repository_sync.remove_repository(name))
+    except LeaseTaken as error:
+        raise WorkerError(f"{name} is being synced by message {error.holder}: cancel that first") from error
+    if as_json:
+        print_json({"removed": name})
+    else:
+        print_text(f"repository {name} removed")
+
+
+async def _known(names: list[str]) -> list[Repository]:
+    store = await repository_store()
+    if not names:
+        return await store.all()
+    found = [await store.get(name) for name in names]
+    for name, one in zip(names, found, strict=True):
+        if one is None:
+            raise ConfigurationError(f"no repository is called {name!r}: see `worker repositories list`")
+    return [one for one in found if one is not None]
+
+
+async def _described(names: list[str]) -> list[dict[str, Any]]:
+    return [await describe_repository(one) for one in await _known(names)]
+
+
+def _sync_here(names: list[str], *, as_json: bool) -> None:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
+    results = []
+    with Progress(*columns, console=console(), disable=as_json or not console().is_terminal, transient=True) as bar:
+        for name in names:
+            task = bar.add_task(name, total=None, text="")
+
+            def told(done: int, total: int, text: str, task: Any = task) -> None:  # noqa: ANN401 - rich's own
+                bar.update(task, completed=done, total=total, text=text)
+
+            with lease(lease_name(name)):
+                results.append((name, _result(name, told)))
+    for name, text in results:
+        if not as_json:
+            print_text(f"{name}: {text}")
+    if as_json:
+        print_json([{"repository": name, "result": text} for name, text in results])
+
+
+def _result(name: str, progress: repository_sync.Progress) -> str:
+    try:
+        synced: Synced = run_async_in_new_loop(repository_sync.sync_repository(name, progress=progress))
+    except NoContentFound as reason:
+        return str(reason)
+    return synced.describe()
+
+
+def _row(found: dict[str, Any]) -> Row:
+    sync = found["sync"]
+    state = Text("never") if sync is None else Text(sync["state"], style=state_style(sync["state"]))
+    progress = "" if sync is None else f"{sync['done']}/{sync['matching']}"
+    counts = (str(found[word]) for word in ("files", "chunks", "errors"))
+    return (found["name"], *counts, state, progress, found["path"])
+
+
+def _show_sync(sync: dict[str, Any] | None) -> None:
+    if sync is None:
+        print_text("never synced")
+        return
+    heard = ago(datetime.fromisoformat(sync["updated_at"]))
+    print_text(f"last sync: {sync['state']}, last heard of {heard} ago")
+    done, matching = sync["done"], sync["matching"]
+    print_text(f"files: {sync['scanned']} scanned, {matching} wanted, {done} done")
+    out = console()
+    if out.is_terminal and matching:
+        out.print(ProgressBar(total=matching, completed=done, width=_BAR), Text(f" {done * 100 // matching}%"))
+    elif matching:
+        filled = done * _BAR // matching
+        print_text(f"[{'#' * filled}{'.' * (_BAR - filled)}] {done * 100 // matching}%")
+    if sync["text"]:
+        print_text(sync["text"])

@@ -1,0 +1,29 @@
+"""The actor that keeps the search index as a repository is on disk."""
+
+from __future__ import annotations
+
+import dramatiq
+
+from worker.actor import enqueue_unique
+from worker.bridge import run_async_in_new_loop
+from worker.leases import lease
+from worker.services import repository_sync
+from worker.status import ProcessingStatusContext
+from worker.tasks.recall import optimize_index
+
+
+@dramatiq.actor(queue_name="cpu")
+def sync_repository(path_or_name: str) -> None:
+    """Brings what the index holds of a repository to what is on disk; one sync of it at a time."""
+    name = run_async_in_new_loop(repository_sync.name_of(path_or_name))
+    with ProcessingStatusContext("sync_repository", repository=name) as status:
+        with lease(lease_name(name)):
+            synced = run_async_in_new_loop(repository_sync.sync_repository(name, progress=status.progress))
+        if synced.is_scattered:
+            enqueue_unique(optimize_index.message(), key="optimize_index")
+        status.set_exit_message(synced.describe())
+
+
+def lease_name(name: str) -> str:
+    """What whoever changes what is stored of a repository must have."""
+    return f"repository:{name}"
