@@ -196,6 +196,8 @@ class Scan:
                 yield Found(_shown(folder.path), failed=error.strerror or str(error))
                 continue
             for entry in entries:
+                if entry.name == b".git":
+                    continue  # a folder, or a file that names one
                 if not entry.is_dir(follow_symlinks=False):
                     yield from self._file(folder, entry)
                 elif (beneath := _beneath(folder, entry)) is not None:
@@ -254,7 +256,7 @@ def _first(top: bytes) -> _Folder:
 def _beneath(folder: _Folder, entry: os.DirEntry[bytes]) -> _Folder | None:
     """A folder in this one, or `None` if git would not see into it."""
     path, place = folder.path + entry.name, folder.place + entry.name
-    if entry.name == b".git" or path.count(b"/") >= _DEEPEST:
+    if path.count(b"/") >= _DEEPEST:
         return None
     ignored = folder.only_tracked or folder.ignores(place, folder=True)
     if ignored and place not in folder.repository.tracked_folders:
