@@ -33,11 +33,10 @@ rules = st.builds(
     st.sampled_from(["\n", "\n", "\r\n"]),
     st.sampled_from(["", "\n"]),
 )
+names = st.sampled_from(NAMES)
 folders = st.recursive(
     st.none(),
-    lambda inside: st.tuples(
-        st.dictionaries(st.sampled_from(NAMES), inside, min_size=1, max_size=4), st.none() | rules
-    ),
+    lambda inside: st.tuples(st.dictionaries(names, inside, min_size=1, max_size=4), st.none() | rules),
     max_leaves=12,
 )
 Tree = tuple[dict[str, "Tree | None"], str | None]

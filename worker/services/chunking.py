@@ -172,7 +172,7 @@ def _pieces(span: _Span, lines: _Lines) -> Iterator[Piece]:
         yield lines.piece(start, stop, span.symbols)
         if stop >= end:
             return
-        start = _next_start(start, stop, lines)
+        start = _next_start(start, stop, end, lines)
 
 
 def _stop(start: int, end: int, lines: _Lines) -> int:
@@ -183,14 +183,15 @@ def _stop(start: int, end: int, lines: _Lines) -> int:
     return after if after > start else start + LONGEST
 
 
-def _next_start(start: int, stop: int, lines: _Lines) -> int:
+def _next_start(start: int, stop: int, end: int, lines: _Lines) -> int:
     """Where the piece after that one begins: at its last lines, or its last characters if it ends within a line."""
     line = bisect_right(lines.starts, stop) - 1
     if lines.starts[line] < stop:
         return stop - OVERLAP
     while lines.starts[line - 1] > start and stop - lines.starts[line - 1] <= OVERLAP:
         line -= 1
-    return lines.starts[line]
+    # A long line after these would leave no room for anything new.
+    return lines.starts[line] if _stop(lines.starts[line], end, lines) > stop else stop
 
 
 def _definitions(text: str, lines: _Lines, grammar: tree_sitter.Language) -> list[_Definition]:
@@ -202,17 +203,17 @@ def _definitions(text: str, lines: _Lines, grammar: tree_sitter.Language) -> lis
     todo: list[tuple[tree_sitter.Node, list[_Definition], int]] = [(tree.root_node, top, 0)]
     while todo:
         parent, found, wrapped = todo.pop()
-        first: int | None = wrapped if parent.type in _WRAPPERS else None
+        wraps = parent.type in _WRAPPERS
+        first: int | None = wrapped if wraps else None
         before = -1
         for node in parent.children:
             begin, end = node.start_point.row, _last_row(node)
+            if first is None or (before + 1 < begin and not wraps):
+                first = begin
             if any(word in node.type for word in _LEADING):
                 # What is said of a definition is right above it.
-                first = begin if first is None or before + 1 < begin else first
                 before = end
                 continue
-            if first is None or (before + 1 < begin and parent.type not in _WRAPPERS):
-                first = begin
             into = found
             if node.is_named and node.type in _DEFINITIONS and (name := _name(node)):
                 definition = _Definition(first, end, name)
