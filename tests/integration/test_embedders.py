@@ -85,6 +85,20 @@ def test_texts_that_mean_the_same_are_near_each_other(settings: Settings) -> Non
     assert near > far + 0.2
 
 
+def test_a_name_counts_as_its_parts_and_the_title_more_than_the_text(settings: Settings) -> None:
+    """However the name is written."""
+    snake, camel, spoken, titled, untitled = embed(
+        "parse_http_reply",
+        "parseHTTPReply",
+        "parse http reply",
+        "parse a reply\nboil the potatoes and add butter",
+        "\nboil the potatoes and add butter to parse a reply",
+    )
+    assert np.array_equal(snake, camel)
+    assert np.array_equal(snake, spoken)
+    assert snake @ titled > snake @ untitled
+
+
 @pytest.mark.parametrize("nothing", ["", "   ", "\0", "\ud800", "\n" * 10_000])
 def test_a_text_of_nothing_has_a_vector_too(settings: Settings, nothing: str) -> None:
     """And changes nobody else's."""
@@ -250,4 +264,4 @@ def test_each_embedder_has_a_name_of_its_own(settings: Settings) -> None:
     embedded = run_async_in_new_loop(names)
     with asked(settings, otherwise=embeddings):
         asked_one = run_async_in_new_loop(names)
-    assert (embedded.name, asked_one.name) == ("wordllama-1", "model-1")
+    assert (embedded.name, asked_one.name) == ("wordllama-2", "model-1")

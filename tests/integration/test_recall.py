@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from worker.services.indexing import LONGEST_NOTE, capture, index_conversation
 from worker.services.recall import LONGEST_QUESTION, Answer, Hit, LeftOut, RecallFailed, recall
 from worker.settings import Settings, put_in_force
 from worker.stores.conversations import Chunk, conversation_store
-from worker.stores.index import FileChunks, NewChunk, hash_of, search_index
+from worker.stores.index import FileChunks, NewChunk, hash_of, search_index, searched
+from worker.stores.repositories import Repository, repository_store
 
 NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)
 
@@ -47,7 +48,12 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def indexed(settings: Settings, folder: Path) -> Path:
     """The folder, indexed as repository 1."""
-    run_async_in_new_loop(index_files("1", folder, *CODE))
+
+    async def add() -> None:
+        await (await repository_store()).add(Repository(name="1", path=folder))
+        await index_files("1", folder, *CODE)
+
+    run_async_in_new_loop(add)
     return folder
 
 
@@ -60,7 +66,7 @@ async def index_files(repository: str, folder: Path, *paths: str) -> None:
             NewChunk(text=text[p.start : p.end], start_line=p.start_line, end_line=p.end_line, symbol=p.symbol)
             for p in cut(text)
         ]
-        vectors = await (await embedder()).embed([chunk.text for chunk in chunks])
+        vectors = await (await embedder()).embed([searched(path, chunk.symbol, chunk.text) for chunk in chunks])
         files.append(
             FileChunks(
                 path=path,
@@ -75,16 +81,12 @@ async def index_files(repository: str, folder: Path, *paths: str) -> None:
     await (await search_index()).replace_files(repository, files)
 
 
-def ask(question: str, folder: Path | None = None, **options: Any) -> Answer:
-    async def folders(repositories: Collection[str]) -> Mapping[str, Path]:
-        assert set(repositories) <= {"1"}
-        return {"1": folder} if folder is not None else {}
-
-    return run_async_in_new_loop(recall(question, folders=folders, **options))
+def ask(question: str, **options: Any) -> Answer:
+    return run_async_in_new_loop(recall(question, **options))
 
 
-def first(question: str, folder: Path | None = None, **options: Any) -> Hit:
-    return ask(question, folder, **options).hits[0]
+def first(question: str) -> Hit:
+    return ask(question).hits[0]
 
 
 def keep(conversation_id: str, transcript: str | None, summary: str | None = None) -> None:
@@ -130,7 +132,7 @@ def prefers(text: str) -> Callable[[Request], EndpointAnswer]:
 )
 def test_a_question_finds_the_code_that_answers_it(indexed: Path, question: str, path: str) -> None:
     """By its meaning, by a name, or by the file's."""
-    hit = first(question, indexed)
+    hit = first(question)
     assert (hit.kind, hit.repository, hit.path, hit.changed) == ("code", "1", path, False)
     assert (hit.start_line, hit.end_line) == (1, 3)
     assert hit.snippet == CODE[path].rstrip("\n")
@@ -138,7 +140,7 @@ def test_a_question_finds_the_code_that_answers_it(indexed: Path, question: str,
 
 def test_hits_are_in_the_order_of_their_scores_and_no_more_than_asked_for(indexed: Path) -> None:
     """Nothing is left out of a good answer."""
-    answer = ask("read", indexed, limit=2)
+    answer = ask("read", limit=2)
     assert len(answer.hits) == 2
     assert answer.hits[0].score >= answer.hits[1].score > 0
     assert answer.left_out == ()
@@ -150,7 +152,7 @@ def test_a_changed_file_is_told(indexed: Path) -> None:
     moved, gone = indexed / "disk.py", indexed / "web/client.py"
     moved.write_text("# one more line\n\n" + moved.read_text())
     gone.write_text("nothing of it is left\n")
-    found = {hit.path: hit for hit in ask("read fetch multiply", indexed).hits}
+    found = {hit.path: hit for hit in ask("read fetch multiply").hits}
     assert {path: hit.changed for path, hit in found.items()} == {
         "disk.py": True,
         "web/client.py": True,
@@ -166,7 +168,7 @@ def test_a_file_of_the_same_size_and_time_with_other_content_has_changed(indexed
     before = file.stat()
     file.write_text(CODE["disk.py"].replace("parse", "PARSE"))
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert first("read_config", indexed).changed is True
+    assert first("read_config").changed is True
 
 
 def test_a_file_that_cannot_be_read_reads_as_it_was_indexed(indexed: Path, tmp_path: Path) -> None:
@@ -189,13 +191,18 @@ def test_a_file_that_cannot_be_read_reads_as_it_was_indexed(indexed: Path, tmp_p
         else:
             file.unlink(missing_ok=True)
         make()
-        hit = first("read_config", indexed)
+        hit = first("read_config")
         assert (hit.path, hit.snippet, hit.changed) == ("disk.py", CODE["disk.py"], True)
 
 
 def test_a_repository_whose_folder_nobody_knows_reads_as_it_was_indexed(indexed: Path) -> None:
     """Whether it has changed cannot be told."""
-    hit = first("read_config", None)
+
+    async def forget() -> None:
+        await (await repository_store()).remove("1")
+
+    run_async_in_new_loop(forget)
+    hit = first("read_config")
     assert (hit.snippet, hit.changed) == (CODE["disk.py"], None)
 
 
@@ -208,13 +215,11 @@ def test_files_that_do_not_answer_are_not_waited_for(
     put_in_force(settings.model_copy(update={"recall_timeout": timedelta(seconds=0.3)}))
 
     async def ask_and_let_go() -> Answer:
-        async def folders(_: Collection[str]) -> Mapping[str, Path]:
-            return {"1": indexed}
-
         await search_index()
+        await repository_store()
         await (await embedder()).embed(["loaded"])
         try:
-            return await recall("read_config", folders=folders)
+            return await recall("read_config")
         finally:
             held.set()
 
@@ -227,7 +232,7 @@ def test_only_the_repository_that_is_asked_about_is_searched(indexed: Path) -> N
     """Its code, and neither others' nor notes."""
     run_async_in_new_loop(index_files("2", indexed, "disk.py"))
     run_async_in_new_loop(capture("n", "read_config reads the configuration"))
-    assert {(hit.kind, hit.repository) for hit in ask("read_config", indexed, repository="1").hits} == {("code", "1")}
+    assert {(hit.kind, hit.repository) for hit in ask("read_config", repository="1").hits} == {("code", "1")}
 
 
 def test_conversations_are_found_by_what_was_said_and_by_the_summary(settings: Settings) -> None:
@@ -309,7 +314,7 @@ def test_an_unfit_limit_is_refused(settings: Settings, limit: int) -> None:
 
 def test_a_question_of_a_megabyte_is_cut_and_the_answer_says_so(indexed: Path) -> None:
     """What it begins with is answered."""
-    answer = ask("read_config " + "a" * 2**20, indexed)
+    answer = ask("read_config " + "a" * 2**20)
     assert answer.hits[0].path == "disk.py"
     assert len(answer.question) == LONGEST_QUESTION
     [left_out] = answer.left_out
@@ -333,13 +338,20 @@ def test_a_question_of_a_megabyte_is_cut_and_the_answer_says_so(indexed: Path) -
 )
 def test_no_question_is_taken_for_syntax(indexed: Path, question: str) -> None:
     """It is answered, however ill it is, and nothing is left out."""
-    assert ask(question, indexed).left_out == ()
+    assert ask(question).left_out == ()
 
 
 @pytest.mark.parametrize("repository", ["' OR '1'='1", "1' --", "", "1 OR 1", "日本", "\\"])
 def test_no_repository_is_taken_for_a_filter(indexed: Path, repository: str) -> None:
-    """There is nothing in one that there is not."""
-    assert ask("read_config", indexed, repository=repository).hits == ()
+    """One that there is not is told, with what to do; one that is called so holds what is its own."""
+    with pytest.raises(ConfigurationError, match="^no repository .*: `worker repositories list`"):
+        ask("read_config", repository=repository)
+
+    async def add() -> None:
+        await (await repository_store()).add(Repository(name=repository, path=indexed))
+
+    run_async_in_new_loop(add)
+    assert ask("read_config", repository=repository).hits == ()
 
 
 def test_an_empty_index_has_an_empty_answer(settings: Settings) -> None:
@@ -350,7 +362,7 @@ def test_an_empty_index_has_an_empty_answer(settings: Settings) -> None:
 def test_a_reranker_orders_what_was_found(settings: Settings, indexed: Path) -> None:
     """Its scores are the hits'."""
     with endpoint(settings, prefers("Matrix"), reranker_url=True) as served:
-        answer = ask("read_config", indexed)
+        answer = ask("read_config")
     assert (answer.hits[0].path, answer.hits[0].score) == ("math/matrix.rs", 1.0)
     assert served.requests[0].body["query"] == "read_config"
     assert answer.left_out == ()
@@ -365,10 +377,10 @@ def test_an_answer_goes_without_a_reranker_that_fails(
     settings: Settings, indexed: Path, answer: EndpointAnswer
 ) -> None:
     """It is what the searches alone say, and tells of it."""
-    without = ask("read_config", indexed).hits
+    without = ask("read_config").hits
     values = {"reranker_url": True, "reranker_timeout": timedelta(seconds=0.1)}
     with endpoint(settings, lambda _: answer, **values):
-        found = ask("read_config", indexed)
+        found = ask("read_config")
     assert found.hits == without
     assert [one.part for one in found.left_out] == ["reranker"]
     assert found.describe() == "3 hits, without reranker"
@@ -376,9 +388,9 @@ def test_an_answer_goes_without_a_reranker_that_fails(
 
 def test_an_answer_goes_without_vectors_if_the_embedder_fails(settings: Settings, indexed: Path) -> None:
     """The words are enough to find something, and the answer says what it lacks."""
-    same = {"embedder": "openai", "embedder_model": "wordllama-1", "embedder_dimensions": 256, "embedder_url": True}
+    same = {"embedder": "openai", "embedder_model": "wordllama-2", "embedder_dimensions": 256, "embedder_url": True}
     with endpoint(settings, lambda _: fails(503), **same):
-        answer = ask("read_config", indexed)
+        answer = ask("read_config")
     assert answer.hits[0].path == "disk.py"
     assert [one.part for one in answer.left_out] == ["vectors"]
     assert "answered 503" in answer.left_out[0].reason
@@ -395,11 +407,11 @@ def test_an_answer_without_either_search_is_none(
     monkeypatch.setattr("worker.stores.index.SearchIndex.search_text", broken)
     monkeypatch.setattr("worker.stores.index.SearchIndex.search_vector", broken)
     with pytest.raises(RecallFailed, match="(vectors|words): the disk is gone; (vectors|words): the disk is gone"):
-        ask("read_config", indexed)
+        ask("read_config")
 
 
 def test_another_embedder_is_told_and_not_mixed(settings: Settings, indexed: Path) -> None:
     """The answer is the remedy."""
     other = {"embedder": "openai", "embedder_model": "other", "embedder_dimensions": 256, "embedder_url": True}
-    with endpoint(settings, lambda _: fails(503), **other), pytest.raises(IndexMismatch, match="wordllama-1"):
-        ask("read_config", indexed)
+    with endpoint(settings, lambda _: fails(503), **other), pytest.raises(IndexMismatch, match="wordllama-2"):
+        ask("read_config")

@@ -108,7 +108,9 @@ def test_a_question_of_a_megabyte_is_refused(web: httpx.Client) -> None:
 def test_nothing_in_a_question_is_syntax(web: httpx.Client, question: str) -> None:
     """Nor in the repository."""
     assert web.post("/recall", json={"question": question}).json()["left_out"] == []
-    assert web.post("/recall", json={"question": "door", "repository": question}).json()["hits"] == []
+    answer = web.post("/recall", json={"question": "door", "repository": question})
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("no repository")
 
 
 def test_an_index_of_another_embedder_is_told(known: Settings) -> None:

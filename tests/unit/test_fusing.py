@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.services.fusing import fuse
-from worker.stores.words import LONGEST, words_of
+from worker.stores.words import LONGEST, names_of, spelled_out, words_of
 
 KEYS = st.lists(st.integers(0, 8), max_size=8)
 
@@ -44,6 +44,12 @@ def test_a_name_gives_itself_and_its_parts() -> None:
     assert words("XMLHttpRequest") == ["xmlhttprequest", "xml", "http", "request"]
     assert words("__init__") == ["init"]
     assert words("naïveÜbung STRASSE straße") == ["naïveübung", "naïve", "übung", "strasse", "strasse"]
+
+
+def test_a_name_spelled_out_is_words() -> None:
+    """As a person would say it; other scripts stay."""
+    assert [spelled_out(name) for name in names_of("parseHTTP_url2(x): 東京都")] == ["parse http url 2", "x", "東京都"]
+    assert [spelled_out(name) for name in names_of("_ __ ...")] == ["", ""]
 
 
 def test_scripts_without_spaces_give_pairs_of_characters() -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,15 +33,9 @@ class EmbeddedModel(NamedTuple):
 
     def tokens(self, text: str) -> list[int]:
         """The numbers of a text's tokens."""
+        # One by one: the tokenizer's own batches start threads, which do not survive a fork.
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         return ids
-
-    def tokens_of(self, texts: Sequence[str]) -> list[list[int]]:
-        """Those of several texts, on as many cores as there are, while other threads run Python.
-
-        Its threads do not survive a fork: a process that forks after this has one core to do it.
-        """
-        return [one.ids for one in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 _lock = threading.Lock()

@@ -13,7 +13,7 @@ from worker.services.chunking import cut
 from worker.services.summarizing import clean
 from worker.settings import settings_in_force
 from worker.stores.conversations import conversation_store
-from worker.stores.index import Document, DocumentKind, NewChunk, rebuild, search_index
+from worker.stores.index import Document, DocumentKind, NewChunk, rebuild, search_index, searched
 
 LONGEST_NOTE = 50_000
 MOST_TAGS = 20
@@ -112,7 +112,7 @@ async def _keep(documents: Sequence[Document]) -> Indexed:
 
 async def _document(kind: DocumentKind, name: str, text: str, created: datetime, label: str | None) -> Document:
     chunks = await run_in_thread_pool(_chunks, text, label)
-    vectors = await (await embedder()).embed([chunk.text for chunk in chunks])
+    vectors = await (await embedder()).embed([searched("", label, chunk.text) for chunk in chunks])
     return Document(kind=kind, name=name, created=created, chunks=chunks, vectors=vectors)
 
 

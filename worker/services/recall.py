@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -27,6 +27,8 @@ from worker.services.snippets import Snippet
 from worker.settings import settings_in_force
 from worker.stores.index import Kind, Passage, SearchIndex, search_index
 from worker.stores.objects import object_store
+from worker.stores.repositories import repository_store
+from worker.texts import shown
 
 T = TypeVar("T")
 
@@ -36,14 +38,11 @@ MOST_HITS = 100
 LONGEST_QUESTION = 8000
 """Characters of a question that count."""
 
-_DEPTH = 50
+_DEPTH = 100
 """How far down each ranking is looked at."""
 
 _RERANKED = 30
 """How many a reranker is shown, if no more hits are wanted."""
-
-Folders = Callable[[Collection[str]], Awaitable[Mapping[str, Path]]]
-"""Says where repositories are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,19 +117,17 @@ class _Parts:
         self.left_out.append(LeftOut(part, reason))
 
 
-async def recall(
-    question: str, *, repository: str | None = None, limit: int = 10, folders: Folders | None = None
-) -> Answer:
+async def recall(question: str, *, repository: str | None = None, limit: int = 10) -> Answer:
     """Finds what answers a question.
 
     Args:
         question: Words of any language, a name, a line of code; nothing in it is syntax.
         repository: Only there; `None`: everywhere, in conversations and notes too.
         limit: The most hits, from 1 to `MOST_HITS`.
-        folders: Says where repositories are; where it does not, snippets are what was indexed.
 
     Raises:
-        ConfigurationError: The question is blank, the limit unfit, or the index was made by another embedder.
+        ConfigurationError: The question is blank, the limit unfit, there is no such repository, or the index was made
+            by another embedder.
         RecallFailed: It could be asked neither by vector nor by word.
     """
     if not question.strip():
@@ -141,10 +138,12 @@ async def recall(
     if len(question) > LONGEST_QUESTION:
         parts.leave_out("question", f"only its first {LONGEST_QUESTION} characters of {len(question)} were read")
         question = question[:LONGEST_QUESTION]
+    if repository is not None:
+        await _check_repository(repository)
     index = await search_index()
     found = await _candidates(index, parts, question, repository, max(limit, _DEPTH))
     best = await _reranked(parts, question, found, limit)
-    read = await _snippets(parts, best, folders)
+    read = await _snippets(parts, best)
     hits = (_hit(passage, snippet) for passage, snippet in zip(best, read, strict=True))
     return Answer(question, tuple(hits), tuple(parts.left_out))
 
@@ -155,7 +154,6 @@ async def recall_all(
     *,
     repository: str | None = None,
     limit: int = 10,
-    folders: Folders | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> str:
     """Answers questions one after another, and keeps the answers as an object, one JSON value a line.
@@ -171,7 +169,7 @@ async def recall_all(
         raise NoContentFound("there are no questions")
     lines = []
     for number, question in enumerate(questions, start=1):
-        answer = await recall(question, repository=repository, limit=limit, folders=folders)
+        answer = await recall(question, repository=repository, limit=limit)
         lines.append(json.dumps(asdict(answer), default=str))
         if progress is not None:
             progress(number, len(questions))
@@ -217,10 +215,15 @@ async def _reranked(parts: _Parts, question: str, found: Sequence[Passage], limi
     return sorted(ranked, key=lambda passage: -passage.score)[:limit]
 
 
-async def _snippets(parts: _Parts, found: Sequence[Passage], folders: Folders | None) -> list[Snippet]:
+async def _check_repository(name: str) -> None:
+    if await (await repository_store()).get(name) is None:
+        raise ConfigurationError(f"no repository {shown(name)!r}: `worker repositories list` shows those there are")
+
+
+async def _snippets(parts: _Parts, found: Sequence[Passage]) -> list[Snippet]:
     """What was found as it reads now; where a file cannot be read in time, as it was indexed."""
     repositories = {passage.repository for passage in found if passage.kind == "code"}
-    known = await parts.get("repositories", _where(folders, repositories)) if folders and repositories else None
+    known = await parts.get("repositories", _folders(repositories)) if repositories else None
     reading = {
         number: asyncio.ensure_future(run_in_thread_pool(snippets.read, known[passage.repository], passage))
         for number, passage in enumerate(found)
@@ -233,8 +236,8 @@ async def _snippets(parts: _Parts, found: Sequence[Passage], folders: Folders | 
     ]
 
 
-async def _where(folders: Folders, repositories: Collection[str]) -> Mapping[str, Path]:
-    return await folders(repositories)
+async def _folders(repositories: Collection[str]) -> dict[str, Path]:
+    return await (await repository_store()).folders(repositories)
 
 
 async def _in_time(parts: _Parts, reading: Sequence[asyncio.Future[Snippet]]) -> set[asyncio.Future[Snippet]]:

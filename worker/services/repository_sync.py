@@ -28,7 +28,7 @@ from worker.models.embedder import Embedder, Vectors, embedder
 from worker.services.reading import CLOCK_TICK, FAILED, ReadFile, failed, read_files
 from worker.services.scanning import Found, Globs, Scan
 from worker.settings import settings_in_force
-from worker.stores.index import FileChunks, FileState, SearchIndex, Totals, search_index
+from worker.stores.index import FileChunks, FileState, SearchIndex, Totals, search_index, searched
 from worker.stores.repositories import Repository, RepositoryStore, Sync, SyncState, repository_store
 
 MOST_NAMED = 20
@@ -354,7 +354,7 @@ class _Syncing:
         return embedded
 
     async def _with_vectors(self, files: Sequence[ReadFile]) -> list[FileChunks]:
-        texts = [chunk.text for file in files for chunk in file.chunks or ()]
+        texts = [searched(file.path, chunk.symbol, chunk.text) for file in files for chunk in file.chunks or ()]
         # An endpoint need not be asked for nothing.
         nothing: Vectors = np.zeros((0, self.embedder.dimensions), np.float32)
         vectors = await self.embedder.embed(texts) if texts else nothing

@@ -164,6 +164,19 @@ class Passage:
 _COLUMNS = [field.name for field in fields(Passage) if field.name != "score"]
 
 
+def searched(path: str, symbol: str | None, text: str) -> str:
+    """What is searched for a chunk, by vector and by word: its text below a title.
+
+    Who asks for a thing by name means its definition, and names its file.
+
+    Args:
+        path: Of a file; of a document, nothing.
+        symbol: The chunk's.
+        text: The chunk's.
+    """
+    return f"{path} {symbol or ''}\n{text}"
+
+
 def hash_of(content: bytes) -> str:
     """The hash by which a file's content is recognised."""
     return hashlib.sha256(content).hexdigest()
@@ -395,7 +408,9 @@ async def rebuild(folder: Path, model: Embedder, progress: Callable[[int, int], 
             async for batch in await table.query().select(kept).to_batches(max_batch_length=_AT_ONCE):
                 rows = await run_in_thread_pool(batch.to_pylist)
                 chunks = [row for row in rows if row["kind"] != _FILE]
-                vectors = await model.embed([row["text"] for row in chunks])
+                vectors = await model.embed(
+                    [_searched(row["kind"], row["path"], row["symbol"], row["text"]) for row in chunks]
+                )
                 await rebuilt.add(await run_in_thread_pool(_rows_anew, _schema(made), rows, vectors))
                 count += len(chunks)
                 if progress is not None:
@@ -413,7 +428,7 @@ def _rows_anew(schema: pa.Schema, rows: Sequence[dict[str, Any]], vectors: Vecto
     following = iter(vectors)
     for row in rows:
         if row["kind"] != _FILE:
-            row["words"] = _words(row["path"], row["symbol"], row["text"])
+            row["words"] = _words(row["kind"], row["path"], row["symbol"], row["text"])
     return _as_table(schema, rows, [None if row["kind"] == _FILE else next(following) for row in rows])
 
 
@@ -570,13 +585,16 @@ def _rows_of_chunks(kind: Kind, repository: str, path: str, chunks: Sequence[New
             "end_line": chunk.end_line,
             "symbol": _storable(chunk.symbol),
             "text": _storable(chunk.text),
-            "words": _words(path, chunk.symbol, chunk.text),
+            "words": _words(kind, path, chunk.symbol, chunk.text),
         }
 
 
-def _words(path: str, symbol: str | None, text: str) -> str:
-    # Who asks for a thing by name means its definition, and names its file.
-    return " ".join(words_of(f"{path} {symbol or ''} {text}"))
+def _words(kind: str, path: str, symbol: str | None, text: str) -> str:
+    return " ".join(words_of(_searched(kind, path, symbol, text)))
+
+
+def _searched(kind: str, path: str, symbol: str | None, text: str) -> str:
+    return searched(path if kind == "code" else "", symbol, text)
 
 
 def _storable(text: str | None) -> str | None:

@@ -29,6 +29,17 @@ def words_of(text: str) -> Iterator[str]:
         yield from _words_of_run(run) if len(run) <= LONGEST else _of_run(run)
 
 
+def names_of(text: str) -> list[str]:
+    """The names and words of a text as they are written there, in order; of very long ones the beginning."""
+    runs = _RUN.findall(text if text.isascii() else unicodedata.normalize("NFKC", text))
+    return [run[:LONGEST] for run in runs]
+
+
+def spelled_out(name: str) -> str:
+    """A name as a person would say it: `parseHTTP_url2` as four words. Scripts without spaces stay as they are."""
+    return " ".join(hump.casefold() for part in _PART.findall(name) for hump in _humps(part))
+
+
 def _of_run(run: str) -> Iterator[str]:
     return _named(run) if run.isascii() else _foreign(run)
 
