@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from worker.bridge import run_in_thread_pool
+from worker.bridge import loop_resource, run_in_thread_pool
 from worker.durations import format_duration
 from worker.errors import ConfigurationError, NoContentFound, WorkerError
 from worker.logs import get_logger
-from worker.models.embedder import embedder
+from worker.models.embedder import Vectors, embedder
 from worker.models.reranker import reranker
 from worker.services import snippets
 from worker.services.fusing import fuse
@@ -40,6 +40,8 @@ LONGEST_QUESTION = 8000
 
 _DEPTH = 100
 """How far down each ranking is looked at."""
+
+_SEARCHES_AT_ONCE = 4
 
 _RERANKED = 30
 """How many a reranker is shown, if no more hits are wanted."""
@@ -186,20 +188,40 @@ async def _candidates(
     index: SearchIndex, parts: _Parts, question: str, repository: str | None, depth: int
 ) -> list[Passage]:
     """What either search has found, each once, the best first."""
+    turns = await _turns()
+    where: dict[str, Any] = {"limit": depth, "repository": repository}
 
-    async def by_vector() -> list[Passage]:
-        [vector] = await (await embedder()).embed([question])
-        # Zeros: to the embedder the question says nothing.
-        return await index.search_vector(vector, limit=depth, repository=repository) if vector.any() else []
+    async def by_vector() -> list[Passage] | None:
+        vectors = await parts.get("vectors", _embedded(question))
+        if vectors is None:
+            return None
+        [vector] = vectors
+        if not vector.any():  # to the embedder the question says nothing
+            return []
+        async with turns:
+            return await parts.get("vectors", index.search_vector(vector, **where))
 
-    by_word = index.search_text(question, limit=depth, repository=repository)
-    rankings = await asyncio.gather(parts.get("vectors", by_vector()), parts.get("words", by_word))
+    async def by_word() -> list[Passage] | None:
+        async with turns:
+            return await parts.get("words", index.search_text(question, **where))
+
+    rankings = await asyncio.gather(by_vector(), by_word())
     asked = [ranking for ranking in rankings if ranking is not None]
     if not asked:
         raise RecallFailed("; ".join(f"{one.part}: {one.reason}" for one in parts.left_out))
     by_id = {passage.id: passage for ranking in asked for passage in ranking}
     fused = fuse([[passage.id for passage in ranking] for ranking in asked])
     return [replace(by_id[key], score=score) for key, score in fused]
+
+
+@loop_resource
+async def _turns() -> AsyncIterator[asyncio.Semaphore]:
+    """Searches compute: more of them at once than there are cores only keep each other, and the loop, from ending."""
+    yield asyncio.Semaphore(_SEARCHES_AT_ONCE)
+
+
+async def _embedded(question: str) -> Vectors:
+    return await (await embedder()).embed([question])
 
 
 async def _reranked(parts: _Parts, question: str, found: Sequence[Passage], limit: int) -> list[Passage]:

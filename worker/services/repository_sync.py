@@ -8,6 +8,7 @@ other's work: the caller sees to that. Memory holds a few batches and, of each f
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import stat
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from worker.bridge import run_in_thread_pool
-from worker.errors import ConfigurationError, Fatal, NoContentFound, Unchanged
+from worker.errors import ConfigurationError, Fatal, NoContentFound, RetryLater, Unchanged
 from worker.models.embedder import Embedder, Vectors, embedder
 from worker.services.reading import CLOCK_TICK, FAILED, ReadFile, failed, read_files
 from worker.services.scanning import Found, Globs, Scan
@@ -319,6 +320,10 @@ class _Syncing:
             await self.index.touch_files(name, touched)
             await self.index.remove_files(name, gone)
             await self._note(changed, len(batch))
+            if await self.index.is_scattered():
+                # A long sync must not slow down those who ask meanwhile; if others write too much, the next batch will.
+                with contextlib.suppress(RetryLater):
+                    await self.index.optimize()
 
     async def _note(self, stored: Sequence[FileChunks], count: int) -> None:
         for one in stored:

@@ -60,6 +60,7 @@ _BUSY = timedelta(seconds=10)
 # A reader may be at work on what was the newest version when it began.
 _OLD = timedelta(minutes=5)
 _MANY_FILES = 60
+_MANY_ROWS = 5000
 _AT_ONCE = 1000
 """Paths in one filter: it is read by a parser."""
 
@@ -302,7 +303,10 @@ class SearchIndex:
         return await _found(query, "_score", limit, float)
 
     async def is_scattered(self) -> bool:
-        """Whether it lies in so many files that answers take longer: `optimize` makes few of them."""
+        """Whether it lies in so many files, or so much of it is not indexed by word, that answers take longer."""
+        indexes = await self._table.list_indices()
+        if any((one.num_unindexed_rows or 0) > _MANY_ROWS for one in indexes):
+            return True
         stats: Any = await self._table.stats()  # a dict, whatever its annotation says
         return bool(stats["fragment_stats"]["num_fragments"] > _MANY_FILES)
 

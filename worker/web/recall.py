@@ -12,12 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from worker.actors import find_actor, load_actors
 from worker.bridge import run_in_thread_pool
-from worker.errors import ConfigurationError, IndexMismatch
+from worker.errors import ConfigurationError, IndexMismatch, WorkerError
 from worker.logs import get_logger
 from worker.models.embedded import embedded_model
 from worker.services import indexing, recall
 from worker.settings import Settings
-from worker.stores.index import Kind
+from worker.stores.index import Kind, search_index
+from worker.stores.repositories import repository_store
 from worker.web import shapes
 from worker.web.dependencies import Acting, InForce
 from worker.web.parameters import Name
@@ -124,6 +125,9 @@ def _enqueue(note: Note, settings: Settings) -> str:
 async def get_ready(settings: Settings) -> None:
     """Loads what the first question and the first note would have to wait for."""
     await run_in_thread_pool(_load, settings)
+    with contextlib.suppress(WorkerError):  # told to whoever asks
+        await repository_store()
+        await search_index()
 
 
 def _load(settings: Settings) -> None:

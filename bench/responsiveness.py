@@ -1,0 +1,326 @@
+"""Whether the server goes on answering while everybody wants something of it.
+
+Fifty clients recall and capture against a real server, workers sync two repositories, and the embedder is an endpoint
+that takes 100 to 500 ms and now and then stalls. Told are the latencies, of `/health/live` above all, requests and
+notes that were lost, how long the server's loop was blocked, and its memory.
+
+`--synchronous` calls the endpoint as the systems before this one did: from inside the handlers, without a thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from worker.connection import connect
+from worker.history.query import ask, state_counts
+from worker.models.embedder import Vectors
+from worker.services import recall
+from worker.settings import Settings, settings_in_force
+from worker.web import create_app
+from worker.web.server import Server
+
+DIMENSIONS = 256
+TAKES = (0.1, 0.5)
+STALLS_EVERY = 150
+STALLS_FOR = 30.0
+PROBE_EVERY = 0.05
+PATIENCE = 60.0
+WORDS = (
+    "read",
+    "file",
+    "parse",
+    "url",
+    "open",
+    "socket",
+    "thread",
+    "lock",
+    "event",
+    "message",
+    "queue",
+    "json",
+    "tree",
+)
+
+
+# ---------------------------------------------------------------------- the endpoint
+
+
+def serve_endpoint(bound: socket.socket) -> None:
+    """An embedder that is slow: its vectors are made up, and the same for the same text."""
+    chance = np.random.default_rng(1)
+    vectors = [json.dumps([round(float(x), 4) for x in chance.standard_normal(DIMENSIONS)]) for _ in range(500)]
+    asked = 0
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        del scope
+        nonlocal asked
+        body, more = b"", True
+        while more:
+            part = await receive()
+            body, more = body + part.get("body", b""), part.get("more_body", False)
+        asked += 1
+        await asyncio.sleep(STALLS_FOR if asked % STALLS_EVERY == 0 else random.uniform(*TAKES))
+        chosen = (vectors[hashlib.sha256(text.encode()).digest()[0]] for text in json.loads(body)["input"])
+        data = ",".join(f'{{"index":{number},"embedding":{vector}}}' for number, vector in enumerate(chosen))
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": f'{{"data":[{data}]}}'.encode()})
+
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(uvicorn.Config(answer, log_level="error", lifespan="off")).run(sockets=[bound])
+
+
+# ---------------------------------------------------------------------- the server
+
+
+class SynchronousEmbedder:
+    """Asks the endpoint as those before did: whoever else wants something of the loop waits."""
+
+    name = "slow"
+    dimensions = DIMENSIONS
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        """The vectors."""
+        url = f"{settings_in_force().embedder_url}/embeddings"
+        answer = httpx.post(url, json={"input": list(texts)}, timeout=PATIENCE)  # noqa: ASYNC210 - what is measured
+        return np.array([one["embedding"] for one in answer.json()["data"]], np.float32)
+
+
+def serve_web(bound: socket.socket, *, synchronous: bool) -> None:
+    """The web process; at its end it says how long its loop was blocked."""
+    if synchronous:
+
+        async def embedder() -> SynchronousEmbedder:
+            return SynchronousEmbedder()
+
+        recall.embedder = embedder  # type: ignore[attr-defined]
+    app = create_app(Settings())
+    app.openapi()
+    with contextlib.suppress(KeyboardInterrupt):
+        Server(app, lambda: print("up", flush=True)).run(sockets=[bound])
+    blocked = app.state.resources.blocked
+    print(json.dumps({"seconds": blocked.seconds, "worst": blocked.worst, "where": blocked.where}), flush=True)
+
+
+# ---------------------------------------------------------------------- the clients
+
+
+@dataclass(slots=True)
+class Seen:
+    """What the clients saw."""
+
+    took: dict[str, list[float]] = field(default_factory=lambda: {"recall": [], "capture": [], "live": []})
+    failures: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+    memory: list[int] = field(default_factory=list)
+
+    async def time(self, what: str, asked: Awaitable[httpx.Response]) -> httpx.Response | None:
+        """Awaits an answer, and notes how long it took, or why there was none."""
+        began = time.perf_counter()
+        try:
+            answer = await asked
+        except httpx.HTTPError as error:
+            self.failures[f"{what}: {type(error).__name__}"] += 1
+            return None
+        self.took[what].append(time.perf_counter() - began)
+        if not answer.is_success:
+            self.failures[f"{what}: {answer.status_code}"] += 1
+            return None
+        return answer
+
+
+async def client(web: httpx.AsyncClient, seen: Seen, number: int, until: float) -> None:
+    """Recalls twice as often as it captures, without a pause."""
+    chance = random.Random(number)
+    turn = 0
+    while time.monotonic() < until:
+        words = " ".join(chance.sample(WORDS, 3))
+        turn += 1
+        if turn % 3 == 0:
+            note = {"text": f"note{number}x{turn} {words}"}
+            answer = await seen.time("capture", web.post("/capture", json=note))
+            if answer is not None:
+                seen.notes.append(answer.json()["note_id"])
+        else:
+            answer = await seen.time("recall", web.post("/recall", json={"question": f"how to {words}"}))
+            if answer is not None:
+                seen.left_out.update(one["part"] for one in answer.json()["left_out"])
+
+
+async def probe(web: httpx.AsyncClient, seen: Seen, pid: int, until: float) -> None:
+    """Asks whether the server lives, as whoever would restart it does."""
+    process = psutil.Process(pid)
+    while time.monotonic() < until:
+        await seen.time("live", web.get("/health/live"))
+        seen.memory.append(process.memory_info().rss)
+        await asyncio.sleep(PROBE_EVERY)
+
+
+async def attend(url: str, pid: int, clients: int, seconds: float) -> Seen:
+    """Everybody at once, for so long."""
+    seen = Seen()
+    until = time.monotonic() + seconds
+    limits = httpx.Limits(max_connections=clients + 1)
+    async with _client(url, limits) as web, _client(url, httpx.Limits(max_connections=1)) as prober:
+        everybody = [client(web, seen, number, until) for number in range(clients)]
+        await asyncio.gather(probe(prober, seen, pid, until), *everybody)
+    return seen
+
+
+@contextlib.asynccontextmanager
+async def _client(url: str, limits: httpx.Limits) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=PATIENCE) as opened:
+        yield opened
+
+
+# ---------------------------------------------------------------------- all of it
+
+
+@contextlib.contextmanager
+def running(
+    *words: str, environment: dict[str, str], sockets: Sequence[socket.socket] = ()
+) -> Iterator[subprocess.Popen[str]]:
+    """A process until the block ends."""
+    handed = [bound.fileno() for bound in sockets]
+    process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True, pass_fds=handed)
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGINT)
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def measure(folder: Path, seconds: float, clients: int, *, synchronous: bool) -> dict[str, Any]:
+    """Starts everything, has the clients in, and counts what came of it."""
+    endpoint, web = (socket.create_server(("127.0.0.1", 0)) for _ in range(2))
+    own = {
+        "WORKER_DATA_DIR": str(folder / "data"),
+        "WORKER_EMBEDDER": "openai",
+        "WORKER_EMBEDDER_URL": f"http://127.0.0.1:{endpoint.getsockname()[1]}",
+        "WORKER_EMBEDDER_MODEL": "slow",
+        "WORKER_EMBEDDER_DIMENSIONS": str(DIMENSIONS),
+        "WORKER_EMBEDDER_TIMEOUT": "10s",
+        "WORKER_MIN_BACKOFF": "500ms",
+        "WORKER_MAX_BACKOFF": "2s",
+        "WORKER_MAX_RETRIES": "1000",
+        "WORKER_LOG_LEVEL": "error",
+    }
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WORKER_")} | own
+    worker = str(Path(sys.executable).parent / "worker")
+    me = [sys.executable, __file__]
+    for path, name in ((sysconfig.get_path("stdlib"), "library"), (sysconfig.get_path("purelib"), "packages")):
+        subprocess.run(
+            [worker, "repositories", "add", path, "--name", name], env=environment, check=True, capture_output=True
+        )
+    how = ["--synchronous"] if synchronous else []
+    with (
+        running(*me, "--endpoint", str(endpoint.fileno()), environment=environment, sockets=[endpoint]),
+        running(worker, "up", "--json", environment=environment) as workers,
+        running(*me, "--web", str(web.fileno()), *how, environment=environment, sockets=[web]) as server,
+    ):
+        assert workers.stdout is not None
+        assert server.stdout is not None
+        workers.stdout.readline()
+        server.stdout.readline()
+        subprocess.run([worker, "repositories", "sync"], env=environment, check=True, capture_output=True)
+        url = f"http://127.0.0.1:{web.getsockname()[1]}"
+        seen = asyncio.run(attend(url, server.pid, clients, seconds))
+        lost = _lost(Settings(data_dir=folder / "data"), len(seen.notes))
+        server.send_signal(signal.SIGINT)
+        blocked = json.loads(server.stdout.readlines()[-1])
+    subprocess.run([worker, "down"], env=environment, check=True, capture_output=True)
+    return _figures(seen, lost, blocked)
+
+
+def _lost(settings: Settings, notes: int) -> dict[str, int]:
+    """Waits until every note that was taken is in the index, and counts those that are not."""
+    client = connect(settings)
+    deadline = time.monotonic() + PATIENCE
+    completed = 0
+    while time.monotonic() < deadline:
+        states = ask(client, state_counts())
+        completed = states.get("completed", 0)
+        if completed >= notes:
+            break
+        time.sleep(1)
+    states = ask(client, state_counts())
+    client.close()
+    return {"notes": notes, "not kept in time": max(0, notes - completed), "dead letters": states.get("dead", 0)}
+
+
+def _figures(seen: Seen, lost: dict[str, int], blocked: dict[str, Any]) -> dict[str, Any]:
+    def milliseconds(took: list[float]) -> dict[str, float]:
+        shares = {"p50": 50, "p99": 99, "worst": 100}
+        return {"count": len(took)} | {
+            name: round(1000 * float(np.percentile(took, at)), 1) for name, at in shares.items()
+        }
+
+    quarter = max(1, len(seen.memory) // 4)
+    return {
+        "milliseconds": {what: milliseconds(took) for what, took in seen.took.items() if took},
+        "requests without an answer": dict(seen.failures),
+        "answers that went without": dict(seen.left_out),
+        "lost": lost,
+        "loop blocked for more than 100 ms": blocked,
+        "memory in MB": {
+            "second quarter": round(float(np.median(seen.memory[quarter : 2 * quarter] or [0])) / 2**20),
+            "last quarter": round(float(np.median(seen.memory[-quarter:])) / 2**20),
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--synchronous", action="store_true", help="call the endpoint inside the handlers")
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--endpoint", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--web", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.endpoint is not None:
+        serve_endpoint(socket.socket(fileno=options.endpoint))
+        return
+    if options.web is not None:
+        serve_web(socket.socket(fileno=options.web), synchronous=options.synchronous)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        figures = measure(Path(folder), options.seconds, options.clients, synchronous=options.synchronous)
+    print(json.dumps(figures, indent=2))
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
