@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from worker.bridge import run_async_in_new_loop
 from worker.errors import NoContentFound
@@ -55,17 +55,21 @@ class Syncs(RuleBasedStateMachine):
         file.write_bytes(content)
         self.is_synced = False
 
-    @rule(path=paths)
-    def delete(self, path: str) -> None:
-        (self.tree / path).unlink(missing_ok=True)
-        self.is_synced = False
-
-    @rule(path=paths, to=paths)
-    def rename(self, path: str, to: str) -> None:
-        if (self.tree / path).exists():
-            (self.tree / to).parent.mkdir(parents=True, exist_ok=True)
-            (self.tree / path).rename(self.tree / to)
+    @rule(number=st.integers(0, 10))
+    def delete(self, number: int) -> None:
+        if files := self.files():
+            files[number % len(files)].unlink()
             self.is_synced = False
+
+    @rule(number=st.integers(0, 10), to=paths)
+    def rename(self, number: int, to: str) -> None:
+        if files := self.files():
+            (self.tree / to).parent.mkdir(parents=True, exist_ok=True)
+            files[number % len(files)].rename(self.tree / to)
+            self.is_synced = False
+
+    def files(self) -> list[Path]:
+        return sorted(file for file in self.tree.rglob("*") if file.is_file())
 
     @rule(ignored=st.sampled_from(["", "*.md\n", "sub/\n", "*\n!*.py\n"]))
     def ignore(self, ignored: str) -> None:
@@ -100,6 +104,7 @@ class Syncs(RuleBasedStateMachine):
         self.is_synced = False
 
     @rule()
+    @precondition(lambda self: not self.is_synced)
     def sync(self) -> None:
         with contextlib.suppress(NoContentFound):
             run_async_in_new_loop(sync_repository("tree"))
@@ -128,6 +133,8 @@ class Syncs(RuleBasedStateMachine):
         return found
 
     def teardown(self) -> None:
+        self.sync()
+        self.a_synced_tree_is_stored_as_a_fresh_one()
         put_in_force(None)
         shutil.rmtree(self.folder)
 
@@ -154,5 +161,5 @@ async def contents_of(name: str) -> dict[str, tuple[object, ...]]:
 
 TestSyncs = Syncs.TestCase
 TestSyncs.settings = settings(
-    max_examples=25, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=25, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )
