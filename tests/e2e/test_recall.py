@@ -91,7 +91,8 @@ def test_the_index_is_looked_after_on_the_command_line(running: Project) -> None
     assert running.json("index", "rebuild")["chunks"] > 0
     assert running.json("index", "optimize") == {"optimized": True}
     after = running.json("recall", "kitchen")["hits"]
-    assert [hit["path"] for hit in after] == [hit["path"] for hit in before]
+    # Some are as good as others, and come in any order.
+    assert {hit["path"] for hit in after} == {hit["path"] for hit in before}
 
 
 def test_a_hit_reads_well_for_people(running: Project) -> None:
