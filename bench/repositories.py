@@ -1,0 +1,101 @@
+"""How fast repositories are synced: files and chunks a second for a first sync, and the time with nothing changed.
+
+On Python's standard library, and the sources of Dramatiq and of SQLAlchemy as they are installed beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import platform
+import resource
+import sysconfig
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from worker.bridge import run_async_in_new_loop
+from worker.errors import Unchanged
+from worker.services.repository_sync import add_repository, sync_repository
+from worker.settings import Settings, put_in_force
+
+AGAIN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A repository's first sync, and the quickest of those that had nothing to do."""
+
+    repository: str
+    files: int
+    chunks: int
+    seconds: float
+    files_a_second: float
+    chunks_a_second: float
+    unchanged_seconds: float
+    peak_megabytes: int
+
+
+def sources() -> dict[str, Path]:
+    """The folders, by what they are called."""
+    found = {"stdlib": Path(sysconfig.get_path("stdlib"))}
+    for package in ("dramatiq", "sqlalchemy"):
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.origin is None:
+            raise SystemExit(f"{package} is not installed: pip install {package}")
+        found[package] = Path(spec.origin).parent
+    return found
+
+
+def measure(name: str, folder: Path) -> Measured:
+    """Syncs a folder, and again."""
+    run_async_in_new_loop(add_repository(folder, name, exclude=["/site-packages", "__pycache__"]))
+    began = time.perf_counter()
+    synced = run_async_in_new_loop(sync_repository(name))
+    took = time.perf_counter() - began
+    return Measured(
+        repository=name,
+        files=synced.stored,
+        chunks=synced.chunks,
+        seconds=round(took, 2),
+        files_a_second=round(synced.stored / took),
+        chunks_a_second=round(synced.chunks / took),
+        unchanged_seconds=round(min(unchanged(name) for _ in range(AGAIN)), 3),
+        peak_megabytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    )
+
+
+def unchanged(name: str) -> float:
+    """Seconds of a sync that has nothing to do."""
+    began = time.perf_counter()
+    try:
+        run_async_in_new_loop(sync_repository(name))
+    except Unchanged:
+        return time.perf_counter() - began
+    raise SystemExit(f"{name} changes while it is measured: sync a folder that nobody writes to")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    options = parser.parse_args()
+    results = []
+    with tempfile.TemporaryDirectory(prefix="bench-repositories-") as folder:
+        put_in_force(Settings(data_dir=Path(folder)))
+        print(f"Python {platform.python_version()}, {platform.machine()}")
+        print(f"{'':12}{'files':>8}{'chunks':>9}{'s':>8}{'files/s':>9}{'chunks/s':>10}{'unchanged s':>13}{'peak MB':>9}")
+        for name, source in sources().items():
+            one = measure(name, source)
+            results.append(one)
+            print(
+                f"{one.repository:12}{one.files:8}{one.chunks:9}{one.seconds:8}{one.files_a_second:9}"
+                f"{one.chunks_a_second:10}{one.unchanged_seconds:13}{one.peak_megabytes:9}"
+            )
+    if options.json:
+        options.json.write_text(json.dumps([asdict(one) for one in results], indent=2))
+
+
+if __name__ == "__main__":
+    main()

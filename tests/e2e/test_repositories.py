@@ -1,0 +1,104 @@
+"""Repositories, from the command line to real workers and back."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.project import TIMEOUT, WORKER, Project
+from tests.git_trees import write
+from tests.waiting import wait_until
+from worker.history.events import State
+from worker.history.filters import EventFilter
+from worker.history.query import read_events
+
+MANY = 150
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    """A project whose syncs store a file at a time."""
+    made = Project(tmp_path / "project", WORKER_SYNC_BATCH="1", WORKER_LEASE="1s")
+    yield made
+    made.down()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A folder of small files."""
+    return write(
+        tmp_path / "shop",
+        {f"part{number}/code.py": f"def charge_{number}():\n    return {number}\n" for number in range(MANY)},
+    )
+
+
+def shown(project: Project, name: str = "shop") -> dict[str, Any]:
+    found: dict[str, Any] = project.json("repositories", "show", name)
+    return found
+
+
+def test_a_repository_is_added_synced_found_and_removed(project: Project, tree: Path) -> None:
+    """With its progress in the history, and a message that has nothing to do skipped."""
+    write(tree, {"binary": b"\0"})
+    assert project.json("repositories", "add", str(tree)) == {"name": "shop", "path": str(tree)}
+    with project.background(WORKER, "up"):
+        for expected in (State.COMPLETED, State.SKIPPED):
+            [sent] = project.json("repositories", "sync")
+            last = project.ended(sent["message_id"])[-1]
+            assert (last.event, last.subject) == (f"sync_repository.{expected}", {"repository": "shop"})
+    assert last.text.startswith("unchanged")
+    progress = read_events(project.client, EventFilter(state=State.PROGRESS), 100)
+    assert all(event.total == MANY + 1 and event.done is not None for event in progress)
+    assert shown(project)["files"] == shown(project)["chunks"] == MANY
+    assert shown(project)["left_out"] == {"binary": 1}
+    assert "100%" in project.worker("repositories", "show", "shop").stdout
+    hit = project.json("recall", "charge_17", "--repository", "shop", "--limit", "1")["hits"][0]
+    assert (hit["path"], hit["symbol"], hit["changed"]) == ("part17/code.py", "charge_17", False)
+    project.worker("repositories", "remove", "shop")
+    assert project.json("repositories", "list") == []
+    assert project.json("recall", "charge_17")["hits"] == []
+
+
+def test_a_folder_that_is_not_there_is_a_dead_letter(project: Project, tree: Path) -> None:
+    """At once: a retry would find no more."""
+    message_id = project.enqueue("sync_repository", "/nowhere/at/all")
+    with project.background(WORKER, "up"):
+        wait_until(lambda: project.dead_letters() == [message_id], TIMEOUT)
+    [*_, last] = project.events(message_id)
+    assert last.error is not None
+    assert "is not there" in last.error.text
+
+
+def test_a_killed_worker_is_followed_by_one_that_goes_on(project: Project, tree: Path) -> None:
+    """What was stored is not stored again, and there is one sync at a time, however many messages."""
+    with project.background(WORKER, "up"):
+        first, second = (project.enqueue("sync_repository", str(tree)) for _ in range(2))
+        wait_until(lambda: 0 < _stored(project) < MANY, TIMEOUT)
+        for pid, command in project.processes().items():
+            if "dramatiq" in command:
+                os.kill(pid, signal.SIGKILL)
+    with project.background(WORKER, "up"):
+        ends = [project.ended(message_id)[-1] for message_id in (first, second)]
+    assert sorted(str(event.state) for event in ends) == ["completed", "skipped"]
+    [completed] = [event for event in ends if event.state is State.COMPLETED]
+    assert int(completed.text.split()[0]) < MANY
+    assert shown(project)["files"] == MANY
+
+
+def _stored(project: Project) -> int:
+    found = project.json("repositories", "list")
+    return int(found[0]["files"]) if found else 0
+
+
+def test_a_sync_needs_no_workers(project: Project, tree: Path) -> None:
+    """In the command's own process; complaints are one line."""
+    project.worker("repositories", "add", str(tree), "--name", "mine", "--include", "part1/")
+    assert project.json("repositories", "sync", "mine", "--here")[0]["result"].startswith("1 files stored in 1 chunks")
+    assert project.worker("repositories", "sync", "--here").stdout == "mine: unchanged\n"
+    for words in (("sync", "nobody"), ("show", "nobody"), ("remove", "nobody"), ("add", "/nowhere")):
+        assert len(project.worker("repositories", *words, code=2).stderr.splitlines()) == 1
