@@ -82,7 +82,7 @@ class Status(dramatiq.Middleware):
         elif isinstance(exception, Shutdown):
             self._end(record, exception, "shutdown", "queued")
         elif isinstance(exception, Cancelled):
-            self._end(record, exception, "on request")
+            self._end(record, None, "on request", state=State.CANCELLED)
         else:
             self._end(record, exception)
 
@@ -99,9 +99,15 @@ class Status(dramatiq.Middleware):
             self._recorder.flush(FLUSH_TIMEOUT)
 
     def _end(
-        self, record: AttemptRecord, exception: BaseException | None, outlook: str = "", becomes: str | None = None
+        self,
+        record: AttemptRecord,
+        exception: BaseException | None,
+        outlook: str = "",
+        becomes: str | None = None,
+        *,
+        state: State | None = None,
     ) -> None:
-        state = State.CANCELLED if isinstance(exception, (Shutdown, Cancelled)) else None
+        state = State.CANCELLED if isinstance(exception, Shutdown) else state
         record.end(exception, state=state, outlook=outlook, becomes=becomes)
         running_attempt.set(None)
         unbind_contextvars(*_LOG_FIELDS)
