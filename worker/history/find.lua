@@ -17,11 +17,20 @@ for i = 1, number() do
   groups[i] = list()
 end
 local names, subjects = list(), list()
+-- What is looked at in one call, in messages: looking at a segment, or at a member of a set, counts as so many.
 local LOOKS = 3000
+local MEMBER_LOOKS = 0.25
+local MANY_IDS = 100
+-- Messages about something rarer are looked at one by one, without a look at the segments.
+local RARE = 3000
+local BITS = { [0] = 128, 64, 32, 16, 8, 4, 2, 1 }
 local SCRATCH = 'worker:x:scratch'
 local ALL = {
   'state:queued', 'state:delayed', 'state:running', 'state:completed', 'state:skipped', 'state:dead', 'state:cancelled',
 }
+
+-- What is worked out on the way is nobody else's: neither replicas nor the append-only file need it.
+redis.set_repl(redis.REPL_NONE)
 
 if below < 0 then
   below = tonumber(call('GET', 'worker:seq') or 0)
@@ -99,10 +108,12 @@ local function in_time(segment)
 end
 
 local found, count, looks = { -1, 0 }, 0, 0
+local check_time = since >= 0 or till >= 0
 
-local function has_subjects(id)
+-- `known`: one that it has.
+local function has_subjects(id, known)
   for _, subject in ipairs(subjects) do
-    if not call('ZSCORE', 'worker:s:' .. subject, id) then
+    if subject ~= known and not call('ZSCORE', 'worker:s:' .. subject, id) then
       return false
     end
   end
@@ -110,21 +121,23 @@ local function has_subjects(id)
 end
 
 local function is_in_time(id)
-  local head = call('GETRANGE', 'worker:m:' .. id, 0, 200)
+  local head = call('GETRANGE', 'worker:m:' .. id, 0, 99)
   local at = tonumber(string.match(head, '^%d+\t%a+\t%d+\t%d+\t%d+\t%d+\t(%d+)\t') or 0)
   return (since < 0 or at >= since) and (till < 0 or at <= till)
 end
 
 -- Adds a message if it matches; answers whether the looking must end.
-local function look_at(seq, id, check_time)
-  if check_time or #subjects > 0 then
+local function look_at(seq, id, with_time, known)
+  if with_time or #subjects > (known and 1 or 0) then
     looks = looks + 1
   end
-  if id and has_subjects(id) and not (check_time and not is_in_time(id)) then
-    local record = call('GET', 'worker:m:' .. id)
-    if record then
+  if id and has_subjects(id, known) and not (with_time and not is_in_time(id)) then
+    if most == 0 then
       count = count + 1
-      if most > 0 then
+    else
+      local record = call('GET', 'worker:m:' .. id)
+      if record then
+        count = count + 1
         table.insert(found, id)
         table.insert(found, record)
       end
@@ -137,29 +150,29 @@ local function look_at(seq, id, check_time)
   return false
 end
 
-local function look_through(segment, all_in_time)
-  local first, key = segment.number * SEGMENT, common(segment.number)
-  if not key then
-    return false
+-- The ids of a segment by their places: all at once when many are asked for.
+local function ids_of(segment)
+  local list, all, asked = map_of(segment, 'ids'), nil, 0
+  return function(place)
+    asked = asked + 1
+    if asked <= MANY_IDS then
+      return call('LINDEX', list, place)
+    end
+    all = all or call('LRANGE', list, 0, -1)
+    return all[place + 1]
   end
-  if most == 0 and all_in_time and #subjects == 0 and first + SEGMENT <= below then
-    count = count + call('BITCOUNT', key)
-    return false
-  end
-  local map = call('GET', key) or ''
-  if not string.find(map, '[^%z]') then
-    return false
-  end
-  for byte = math.min(#map, math.floor((below - 1 - first) / 8) + 1), 1, -1 do
+end
+
+-- Looks at the messages whose bits are set, from the last on.
+local function look_through_bits(segment, map, last, with_time)
+  local first, ids = segment * SEGMENT, ids_of(segment)
+  for byte = math.min(#map, math.floor((last - first) / 8) + 1), 1, -1 do
     local value = string.byte(map, byte)
     if value ~= 0 then
       for low = 0, 7 do
         local seq = first + byte * 8 - 1 - low
-        if math.floor(value / 2 ^ low) % 2 == 1 and seq < below then
-          local id = call('LINDEX', map_of(segment.number, 'ids'), seq - first)
-          if look_at(seq, id, not all_in_time) then
-            return true
-          end
+        if math.floor(value / 2 ^ low) % 2 == 1 and seq <= last and look_at(seq, ids(seq - first), with_time) then
+          return true
         end
       end
     end
@@ -167,12 +180,65 @@ local function look_through(segment, all_in_time)
   return false
 end
 
-local function look_through_segments()
+-- Looks at the messages between two numbers that are about something, from the last on; `map`: of those wanted, or nil.
+local function look_through_members(subject, map, first, last, with_time)
+  local members = call('ZREVRANGEBYSCORE', 'worker:s:' .. subject, last, first, 'WITHSCORES')
+  local band, byte, floor, begin = bit.band, string.byte, math.floor, segment_of(first) * SEGMENT
+  local is_enough = most == 0 and not with_time and #subjects == 1
+  looks = looks + #members * MEMBER_LOOKS
+  for i = 1, #members, 2 do
+    local seq = tonumber(members[i + 1])
+    local place = seq - begin
+    if not map or band(byte(map, floor(place / 8) + 1) or 0, BITS[place % 8]) ~= 0 then
+      if is_enough then
+        count = count + 1
+      elseif look_at(seq, members[i], with_time, subject) then
+        return true
+      end
+    end
+  end
+  return false
+end
+
+-- `subject`: the least frequent of those wanted, if there are any.
+local function look_through(segment, subject, with_time)
+  local first, is_marked = segment * SEGMENT, #names + #groups > 0
+  local last, about, key, marked = math.min(first + SEGMENT, below) - 1, 0, nil, 0
+  if subject then
+    about = call('ZCOUNT', 'worker:s:' .. subject, first, last)
+    if about > 0 and not is_marked and most == 0 and #subjects == 1 and not with_time then
+      count = count + about
+      return false
+    end
+  end
+  if is_marked and (about > 0 or not subject) or not subject then
+    key = common(segment)
+    marked = key and call('BITCOUNT', key, 0, last - first, 'BIT') or 0
+    if most == 0 and not subject and not with_time then
+      count = count + marked
+      return false
+    end
+  end
+  if about > 0 and (not is_marked or marked > 0 and about < 3 * marked) then
+    return look_through_members(subject, key and call('GET', key), first, last, with_time)
+  end
+  return marked > 0 and (about > 0 or not subject) and look_through_bits(segment, call('GET', key), last, with_time)
+end
+
+local function look_through_segments(subject)
+  local each = 2 + (#names + #groups) / 2
   for _, segment in ipairs(segments) do
     if segment.number * SEGMENT < below then
       local some, all = in_time(segment)
-      if some and look_through(segment, all) then
-        return
+      if some then
+        looks = looks + each
+        if look_through(segment.number, subject, not all) then
+          return
+        end
+        if looks >= LOOKS and segment.number > 0 then
+          found[1] = segment.number * SEGMENT
+          return
+        end
       end
     end
   end
@@ -208,23 +274,23 @@ local function look_through_subject(subject)
   local members = call('ZREVRANGEBYSCORE', 'worker:s:' .. subject, '(' .. string.format('%.0f', below), '-inf', 'WITHSCORES')
   for i = 1, #members, 2 do
     local seq = tonumber(members[i + 1])
-    if bears_all(seq) and look_at(seq, members[i], since >= 0 or till >= 0) then
+    if bears_all(seq) and look_at(seq, members[i], check_time, subject) then
       return
     end
   end
 end
 
-local rarest, fewest = nil, LOOKS
+local rarest, fewest
 for _, subject in ipairs(subjects) do
   local size = call('ZCARD', 'worker:s:' .. subject)
-  if size < fewest then
+  if not fewest or size < fewest then
     rarest, fewest = subject, size
   end
 end
-if rarest then
+if rarest and fewest < RARE then
   look_through_subject(rarest)
 else
-  look_through_segments()
+  look_through_segments(rarest)
 end
 call('DEL', SCRATCH, SCRATCH .. 1, SCRATCH .. 2, SCRATCH .. 3)
 found[2] = count

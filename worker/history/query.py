@@ -47,15 +47,18 @@ LONGEST = timedelta(days=366)
 """The longest time of which rates are asked: the server looks at each hour of it."""
 
 _ENDINGS = ("completed", "skipped", "failed", "cancelled", "lost")
+_AT_ONCE = 200
 _GIVE_UP_AFTER = 50_000
 """Messages without a match after which nobody looks further back for events: those have no index of their own."""
 
 
-def _script(name: str) -> Script:
-    return Script(RECORDS, ("worker.history", f"{name}.lua"))
+def _script(name: str, *, flags: str = "") -> Script:
+    return Script(RECORDS, ("worker.history", f"{name}.lua"), flags=flags)
 
 
-_ONE, _FIND, _DUE = _script("one"), _script("find"), _script("due")
+# A server without memory still has the little that is worked out while it looks.
+_FIND = _script("find", flags="allow-oom")
+_ONE, _DUE = _script("one"), _script("due")
 _COUNTERS, _QUEUES, _WORKERS, _DEATHS = _script("counters"), _script("queues"), _script("workers"), _script("deaths")
 _STATES, _AUDIT = _script("states"), _script("audit")
 
@@ -151,7 +154,7 @@ def _cursor(below: int) -> int | None:
 
 
 def all_messages(
-    client: redis.Redis, wanted: MessageFilter, *, at_once: int = 200, within: Sequence[str] = ()
+    client: redis.Redis, wanted: MessageFilter, *, at_once: int = _AT_ONCE, within: Sequence[str] = ()
 ) -> Iterator[StoredMessage]:
     """Every message that matches, newest first, read in pages of `at_once`; `within` as of a page.
 
@@ -167,7 +170,7 @@ def all_messages(
 
 
 async def aall_messages(
-    client: redis_asyncio.Redis, wanted: MessageFilter, *, at_once: int = 200
+    client: redis_asyncio.Redis, wanted: MessageFilter, *, at_once: int = _AT_ONCE
 ) -> AsyncIterator[StoredMessage]:
     """Every message that matches, newest first, read in pages.
 
@@ -246,7 +249,7 @@ def read_events(client: redis.Redis, wanted: EventFilter, limit: int) -> list[St
     newest = [] if wanted.message_id is not None else newest_of_tail(client, wanted, limit)
     found = {event.id: event for event in newest}
     without = 0
-    for message in _candidates(client, wanted) if len(found) < limit else ():
+    for message in _candidates(client, wanted, limit) if len(found) < limit else ():
         matching = {event.id: event for event in reversed(message.events) if wanted.matches(event)}
         found |= matching
         without = 0 if matching else without + 1
@@ -268,7 +271,7 @@ _FOUND_BY = {
 }
 
 
-def _candidates(client: redis.Redis, wanted: EventFilter) -> Iterator[StoredMessage]:
+def _candidates(client: redis.Redis, wanted: EventFilter, limit: int) -> Iterator[StoredMessage]:
     if wanted.message_id is not None:
         one = ask(client, one_message(wanted.message_id))
         if one is not None:
@@ -280,6 +283,7 @@ def _candidates(client: redis.Redis, wanted: EventFilter) -> Iterator[StoredMess
         MessageFilter(
             states=states, actor=wanted.actor, queue=wanted.queue, subject=wanted.subject, error=wanted.error
         ),
+        at_once=max(PAGE, min(limit, _AT_ONCE)),
     )
 
 
@@ -299,7 +303,7 @@ def actor_rates(over: timedelta) -> Question[tuple[ActorRates, ...]]:
         rates = [_rates(actor, counts, seconds) for actor, counts in by_actor.items()]
         return tuple(sorted(rates, key=lambda one: (-one.per_second, one.actor)))
 
-    return Question(_COUNTERS, [_milliseconds(over), "", 0], read)
+    return Question(_COUNTERS, [_milliseconds(over), ""], read)
 
 
 def windows(over: timedelta) -> Question[tuple[Window, ...]]:
@@ -309,7 +313,7 @@ def windows(over: timedelta) -> Question[tuple[Window, ...]]:
         _, length, *found = answer
         return tuple(_window(moment(start), length, fields) for start, fields in found)
 
-    return Question(_COUNTERS, [_milliseconds(over), "t", 1], read)
+    return Question(_COUNTERS, [_milliseconds(over), "t"], read)
 
 
 def _milliseconds(over: timedelta) -> int:

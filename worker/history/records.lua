@@ -9,6 +9,8 @@ local MAX_EVENTS_BYTES = 65536
 local TAIL_BYTES = 16777216
 local TAIL_ENTRIES = 1000
 local TAIL_MESSAGES = 32
+local MINUTE, TEN_MINUTES, HOUR, DAY = 60000, 600000, 3600000, 86400000
+local WINDOWS = { [MINUTE] = 'worker:w', [TEN_MINUTES] = 'worker:w10', [HOUR] = 'worker:h', [DAY] = 'worker:d' }
 local MINUTES_KEPT = 93600
 local LANES = { 'back', 'high', 'normal', 'low' }
 local FINAL = { completed = true, skipped = true, dead = true, cancelled = true }
@@ -315,15 +317,15 @@ local function count(actor, what, amount)
 end
 
 local function store_counters(retention)
-  local minute, hour = math.floor(now / 60000), math.floor(now / 3600000)
-  for prefix, fields in pairs({ [''] = counters, ['t'] = totals }) do
-    local of_minute, of_hour = 'worker:w' .. prefix .. ':' .. minute, 'worker:h' .. prefix .. ':' .. hour
-    for field, amount in pairs(fields) do
-      call('HINCRBY', of_minute, field, amount)
-      call('HINCRBY', of_hour, field, amount)
+  for length, prefix in pairs(WINDOWS) do
+    local kept = length < HOUR and MINUTES_KEPT or math.max(retention, MINUTES_KEPT)
+    for kind, fields in pairs({ [''] = counters, ['t'] = (length == MINUTE or length == HOUR) and totals or nil }) do
+      local window = prefix .. kind .. ':' .. math.floor(now / length)
+      for field, amount in pairs(fields) do
+        call('HINCRBY', window, field, amount)
+      end
+      call('EXPIRE', window, kept)
     end
-    call('EXPIRE', of_minute, MINUTES_KEPT)
-    call('EXPIRE', of_hour, retention)
   end
   for field, amount in pairs(counters) do
     call('HINCRBY', 'worker:sums', field, amount)

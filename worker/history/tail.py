@@ -27,7 +27,9 @@ BEGINNING = "0-0"
 """The position before everything that is kept."""
 
 _PAGE = 200
+_FIRST_PAGE = 4
 _BLOCK_MS = 1_000
+_EVERYTHING = EventFilter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,26 +140,34 @@ class _Place:
 def newest_of_tail(client: redis.Redis, wanted: EventFilter, limit: int) -> list[StatusEvent]:
     """The newest events of the tail that match, newest first."""
     found: list[StatusEvent] = []
-    last = "+"
+    last, page = "+", _FIRST_PAGE
     while len(found) < limit:
-        entries: Any = client.xrevrange(TAIL, max=last, count=_PAGE)
+        entries: Any = client.xrevrange(TAIL, max=last, count=page)
         for entry, fields in entries:
             last = f"({entry.decode()}"
-            found += reversed([event for event in read_entry(fields.get(b"e", b"")) if wanted.matches(event)])
-        if len(entries) < _PAGE:
+            found += reversed([one for one in read_entry(fields.get(b"e", b""), wanted) if wanted.matches(one)])
+        if len(entries) < page:
             break
+        # An entry has one event or a hundred, and few or all of them may match.
+        page = min(4 * page, _PAGE)
     return found[:limit]
 
 
-def read_entry(text: bytes) -> Iterator[StatusEvent]:
-    """The events of an entry; what a later version wrote, and this one cannot read, is passed over."""
+def read_entry(text: bytes, wanted: EventFilter = _EVERYTHING) -> Iterator[StatusEvent]:
+    """The events of an entry, some of those that are not wanted left out unread.
+
+    What a later version wrote, and this one cannot read, is passed over.
+    """
     message_id = actor = queue = ""
+    begin = b"{" if wanted.state is None else b'{"s":"%s"' % wanted.state.encode()
+    is_wanted = True
     for line in text.splitlines():
         with contextlib.suppress(ValueError):
-            if line.startswith(b"{"):
-                yield from_line(line, message_id, actor, queue)
-            else:
+            if not line.startswith(b"{"):
                 message_id, actor, queue = line.decode().split("\t")
+                is_wanted = wanted.actor in {None, actor} and wanted.queue in {None, queue}
+            elif is_wanted and line.startswith(begin):
+                yield from_line(line, message_id, actor, queue)
 
 
 def _number_of(entry: bytes) -> tuple[int, int]:
