@@ -75,7 +75,7 @@ def test_a_record_that_nobody_can_read_holds_up_none_and_is_kept(tmp_path: Path,
         message = ask(opened.client, one_message(letter))
         assert message is not None
         assert message.state == "dead"
-        assert base64.b64decode(json.loads(message.payload)["undecodable"]).decode() == f"i {lost}"
+        assert base64.b64decode(json.loads(message.payload)["undecodable"]).decode() == f"i {lost} f 1"
         assert opened.client.get(f"worker:m:{lost}") == left
         assert opened.states()["completed"] == 20
         assert not worker.tells()["errors"]

@@ -31,7 +31,7 @@ AT_ONCE = 100
 """Messages that a script changes in one step: it keeps the server from others for some milliseconds."""
 
 Targets = MessageFilter | Sequence[str]
-"""Everything that matches a filter, or the messages of these ids."""
+"""Everything that matches a filter, or the messages of these ids (a text is one id)."""
 
 APPLIES_TO: Mapping[str, tuple[str, ...]] = {
     "replay": ("dead",),
@@ -200,6 +200,8 @@ def _act(
     arguments_of: Callable[[StoredMessage], list[Argument] | str],
 ) -> Outcome:
     who = by or this_user()
+    if isinstance(targets, str):
+        targets = [targets]
     target = targets.describe() if isinstance(targets, MessageFilter) else " ".join(targets)[:1_000]
     done: list[str] = []
     refused: dict[str, str] = {}
@@ -235,7 +237,7 @@ def _candidates(
     if isinstance(targets, MessageFilter):
         yield from all_messages(client, targets, within=states)
         return
-    for message_id in dict.fromkeys(targets):
+    for message_id in dict.fromkeys([targets] if isinstance(targets, str) else targets):
         message = ask(client, one_message(message_id))
         if message is not None and message.state in states:
             yield message

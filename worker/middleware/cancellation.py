@@ -32,6 +32,9 @@ class Cancellation(dramatiq.Middleware):
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Notes this thread's attempt."""
         self._running[message.message_id] = threading.get_ident()
+        if getattr(message, "cancelled", False):
+            # It was on its way here. Noted before looking: who cancels it says so before looking who runs it.
+            self.cancel(message.message_id)
 
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: object = None, exception: BaseException | None = None
