@@ -1,4 +1,4 @@
-# One command each. Needs Python 3.11 or newer, git and make; no root, no Docker, no Redis.
+# One command each. Needs Python 3.11 or newer, git and make, and for the tests a Chromium; no Docker, no Redis.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
