@@ -170,7 +170,8 @@ def read_subject(pairs: Iterable[str]) -> dict[str, str]:
         key, equals, value = pair.partition("=")
         if not (key and equals):
             raise ConfigurationError(f"subject {shown(pair)}: write key=value, such as conversation_id=42")
-        found[key] = value
+        if found.setdefault(key, value) != value:
+            raise ConfigurationError(f"subject {shown(pair)}: {shown(key)} was given before, as {shown(found[key])}")
     return found
 
 
