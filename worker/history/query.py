@@ -6,6 +6,7 @@ one that has to look at many of them answers in parts.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -321,32 +322,47 @@ def _milliseconds(over: timedelta) -> int:
 
 
 def _window(start: Any, length: int, fields: list[bytes]) -> Window:  # noqa: ANN401
-    counts = {name.decode(): int(number) for name, number in zip(fields[::2], fields[1::2], strict=True)}
+    counts = dict(zip(map(bytes.decode, fields[::2]), map(int, fields[1::2]), strict=True))
+    durations, waits = _histograms(counts)
     return Window(
         start=start,
         length=timedelta(milliseconds=length),
         ended={state: counts[state] for state in _ENDINGS if state in counts},
-        duration=percentiles(_histogram(counts, "d")),
-        wait=percentiles(_histogram(counts, "q")),
+        duration=percentiles(durations),
+        wait=percentiles(waits),
     )
 
 
 def _rates(actor: str, counts: dict[str, int], seconds: float) -> ActorRates:
     ended = {state: counts[state] for state in _ENDINGS if state in counts}
     total = sum(ended.values())
+    durations, waits = _histograms(counts)
     return ActorRates(
         actor=actor,
         ended=ended,
         per_second=total / seconds,
         error_share=(ended.get("failed", 0) + ended.get("lost", 0)) / total if total else 0.0,
-        duration=percentiles(_histogram(counts, "d")),
-        wait=percentiles(_histogram(counts, "q")),
+        duration=percentiles(durations),
+        wait=percentiles(waits),
         blocked_ms=counts.get("blocked", 0),
     )
 
 
-def _histogram(counts: dict[str, int], letter: str) -> dict[int, int]:
-    return {int(what[1:]): number for what, number in counts.items() if what[0] == letter and what[1:].isdigit()}
+def _histograms(counts: dict[str, int]) -> tuple[dict[int, int], dict[int, int]]:
+    """Of durations and of waits."""
+    found: dict[str, dict[int, int]] = {"d": {}, "q": {}}
+    for what, number in counts.items():
+        place = _bucket(what)
+        if place is not None:
+            found[place[0]][place[1]] = number
+    return found["d"], found["q"]
+
+
+@functools.lru_cache(maxsize=1_000)
+def _bucket(what: str) -> tuple[str, int] | None:
+    """The histogram and the bucket that a counter is; `None` if it is another."""
+    # A week has the same few names a hundred times.
+    return (what[0], int(what[1:])) if what[0] in "dq" and what[1:].isdigit() else None
 
 
 def queues() -> Question[tuple[QueueInfo, ...]]:
