@@ -28,7 +28,7 @@ from worker.history.query import ask, page_of_messages
 
 HERE = Path(__file__).parent
 SIZE = (1280, 860)
-COLUMNS = 136
+COLUMNS = 156
 
 
 def main() -> None:
