@@ -6,9 +6,11 @@ import copy
 import hashlib
 import itertools
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -52,8 +54,8 @@ from worker.settings import Settings
 SEGMENT = 4
 """Messages in a segment of the indexes, instead of thousands: so that a few steps fill many."""
 
-LOOKS = 3
-"""Messages that a search looks at one by one before it answers in parts, instead of thousands."""
+FEW = {"LOOKS": 9, "RARE": 2, "MANY_IDS": 1}
+"""Where a search changes its ways, or answers in parts, instead of at thousands."""
 
 MOST_STARTS = 2
 HOUR_MS = 3_600_000
@@ -113,7 +115,9 @@ def small(script: Script, more: str = "") -> Script:
     """The same script with small segments."""
     made = copy.copy(script)
     assert "4096" in made._text
-    made._text = made._text.replace("4096", str(SEGMENT)).replace("LOOKS = 3000", f"LOOKS = {LOOKS}") + more
+    made._text = made._text.replace("4096", str(SEGMENT)) + more
+    for name, few in FEW.items():
+        made._text = re.sub(rf"local {name} = \d+", f"local {name} = {few}", made._text)
     made._hash = hashlib.sha1(made._text.encode()).hexdigest()
     return made
 
@@ -825,6 +829,9 @@ WANTED = [
     MessageFilter(subject={"n": "1"}),
     MessageFilter(subject={"n": "1"}, actor="a", states=("completed", "dead", "running")),
     MessageFilter(subject={"n": "2", "of": "x"}, queue="q"),
+    MessageFilter(subject={"n": "1", "of": "x"}, states=("failed", "completed")),
+    MessageFilter(subject={"of": "x"}, since=datetime(2001, 1, 1, tzinfo=UTC)),
+    MessageFilter(until=datetime(2999, 1, 1, tzinfo=UTC), states=("completed", "queued", "dead")),
 ]
 
 

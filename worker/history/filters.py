@@ -30,8 +30,8 @@ class MessageFilter:
         queue: Of this queue.
         subject: About all of this; compared by its text, so that `conversation_id=42` finds 42 and "42".
         error: An attempt failed with an error of this type, written with or without its module.
-        since: What happened last to the message (its state) is not older than this.
-        until: And not younger than this.
+        since: It got its state, or is due if it is delayed, not before this.
+        until: And not after this.
     """
 
     states: tuple[str, ...] = ()
