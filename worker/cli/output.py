@@ -106,6 +106,9 @@ def table_of(headings: Sequence[str], rows: Iterable[Row], *, title: str | None 
     for number, heading in enumerate(headings):
         # What comes first names the row: whoever wants to know more copies it.
         table.add_column(heading, no_wrap=compact or number == 0, overflow="ellipsis" if compact and number else "fold")
+    if compact:
+        # What is longest comes last, and is cut first.
+        table.expand, table.columns[-1].ratio = True, 1
     for row in rows:
         # Text, not markup: what comes from a message is shown as it is.
         table.add_row(*(_fit(cell) for cell in row))

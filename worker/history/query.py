@@ -139,7 +139,8 @@ def count_of_messages(
 
 
 def _find_arguments(wanted: MessageFilter, limit: int, cursor: int | None, within: Sequence[str]) -> list[Argument]:
-    marks = [f"{name}:{value}" for name in ("actor", "queue") if (value := getattr(wanted, name)) is not None]
+    named = {"actor": wanted.actor, "queue": wanted.queue, "died": wanted.cause}
+    marks = [f"{name}:{value}" for name, value in named.items() if value is not None]
     subjects = subject_names(wanted.subject)
     groups = [[MARKS[state] for state in states] for states in (wanted.states, within) if states]
     moments = [-1 if one is None else max(0, round(one.timestamp() * 1000)) for one in (wanted.since, wanted.until)]

@@ -47,6 +47,7 @@ class Filter(_Body):
     queue: Name | None = None
     subject: Annotated[list[Pair], Field(max_length=10)] = []
     error: Name | None = None
+    cause: Name | None = None
     since: Moment | None = None
     until: Moment | None = None
 
@@ -58,6 +59,7 @@ class Filter(_Body):
             queue=self.queue,
             subject=self.subject,
             error=self.error,
+            cause=self.cause,
             since=self.since,
             until=self.until,
         )
@@ -168,13 +170,13 @@ async def act(action: shapes.ActionName, order: Order, visitor: Acting, client: 
     )
 
 
-@router.post("/queues/{queue}/pause", responses=NOT_FOUND)
+@router.post("/queues/{queue:path}/pause", responses=NOT_FOUND)
 async def pause(queue: QueueName, visitor: Acting, client: Client) -> Turned:
     """Pauses a queue: workers finish what they hold of it and take nothing new."""
     return await _turn(queue, visitor.name, client, paused=True)
 
 
-@router.post("/queues/{queue}/resume", responses=NOT_FOUND)
+@router.post("/queues/{queue:path}/resume", responses=NOT_FOUND)
 async def resume(queue: QueueName, visitor: Acting, client: Client) -> Turned:
     """Has workers take messages of a paused queue again."""
     return await _turn(queue, visitor.name, client, paused=False)
