@@ -115,16 +115,31 @@ def each_was_run(messages: dict[str, StoredMessage], ledger: list[Run]) -> None:
     assert not [one for one, times in begun.items() if times > 1]
 
 
+WINDOWS = {
+    "worker:w": True,
+    "worker:h": True,
+    "worker:wt": False,
+    "worker:ht": False,
+    "worker:w10": True,
+    "worker:d": True,
+}
+"""The counters of windows, and whether they are told apart by actors."""
+
+
 def counters_agree(client: redis.Redis, messages: Iterable[StoredMessage]) -> None:
-    """The counters of the hours add up to what the events say."""
-    expected = Counter(
+    """The counters of windows of every length add up to what the events say."""
+    of_actors = Counter(
         (message.actor, event.state.value) for message in messages for event in message.events if event.state.is_final
     )
-    found: Counter[tuple[str, str]] = Counter()
-    for key in client.scan_iter("worker:h:*"):
-        fields: Any = client.hgetall(key)
-        for field, number in fields.items():
-            actor, what = field.decode().split("\t")
-            if what in {state.value for state in State} and actor != "?":
-                found[actor, what] += int(number)
-    assert found == expected
+    of_all: Counter[tuple[str, str]] = Counter()
+    for (_, state), number in of_actors.items():
+        of_all["", state] += number
+    for prefix, is_by_actor in WINDOWS.items():
+        found: Counter[tuple[str, str]] = Counter()
+        for key in client.scan_iter(f"{prefix}:*", _type="hash"):
+            fields: Any = client.hgetall(key)
+            for field, number in fields.items():
+                actor, _, what = field.decode().rpartition("\t")
+                if what in {state.value for state in State}:
+                    found[actor, what] += int(number)
+        assert found == (of_actors if is_by_actor else of_all), prefix
