@@ -42,6 +42,7 @@ from worker.history.query import (
     one_message,
     queues,
     state_counts,
+    workers,
 )
 from worker.settings import Settings
 
@@ -587,6 +588,28 @@ def test_an_attempt_that_is_cancelled_as_it_begins_is_cancelled(client: redis.Re
     assert stored(client, message_id).events[-1].state is State.CANCELLED
 
 
+def test_who_hears_late_of_a_cancellation_does_not_cancel_a_later_delivery(
+    client: redis.Redis, broker: StreamBroker
+) -> None:
+    """A message that has ended meanwhile and was replayed is nobody's business."""
+    tell = Running()
+    waits = idles(tell, "shared")
+    with working(broker):
+        message_id = waits.send().message_id
+        assert tell.began.wait(SOON)
+        wait_until(lambda: state_of(client, message_id) == "running", SOON)
+        fence = stored(client, message_id).fence
+        late: Any = client.xadd("worker:orders", {"cancel": f"{message_id} {fence - 1}"})
+        session = broker.session
+        assert session is not None
+        wait_until(lambda: session.lease._order == late.decode(), SOON)
+        taken = session.holdings.running(message_id)
+        assert taken is not None
+        assert not taken.cancelled
+        cancel(client, [message_id])
+        wait_until(lambda: state_of(client, message_id) == "cancelled", SOON)
+
+
 def test_what_was_cancelled_and_fails_is_not_retried(client: redis.Redis, broker: StreamBroker) -> None:
     """It fails while it cleans up from something else, or before it is told: that attempt was its last."""
     gate, began = threading.Event(), threading.Event()
@@ -838,6 +861,30 @@ def test_a_worker_all_of_whose_queues_are_paused_is_back_when_one_is_resumed(
         assert of_one == []
         resume(client, "one")
         wait_until(lambda: of_one == ["x"], SOON)
+
+
+def test_a_reader_that_cannot_be_roused_costs_no_lease(
+    client: redis.Redis, broker: StreamBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever holds up the thread that takes messages, the one that keeps the lease goes on."""
+    broker._settings = broker._settings.model_copy(update={"lease": timedelta(seconds=1)})
+    one, of_one = noting(broker, "one")
+    with working(broker):
+        one.send("before")
+        wait_until(lambda: of_one == ["before"], SOON)
+        session = broker.session
+        assert session is not None
+        wait_until(lambda: session._reader._waits, SOON)
+        monkeypatch.setattr(session._reader, "_connection_id", 999_999)  # nobody's: it goes on waiting
+        pause(client, "one")
+        infos = [ask(client, workers())[0]]
+
+        def has_gone_on() -> bool:
+            infos.append(ask(client, workers())[0])
+            return infos[-1].heartbeat - infos[0].heartbeat > timedelta(seconds=1.5)
+
+        wait_until(has_gone_on, SOON)
+        assert all(info.alive for info in infos)
 
 
 def test_a_queue_that_there_is_not_cannot_be_paused(client: redis.Redis, broker: StreamBroker) -> None:
