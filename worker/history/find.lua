@@ -17,9 +17,9 @@ for i = 1, number() do
   groups[i] = list()
 end
 local names, subjects = list(), list()
--- What is looked at in one call, in messages: looking at a segment, or at a member of a set, counts as so many.
+-- What is looked at in one call, in messages; one of which an index tells all counts less.
 local LOOKS = 3000
-local MEMBER_LOOKS = 0.25
+local INDEX_LOOKS = 0.2
 local MANY_IDS = 100
 -- Messages about something rarer are looked at one by one, without a look at the segments.
 local RARE = 3000
@@ -98,9 +98,14 @@ for i = 1, #fields, 2 do
   changed[tonumber(fields[i])] = tonumber(fields[i + 1])
 end
 
+local check_time = since >= 0 or till >= 0
+
 -- Whether messages of the segment can match by their time; and whether all of them do.
 local function in_time(segment)
   local last = changed[segment.number] or now
+  if check_time and call('BITPOS', map_of(segment.number, 'state:delayed'), 1) >= 0 then
+    last = math.huge -- when they are due
+  end
   if since >= 0 and last < since or till >= 0 and segment.began > till then
     return false
   end
@@ -108,7 +113,6 @@ local function in_time(segment)
 end
 
 local found, count, looks = { -1, 0 }, 0, 0
-local check_time = since >= 0 or till >= 0
 
 -- `known`: one that it has.
 local function has_subjects(id, known)
@@ -150,6 +154,19 @@ local function look_at(seq, id, with_time, known)
   return false
 end
 
+-- Tells whether a message of a segment is in time, by its place; nil: its record must be asked.
+local function timing_of(segment)
+  local times, byte = call('GET', times_of(segment)) or '', string.byte
+  return function(place)
+    local a, b, c, d, e, f = byte(times, place * 6 + 1, place * 6 + 6)
+    local at = f and ((((a * 256 + b) * 256 + c) * 256 + d) * 256 + e) * 256 + f or 0
+    if at == 0 then
+      return nil
+    end
+    return (since < 0 or at >= since) and (till < 0 or at <= till)
+  end
+end
+
 -- The ids of a segment by their places: all at once when many are asked for.
 local function ids_of(segment)
   local list, all, asked = map_of(segment, 'ids'), nil, 0
@@ -163,16 +180,23 @@ local function ids_of(segment)
   end
 end
 
--- Looks at the messages whose bits are set, from the last on.
-local function look_through_bits(segment, map, last, with_time)
+-- Looks at the messages whose bits are set, from the last on; `timing`: as above, or nil where all are in time.
+local function look_through_bits(segment, map, last, timing)
   local first, ids = segment * SEGMENT, ids_of(segment)
+  local is_enough = most == 0 and #subjects == 0
   for byte = math.min(#map, math.floor((last - first) / 8) + 1), 1, -1 do
     local value = string.byte(map, byte)
     if value ~= 0 then
       for low = 0, 7 do
         local seq = first + byte * 8 - 1 - low
-        if math.floor(value / 2 ^ low) % 2 == 1 and seq <= last and look_at(seq, ids(seq - first), with_time) then
-          return true
+        if math.floor(value / 2 ^ low) % 2 == 1 and seq <= last then
+          local is_timely = not timing or timing(seq - first)
+          looks = looks + (timing and INDEX_LOOKS or 0)
+          if is_timely and is_enough then
+            count = count + 1
+          elseif is_timely ~= false and look_at(seq, ids(seq - first), is_timely == nil) then
+            return true
+          end
         end
       end
     end
@@ -181,18 +205,19 @@ local function look_through_bits(segment, map, last, with_time)
 end
 
 -- Looks at the messages between two numbers that are about something, from the last on; `map`: of those wanted, or nil.
-local function look_through_members(subject, map, first, last, with_time)
+local function look_through_members(subject, map, first, last, timing)
   local members = call('ZREVRANGEBYSCORE', 'worker:s:' .. subject, last, first, 'WITHSCORES')
   local band, byte, floor, begin = bit.band, string.byte, math.floor, segment_of(first) * SEGMENT
-  local is_enough = most == 0 and not with_time and #subjects == 1
-  looks = looks + #members * MEMBER_LOOKS
+  local is_enough = most == 0 and #subjects == 1
+  looks = looks + #members * INDEX_LOOKS
   for i = 1, #members, 2 do
     local seq = tonumber(members[i + 1])
     local place = seq - begin
     if not map or band(byte(map, floor(place / 8) + 1) or 0, BITS[place % 8]) ~= 0 then
-      if is_enough then
+      local is_timely = not timing or timing(place)
+      if is_timely and is_enough then
         count = count + 1
-      elseif look_at(seq, members[i], with_time, subject) then
+      elseif is_timely ~= false and look_at(seq, members[i], is_timely == nil, subject) then
         return true
       end
     end
@@ -219,10 +244,11 @@ local function look_through(segment, subject, with_time)
       return false
     end
   end
+  local timing = with_time and timing_of(segment) or nil
   if about > 0 and (not is_marked or marked > 0 and about < 3 * marked) then
-    return look_through_members(subject, key and call('GET', key), first, last, with_time)
+    return look_through_members(subject, key and call('GET', key), first, last, timing)
   end
-  return marked > 0 and (about > 0 or not subject) and look_through_bits(segment, call('GET', key), last, with_time)
+  return marked > 0 and (about > 0 or not subject) and look_through_bits(segment, call('GET', key), last, timing)
 end
 
 local function look_through_segments(subject)

@@ -71,6 +71,26 @@ local function mark(seq, name, bit)
   list[size + 1], list[size + 2], list[size + 3], list[size + 4] = 'SET', 'u1', seq % SEGMENT, bit
 end
 
+-- Since when the messages of a segment are in their states: 48 bits each, none for those that it has not had yet.
+local function times_of(segment)
+  return 'worker:at:' .. segment
+end
+
+local function begin_segment(segment)
+  if call('ZADD', 'worker:segments', 'NX', now, segment) == 1 then
+    -- As long as it will be: what grows takes twice the room.
+    call('SET', times_of(segment), string.rep('\0', SEGMENT * 6))
+  end
+end
+
+local function note_time(seq, at)
+  local key = times_of(segment_of(seq))
+  local list = marks[key] or {}
+  marks[key] = list
+  local size = #list
+  list[size + 1], list[size + 2], list[size + 3], list[size + 4] = 'SET', 'u48', '#' .. seq % SEGMENT, at
+end
+
 -- The segments in which messages ended, each with a time before which none of them did.
 local function store_ended()
   for key, segments in pairs(ended_in) do
@@ -158,6 +178,7 @@ local function save(id, record)
   local segment = segment_of(record.seq)
   if record.state ~= record.was or record.at ~= record.was_at then
     changed_in[segment] = true
+    note_time(record.seq, record.at)
     record.was_at = record.at
   end
   if record.state ~= record.was then
@@ -233,7 +254,7 @@ local function create(ids, records)
     record.seq = seq
     if not by_segment[segment] then
       by_segment[segment] = {}
-      call('ZADD', 'worker:segments', 'NX', now, segment)
+      begin_segment(segment)
     end
     table.insert(by_segment[segment], id)
     mark_as(seq, 'actor:' .. record.actor)
