@@ -62,7 +62,17 @@ def test_on_this_machine_everything_is_allowed_without_a_token(web: httpx.Client
 
 @pytest.mark.parametrize(
     "host",
-    ["evil.example", "evil.example:8020", "127.0.0.1.evil.example", "10.0.0.1", "", "a@localhost", "x/localhost"],
+    [
+        "evil.example",
+        "evil.example:8020",
+        "127.0.0.1.evil.example",
+        "10.0.0.1",
+        "",
+        "a@localhost",
+        "x/localhost",
+        "[::1",
+        "]",
+    ],
 )
 def test_a_name_that_is_not_ours_is_refused(web: httpx.Client, host: str) -> None:
     """Another site may have made it point here."""
@@ -104,6 +114,7 @@ async def test_without_a_token_nobody_is_heard_from_another_machine(settings: Se
 FOREIGN = [
     {"origin": "http://evil.example"},
     {"origin": "null"},
+    {"origin": "http://["},
     {"origin": "http://127.0.0.1:1"},
     {"sec_fetch_site": "cross-site"},
     {"sec_fetch_site": "same-site"},

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 from dataclasses import dataclass
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -128,7 +128,7 @@ class Guard:
 
     def _check_host(self, headers: Headers) -> None:
         """Refuses names that are not ours: a foreign one may have been made to point here by another site."""
-        name = (urlsplit(f"//{headers.get('host', '')}").hostname or "") if _is_plain(headers.get("host", "")) else ""
+        name = (_split(f"//{headers.get('host', '')}").hostname or "") if _is_plain(headers.get("host", "")) else ""
         if name in self._hosts or _is_address(name, loopback=not self._keys.needed):
             return
         raise Refused(400, f"no such host here: {name or 'none'}; add it to WORKER_WEB_ALLOWED_HOSTS if it is yours")
@@ -150,7 +150,7 @@ class Guard:
         site, origin = headers.get("sec-fetch-site"), headers.get("origin")
         if site not in (None, "same-origin", "none"):
             raise Refused(403, "another site made this request")
-        if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+        if origin is not None and _split(origin).netloc.lower() != headers.get("host", "").lower():
             raise Refused(403, f"another site made this request: {origin}")
         if path == _LOGIN:
             return
@@ -177,6 +177,14 @@ def _check_body(headers: Headers, most: int, path: str) -> None:
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise Refused(415, "the body must be JSON, with `Content-Type: application/json`")
+
+
+def _split(url: str) -> SplitResult:
+    """The URL's parts; of what is none, none."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 def _is_plain(host: str) -> bool:
