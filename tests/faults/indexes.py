@@ -16,6 +16,7 @@ from worker.history.events import State
 from worker.history.query import ask, one_message
 
 SEGMENT = 4096
+TIME_BYTES = 6
 FINAL = ("completed", "skipped", "dead", "cancelled")
 OF_EVENTS = ("ended:", "error:", "died:")
 
@@ -63,6 +64,13 @@ def _segments_agree(client: redis.Redis, messages: dict[str, StoredMessage]) -> 
         segment = message.number // SEGMENT
         assert client.lindex(f"worker:x:{segment}:ids", message.number % SEGMENT) == message.id.encode()
         assert at >= segments[segment]
+        place = message.number % SEGMENT * TIME_BYTES
+        told: Any = client.getrange(f"worker:at:{segment}", place, place + TIME_BYTES - 1)
+        assert int.from_bytes(told, "big") == at, f"{message.id} is {message.state} since {at}, its index says {told!r}"
+        times: Any = client.get(f"worker:at:{segment}")
+        if times is not None:
+            place = message.number % SEGMENT * 6
+            assert int.from_bytes(times[place : place + 6]) == at, message
         if message.state != "delayed":
             assert changed[str(segment)] >= at, f"{message.id} changed at {at}, its segment at {changed[str(segment)]}"
         if message.state in FINAL:
