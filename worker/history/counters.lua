@@ -1,8 +1,8 @@
 -- Adds up counters over a time that ends now. Arguments: how long, in ms; `t` for those of all actors together, which are
 -- answered for each window, or empty, for those of each actor, all added up. Up to two hours it reads the windows of
 -- minutes, beyond that those of hours; the first begins before that time. What is added up is read from the largest
--- windows that fit in. Answers the server's time, how long a window is, and for each its start, its fields and their
--- values; or all added up as one.
+-- windows that fit in. Answers the server's time, how long a window is, and for each its start, and its fields and their
+-- values separated by blanks; or all added up as one, in a list.
 local span, kind = number(), argument()
 local unit = span > 7200000 and HOUR or MINUTE
 local first = math.floor((now - span) / unit)
@@ -10,7 +10,8 @@ local windows = { now, unit }
 if kind == 't' then
   local prefix = WINDOWS[unit] .. 't:'
   for window = first, math.floor(now / unit) do
-    table.insert(windows, { window * unit, call('HGETALL', prefix .. window) })
+    -- As one text: a week has tens of thousands of them.
+    table.insert(windows, { window * unit, table.concat(call('HGETALL', prefix .. window), ' ') })
   end
   return windows
 end

@@ -11,7 +11,7 @@ import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 import redis
@@ -322,8 +322,9 @@ def _milliseconds(over: timedelta) -> int:
     return round(min(over, LONGEST).total_seconds() * 1000)
 
 
-def _window(start: Any, length: int, fields: list[bytes]) -> Window:  # noqa: ANN401
-    counts = dict(zip(map(bytes.decode, fields[::2]), map(int, fields[1::2]), strict=True))
+def _window(start: datetime, length: int, fields: bytes) -> Window:
+    words = fields.decode().split()
+    counts = dict(zip(words[::2], map(int, words[1::2]), strict=True))
     durations, waits = _histograms(counts)
     return Window(
         start=start,
