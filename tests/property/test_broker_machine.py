@@ -360,14 +360,18 @@ class BrokerMachine(RuleBasedStateMachine):
             step.follow_ups = [follow_up] if self._has_ended_or_is_new(follow_up.id) else []
         self._commit(process, steps)
 
-    @rule(data=st.data(), most=st.integers(1, 6))
-    def messages_take_a_process_down(self, data: st.DataObject, most: int) -> None:
-        """It begins them and dies of it, and another finds that."""
+    @rule(data=st.data(), most=st.integers(1, 6), cancelled=st.sampled_from([False, False, True]))
+    def messages_take_a_process_down(self, data: st.DataObject, most: int, cancelled: bool) -> None:
+        """It begins them and dies of it, or of something else when they were cancelled; and another finds that."""
         process = self._a_process(data)
         self._take(process, most, QUEUES)
         held = {one.id for entries in self.model.streams.values() for one in entries if one.holder == process.token}
         mine = [one for one in process.taken if one.entry in held]
-        self._commit(process, [Step(one, True, [_line(one, State.STARTED)]) for one in mine])
+        if cancelled and mine:
+            ids = sorted({one.id for one in mine})
+            self._ask(CANCEL, "cancel", "ann", ids, self.model.cancel("ann", ids))
+        else:
+            self._commit(process, [Step(one, True, [_line(one, State.STARTED)]) for one in mine])
         self._die(process.token)
         self._keep(data, self._a_process(data), 1, look_around=True)
 
@@ -500,7 +504,11 @@ class BrokerMachine(RuleBasedStateMachine):
         self._ask(CANCEL, "cancel", by, ids, self.model.cancel(by, ids))
 
     @precondition(lambda self: any(one.state == "running" for one in self.model.messages.values()))
-    @rule(data=st.data(), by=a_person, then=st.sampled_from(["retries", "is given back", "dies", "goes on"]))
+    @rule(
+        data=st.data(),
+        by=a_person,
+        then=st.sampled_from(["retries", "is given back", "dies", "fails for good", "goes on"]),
+    )
     def cancel_one_that_runs(self, data: st.DataObject, by: str, then: str) -> None:
         """Whose process then has its own idea of what becomes of it, or dies."""
         running = sorted(one.id for one in self.model.messages.values() if one.state == "running")
@@ -515,10 +523,13 @@ class BrokerMachine(RuleBasedStateMachine):
             self._keep(data, self._a_process(data), 1, look_around=True)
             assert message.state == "cancelled" or message.id not in self.model.messages
         elif then != "goes on" and taken and self._is_of_this_life(taken[0]):
-            outcome, kind = ("retry", State.FAILED) if then == "retries" else ("back", State.CANCELLED)
+            outcome = {"retries": "retry", "is given back": "back", "fails for good": "dead"}[then]
+            kind = State.CANCELLED if outcome == "back" else State.FAILED
             step = Step(taken[0], True, [_line(taken[0], kind)], outcome=outcome, kind=kind.value, payload=b"{}")
             self._commit(process, [step])
-            assert message.state == "cancelled"
+            assert message.state == ("dead" if outcome == "dead" else "cancelled")
+            if outcome == "dead" and message.id in self.model.messages:
+                self._ask(PURGE, "purge", by, [message.id], self.model.purge(by, [message.id]))
 
     @rule(ids=some_ids, by=a_person)
     def run_now(self, ids: list[str], by: str) -> None:
