@@ -610,12 +610,15 @@ def test_who_hears_late_of_a_cancellation_does_not_cancel_a_later_delivery(
         wait_until(lambda: state_of(client, message_id) == "cancelled", SOON)
 
 
-def test_what_was_cancelled_and_fails_is_not_retried(client: redis.Redis, broker: StreamBroker) -> None:
-    """It fails while it cleans up from something else, or before it is told: that attempt was its last."""
+@pytest.mark.parametrize("retries", [0, 5])
+def test_what_was_cancelled_and_fails_in_its_clean_up_is_cancelled(
+    client: redis.Redis, broker: StreamBroker, retries: int
+) -> None:
+    """It is neither retried nor a dead letter, and its history tells the error."""
     gate, began = threading.Event(), threading.Event()
     runs = []
 
-    @dramatiq.actor(max_retries=5)
+    @dramatiq.actor(max_retries=retries)
     def fails() -> None:
         runs.append(1)
         began.set()
@@ -633,8 +636,10 @@ def test_what_was_cancelled_and_fails_is_not_retried(client: redis.Redis, broker
         wait_until(lambda: state_of(client, message_id) == "cancelled", SOON)
     assert runs == [1]
     assert not client.exists("worker:u:key")
-    found = stored(client, message_id)
-    assert found.events[-1].state is State.FAILED
+    last = stored(client, message_id).events[-1]
+    assert (last.state, last.text) == (State.CANCELLED, "on request")
+    assert last.error is not None
+    assert last.error.text == "something else"
     indexes_agree(client)
 
 

@@ -257,11 +257,9 @@ class WorkerSession:
             threading.Thread(target=self._reader.rouse, args=(self._client,), name="rouse", daemon=True).start()
             return
         message_id, _, fence = what.rpartition(" ")
-        message = self.holdings.running(message_id)
-        if message is not None and str(message.fence) == fence:
-            message.cancelled = True
-            if message.begun:
-                self._cancel_attempt(message_id)
+        message = self.holdings.cancel(message_id, int(fence))
+        if message is not None and message.begun:
+            self._cancel_attempt(message_id)
 
     def _give_surplus_back(self, surplus: int) -> None:
         """Gives back the least urgent of what waits for a thread, so that other processes can run it."""
