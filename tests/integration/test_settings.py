@@ -129,6 +129,14 @@ def test_secrets_are_masked_wherever_they_are_shown(monkeypatch: pytest.MonkeyPa
         ("a redis://u:pw@h and redis://v:pw@i", "a redis://u:***@h and redis://v:***@i"),
         ("redis://u:p/w@h", "redis://u:***@h"),
         ("redis://u:p@w@h", "redis://u:***@h"),
+        ("unix:///x.sock?password=pw", "unix:///x.sock?password=***"),
+        ("unix:///x.sock?db=1&PassWord=p%26w&x=1", "unix:///x.sock?db=1&PassWord=***&x=1"),
+        ("unix:///x.sock?p%61ssword=pw", "unix:///x.sock?p%61ssword=***"),
+        ("postgresql://h/db?user=u&pwd=pw", "postgresql://h/db?user=u&pwd=***"),
+        ("s3://b?aws_secret_access_key=pw&region=eu", "s3://b?aws_secret_access_key=***&region=eu"),
+        ("https://h/v1?api-key=pw and https://i?token=pw", "https://h/v1?api-key=*** and https://i?token=***"),
+        ("redis://u:pw@h?password=pw", "redis://u:***@h?password=***"),
+        ("redis://h/0?client_name=a&db=1", "redis://h/0?client_name=a&db=1"),
     ],
 )
 def test_passwords_in_urls_are_masked(url: str, shown: str) -> None:
