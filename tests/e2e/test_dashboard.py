@@ -22,7 +22,7 @@ from tests.waiting import wait_until
 from worker.history.query import ask, one_message, queues
 
 PAGES = ["/", "/messages", "/running", "/delayed", "/dead", "/workers", "/queues", "/live", "/audit"]
-TOKEN, READ_TOKEN = "a token to act", "a token to look"
+TOKEN, READ_TOKEN = "a token to act with", "a token to look with"
 SEND_MANY = """
 import sys
 from tests.e2e.shop import post

@@ -19,7 +19,7 @@ from worker.web import create_app, tokens
 from worker.web.security import COOKIE
 from worker.web.server import check_address
 
-TOKEN, READ_TOKEN = "full-of-secrets", "only-to-read"
+TOKEN, READ_TOKEN = "full-of-many-secrets", "only-to-read-with"
 ACTION = ("/api/actions/cancel", {"ids": ["nobody"]})
 
 
@@ -393,7 +393,7 @@ def test_on_this_machine_it_listens_without_a_token(settings: Settings, host: st
     check_address(settings.model_copy(update={"web_host": host}))
 
 
-@pytest.mark.parametrize("values", [{"web_read_token": "r"}, {"web_read_token": "t", "web_token": "t"}], ids=str)
+@pytest.mark.parametrize("values", [{"web_read_token": TOKEN}, {"web_read_token": TOKEN, "web_token": TOKEN}], ids=str)
 def test_a_read_only_token_stands_beside_another(clean_environment: None, values: dict[str, str]) -> None:
     """Alone it would leave nobody who may act, and the same value would let readers act."""
     with pytest.raises(ValidationError, match="WORKER_WEB_READ_TOKEN needs WORKER_WEB_TOKEN"):
