@@ -30,6 +30,9 @@ logger = get_logger(__name__)
 AT_ONCE = 100
 """Messages that a script changes in one step: it keeps the server from others for some milliseconds."""
 
+ASK_ABOVE = 10
+"""Messages that are changed without a second question."""
+
 Targets = MessageFilter | Sequence[str]
 """Everything that matches a filter, or the messages of these ids (a text is one id)."""
 
@@ -141,8 +144,14 @@ def preview(client: redis.Redis, action: str, targets: Targets, *, limit: int = 
     if len(newest) < limit:
         return Preview(action, len(newest), newest)
     if isinstance(targets, MessageFilter):
-        return Preview(action, count_messages(client, targets, within=APPLIES_TO[action]), newest)
+        count = count_messages(client, targets, within=APPLIES_TO[action])
+        return Preview(action, max(count, len(newest)), newest)  # some may have gone meanwhile
     return Preview(action, len(newest) + sum(1 for _ in found), newest)
+
+
+def as_previewed(found: Preview, targets: Targets) -> Targets:
+    """What is acted on where nobody is asked, at most `ASK_ABOVE` messages: those seen, not those that match by now."""
+    return [message.id for message in found.messages] if isinstance(targets, MessageFilter) else targets
 
 
 def pause(client: redis.Redis, queue: str, *, by: str | None = None) -> bool:
