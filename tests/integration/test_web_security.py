@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr, ValidationError
+from starlette.responses import StreamingResponse
 
 from tests.web import serving
 from worker.embedded import EmbeddedServer
@@ -368,6 +369,53 @@ def test_every_answer_says_what_browsers_may_do_with_it(web: httpx.Client, path:
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "same-origin"
     assert ("no-store" in headers["cache-control"]) == (not path.startswith("/static"))
+
+
+def test_an_error_that_nobody_expected_is_answered_like_any_other_and_logged(
+    settings: Settings, valkey: EmbeddedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the same headers and without details, which are in the log with their traceback."""
+    app = create_app(settings)
+
+    async def break_down() -> None:
+        raise LookupError("hunter2")
+
+    app.add_api_route("/broken", break_down)
+    app.router.routes.insert(0, app.router.routes.pop())
+    with serving(app) as web:
+        answer = web.get("/broken")
+    assert answer.status_code == 500
+    assert answer.json() == {
+        "error": "internal_server_error",
+        "detail": "an error here: see the log of the web process",
+    }
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"] == "no-store"
+    [told] = [one.getMessage() for one in caplog.records if "a request failed" in one.getMessage()]
+    assert "in break_down" in told
+    assert "LookupError: hunter2" in told
+
+
+def test_an_answer_that_breaks_off_is_not_answered_twice(
+    settings: Settings, valkey: EmbeddedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who asked sees that it is not whole, and the log says why."""
+    app = create_app(settings)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"the beginning"
+        raise LookupError("hunter2")
+
+    async def break_off() -> StreamingResponse:
+        return StreamingResponse(chunks())
+
+    app.add_api_route("/broken", break_off)
+    app.router.routes.insert(0, app.router.routes.pop())
+    with serving(app) as web, pytest.raises(httpx.RemoteProtocolError):
+        web.get("/broken")
+    [told] = [one.getMessage() for one in caplog.records if "a request failed" in one.getMessage()]
+    assert "LookupError: hunter2" in told
 
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc", "/docs/oauth2-redirect"])

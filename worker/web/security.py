@@ -16,9 +16,12 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from worker.logs import get_logger
 from worker.settings import Settings
-from worker.web.problems import problem
+from worker.web.problems import BROKEN, problem
 from worker.web.tokens import Keys, Role, Session
+
+logger = get_logger(__name__)
 
 COOKIE = "worker_session"
 CSRF_HEADER = "x-csrf-token"
@@ -95,14 +98,18 @@ class Guard:
             return
         request = Request(scope)
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        answer = _with_headers(send, kept=path.startswith(_STATIC))
+        answer = _Answer(send, kept=path.startswith(_STATIC))
         try:
             visitor = self._admit(request, path)
+            scope.setdefault("state", {})["visitor"] = visitor
+            await self._app(scope, _bounded(receive, self._most), answer)
         except Refused as refused:
             await _refusal(request, path, refused)(scope, receive, answer)
-            return
-        scope.setdefault("state", {})["visitor"] = visitor
-        await self._app(scope, _bounded(receive, self._most), answer)
+        except Exception:  # the request ends here, and outside of this nobody gives the answer its headers
+            if answer.has_begun:
+                raise
+            logger.exception("a request failed", path=path)
+            await problem(500, BROKEN)(scope, receive, answer)
 
     def _admit(self, request: Request, path: str) -> Visitor | None:
         if path in _PUBLIC:
@@ -211,16 +218,22 @@ def _refusal(request: Request, path: str, refused: Refused) -> Response:
     return problem(refused.code, refused.detail, headers)
 
 
-def _with_headers(send: Send, *, kept: bool) -> Send:
-    async def answer(message: Message) -> None:
+class _Answer:
+    """Sends an answer on, with the headers that every one has."""
+
+    def __init__(self, send: Send, *, kept: bool) -> None:
+        self._send = send
+        self._cache_control = "no-cache" if kept else "no-store"
+        self.has_begun = False
+
+    async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            self.has_begun = True
             headers = MutableHeaders(scope=message)
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
-            headers.setdefault("cache-control", "no-cache" if kept else "no-store")
-        await send(message)
-
-    return answer
+            headers.setdefault("cache-control", self._cache_control)
+        await self._send(message)
 
 
 def _bounded(receive: Receive, most: int) -> Receive:
