@@ -144,7 +144,7 @@ def bytes_used(client: redis.Redis, before: int) -> Figures:
         "bytes_a_message": used / messages,
         "bytes_of_record": statistics.mean(records),
         "bytes_of_subjects": of("worker:s:*") / messages,
-        "bytes_of_other_indexes": of("worker:x:*") / messages,
+        "bytes_of_other_indexes": (of("worker:x:*") + of("worker:at:*")) / messages,
         "tail_bytes": tail,
         "counter_bytes": counters,
     }
@@ -485,7 +485,7 @@ def followed(client: redis.Redis) -> list[float]:
     waits: list[float] = []
     end = time.monotonic() + LATENCY_SECONDS
     for one in follow_events(client, EventFilter()):
-        if one.event is not None:
+        if one.event is not None and one.event.text.isdecimal():
             waits.append((time.monotonic_ns() - int(one.event.text)) / 1e6)
         if time.monotonic() > end:
             break
@@ -498,7 +498,7 @@ def streamed(url: str) -> list[float]:
     with httpx.stream("GET", f"{url}api/events/live", timeout=30) as answer:
         answer.raise_for_status()
         for line in answer.iter_lines():
-            if line.startswith("data: ") and (text := json.loads(line[6:]).get("text")):
+            if line.startswith("data: ") and (text := json.loads(line[6:]).get("text", "")).isdecimal():
                 waits.append((time.monotonic_ns() - int(text)) / 1e6)
             if time.monotonic() > end:
                 break
