@@ -1,10 +1,10 @@
-# One command each. Needs Python 3.11 or newer, git and make; no root, no Docker, no Redis.
+# One command each. Needs Python 3.11 or newer, git and make, and for the tests a Chromium; no Docker, no Redis.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test lint types unit browser screenshots soak quality example bench bench-broker lock clean
+.PHONY: help install demo test lint types unit browser screenshots soak quality example bench bench-broker bench-history lock clean
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -79,6 +79,10 @@ bench-broker: ## Measure the broker beside other queues (about forty minutes)
 		'arq>=0.28' 'saq[redis,hiredis]>=0.26' typing-extensions
 	build/bench-broker/bin/python bench/broker.py --second-python build/bench-redis5/bin/python \
 		--json build/broker.json
+
+bench-history: $(INSTALLED) ## Measure the history with a million messages in it (about fifteen minutes)
+	mkdir -p build
+	$(BIN)/python bench/history.py --json build/history.json
 
 lock: ## Write requirements.lock anew (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra tasks --extra recall --extra web --extra gevent \

@@ -78,7 +78,11 @@ def run_async_in_new_loop(work: Work[T], *, timeout: timedelta | float | None = 
     _refuse_misuse(work)
     try:
         with _new_loop_call() as call:
-            return call.run(_coroutine_of(work, timeout))
+            coroutine = _coroutine_of(work, timeout)
+            try:
+                return call.run(coroutine)
+            finally:
+                _close_refused(coroutine)  # there was no loop to run it on
     finally:
         _close_refused(work)
 

@@ -6,10 +6,13 @@ Making a client connects to nothing; an embedded server is started by the first 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import redis
 from redis import asyncio as redis_asyncio
@@ -37,6 +40,21 @@ _OPTIONS: dict[str, Any] = {
     "health_check_interval": 15,
     "client_name": "worker",
 }
+
+
+_NOT_IN_URLS = frozenset(
+    {
+        "credential_provider",
+        "decode_responses",
+        "encoding",
+        "encoding_errors",
+        "event_dispatcher",
+        "redis_connect_func",
+        "retry",
+        "retry_on_error",
+    }
+)
+"""Parameters that are objects, or would have answers read otherwise than we read them."""
 
 
 class _EmbeddedPool(redis.ConnectionPool):
@@ -91,12 +109,10 @@ def connect(settings: Settings, *, timeout: float = SOCKET_TIMEOUT) -> redis.Red
     options = own | {"socket_connect_timeout": min(CONNECT_TIMEOUT, timeout), "socket_keepalive": True}
     if url.startswith("unix:"):
         options = own
-    try:
-        return redis.Redis(connection_pool=redis.ConnectionPool.from_url(url, retry=Retry(_backoff(), 2), **options))
-    except ValueError as error:
-        raise ConfigurationError(
-            f"WORKER_REDIS_URL={mask_url(url)} is no address: write redis://host:6379/0, rediss://… or unix:///path"
-        ) from error
+    with _complaints_about(url):
+        pool = redis.ConnectionPool.from_url(url, retry=Retry(_backoff(), 2), **options)
+        pool.connection_class(**pool.connection_kwargs)  # which connects to nothing
+    return redis.Redis(connection_pool=pool)
 
 
 async def aconnect(settings: Settings) -> redis_asyncio.Redis:
@@ -115,7 +131,30 @@ async def aconnect(settings: Settings) -> redis_asyncio.Redis:
         return redis_asyncio.Redis(unix_socket_path=path, **options)
     url = settings.redis_url.get_secret_value()
     options |= {} if url.startswith("unix:") else {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_keepalive": True}
-    return redis_asyncio.Redis.from_url(url, **options)
+    with _complaints_about(url):
+        pool = redis_asyncio.ConnectionPool.from_url(url, **options)
+        pool.connection_class(**pool.connection_kwargs)
+    return redis_asyncio.Redis.from_pool(pool)
+
+
+@contextlib.contextmanager
+def _complaints_about(url: str) -> Iterator[None]:
+    """Refuses a URL from which no connection can be made; what the library says of it may hold the password."""
+    shown = f"WORKER_REDIS_URL={mask_url(url)}"
+    try:
+        _, _, query = url.partition("?")
+        given = sorted(name for name, _ in parse_qsl(query, keep_blank_values=True))
+        if ours := _NOT_IN_URLS.intersection(given):
+            raise ConfigurationError(f"{shown}: its parameter {min(ours)} cannot be set in a URL: leave it out")
+        yield
+    except (TypeError, AttributeError, redis.RedisError) as error:
+        raise ConfigurationError(
+            f"{shown}: one of its parameters ({', '.join(given) or 'none'}) is unknown or has a bad value: leave it out"
+        ) from error
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{shown} is no address: write redis://host:6379/0, rediss://… or unix:///path"
+        ) from error
 
 
 def _backoff() -> ExponentialWithJitterBackoff:

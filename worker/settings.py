@@ -37,6 +37,7 @@ from worker.errors import ConfigurationError
 
 PREFIX = "WORKER_"
 POOL_SIZES = range(1, 1025)
+SHORTEST_TOKEN = 16
 
 # The standard library's logger: it works before our own logging is set up, which needs the settings.
 logger = logging.getLogger(__name__)
@@ -73,6 +74,16 @@ def _clamp_pool_size(value: int) -> int:
     return clamped
 
 
+def _hard_to_guess(token: SecretStr | None) -> SecretStr | None:
+    if token is not None and len(token.get_secret_value().strip()) < SHORTEST_TOKEN:
+        raise ValueError(
+            f"must have at least {SHORTEST_TOKEN} characters: make one with "
+            '`python -c "import secrets; print(secrets.token_urlsafe())"`'
+        )
+    return token
+
+
+Token = Annotated[SecretStr | None, AfterValidator(_hard_to_guess)]
 Duration = Annotated[timedelta, BeforeValidator(_duration), AfterValidator(_positive)]
 
 
@@ -210,10 +221,11 @@ class Settings(BaseSettings):
     )
     web_host: str = Field("127.0.0.1", description="where `worker web` listens; elsewhere only with WORKER_WEB_TOKEN")
     web_port: int = Field(8020, ge=0, le=65_535, description="its port; 0: any that is free")
-    web_token: SecretStr | None = Field(
-        None, description="who shows it may read and act; unset: whoever is on this machine"
+    web_token: Token = Field(
+        None,
+        description="who shows it may read and act, at least 16 characters; unset: whoever is on this machine",
     )
-    web_read_token: SecretStr | None = Field(None, description="who shows it may read, and not act")
+    web_read_token: Token = Field(None, description="who shows it may read, and not act; at least 16 characters")
     web_show_arguments: bool = Field(False, description="show arguments of messages and tracebacks on the web")
     web_allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
         (), description="names by which the web is reached, beside those of this machine; comma-separated"
@@ -345,10 +357,15 @@ def _complaints(error: ValidationError) -> Iterator[str]:
         yield f"{source}={shown}: {message[0].lower()}{message[1:]}"
 
 
+# Up to the last "@": a password may hold any character, and too much masked is better than too little.
+_PASSWORD = re.compile(r"(://[^:/@\s]*):\S+@")
+_SECRET = "pass|pwd|secret|token|key|auth|cred|sig|%"  # noqa: S105 - how parameters that hold one are called
+_SECRET_PARAMETER = re.compile(rf"([?&][^=&\s]*(?:{_SECRET})[^=&\s]*=)[^&\s]+", re.IGNORECASE)
+
+
 def mask_url(url: str) -> str:
-    """The URL with its password masked, for logs, errors and pages."""
-    # Up to the last "@": a password may hold any character, and too much masked is better than too little.
-    return re.sub(r"(://[^:/@\s]*):\S+@", r"\1:***@", url)
+    """The URL with its passwords masked, also those among its parameters, for logs, errors and pages."""
+    return _SECRET_PARAMETER.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url))
 
 
 def show_value(value: object) -> str:

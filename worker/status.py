@@ -203,6 +203,8 @@ class AttemptRecord:
             # The actor handled the error that its context saw: the message is acknowledged.
             span.outcome = State.COMPLETED
         span.note(error)
+        if error is None and state is not None:
+            span.error = None  # what its context saw was the interrupt
         span.outcome = state or span.outcome
         span.text = "; ".join(part for part in (span.text, outlook) if part)
         span.end_attempt(self._started_at, self._blocked, becomes)

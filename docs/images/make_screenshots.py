@@ -28,7 +28,7 @@ from worker.history.query import ask, page_of_messages
 
 HERE = Path(__file__).parent
 SIZE = (1280, 860)
-COLUMNS = 136
+COLUMNS = 156
 
 
 def main() -> None:
@@ -80,7 +80,8 @@ def photograph(browser: Browser, url: str, shop: Project, to: Path, minutes: flo
         visit.page.bring_to_front()
         visit.page.wait_for_timeout(2_500)
         visit.page.screenshot(path=to / f"dashboard-{name}.png")
-    (to / "status.svg").write_text(picture_of(shop.worker("status").stdout.replace(str(shop.data_dir), "~/shop/.worker")))
+    said = shop.worker("status").stdout.replace(str(shop.data_dir), "~/shop/.worker")
+    (to / "status.svg").write_text(picture_of(said))
     light.go(f"/messages/{report(shop)}")
     light.page.locator("#attempt-3").evaluate("one => one.open = false")
     light.page.locator("#attempt-2").evaluate("one => one.open = true")

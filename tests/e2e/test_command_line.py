@@ -261,6 +261,29 @@ def test_bad_settings_are_a_line_each(project: Project, variables: dict[str, str
     assert all(line.startswith(start) for line, start in zip(sorted(lines), sorted(said), strict=True))
 
 
+BAD_URLS = [
+    "redis://me:hunter2@h:1/0?x=1",
+    "redis://h:1/0?protocol=9&password=hunter2",
+    "rediss://h:1/0?ssl_cert_reqs=q",
+    "redis://h:1/0?decode_responses=true",
+    "redis://h:1/0?retry=3",
+    "redis://h:1/0?maint_notifications_config=5",
+    "redis://h:port/0",
+    "unix:///tmp/x?x=1&password=hunter2",
+]
+
+
+@pytest.mark.parametrize("url", BAD_URLS)
+def test_an_url_of_the_server_that_cannot_be_used_is_a_line(project: Project, url: str) -> None:
+    """Wherever the server is asked, also for its health; without the password."""
+    for command in ("health", "status", "doctor"):
+        done = project.worker(command, code=2, variables={"WORKER_REDIS_URL": url})
+        assert done.stdout == ""
+        [line] = done.stderr.splitlines()
+        assert line.startswith("worker: WORKER_REDIS_URL=")
+        assert "hunter2" not in line
+
+
 def test_a_pool_size_out_of_range_is_clamped_with_a_warning(project: Project) -> None:
     """Once, on standard error."""
     done = project.worker("config", "--json", variables={"WORKER_THREAD_POOL_SIZE": "5000"})

@@ -25,7 +25,7 @@ import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.e2e.project import WORKER, Project
+from tests.e2e.project import ROOT, WORKER, Project
 from tests.waiting import wait_until
 from worker.cli import main
 from worker.history.query import ask, one_message, workers
@@ -419,6 +419,20 @@ def test_health_is_an_exit_code(project: Project, idle: Project) -> None:
     assert done.stdout.startswith("unreachable")
     assert "hunter2" not in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_the_documented_liveness_probe_lets_only_an_unreachable_server_pass(project: Project, idle: Project) -> None:
+    """Where no worker is alive it fails, and on a bad setting too."""
+    page = (ROOT / "docs/how-to/when-something-is-wrong.md").read_text(encoding="utf-8")
+    [probe] = [
+        json.loads(line.partition(":")[2])
+        for line in page.partition("livenessProbe:")[2].partition("```")[0].splitlines()
+        if "command:" in line
+    ]
+    project.run(*probe)
+    project.run(*probe, variables={"WORKER_REDIS_URL": "redis://127.0.0.1:1/0"})
+    idle.run(*probe, code=1)
+    project.run(*probe, code=1, variables={"WORKER_LOG_LEVEL": "loud"})
 
 
 def test_the_doctor_says_what_to_do(project: Project, idle: Project) -> None:

@@ -66,11 +66,11 @@ def test_it_refuses_to_be_open_to_others_without_a_token(project: Project) -> No
     done = project.worker("web", "--host", "0.0.0.0", code=2)
     assert done.stderr.count("\n") == 1
     assert "WORKER_WEB_TOKEN" in done.stderr
-    project.environment["WORKER_WEB_TOKEN"] = "secret"
+    project.environment["WORKER_WEB_TOKEN"] = "more-than-a-secret"
     with project.background(WORKER, "web", "--host", "0.0.0.0", "--json") as web:
         port = address(project).rpartition(":")[2].strip("/")
         assert httpx.get(f"http://127.0.0.1:{port}/api/states").status_code == 401
-        known = {"authorization": "Bearer secret"}
+        known = {"authorization": "Bearer more-than-a-secret"}
         assert httpx.get(f"http://127.0.0.1:{port}/api/states", headers=known).status_code == 200
         assert interrupt(web) == 0
 

@@ -12,13 +12,11 @@ from typing import Any
 
 import redis
 
+from tests.faults.indexes import FINAL, indexes_agree
 from tests.faults.scene import Run, Scene
 from worker.history.answers import StoredMessage
 from worker.history.events import State, StatusEvent
-from worker.history.query import ask, one_message
 
-SEGMENT = 4096
-FINAL = ("completed", "skipped", "dead", "cancelled")
 NOBODY: frozenset[str] = frozenset()
 
 
@@ -42,11 +40,7 @@ def settle(
     client = scene.client
     assert len(set(sent)) == len(sent)
     nothing_is_left(client, delayed)
-    messages = {}
-    for message_id in _ids(client):
-        message = ask(client, one_message(message_id))
-        assert message is not None, f"{message_id} cannot be read"
-        messages[message_id] = message
+    messages = indexes_agree(client, events_dropped=events_dropped)
     assert messages.keys() == set(sent), (
         f"{len(messages.keys() - set(sent))} too many, {len(set(sent) - messages.keys())} missing"
     )
@@ -56,7 +50,6 @@ def settle(
         if message.id not in unread and not events_dropped:
             events_are_in_order(message, sent_again=message.id in scene.sent_again)
     each_was_run(messages, scene.ledger())
-    indexes_agree(client, messages, events_dropped=events_dropped)
     if not events_dropped:
         counters_agree(client, [message for message in messages.values() if message.id not in unread])
     states = Counter(message.state for message in messages.values())
@@ -79,9 +72,11 @@ def events_are_in_order(message: StoredMessage, *, sent_again: bool) -> None:
     """Each attempt has one set of events, from STARTED to one that ends it, and the last says what became of it."""
     # Whose sender got no answer, it may have ended before it was sent again; then it ran again.
     earlier_ends = set(State) if sent_again else {State.FAILED, State.LOST, State.CANCELLED}
+    # What people asked for is not told by an attempt, and may stand between its start and its end.
+    told_by_attempts = [event for event in message.events if event.state is not State.REQUESTED]
     attempts = [
         (number, [event.state for event in events if event.state is not State.PROGRESS])
-        for number, events in groupby(message.events, key=lambda event: event.attempt)
+        for number, events in groupby(told_by_attempts, key=lambda event: event.attempt)
     ]
     told = f"{message.state} after {message.attempts}: {attempts}"
     if message.state == "delayed":
@@ -89,10 +84,15 @@ def events_are_in_order(message: StoredMessage, *, sent_again: bool) -> None:
         return
     assert [number for number, _ in attempts] == list(range(1, len(attempts) + 1)), told
     assert message.attempts == len(attempts), told
+    if message.state == "cancelled" and (not attempts or attempts[-1][1] == [State.STARTED]):
+        # It had not begun, or nobody knew: the server ended it, and what its attempt did is void.
+        assert all(_is_whole(states, earlier_ends) for _, states in attempts[:-1]), told
+        return
     *earlier, (_, last) = attempts
     for _, states in earlier:
         assert _is_whole(states, earlier_ends), told
-    expected = {State.FAILED, State.LOST} if message.state == "dead" else {State(message.state)}
+    broken = {State.FAILED, State.LOST}
+    expected = {"dead": broken, "cancelled": broken | {State.CANCELLED}}.get(message.state) or {State(message.state)}
     assert _is_whole(last, expected) or _never_ran(message.events), told
 
 
@@ -115,66 +115,31 @@ def each_was_run(messages: dict[str, StoredMessage], ledger: list[Run]) -> None:
     assert not [one for one, times in begun.items() if times > 1]
 
 
-def indexes_agree(client: redis.Redis, messages: dict[str, StoredMessage], *, events_dropped: bool) -> None:
-    """Every bitmap says of each message what its record says, and knows no others."""
-    expected: dict[str, set[str]] = {}
-    for message in messages.values():
-        for mark in _marks(message):
-            expected.setdefault(mark, set()).add(message.id)
-    found: dict[str, set[str]] = {}
-    segments: Any = client.zrange("worker:segments", 0, -1)
-    names: Any = client.smembers("worker:names")
-    for segment in (int(one) for one in segments):
-        numbered: Any = client.lrange(f"worker:x:{segment}:ids", 0, -1)
-        ids = [one.decode() for one in numbered]
-        kept = sum(one in messages for one in ids)
-        assert int(client.hget("worker:kept", str(segment)) or 0) == kept
-        for mark in (one.decode() for one in names):
-            bits: Any = client.get(f"worker:x:{segment}:{mark}") or b""
-            for position in _positions(bits):
-                assert position < len(ids), f"{mark} of {segment * SEGMENT + position}, which was never given out"
-                found.setdefault(mark, set()).add(ids[position])
-    if events_dropped:
-        # The marks know more than the events that are left.
-        expected = {mark: ids for mark, ids in expected.items() if not mark.startswith(("ended:", "error:"))}
-        found = {mark: ids for mark, ids in found.items() if not mark.startswith(("ended:", "error:"))}
-    for mark in expected.keys() | found.keys():
-        wrong = expected.get(mark, set()) ^ found.get(mark, set())
-        assert not wrong, f"{mark}: {len(wrong)} wrong, such as {messages.get(next(iter(wrong)))}"
+WINDOWS = {
+    "worker:w": True,
+    "worker:h": True,
+    "worker:wt": False,
+    "worker:ht": False,
+    "worker:w10": True,
+    "worker:d": True,
+}
+"""The counters of windows, and whether they are told apart by actors."""
 
 
 def counters_agree(client: redis.Redis, messages: Iterable[StoredMessage]) -> None:
-    """The counters of the hours add up to what the events say."""
-    expected = Counter(
+    """The counters of windows of every length add up to what the events say."""
+    of_actors = Counter(
         (message.actor, event.state.value) for message in messages for event in message.events if event.state.is_final
     )
-    found: Counter[tuple[str, str]] = Counter()
-    for key in client.scan_iter("worker:h:*"):
-        fields: Any = client.hgetall(key)
-        for field, number in fields.items():
-            actor, what = field.decode().split("\t")
-            if what in {state.value for state in State} and actor != "?":
-                found[actor, what] += int(number)
-    assert found == expected
-
-
-def _marks(message: StoredMessage) -> set[str]:
-    marks = {f"actor:{message.actor}", f"queue:{message.queue}", f"state:{message.state}"}
-    for event in message.events:
-        if event.state in (State.FAILED, State.LOST, State.CANCELLED):
-            marks.add(f"ended:{event.state.value}")
-        if event.error is not None and event.error.type:
-            marks.add(f"error:{event.error.type}")
-    return marks
-
-
-def _positions(bits: bytes) -> Iterable[int]:
-    for index, byte in enumerate(bits):
-        for bit in range(8):
-            if byte & (128 >> bit):
-                yield index * 8 + bit
-
-
-def _ids(client: redis.Redis) -> list[str]:
-    found = client.scan_iter("worker:m:*", count=1000)
-    return [key.decode().removeprefix("worker:m:") for key in found]
+    of_all: Counter[tuple[str, str]] = Counter()
+    for (_, state), number in of_actors.items():
+        of_all["", state] += number
+    for prefix, is_by_actor in WINDOWS.items():
+        found: Counter[tuple[str, str]] = Counter()
+        for key in client.scan_iter(f"{prefix}:*", _type="hash"):
+            fields: Any = client.hgetall(key)
+            for field, number in fields.items():
+                actor, _, what = field.decode().rpartition("\t")
+                if what in {state.value for state in State}:
+                    found[actor, what] += int(number)
+        assert found == (of_actors if is_by_actor else of_all), prefix

@@ -15,7 +15,7 @@ import dramatiq
 import psutil
 from dramatiq.broker import Broker
 
-from worker import Fatal, NoContentFound, actor, create_broker, current_attempt
+from worker import Fatal, NoContentFound, ProcessingStatusContext, actor, create_broker, current_attempt
 from worker.broker.streams import StreamBroker
 
 FOLDER = Path(os.environ["FAULTS_FOLDER"])
@@ -99,6 +99,17 @@ async def long(then: str) -> None:
     if then == "fails":
         raise ValueError("always")
     note("done")
+
+
+@dramatiq.actor
+def reports(steps: int) -> None:
+    """Tells of its progress, more often than is recorded."""
+    with ProcessingStatusContext("reports") as status:
+        note("began")
+        for step in range(1, steps + 1):
+            time.sleep(0.05)
+            status.progress(step, steps)
+        note("done")
 
 
 @actor

@@ -55,6 +55,11 @@ class Server:
             self._process.wait()
             self.client.connection_pool.disconnect()
 
+    def signal(self, number: signal.Signals) -> None:
+        """Suspends it, or has it go on: its connections stay, and nothing comes over them."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def _answers(self) -> bool:
         try:
             return bool(self.client.ping())

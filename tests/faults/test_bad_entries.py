@@ -51,9 +51,13 @@ def test_what_nobody_can_read_is_a_dead_letter_by_itself_with_its_bytes(tmp_path
             message = ask(opened.client, one_message(message_id))
             assert message is not None
             assert message.payload == bytes_
+            [told] = [event.error.text for event in message.events if event.error is not None]
+            assert f"{len(bytes_)} bytes" in told
         message = ask(opened.client, one_message(stray))
         assert message is not None
         assert base64.b64decode(json.loads(message.payload)["undecodable"]) == b"\xff \x00\xfe i x"
+        [told] = [event.error.text for event in message.events if event.error is not None]
+        assert told == "not a message: 8 bytes that are no JSON"
         assert not worker.tells()["errors"]
 
 
@@ -75,7 +79,7 @@ def test_a_record_that_nobody_can_read_holds_up_none_and_is_kept(tmp_path: Path,
         message = ask(opened.client, one_message(letter))
         assert message is not None
         assert message.state == "dead"
-        assert base64.b64decode(json.loads(message.payload)["undecodable"]).decode() == f"i {lost}"
+        assert base64.b64decode(json.loads(message.payload)["undecodable"]).decode() == f"i {lost} f 1"
         assert opened.client.get(f"worker:m:{lost}") == left
         assert opened.states()["completed"] == 20
         assert not worker.tells()["errors"]

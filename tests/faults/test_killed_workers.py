@@ -12,6 +12,7 @@ import pytest
 
 from tests.faults.account import settle
 from tests.faults.scene import TIMEOUT, Scene, WorkerCommand, scene, wait_until
+from worker.broker.actions import cancel
 from worker.history.events import State
 from worker.history.query import ask, one_message
 
@@ -124,6 +125,25 @@ def test_a_message_that_kills_its_process_twice_is_a_dead_letter(tmp_path: Path)
         message = ask(opened.client, one_message(poison))
         assert message is not None
         assert [event.state for event in message.events] == [State.STARTED, State.LOST, State.STARTED, State.LOST]
+
+
+def test_a_message_that_was_cancelled_is_not_run_again_when_its_worker_dies(quick: Scene) -> None:
+    """Before the worker could hear of it: CANCELLED, though another had taken it over otherwise."""
+    victim = quick.start_ready("victim")
+    sent = quick.send_many("gated", [["gate"]] * 2)
+    wait_until(lambda: quick.states()["running"] == 2 and len(quick.ledger("began")) == 2)
+    victim.signal(signal.SIGSTOP)
+    assert cancel(quick.client, [sent[0]], by="ann").done == (sent[0],)
+    victim.kill()
+    (quick.folder / "gate").touch()
+    quick.start_ready("other")
+    quick.wait_for_end(2)
+    assert settle(quick, sent) == {"cancelled": 1, "completed": 1}
+    assert [run.worker for run in quick.ledger("began") if run.message_id == sent[0]] == ["victim"]
+    message = ask(quick.client, one_message(sent[0]))
+    assert message is not None
+    assert [event.state for event in message.events] == [State.STARTED, State.REQUESTED, State.LOST]
+    assert quick.client.exists(f"worker:cancel:{sent[0]}")
 
 
 def _has_done(opened: Scene, number: int) -> bool:

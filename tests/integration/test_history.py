@@ -18,14 +18,17 @@ import redis
 
 from tests.waiting import wait_until
 from worker.connection import connect
+from worker.durations import parse_duration
 from worker.embedded import EmbeddedServer
 from worker.history import writer as writer_module
 from worker.history.events import ErrorInfo, State, StatusEvent
 from worker.history.filters import EventFilter, MessageFilter
-from worker.history.query import all_messages, ask, one_message, read_events, state_counts
+from worker.history.query import actor_rates, all_messages, ask, one_message, read_events, state_counts
 from worker.history.tail import TAIL, follow_events, position
 from worker.history.writer import EventWriter
 from worker.settings import Settings
+
+MINUTE_MS = 60_000
 
 
 @pytest.fixture
@@ -347,3 +350,35 @@ def test_closing_writes_what_waits(own_server: Settings, store: redis.Redis) -> 
     assert writer.close(10)
     assert ids(read_events(store, EventFilter(), 10)) == [one.id]
     wait_until(lambda: writer._thread is not None and not writer._thread.is_alive())
+
+
+@pytest.mark.parametrize("over", ["59m", "2h", "3h", "24h", "7d"])
+def test_rates_are_the_same_from_large_windows_and_from_small_ones(store: redis.Redis, over: str) -> None:
+    """Each time is counted once, in the largest windows that fit in."""
+    lengths = {"w": MINUTE_MS, "w10": 10 * MINUTE_MS, "h": 60 * MINUTE_MS, "d": 24 * 60 * MINUTE_MS}
+    seconds, microseconds = store.time()
+    now = seconds * 1000 + microseconds // 1000
+    ended = [now - age * MINUTE_MS for age in (0, 1, 9, 30, 58, 60, 110, 130, 170, 600, 1300, 3000, 9000, 20_000)]
+    for at in ended:
+        for letter, length in lengths.items():
+            store.hincrby(f"worker:{letter}:{at // length}", "a\tcompleted")
+    span = parse_duration(over)
+    unit = lengths["h" if span > timedelta(hours=2) else "w"]
+    first = (now - span // timedelta(milliseconds=1)) // unit
+    [rates] = ask(store, actor_rates(span))
+    assert rates.ended == {"completed": sum(at // unit >= first for at in ended)}
+
+
+def test_what_is_found_costs_nothing_in_the_append_only_file(writer: EventWriter, store: redis.Redis) -> None:
+    """Asking changes nothing, and needs no memory."""
+    for number in range(3):
+        end = of_message(f"m{number}", State.FAILED, error=ErrorInfo("project.Bad", "", ""))
+        writer.record(of_message(f"m{number}"))
+        writer.record_end(end, "dead")
+    assert writer.flush(10)
+    before = store.info("persistence")["aof_current_size"], set(store.keys())
+    store.config_set("maxmemory", 1)
+    wanted = MessageFilter(states=("dead", "failed"), actor="merge", queue="cpu", error="Bad")
+    assert [one.id for one in all_messages(store, wanted)] == ["m2", "m1", "m0"]
+    store.config_set("maxmemory", 0)
+    assert (store.info("persistence")["aof_current_size"], set(store.keys())) == before

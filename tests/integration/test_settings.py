@@ -129,11 +129,43 @@ def test_secrets_are_masked_wherever_they_are_shown(monkeypatch: pytest.MonkeyPa
         ("a redis://u:pw@h and redis://v:pw@i", "a redis://u:***@h and redis://v:***@i"),
         ("redis://u:p/w@h", "redis://u:***@h"),
         ("redis://u:p@w@h", "redis://u:***@h"),
+        ("unix:///x.sock?password=pw", "unix:///x.sock?password=***"),
+        ("unix:///x.sock?db=1&PassWord=p%26w&x=1", "unix:///x.sock?db=1&PassWord=***&x=1"),
+        ("unix:///x.sock?p%61ssword=pw", "unix:///x.sock?p%61ssword=***"),
+        ("postgresql://h/db?user=u&pwd=pw", "postgresql://h/db?user=u&pwd=***"),
+        ("s3://b?aws_secret_access_key=pw&region=eu", "s3://b?aws_secret_access_key=***&region=eu"),
+        ("https://h/v1?api-key=pw and https://i?token=pw", "https://h/v1?api-key=*** and https://i?token=***"),
+        ("redis://u:pw@h?password=pw", "redis://u:***@h?password=***"),
+        ("redis://h/0?client_name=a&db=1", "redis://h/0?client_name=a&db=1"),
     ],
 )
 def test_passwords_in_urls_are_masked(url: str, shown: str) -> None:
     """Also odd ones, and several in a text."""
     assert mask_url(url) == shown
+
+
+@pytest.mark.parametrize("token", [" ", " " * 40, "hunter2", f" {'x' * 15} "])
+@pytest.mark.parametrize("name", ["WORKER_WEB_TOKEN", "WORKER_WEB_READ_TOKEN"])
+def test_a_token_that_can_be_guessed_is_refused(name: str, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a line that does not show it, and says how to make a good one."""
+    monkeypatch.setenv("WORKER_WEB_TOKEN", "x" * 16)
+    monkeypatch.setenv(name, token)
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.load()
+    [line] = str(caught.value).splitlines()
+    assert line.startswith(f"{name}=***: must have at least 16 characters")
+    assert "secrets.token_urlsafe()" in line
+    assert "hunter2" not in line
+
+
+def test_a_token_of_16_characters_is_taken_and_an_empty_one_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with every other setting."""
+    monkeypatch.setenv("WORKER_WEB_READ_TOKEN", "")
+    monkeypatch.setenv("WORKER_WEB_TOKEN", "x" * 16)
+    assert show_value(Settings.load().web_token) == "***"
+    assert Settings.load().web_read_token is None
+    monkeypatch.setenv("WORKER_WEB_TOKEN", "")
+    assert Settings.load().web_token is None
 
 
 def test_variables_that_name_no_setting_are_found(monkeypatch: pytest.MonkeyPatch) -> None:

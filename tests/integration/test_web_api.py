@@ -11,6 +11,8 @@ import pytest
 
 from tests.waiting import wait_until
 from tests.web import STATES, serving, some_messages
+from worker.broker import actions as broker_actions
+from worker.broker.actions import ASK_ABOVE, Preview
 from worker.embedded import EmbeddedServer
 from worker.settings import Settings
 from worker.web import create_app
@@ -250,6 +252,37 @@ def test_more_than_a_few_need_a_second_word(web: httpx.Client, actors: Actors) -
     assert len(ids(web, state="cancelled")) == 0
     assert post(web, "/actions/cancel", {"filter": {"queue": "any"}, "confirm": True})["count"] == 14
     assert ids(web, state="cancelled") == wanted
+
+
+def test_ten_messages_are_changed_at_once_and_eleven_are_not(web: httpx.Client, actors: Actors) -> None:
+    """The number is that of the command line."""
+    for number in range(8):
+        actors["anything"].send_with_options(args=(number,), delay=3_600_000)
+    wanted = {"filter": {"queue": "any"}}
+    assert "11 messages" in post(web, "/actions/cancel", wanted, code=409)["detail"]
+    assert post(web, "/actions/cancel", {"ids": ids(web, actor="anything")[:1]})["count"] == 1
+    assert post(web, "/actions/cancel", wanted)["count"] == ASK_ABOVE == 10
+    assert len(ids(web, state="cancelled")) == 11
+
+
+def test_without_a_second_word_only_what_was_counted_is_changed(
+    web: httpx.Client, actors: Actors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not what matches the filter by then."""
+    real = broker_actions.preview
+
+    def preview(*arguments: Any, **options: Any) -> Preview:
+        found = real(*arguments, **options)
+        for number in range(20):
+            actors["anything"].send_with_options(args=(number,), delay=3_600_000)
+        return found
+
+    before = ids(web, actor="anything")
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(broker_actions, "preview", preview)
+        outcome = post(web, "/actions/cancel", {"filter": {"queue": "any"}})
+    assert (outcome["count"], set(outcome["ids"])) == (3, set(before))
+    assert ids(web, state="cancelled") == before
 
 
 def test_delayed_messages_run_now(web: httpx.Client) -> None:

@@ -140,6 +140,27 @@ def test_browsers_that_are_cut_off_and_come_back_get_everything_once(
     assert results == dict.fromkeys(range(4), stored)
 
 
+def test_a_browser_that_is_alone_and_comes_back_again_and_again_gets_everything_once(
+    settings: Settings, valkey: EmbeddedServer, writer: EventWriter
+) -> None:
+    """Under load: the reading ends with each that leaves and begins with each that comes, and is never done twice."""
+    count, last, got = 2_000, BEGINNING, [-1]
+    with serving(create_app(settings)) as web:
+        load = threading.Thread(target=record, args=(writer, count), kwargs={"every": 0.001})
+        load.start()
+        while got[-1] != count - 1:
+            with following(web, last) as found:
+                for one in islice(found, 12):
+                    assert one.kind != "missed"
+                    last = one.id
+                    got += numbers([one])
+                    if got[-1] == count - 1:
+                        break
+        load.join(60)
+    assert len(got) == len(set(got))
+    assert sorted(got[1:]) == list(range(count))
+
+
 def test_a_browser_that_does_not_read_holds_up_none_and_misses_nothing(
     settings: Settings, valkey: EmbeddedServer, writer: EventWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:

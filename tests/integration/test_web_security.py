@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr, ValidationError
+from starlette.responses import StreamingResponse
 
 from tests.web import serving
 from worker.embedded import EmbeddedServer
@@ -19,7 +20,7 @@ from worker.web import create_app, tokens
 from worker.web.security import COOKIE
 from worker.web.server import check_address
 
-TOKEN, READ_TOKEN = "full-of-secrets", "only-to-read"
+TOKEN, READ_TOKEN = "full-of-many-secrets", "only-to-read-with"
 ACTION = ("/api/actions/cancel", {"ids": ["nobody"]})
 
 
@@ -62,7 +63,17 @@ def test_on_this_machine_everything_is_allowed_without_a_token(web: httpx.Client
 
 @pytest.mark.parametrize(
     "host",
-    ["evil.example", "evil.example:8020", "127.0.0.1.evil.example", "10.0.0.1", "", "a@localhost", "x/localhost"],
+    [
+        "evil.example",
+        "evil.example:8020",
+        "127.0.0.1.evil.example",
+        "10.0.0.1",
+        "",
+        "a@localhost",
+        "x/localhost",
+        "[::1",
+        "]",
+    ],
 )
 def test_a_name_that_is_not_ours_is_refused(web: httpx.Client, host: str) -> None:
     """Another site may have made it point here."""
@@ -104,6 +115,7 @@ async def test_without_a_token_nobody_is_heard_from_another_machine(settings: Se
 FOREIGN = [
     {"origin": "http://evil.example"},
     {"origin": "null"},
+    {"origin": "http://["},
     {"origin": "http://127.0.0.1:1"},
     {"sec_fetch_site": "cross-site"},
     {"sec_fetch_site": "same-site"},
@@ -359,6 +371,53 @@ def test_every_answer_says_what_browsers_may_do_with_it(web: httpx.Client, path:
     assert ("no-store" in headers["cache-control"]) == (not path.startswith("/static"))
 
 
+def test_an_error_that_nobody_expected_is_answered_like_any_other_and_logged(
+    settings: Settings, valkey: EmbeddedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the same headers and without details, which are in the log with their traceback."""
+    app = create_app(settings)
+
+    async def break_down() -> None:
+        raise LookupError("hunter2")
+
+    app.add_api_route("/broken", break_down)
+    app.router.routes.insert(0, app.router.routes.pop())
+    with serving(app) as web:
+        answer = web.get("/broken")
+    assert answer.status_code == 500
+    assert answer.json() == {
+        "error": "internal_server_error",
+        "detail": "an error here: see the log of the web process",
+    }
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"] == "no-store"
+    [told] = [one.getMessage() for one in caplog.records if "a request failed" in one.getMessage()]
+    assert "in break_down" in told
+    assert "LookupError: hunter2" in told
+
+
+def test_an_answer_that_breaks_off_is_not_answered_twice(
+    settings: Settings, valkey: EmbeddedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who asked sees that it is not whole, and the log says why."""
+    app = create_app(settings)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"the beginning"
+        raise LookupError("hunter2")
+
+    async def break_off() -> StreamingResponse:
+        return StreamingResponse(chunks())
+
+    app.add_api_route("/broken", break_off)
+    app.router.routes.insert(0, app.router.routes.pop())
+    with serving(app) as web, pytest.raises(httpx.RemoteProtocolError):
+        web.get("/broken")
+    [told] = [one.getMessage() for one in caplog.records if "a request failed" in one.getMessage()]
+    assert "LookupError: hunter2" in told
+
+
 @pytest.mark.parametrize("path", ["/docs", "/redoc", "/docs/oauth2-redirect"])
 def test_no_page_comes_with_scripts_of_others(web: httpx.Client, path: str) -> None:
     """FastAPI's own would."""
@@ -382,7 +441,7 @@ def test_on_this_machine_it_listens_without_a_token(settings: Settings, host: st
     check_address(settings.model_copy(update={"web_host": host}))
 
 
-@pytest.mark.parametrize("values", [{"web_read_token": "r"}, {"web_read_token": "t", "web_token": "t"}], ids=str)
+@pytest.mark.parametrize("values", [{"web_read_token": TOKEN}, {"web_read_token": TOKEN, "web_token": TOKEN}], ids=str)
 def test_a_read_only_token_stands_beside_another(clean_environment: None, values: dict[str, str]) -> None:
     """Alone it would leave nobody who may act, and the same value would let readers act."""
     with pytest.raises(ValidationError, match="WORKER_WEB_READ_TOKEN needs WORKER_WEB_TOKEN"):

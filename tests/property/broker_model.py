@@ -295,7 +295,7 @@ class Model:
             message.errors.add(step.error)
         message.starts = message.losses = 0
         outcome = step.outcome
-        if outcome in {"retry", "back"} and message.id in self.cancelling:
+        if outcome in {"retry", "back", "dead"} and message.id in self.cancelling:
             outcome = "cancelled"
         if outcome == "dead":
             message.died_of = step.error or "unknown"

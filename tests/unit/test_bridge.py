@@ -143,6 +143,23 @@ def test_errors_come_out_as_they_are(run: Run) -> None:
         run(fail)
 
 
+def test_where_no_loop_can_be_made_the_error_comes_out_and_no_coroutine_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Say because too many files are open; a coroutine that nobody awaited would be a warning, so an error here."""
+
+    async def idle() -> None: ...
+
+    def fail() -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(bridge, "new_loop", fail)
+    for work, limit in ((idle, None), (idle, 1.0), (idle(), 1.0)):
+        with pytest.raises(OSError, match="Too many"):
+            run_async_in_new_loop(work, timeout=limit)
+    gc.collect()
+
+
 def test_each_call_has_a_loop_that_no_one_used_before() -> None:
     """And closes it."""
 

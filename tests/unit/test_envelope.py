@@ -94,7 +94,7 @@ def test_names_that_would_break_a_record_are_refused_and_never_read(field: str, 
     broken = message(**{field: bad})
     with pytest.raises(MessageRefused):
         encode(broken, LIMIT)
-    with pytest.raises(ValueError, match="names of a message"):
+    with pytest.raises(ValueError, match=f"whose {field} (holds|is no text)"):
         decode(json.dumps(broken.asdict()).encode())
 
 
@@ -129,6 +129,27 @@ def test_what_is_no_message_is_a_value_error(line: bytes) -> None:
     """Whoever reads it makes a dead letter of it, and of nothing else."""
     with pytest.raises(ValueError, match=r"."):
         decode(line)
+
+
+PRIVATE = [
+    b"4111-1111",
+    b"\xff 4111-1111",
+    b'"4111-1111"',
+    b'["4111-1111"]',
+    b'{"4111-1111":1}',
+    b'{"queue_name":"q","actor_name":"a","args":[],"kwargs":["4111-1111"],"options":{}}',
+    b'{"queue_name":"q","actor_name":"a\\u0000","args":["4111-1111"],"kwargs":{},"options":{}}',
+    b'{"queue_name":"q","actor_name":"a","args":[],"kwargs":{},"options":{"unique":"4111-1111\\n"}}',
+    b'{"queue_name":"q","actor_name":"a","args":[],"kwargs":{},"options":{"unique":["4111-1111"]}}',
+]
+
+
+@pytest.mark.parametrize("line", PRIVATE, ids=lambda line: repr(line[-40:]))
+def test_an_error_says_how_much_was_no_message_and_nothing_of_what_it_holds(line: bytes) -> None:
+    """Errors are shown to people who may not see arguments."""
+    with pytest.raises(ValueError, match=rf"not a message: {len(line)} bytes ") as caught:
+        decode(line)
+    assert "4111" not in str(caught.value)
 
 
 @given(st.binary(max_size=200))

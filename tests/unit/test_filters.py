@@ -97,6 +97,13 @@ def test_an_empty_value_on_the_command_line_is_refused(name: str, empty: str) ->
         message_filter(**{name: empty})
 
 
+def test_two_values_for_one_part_of_a_subject_are_refused() -> None:
+    """The second would silently take the place of the first; the same twice is no harm."""
+    assert read_message_filter(subject=["a=1", "a=1"]).subject == {"a": "1"}
+    with pytest.raises(ConfigurationError, match="'?a'? was given before, as '?1"):
+        read_message_filter(subject=["a=1", "a=2"])
+
+
 def test_a_filter_reads_as_people_write_it() -> None:
     """States in any case, pairs of subjects, times as durations and dates."""
     before = datetime.now(UTC)

@@ -209,3 +209,26 @@ def test_an_entry_is_known_until_its_end_is_stored() -> None:
     assert held.knows(message.stream, message.entry)
     held.stored(message.stream, message.entry)
     assert not held.knows(message.stream, message.entry)
+
+
+def test_a_delivery_that_is_cancelled_on_its_way_here_is_marked_when_it_comes() -> None:
+    """The order may be read before the answer that brings the message; another delivery of it is not meant."""
+    held = opened(1)
+    first, other = taken("cancelled"), taken("delivered-again")
+    assert held.cancel("cancelled", first.fence) is None
+    assert held.cancel("delivered-again", other.fence - 1) is None
+    held.put([first, other])
+    assert (first.cancelled, other.cancelled) == (True, False)
+    assert held.cancel("delivered-again", other.fence) is other
+    assert other.cancelled
+
+
+def test_only_so_many_cancelled_deliveries_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest: what was cancelled long ago is not on its way any more."""
+    monkeypatch.setattr(holdings_module, "CANCELLED_KEPT", 2)
+    held = opened(4)
+    messages = [taken() for _ in range(4)]
+    for message in messages:
+        held.cancel(message.message_id, message.fence)
+    held.put(messages)
+    assert [message.cancelled for message in messages] == [False, False, True, True]

@@ -30,8 +30,11 @@ logger = get_logger(__name__)
 AT_ONCE = 100
 """Messages that a script changes in one step: it keeps the server from others for some milliseconds."""
 
+ASK_ABOVE = 10
+"""Messages that are changed without a second question."""
+
 Targets = MessageFilter | Sequence[str]
-"""Everything that matches a filter, or the messages of these ids."""
+"""Everything that matches a filter, or the messages of these ids (a text is one id)."""
 
 APPLIES_TO: Mapping[str, tuple[str, ...]] = {
     "replay": ("dead",),
@@ -141,8 +144,14 @@ def preview(client: redis.Redis, action: str, targets: Targets, *, limit: int = 
     if len(newest) < limit:
         return Preview(action, len(newest), newest)
     if isinstance(targets, MessageFilter):
-        return Preview(action, count_messages(client, targets, within=APPLIES_TO[action]), newest)
+        count = count_messages(client, targets, within=APPLIES_TO[action])
+        return Preview(action, max(count, len(newest)), newest)  # some may have gone meanwhile
     return Preview(action, len(newest) + sum(1 for _ in found), newest)
+
+
+def as_previewed(found: Preview, targets: Targets) -> Targets:
+    """What is acted on where nobody is asked, at most `ASK_ABOVE` messages: those seen, not those that match by now."""
+    return [message.id for message in found.messages] if isinstance(targets, MessageFilter) else targets
 
 
 def pause(client: redis.Redis, queue: str, *, by: str | None = None) -> bool:
@@ -200,6 +209,8 @@ def _act(
     arguments_of: Callable[[StoredMessage], list[Argument] | str],
 ) -> Outcome:
     who = by or this_user()
+    if isinstance(targets, str):
+        targets = [targets]
     target = targets.describe() if isinstance(targets, MessageFilter) else " ".join(targets)[:1_000]
     done: list[str] = []
     refused: dict[str, str] = {}
@@ -235,7 +246,7 @@ def _candidates(
     if isinstance(targets, MessageFilter):
         yield from all_messages(client, targets, within=states)
         return
-    for message_id in dict.fromkeys(targets):
+    for message_id in dict.fromkeys([targets] if isinstance(targets, str) else targets):
         message = ask(client, one_message(message_id))
         if message is not None and message.state in states:
             yield message

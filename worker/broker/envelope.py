@@ -95,7 +95,8 @@ def encode(message: dramatiq.Message[Any], max_bytes: int) -> bytes:
         raise MessageRefused(
             f"a message for {message.actor_name} holds what JSON cannot ({error}): pass ids and plain values"
         ) from error
-    _check_names(message, MessageRefused)
+    if bad := _bad_name(message):
+        raise MessageRefused(f"the {bad.name} of a message {bad.complaint}: {bad.value!r:.200}")
     if len(line) > max_bytes:
         raise MessageRefused(
             f"a message for {message.actor_name} has {len(line)} bytes, more than "
@@ -110,29 +111,42 @@ def decode(line: bytes) -> dramatiq.Message[Any]:
     Raises:
         ValueError: It is no message.
     """
+    # What it holds stays out of the error, which is shown to people who may not see arguments.
+    size = f"{len(line)} bytes"
     try:
-        message: dramatiq.Message[Any] = dramatiq.Message(**_decode(line.decode()))
-    except (TypeError, RecursionError) as error:
-        raise ValueError(f"not a message: {line!r:.200}") from error
+        fields = _decode(line.decode())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not a message: {size} that are no JSON") from error
+    try:
+        message: dramatiq.Message[Any] = dramatiq.Message(**fields)
+    except TypeError as error:
+        raise ValueError(f"not a message: {size} of JSON without the fields of one") from error
     if not isinstance(message.kwargs, dict) or not isinstance(message.options, dict):
-        raise ValueError(f"not a message: {line!r:.200}")  # noqa: TRY004 - what is read is bad, not our code
-    _check_names(message, ValueError)
+        raise ValueError(f"not a message: {size} of JSON with bad kwargs or options")  # noqa: TRY004 - what is read is bad
+    if bad := _bad_name(message):
+        raise ValueError(f"not a message: {size} of JSON whose {bad.name} {bad.complaint}")
     return message
 
 
-def _check_names(message: dramatiq.Message[Any], refusal: type[Exception]) -> None:
-    """They become fields and parts of keys.
+class _BadName(NamedTuple):
+    name: str
+    value: object
+    complaint: str
 
-    Raises:
-        refusal: One of them is no text, or holds what separates the fields.
-    """
-    names = message.message_id, message.queue_name, message.actor_name, message.options.get("unique") or ""
-    try:
-        bad = _NOT_IN_NAMES.search("".join(names))
-    except TypeError as error:
-        raise refusal(f"names of a message must be text: {names!r:.200}") from error
-    if bad:
-        raise refusal(f"names of a message must not hold {bad[0]!r}: {names!r:.200}")
+
+def _bad_name(message: dramatiq.Message[Any]) -> _BadName | None:
+    """What becomes a field or part of a key, and cannot."""
+    for name, value in (
+        ("message_id", message.message_id),
+        ("queue_name", message.queue_name),
+        ("actor_name", message.actor_name),
+        ("unique", message.options.get("unique") or ""),
+    ):
+        if not isinstance(value, str):
+            return _BadName(name, value, "is no text")
+        if bad := _NOT_IN_NAMES.search(value):
+            return _BadName(name, value, f"holds {bad[0]!r}")
+    return None
 
 
 def lane(priority: int) -> str:

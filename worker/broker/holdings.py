@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 
 from worker.broker.taken import TakenMessage
@@ -21,6 +21,9 @@ MOST_AHEAD = 1_000
 
 AT_ONCE = 400
 """Messages that are taken in one round trip at most."""
+
+CANCELLED_KEPT = 10_000
+"""Cancelled deliveries that are remembered: one of them may be in an answer that is not read yet."""
 
 _MEASURED_OVER = 0.02
 _HALVED_AFTER = 0.25
@@ -40,6 +43,7 @@ class Holdings:
         self._room_made = threading.Condition(lock)
         self._inboxes: dict[str, deque[TakenMessage]] = {}
         self._by_id: dict[str, TakenMessage] = {}
+        self._cancelled: OrderedDict[str, int] = OrderedDict()
         self._entries: set[tuple[str, str]] = set()
         self._ahead = 0
         self._ended = 0
@@ -66,6 +70,8 @@ class Holdings:
         with self._arrived:
             for message in messages:
                 self._by_id[message.message_id] = message
+                # Noted before looking: who cancels it says so before looking whether it is here.
+                message.cancelled = message.cancelled or self._cancelled.get(message.message_id) == message.fence
                 self._entries.add((message.stream, message.entry))
                 self._inboxes[message.queue_name].append(message)
             self._arrived.notify_all()
@@ -85,6 +91,17 @@ class Holdings:
     def running(self, message_id: str) -> TakenMessage | None:
         """The message of that id, if this process has it."""
         return self._by_id.get(message_id)
+
+    def cancel(self, message_id: str, fence: int) -> TakenMessage | None:
+        """Marks a delivery of a message as cancelled, also if it is only on its way here; answers with it if it is."""
+        self._cancelled[message_id] = fence
+        if len(self._cancelled) > CANCELLED_KEPT:
+            self._cancelled.popitem(last=False)
+        message = self._by_id.get(message_id)
+        if message is None or message.fence != fence:
+            return None
+        message.cancelled = True
+        return message
 
     def begun(self) -> list[TakenMessage]:
         """The messages whose attempts run."""

@@ -68,8 +68,8 @@ class Lease:
         queues: Names the queues that are read.
         lost: Called when everything that was taken has gone to others.
         about: Describes the process, for those who look at it.
-        obey: Called with what people ask of the processes, and of what: `cancel` and a message's id, `pause` or
-            `resume` and a queue.
+        obey: Called with what people ask of the processes, and of what: `cancel` and a message's id and fence, `pause`
+            or `resume` and a queue.
     """
 
     def __init__(

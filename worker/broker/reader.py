@@ -199,7 +199,7 @@ class Reader:
             self._bury(described, error)
             return None
         if message.message_id != message_id.decode():
-            self._bury(described, ValueError(f"an entry that names no message: {payload!r:.200}"))
+            self._bury(described, ValueError(f"an entry of {len(payload)} bytes that names no message"))
             return None
         queue = _queue_of(stream)
         if message.queue_name != queue:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -252,13 +253,13 @@ class WorkerSession:
     def _obey(self, action: str, what: str) -> None:
         """Does what somebody asks of all processes, as far as it is about this one."""
         if action != "cancel":
-            self._reader.rouse(self._client)  # a queue is paused, or no more: it asks which
+            # A queue is paused, or no more: the reader asks which. The lease's thread does not wait until it does.
+            threading.Thread(target=self._reader.rouse, args=(self._client,), name="rouse", daemon=True).start()
             return
-        message = self.holdings.running(what)
-        if message is not None:
-            message.cancelled = True
-            if message.begun:
-                self._cancel_attempt(what)
+        message_id, _, fence = what.rpartition(" ")
+        message = self.holdings.cancel(message_id, int(fence))
+        if message is not None and message.begun:
+            self._cancel_attempt(message_id)
 
     def _give_surplus_back(self, surplus: int) -> None:
         """Gives back the least urgent of what waits for a thread, so that other processes can run it."""

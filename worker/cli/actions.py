@@ -9,16 +9,13 @@ from typing import Annotated
 import typer
 
 from worker.broker import actions
-from worker.broker.actions import ACTIONS, Outcome, Preview, Targets
+from worker.broker.actions import ACTIONS, ASK_ABOVE, Outcome, Preview, Targets, as_previewed
 from worker.cli.options import AsJson, filters_messages, open_server
 from worker.cli.output import MESSAGE_HEADINGS, counted, message_row, note, print_json, print_table, print_text
 from worker.cli.plain import plain
 from worker.errors import ConfigurationError
 from worker.history.filters import MessageFilter
 from worker.texts import shown
-
-ASK_ABOVE = 10
-"""Messages that are changed without asking."""
 
 SHOWN = 20
 """Messages that a dry run lists."""
@@ -102,9 +99,12 @@ def act(action: str, targets: Targets, *, dry_run: bool, yes: bool, as_json: boo
     if dry_run:
         _tell_preview(found, as_json=as_json)
         return
+    chosen = targets
     if found.count > ASK_ABOVE and not yes:
         _confirm(found)
-    outcome = ACTIONS[action](client, targets)
+    elif not yes:
+        chosen = as_previewed(found, targets)
+    outcome = ACTIONS[action](client, chosen)
     _tell(outcome, as_json=as_json)
     if outcome.refused and not isinstance(targets, MessageFilter):
         raise typer.Exit(1)

@@ -55,9 +55,11 @@ def _complete_or_not_at_all(to: Path) -> Iterator[IO[str]]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-                Path(file.name).rename(to)
+                to.hardlink_to(file.name)  # unlike a rename it refuses what somebody has made meanwhile
             finally:
                 Path(file.name).unlink(missing_ok=True)
+    except FileExistsError as error:
+        raise ConfigurationError(f"--to {to}: it exists; remove it, or name another file") from error
     except OSError as error:
         raise ConfigurationError(f"--to {to}: {error.strerror or error}") from error
 

@@ -49,11 +49,15 @@ Subject = Annotated[
     list[str] | None, typer.Option("--subject", help="About this, such as conversation_id=42; several: all of them.")
 ]
 ErrorType = Annotated[str | None, typer.Option("--error", help="Failed with an error of this type.")]
+Cause = Annotated[
+    str | None,
+    typer.Option("--cause", help="A dead letter that died of this: an error's type with its module, or lost."),
+]
 Since = Annotated[str | None, typer.Option("--since", help="Not older than this: 2h, or 2026-11-21T09:00.")]
 Until = Annotated[str | None, typer.Option("--until", help="Not newer than this: 2h, or 2026-11-21T09:00.")]
 
 _COMMON = {"actor": Actor, "queue": Queue, "subject": Subject, "error": ErrorType, "since": Since, "until": Until}
-_OF_MESSAGES: dict[str, Any] = {"states": States} | _COMMON
+_OF_MESSAGES: dict[str, Any] = {"states": States} | _COMMON | {"cause": Cause}
 _OF_EVENTS: dict[str, Any] = {"state": EventState} | _COMMON
 
 

@@ -98,12 +98,17 @@ def print_table(headings: Sequence[str], rows: Iterable[Row], *, title: str | No
             _print_line(line)
 
 
-def table_of(headings: Sequence[str], rows: Iterable[Row], *, title: str | None = None) -> Table:
-    """A table for a terminal."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+def table_of(headings: Sequence[str], rows: Iterable[Row], *, title: str | None = None, compact: bool = False) -> Table:
+    """A table for a terminal; `compact`: a line a row, with what is too long cut."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None if compact else box.SIMPLE_HEAD)
+    if compact:
+        table.header_style, table.padding = "dim", (0, 1, 0, 1)
     for number, heading in enumerate(headings):
         # What comes first names the row: whoever wants to know more copies it.
-        table.add_column(heading, no_wrap=number == 0, overflow="fold")
+        table.add_column(heading, no_wrap=compact or number == 0, overflow="ellipsis" if compact and number else "fold")
+    if compact:
+        # What is longest comes last, and is cut first.
+        table.expand, table.columns[-1].ratio = True, 1
     for row in rows:
         # Text, not markup: what comes from a message is shown as it is.
         table.add_row(*(_fit(cell) for cell in row))

@@ -160,7 +160,8 @@ def _print(found: Status, *, as_json: bool) -> None:
 
 
 def _screen(found: Status) -> list[Text | Group]:
-    return [*_head(found), *(Group(table_of(one.headings, one.rows, title=one.title)) for one in _sections(found))]
+    tables = [table_of(one.headings, one.rows, title=one.title, compact=True) for one in _sections(found)]
+    return [*_head(found), *(Group("", table) for table in tables)]
 
 
 def _head(found: Status) -> list[Text]:

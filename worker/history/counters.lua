@@ -1,30 +1,45 @@
--- Adds up counters over a time that ends now. Arguments: how long, in ms; `t` for those of all actors together, or empty;
--- whether to answer for each window. Up to two hours it reads the windows of minutes, beyond that those of hours; the
--- first begins before that time. Answers the server's time, how long a window is, and for each its start, its fields and
--- their values; or all added up as one.
-local span, kind, each = number(), argument(), argument() == '1'
-local unit, prefix = 60000, 'worker:w'
-if span > 7200000 then
-  unit, prefix = 3600000, 'worker:h'
+-- Adds up counters over a time that ends now. Arguments: how long, in ms; `t` for those of all actors together, which are
+-- answered for each window, or empty, for those of each actor, all added up. Up to two hours it reads the windows of
+-- minutes, beyond that those of hours; the first begins before that time. What is added up is read from the largest
+-- windows that fit in. Answers the server's time, how long a window is, and for each its start, and its fields and their
+-- values separated by blanks; or all added up as one, in a list.
+local span, kind = number(), argument()
+local unit = span > 7200000 and HOUR or MINUTE
+local first = math.floor((now - span) / unit)
+local windows = { now, unit }
+if kind == 't' then
+  local prefix = WINDOWS[unit] .. 't:'
+  for window = first, math.floor(now / unit) do
+    -- As one text: a week has tens of thousands of them.
+    table.insert(windows, { window * unit, table.concat(call('HGETALL', prefix .. window), ' ') })
+  end
+  return windows
 end
-local windows, sums = { now, unit }, {}
-local first, last = math.floor((now - span) / unit), math.floor(now / unit)
-for window = first, last do
-  local fields = call('HGETALL', prefix .. kind .. ':' .. window)
-  if each then
-    table.insert(windows, { window * unit, fields })
-  else
-    for i = 1, #fields, 2 do
-      sums[fields[i]] = (sums[fields[i]] or 0) + tonumber(fields[i + 1])
+
+-- The largest window that begins then; the newest of each length ends now.
+local function window_at(start)
+  for _, length in ipairs({ DAY, HOUR, TEN_MINUTES }) do
+    if start % length == 0 then
+      return length
     end
   end
+  return MINUTE
 end
-if not each then
-  local fields = {}
-  for field, value in pairs(sums) do
-    table.insert(fields, field)
-    table.insert(fields, value)
+
+local sums, start = {}, first * unit
+while start <= now do
+  local length = window_at(start)
+  local fields = call('HGETALL', WINDOWS[length] .. ':' .. string.format('%.0f', start / length))
+  for i = 1, #fields, 2 do
+    local field = fields[i]
+    sums[field] = (sums[field] or 0) + fields[i + 1]
   end
-  table.insert(windows, { first * unit, fields })
+  start = start + length
 end
+local fields = {}
+for field, value in pairs(sums) do
+  table.insert(fields, field)
+  table.insert(fields, value)
+end
+table.insert(windows, { first * unit, fields })
 return windows

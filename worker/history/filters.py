@@ -30,8 +30,9 @@ class MessageFilter:
         queue: Of this queue.
         subject: About all of this; compared by its text, so that `conversation_id=42` finds 42 and "42".
         error: An attempt failed with an error of this type, written with or without its module.
-        since: What happened last to the message (its state) is not older than this.
-        until: And not younger than this.
+        cause: It is a dead letter that died of this: an error's type with its module, `lost` or `unknown`.
+        since: It got its state, or is due if it is delayed, not before this.
+        until: And not after this.
     """
 
     states: tuple[str, ...] = ()
@@ -39,6 +40,7 @@ class MessageFilter:
     queue: str | None = None
     subject: Mapping[str, str] = field(default_factory=dict)
     error: str | None = None
+    cause: str | None = None
     since: datetime | None = None
     until: datetime | None = None
 
@@ -50,7 +52,7 @@ class MessageFilter:
     def describe(self) -> str:
         """The filter in words, for the audit log."""
         parts = [f"state={state}" for state in self.states]
-        parts += [f"{name}={value}" for name in ("actor", "queue", "error") if (value := getattr(self, name))]
+        parts += [f"{name}={value}" for name in ("actor", "queue", "error", "cause") if (value := getattr(self, name))]
         parts += [f"subject {key}={value}" for key, value in self.subject.items()]
         moments = {"since": self.since, "until": self.until}
         parts += [f"{name}={moment.isoformat(timespec='seconds')}" for name, moment in moments.items() if moment]
@@ -98,6 +100,7 @@ def read_message_filter(
     queue: str | None = None,
     subject: Iterable[str] = (),
     error: str | None = None,
+    cause: str | None = None,
     since: str | None = None,
     until: str | None = None,
 ) -> MessageFilter:
@@ -112,6 +115,7 @@ def read_message_filter(
         queue=queue or None,
         subject=read_subject(subject),
         error=error or None,
+        cause=cause or None,
         since=read_moment("since", since),
         until=read_moment("until", until),
     )
@@ -165,12 +169,13 @@ def read_subject(pairs: Iterable[str]) -> dict[str, str]:
     Raises:
         ConfigurationError: One has no `=`, or no key.
     """
-    found = {}
+    found: dict[str, str] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not (key and equals):
             raise ConfigurationError(f"subject {shown(pair)}: write key=value, such as conversation_id=42")
-        found[key] = value
+        if found.setdefault(key, value) != value:
+            raise ConfigurationError(f"subject {shown(pair)}: {shown(key)} was given before, as {shown(found[key])}")
     return found
 
 

@@ -17,11 +17,20 @@ for i = 1, number() do
   groups[i] = list()
 end
 local names, subjects = list(), list()
+-- What is looked at in one call, in messages; one of which an index tells all counts less.
 local LOOKS = 3000
+local INDEX_LOOKS = 0.2
+local MANY_IDS = 100
+-- Messages about something rarer are looked at one by one, without a look at the segments.
+local RARE = 3000
+local BITS = { [0] = 128, 64, 32, 16, 8, 4, 2, 1 }
 local SCRATCH = 'worker:x:scratch'
 local ALL = {
   'state:queued', 'state:delayed', 'state:running', 'state:completed', 'state:skipped', 'state:dead', 'state:cancelled',
 }
+
+-- What is worked out on the way is nobody else's: neither replicas nor the append-only file need it.
+redis.set_repl(redis.REPL_NONE)
 
 if below < 0 then
   below = tonumber(call('GET', 'worker:seq') or 0)
@@ -89,9 +98,14 @@ for i = 1, #fields, 2 do
   changed[tonumber(fields[i])] = tonumber(fields[i + 1])
 end
 
+local check_time = since >= 0 or till >= 0
+
 -- Whether messages of the segment can match by their time; and whether all of them do.
 local function in_time(segment)
   local last = changed[segment.number] or now
+  if check_time and call('BITPOS', map_of(segment.number, 'state:delayed'), 1) >= 0 then
+    last = math.huge -- when they are due
+  end
   if since >= 0 and last < since or till >= 0 and segment.began > till then
     return false
   end
@@ -100,9 +114,10 @@ end
 
 local found, count, looks = { -1, 0 }, 0, 0
 
-local function has_subjects(id)
+-- `known`: one that it has.
+local function has_subjects(id, known)
   for _, subject in ipairs(subjects) do
-    if not call('ZSCORE', 'worker:s:' .. subject, id) then
+    if subject ~= known and not call('ZSCORE', 'worker:s:' .. subject, id) then
       return false
     end
   end
@@ -110,21 +125,23 @@ local function has_subjects(id)
 end
 
 local function is_in_time(id)
-  local head = call('GETRANGE', 'worker:m:' .. id, 0, 200)
+  local head = call('GETRANGE', 'worker:m:' .. id, 0, 99)
   local at = tonumber(string.match(head, '^%d+\t%a+\t%d+\t%d+\t%d+\t%d+\t(%d+)\t') or 0)
   return (since < 0 or at >= since) and (till < 0 or at <= till)
 end
 
 -- Adds a message if it matches; answers whether the looking must end.
-local function look_at(seq, id, check_time)
-  if check_time or #subjects > 0 then
+local function look_at(seq, id, with_time, known)
+  if with_time or #subjects > (known and 1 or 0) then
     looks = looks + 1
   end
-  if id and has_subjects(id) and not (check_time and not is_in_time(id)) then
-    local record = call('GET', 'worker:m:' .. id)
-    if record then
+  if id and has_subjects(id, known) and not (with_time and not is_in_time(id)) then
+    if most == 0 then
       count = count + 1
-      if most > 0 then
+    else
+      local record = call('GET', 'worker:m:' .. id)
+      if record then
+        count = count + 1
         table.insert(found, id)
         table.insert(found, record)
       end
@@ -137,27 +154,47 @@ local function look_at(seq, id, check_time)
   return false
 end
 
-local function look_through(segment, all_in_time)
-  local first, key = segment.number * SEGMENT, common(segment.number)
-  if not key then
-    return false
+-- Tells whether a message of a segment is in time, by its place; nil: its record must be asked.
+local function timing_of(segment)
+  local times, byte = call('GET', times_of(segment)) or '', string.byte
+  return function(place)
+    local a, b, c, d, e, f = byte(times, place * 6 + 1, place * 6 + 6)
+    local at = f and ((((a * 256 + b) * 256 + c) * 256 + d) * 256 + e) * 256 + f or 0
+    if at == 0 then
+      return nil
+    end
+    return (since < 0 or at >= since) and (till < 0 or at <= till)
   end
-  if most == 0 and all_in_time and #subjects == 0 and first + SEGMENT <= below then
-    count = count + call('BITCOUNT', key)
-    return false
+end
+
+-- The ids of a segment by their places: all at once when many are asked for.
+local function ids_of(segment)
+  local list, all, asked = map_of(segment, 'ids'), nil, 0
+  return function(place)
+    asked = asked + 1
+    if asked <= MANY_IDS then
+      return call('LINDEX', list, place)
+    end
+    all = all or call('LRANGE', list, 0, -1)
+    return all[place + 1]
   end
-  local map = call('GET', key) or ''
-  if not string.find(map, '[^%z]') then
-    return false
-  end
-  for byte = math.min(#map, math.floor((below - 1 - first) / 8) + 1), 1, -1 do
+end
+
+-- Looks at the messages whose bits are set, from the last on; `timing`: as above, or nil where all are in time.
+local function look_through_bits(segment, map, last, timing)
+  local first, ids = segment * SEGMENT, ids_of(segment)
+  local is_enough = most == 0 and #subjects == 0
+  for byte = math.min(#map, math.floor((last - first) / 8) + 1), 1, -1 do
     local value = string.byte(map, byte)
     if value ~= 0 then
       for low = 0, 7 do
         local seq = first + byte * 8 - 1 - low
-        if math.floor(value / 2 ^ low) % 2 == 1 and seq < below then
-          local id = call('LINDEX', map_of(segment.number, 'ids'), seq - first)
-          if look_at(seq, id, not all_in_time) then
+        if math.floor(value / 2 ^ low) % 2 == 1 and seq <= last then
+          local is_timely = not timing or timing(seq - first)
+          looks = looks + (timing and INDEX_LOOKS or 0)
+          if is_timely and is_enough then
+            count = count + 1
+          elseif is_timely ~= false and look_at(seq, ids(seq - first), is_timely == nil) then
             return true
           end
         end
@@ -167,12 +204,67 @@ local function look_through(segment, all_in_time)
   return false
 end
 
-local function look_through_segments()
+-- Looks at the messages between two numbers that are about something, from the last on; `map`: of those wanted, or nil.
+local function look_through_members(subject, map, first, last, timing)
+  local members = call('ZREVRANGEBYSCORE', 'worker:s:' .. subject, last, first, 'WITHSCORES')
+  local band, byte, floor, begin = bit.band, string.byte, math.floor, segment_of(first) * SEGMENT
+  local is_enough = most == 0 and #subjects == 1
+  looks = looks + #members * INDEX_LOOKS
+  for i = 1, #members, 2 do
+    local seq = tonumber(members[i + 1])
+    local place = seq - begin
+    if not map or band(byte(map, floor(place / 8) + 1) or 0, BITS[place % 8]) ~= 0 then
+      local is_timely = not timing or timing(place)
+      if is_timely and is_enough then
+        count = count + 1
+      elseif is_timely ~= false and look_at(seq, members[i], is_timely == nil, subject) then
+        return true
+      end
+    end
+  end
+  return false
+end
+
+-- `subject`: the least frequent of those wanted, if there are any.
+local function look_through(segment, subject, with_time)
+  local first, is_marked = segment * SEGMENT, #names + #groups > 0
+  local last, about, key, marked = math.min(first + SEGMENT, below) - 1, 0, nil, 0
+  if subject then
+    about = call('ZCOUNT', 'worker:s:' .. subject, first, last)
+    if about > 0 and not is_marked and most == 0 and #subjects == 1 and not with_time then
+      count = count + about
+      return false
+    end
+  end
+  if is_marked and (about > 0 or not subject) or not subject then
+    key = common(segment)
+    marked = key and call('BITCOUNT', key, 0, last - first, 'BIT') or 0
+    if most == 0 and not subject and not with_time then
+      count = count + marked
+      return false
+    end
+  end
+  local timing = with_time and timing_of(segment) or nil
+  if about > 0 and (not is_marked or marked > 0 and about < 3 * marked) then
+    return look_through_members(subject, key and call('GET', key), first, last, timing)
+  end
+  return marked > 0 and (about > 0 or not subject) and look_through_bits(segment, call('GET', key), last, timing)
+end
+
+local function look_through_segments(subject)
+  local each = 2 + (#names + #groups) / 2
   for _, segment in ipairs(segments) do
     if segment.number * SEGMENT < below then
       local some, all = in_time(segment)
-      if some and look_through(segment, all) then
-        return
+      if some then
+        looks = looks + each
+        if look_through(segment.number, subject, not all) then
+          return
+        end
+        if looks >= LOOKS and segment.number > 0 then
+          found[1] = segment.number * SEGMENT
+          return
+        end
       end
     end
   end
@@ -208,23 +300,23 @@ local function look_through_subject(subject)
   local members = call('ZREVRANGEBYSCORE', 'worker:s:' .. subject, '(' .. string.format('%.0f', below), '-inf', 'WITHSCORES')
   for i = 1, #members, 2 do
     local seq = tonumber(members[i + 1])
-    if bears_all(seq) and look_at(seq, members[i], since >= 0 or till >= 0) then
+    if bears_all(seq) and look_at(seq, members[i], check_time, subject) then
       return
     end
   end
 end
 
-local rarest, fewest = nil, LOOKS
+local rarest, fewest
 for _, subject in ipairs(subjects) do
   local size = call('ZCARD', 'worker:s:' .. subject)
-  if size < fewest then
+  if not fewest or size < fewest then
     rarest, fewest = subject, size
   end
 end
-if rarest then
+if rarest and fewest < RARE then
   look_through_subject(rarest)
 else
-  look_through_segments()
+  look_through_segments(rarest)
 end
 call('DEL', SCRATCH, SCRATCH .. 1, SCRATCH .. 2, SCRATCH .. 3)
 found[2] = count

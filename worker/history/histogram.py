@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -33,17 +35,11 @@ def percentiles(counts: Mapping[int, int]) -> Percentiles | None:
     total = sum(counts.values())
     if total <= 0:
         return None
-    return Percentiles(total, *(_percentile(counts, total, share) for share in (0.50, 0.95, 0.99)))
-
-
-def _percentile(counts: Mapping[int, int], total: int, share: float) -> float:
-    wanted = share * total
-    seen = 0
-    for number in sorted(counts):
-        seen += counts[number]
-        if seen >= wanted:
-            return middle_ms(number)
-    return middle_ms(max(counts))
+    numbers = sorted(counts)
+    seen = list(itertools.accumulate(counts[number] for number in numbers))
+    # Shares are fractions: the last bucket has them all.
+    places = [min(bisect_left(seen, share * total), len(numbers) - 1) for share in (0.50, 0.95, 0.99)]
+    return Percentiles(total, *(middle_ms(numbers[place]) for place in places))
 
 
 def middle_ms(number: int) -> float:

@@ -6,11 +6,12 @@ one that has to look at many of them answers in parts.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 import redis
@@ -47,15 +48,18 @@ LONGEST = timedelta(days=366)
 """The longest time of which rates are asked: the server looks at each hour of it."""
 
 _ENDINGS = ("completed", "skipped", "failed", "cancelled", "lost")
+_AT_ONCE = 200
 _GIVE_UP_AFTER = 50_000
 """Messages without a match after which nobody looks further back for events: those have no index of their own."""
 
 
-def _script(name: str) -> Script:
-    return Script(RECORDS, ("worker.history", f"{name}.lua"))
+def _script(name: str, *, flags: str = "") -> Script:
+    return Script(RECORDS, ("worker.history", f"{name}.lua"), flags=flags)
 
 
-_ONE, _FIND, _DUE = _script("one"), _script("find"), _script("due")
+# A server without memory still has the little that is worked out while it looks.
+_FIND = _script("find", flags="allow-oom")
+_ONE, _DUE = _script("one"), _script("due")
 _COUNTERS, _QUEUES, _WORKERS, _DEATHS = _script("counters"), _script("queues"), _script("workers"), _script("deaths")
 _STATES, _AUDIT = _script("states"), _script("audit")
 
@@ -135,7 +139,8 @@ def count_of_messages(
 
 
 def _find_arguments(wanted: MessageFilter, limit: int, cursor: int | None, within: Sequence[str]) -> list[Argument]:
-    marks = [f"{name}:{value}" for name in ("actor", "queue") if (value := getattr(wanted, name)) is not None]
+    named = {"actor": wanted.actor, "queue": wanted.queue, "died": wanted.cause}
+    marks = [f"{name}:{value}" for name, value in named.items() if value is not None]
     subjects = subject_names(wanted.subject)
     groups = [[MARKS[state] for state in states] for states in (wanted.states, within) if states]
     moments = [-1 if one is None else max(0, round(one.timestamp() * 1000)) for one in (wanted.since, wanted.until)]
@@ -151,7 +156,7 @@ def _cursor(below: int) -> int | None:
 
 
 def all_messages(
-    client: redis.Redis, wanted: MessageFilter, *, at_once: int = 200, within: Sequence[str] = ()
+    client: redis.Redis, wanted: MessageFilter, *, at_once: int = _AT_ONCE, within: Sequence[str] = ()
 ) -> Iterator[StoredMessage]:
     """Every message that matches, newest first, read in pages of `at_once`; `within` as of a page.
 
@@ -167,7 +172,7 @@ def all_messages(
 
 
 async def aall_messages(
-    client: redis_asyncio.Redis, wanted: MessageFilter, *, at_once: int = 200
+    client: redis_asyncio.Redis, wanted: MessageFilter, *, at_once: int = _AT_ONCE
 ) -> AsyncIterator[StoredMessage]:
     """Every message that matches, newest first, read in pages.
 
@@ -246,7 +251,7 @@ def read_events(client: redis.Redis, wanted: EventFilter, limit: int) -> list[St
     newest = [] if wanted.message_id is not None else newest_of_tail(client, wanted, limit)
     found = {event.id: event for event in newest}
     without = 0
-    for message in _candidates(client, wanted) if len(found) < limit else ():
+    for message in _candidates(client, wanted, limit) if len(found) < limit else ():
         matching = {event.id: event for event in reversed(message.events) if wanted.matches(event)}
         found |= matching
         without = 0 if matching else without + 1
@@ -268,7 +273,7 @@ _FOUND_BY = {
 }
 
 
-def _candidates(client: redis.Redis, wanted: EventFilter) -> Iterator[StoredMessage]:
+def _candidates(client: redis.Redis, wanted: EventFilter, limit: int) -> Iterator[StoredMessage]:
     if wanted.message_id is not None:
         one = ask(client, one_message(wanted.message_id))
         if one is not None:
@@ -280,6 +285,7 @@ def _candidates(client: redis.Redis, wanted: EventFilter) -> Iterator[StoredMess
         MessageFilter(
             states=states, actor=wanted.actor, queue=wanted.queue, subject=wanted.subject, error=wanted.error
         ),
+        at_once=max(PAGE, min(limit, _AT_ONCE)),
     )
 
 
@@ -299,7 +305,7 @@ def actor_rates(over: timedelta) -> Question[tuple[ActorRates, ...]]:
         rates = [_rates(actor, counts, seconds) for actor, counts in by_actor.items()]
         return tuple(sorted(rates, key=lambda one: (-one.per_second, one.actor)))
 
-    return Question(_COUNTERS, [_milliseconds(over), "", 0], read)
+    return Question(_COUNTERS, [_milliseconds(over), ""], read)
 
 
 def windows(over: timedelta) -> Question[tuple[Window, ...]]:
@@ -309,40 +315,56 @@ def windows(over: timedelta) -> Question[tuple[Window, ...]]:
         _, length, *found = answer
         return tuple(_window(moment(start), length, fields) for start, fields in found)
 
-    return Question(_COUNTERS, [_milliseconds(over), "t", 1], read)
+    return Question(_COUNTERS, [_milliseconds(over), "t"], read)
 
 
 def _milliseconds(over: timedelta) -> int:
     return round(min(over, LONGEST).total_seconds() * 1000)
 
 
-def _window(start: Any, length: int, fields: list[bytes]) -> Window:  # noqa: ANN401
-    counts = {name.decode(): int(number) for name, number in zip(fields[::2], fields[1::2], strict=True)}
+def _window(start: datetime, length: int, fields: bytes) -> Window:
+    words = fields.decode().split()
+    counts = dict(zip(words[::2], map(int, words[1::2]), strict=True))
+    durations, waits = _histograms(counts)
     return Window(
         start=start,
         length=timedelta(milliseconds=length),
         ended={state: counts[state] for state in _ENDINGS if state in counts},
-        duration=percentiles(_histogram(counts, "d")),
-        wait=percentiles(_histogram(counts, "q")),
+        duration=percentiles(durations),
+        wait=percentiles(waits),
     )
 
 
 def _rates(actor: str, counts: dict[str, int], seconds: float) -> ActorRates:
     ended = {state: counts[state] for state in _ENDINGS if state in counts}
     total = sum(ended.values())
+    durations, waits = _histograms(counts)
     return ActorRates(
         actor=actor,
         ended=ended,
         per_second=total / seconds,
         error_share=(ended.get("failed", 0) + ended.get("lost", 0)) / total if total else 0.0,
-        duration=percentiles(_histogram(counts, "d")),
-        wait=percentiles(_histogram(counts, "q")),
+        duration=percentiles(durations),
+        wait=percentiles(waits),
         blocked_ms=counts.get("blocked", 0),
     )
 
 
-def _histogram(counts: dict[str, int], letter: str) -> dict[int, int]:
-    return {int(what[1:]): number for what, number in counts.items() if what[0] == letter and what[1:].isdigit()}
+def _histograms(counts: dict[str, int]) -> tuple[dict[int, int], dict[int, int]]:
+    """Of durations and of waits."""
+    found: dict[str, dict[int, int]] = {"d": {}, "q": {}}
+    for what, number in counts.items():
+        place = _bucket(what)
+        if place is not None:
+            found[place[0]][place[1]] = number
+    return found["d"], found["q"]
+
+
+@functools.lru_cache(maxsize=1_000)
+def _bucket(what: str) -> tuple[str, int] | None:
+    """The histogram and the bucket that a counter is; `None` if it is another."""
+    # A week has the same few names a hundred times.
+    return (what[0], int(what[1:])) if what[0] in "dq" and what[1:].isdigit() else None
 
 
 def queues() -> Question[tuple[QueueInfo, ...]]:

@@ -9,6 +9,8 @@ local MAX_EVENTS_BYTES = 65536
 local TAIL_BYTES = 16777216
 local TAIL_ENTRIES = 1000
 local TAIL_MESSAGES = 32
+local MINUTE, TEN_MINUTES, HOUR, DAY = 60000, 600000, 3600000, 86400000
+local WINDOWS = { [MINUTE] = 'worker:w', [TEN_MINUTES] = 'worker:w10', [HOUR] = 'worker:h', [DAY] = 'worker:d' }
 local MINUTES_KEPT = 93600
 local LANES = { 'back', 'high', 'normal', 'low' }
 local FINAL = { completed = true, skipped = true, dead = true, cancelled = true }
@@ -67,6 +69,26 @@ local function mark(seq, name, bit)
   end
   local size = #list
   list[size + 1], list[size + 2], list[size + 3], list[size + 4] = 'SET', 'u1', seq % SEGMENT, bit
+end
+
+-- Since when the messages of a segment are in their states: 48 bits each, none for those that it has not had yet.
+local function times_of(segment)
+  return 'worker:at:' .. segment
+end
+
+local function begin_segment(segment)
+  if call('ZADD', 'worker:segments', 'NX', now, segment) == 1 then
+    -- As long as it will be: what grows takes twice the room.
+    call('SET', times_of(segment), string.rep('\0', SEGMENT * 6))
+  end
+end
+
+local function note_time(seq, at)
+  local key = times_of(segment_of(seq))
+  local list = marks[key] or {}
+  marks[key] = list
+  local size = #list
+  list[size + 1], list[size + 2], list[size + 3], list[size + 4] = 'SET', 'u48', '#' .. seq % SEGMENT, at
 end
 
 -- The segments in which messages ended, each with a time before which none of them did.
@@ -156,6 +178,7 @@ local function save(id, record)
   local segment = segment_of(record.seq)
   if record.state ~= record.was or record.at ~= record.was_at then
     changed_in[segment] = true
+    note_time(record.seq, record.at)
     record.was_at = record.at
   end
   if record.state ~= record.was then
@@ -231,7 +254,7 @@ local function create(ids, records)
     record.seq = seq
     if not by_segment[segment] then
       by_segment[segment] = {}
-      call('ZADD', 'worker:segments', 'NX', now, segment)
+      begin_segment(segment)
     end
     table.insert(by_segment[segment], id)
     mark_as(seq, 'actor:' .. record.actor)
@@ -315,15 +338,15 @@ local function count(actor, what, amount)
 end
 
 local function store_counters(retention)
-  local minute, hour = math.floor(now / 60000), math.floor(now / 3600000)
-  for prefix, fields in pairs({ [''] = counters, ['t'] = totals }) do
-    local of_minute, of_hour = 'worker:w' .. prefix .. ':' .. minute, 'worker:h' .. prefix .. ':' .. hour
-    for field, amount in pairs(fields) do
-      call('HINCRBY', of_minute, field, amount)
-      call('HINCRBY', of_hour, field, amount)
+  for length, prefix in pairs(WINDOWS) do
+    local kept = length < HOUR and MINUTES_KEPT or math.max(retention, MINUTES_KEPT)
+    for kind, fields in pairs({ [''] = counters, ['t'] = (length == MINUTE or length == HOUR) and totals or nil }) do
+      local window = prefix .. kind .. ':' .. math.floor(now / length)
+      for field, amount in pairs(fields) do
+        call('HINCRBY', window, field, amount)
+      end
+      call('EXPIRE', window, kept)
     end
-    call('EXPIRE', of_minute, MINUTES_KEPT)
-    call('EXPIRE', of_hour, retention)
   end
   for field, amount in pairs(counters) do
     call('HINCRBY', 'worker:sums', field, amount)

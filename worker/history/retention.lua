@@ -35,7 +35,7 @@ local function forget(id, record)
     call('HDEL', 'worker:kept', segment)
     call('HDEL', 'worker:changed', segment)
     call('ZREM', 'worker:segments', segment)
-    call('DEL', 'worker:x:' .. segment .. ':ids')
+    call('DEL', 'worker:x:' .. segment .. ':ids', times_of(segment))
     for _, name in ipairs(call('SMEMBERS', 'worker:names')) do
       call('DEL', map_of(segment, name))
     end

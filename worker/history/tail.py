@@ -6,6 +6,7 @@ It keeps the newest events of all messages, some megabytes of them. Who falls so
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +28,9 @@ BEGINNING = "0-0"
 """The position before everything that is kept."""
 
 _PAGE = 200
+_FIRST_PAGE = 4
 _BLOCK_MS = 1_000
+_EVERYTHING = EventFilter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class Followed:
 
     Attributes:
         position: Who begins to follow after it gets what comes next, and nothing twice.
-        event: An event that matches; `None`: nothing came for a second, so that the caller can stop.
+        event: An event that matches; `None`: none came for a second, so that the caller can stop.
         missed: Whether events before this were gone when the follower came to read them.
     """
 
@@ -59,10 +62,15 @@ def follow_events(client: redis.Redis, wanted: EventFilter, *, after: str = NOW)
     """
     place = _Place(position(client) if after == NOW else after)
     while True:
-        oldest: Any = client.xrange(TAIL, count=1)
-        missed = place.is_behind(oldest)
-        answer: Any = client.xread({TAIL: place.before}, count=_PAGE, block=_BLOCK_MS)
-        yield from place.read(answer, wanted, missed=missed)
+        pipeline = client.pipeline(transaction=True)
+        pipeline.xinfo_stream(TAIL)
+        pipeline.xread({TAIL: place.before}, count=_PAGE)
+        if place.look(pipeline.execute(raise_on_error=False)):
+            yield from place.read(wanted)
+        elif client.xread({TAIL: place.before}, count=1, block=_BLOCK_MS):
+            continue  # it is read with what tells whether something is gone
+        else:
+            yield place.nothing()
 
 
 async def afollow_events(
@@ -71,11 +79,16 @@ async def afollow_events(
     """Does what `follow_events` does without blocking the running loop."""
     place = _Place(await aposition(client) if after == NOW else after)
     while True:
-        oldest: Any = await client.xrange(TAIL, count=1)
-        missed = place.is_behind(oldest)
-        answer: Any = await client.xread({TAIL: place.before}, count=_PAGE, block=_BLOCK_MS)
-        for one in place.read(answer, wanted, missed=missed):
-            yield one
+        pipeline = client.pipeline(transaction=True)
+        pipeline.xinfo_stream(TAIL)
+        pipeline.xread({TAIL: place.before}, count=_PAGE)
+        if place.look(await pipeline.execute(raise_on_error=False)):
+            for one in place.read(wanted):
+                yield one
+        elif await client.xread({TAIL: place.before}, count=1, block=_BLOCK_MS):
+            continue  # it is read with what tells whether something is gone
+        else:
+            yield place.nothing()
 
 
 def position(client: redis.Redis) -> str:
@@ -93,7 +106,11 @@ def _newest_of(entries: Any) -> str:  # noqa: ANN401 - as the server answers
 
 
 class _Place:
-    """How far a follower has read: an entry, and how many of its events; none: all of them."""
+    """How far a follower has read: an entry, and how many of its events; none: all of them.
+
+    What is gone is told by counting: the stream knows how many entries it ever had, and the follower, once it was at
+    its end, how many of them it has read. Before that it goes by whether its own place is still there.
+    """
 
     def __init__(self, after: str) -> None:
         entry, _, seen = after.partition("/")
@@ -102,6 +119,10 @@ class _Place:
             raise ValueError(f"{after!r} is no position in the tail")
         self._entry = int(milliseconds), int(number or 0)
         self._seen = int(seen) if seen else None
+        self._entries: list[tuple[bytes, dict[bytes, bytes]]] = []
+        self._read: int | None = None
+        self._missed = False
+        self._spoke_at = time.monotonic()
 
     @property
     def before(self) -> str:
@@ -112,23 +133,51 @@ class _Place:
         # The entry itself once more: some of its events are wanted.
         return f"{milliseconds}-{number - 1}" if number else f"{milliseconds - 1}-{2**64 - 1}"
 
-    def is_behind(self, oldest: Any) -> bool:  # noqa: ANN401 - as the server answers
-        """Whether entries after this place are gone already."""
-        return bool(oldest) and self._entry > (0, 0) and _number_of(oldest[0][0]) > self._entry
+    def look(self, answers: list[Any]) -> bool:
+        """Takes what the stream and what comes next are now; False: nothing comes next."""
+        about, answer = answers
+        if isinstance(answer, Exception):
+            raise answer
+        about = {} if isinstance(about, Exception) else about  # there is no stream yet
+        self._entries = [one for _, entries in streams_in(answer) for one in entries]
+        added = int(about.get("entries-added", 0))
+        gone = added - int(about.get("length", 0))
+        if self._read is not None:
+            missed = gone > self._read
+        else:
+            oldest: Any = about.get("first-entry")
+            missed = bool(oldest) and self._entry > (0, 0) and _number_of(oldest[0]) > self._entry
+        self._missed = self._missed or missed
+        if len(self._entries) < _PAGE:
+            self._read = added
+        elif missed:
+            self._read = gone + len(self._entries)
+        elif self._read is not None:
+            self._read += len(self._entries)
+        return bool(self._entries)
 
-    def read(self, answer: Any, wanted: EventFilter, *, missed: bool) -> Iterator[Followed]:  # noqa: ANN401
-        if not answer:
-            yield Followed(self._text(), None, missed)
-        for entry, fields in (one for _, entries in streams_in(answer) for one in entries):
+    def read(self, wanted: EventFilter) -> Iterator[Followed]:
+        """What comes next of what is wanted; if that is nothing for long, that."""
+        for entry, fields in self._entries:
             number = _number_of(entry)
             seen = (self._seen or 0) if number == self._entry else 0
             events = list(read_entry(fields.get(b"e", b"")))
             for count, event in enumerate(events[seen:], seen + 1):
                 self._entry, self._seen = number, count if count < len(events) else None
                 if wanted.matches(event):
-                    yield Followed(self._text(), event, missed)
-                    missed = False
+                    yield self._tell(event)
             self._entry, self._seen = number, None
+        if time.monotonic() - self._spoke_at > _BLOCK_MS / 1000:
+            yield self.nothing()
+
+    def nothing(self) -> Followed:
+        """That nothing came."""
+        return self._tell(None)
+
+    def _tell(self, event: StatusEvent | None) -> Followed:
+        missed, self._missed = self._missed, False
+        self._spoke_at = time.monotonic()
+        return Followed(self._text(), event, missed)
 
     def _text(self) -> str:
         entry = f"{self._entry[0]}-{self._entry[1]}"
@@ -138,26 +187,34 @@ class _Place:
 def newest_of_tail(client: redis.Redis, wanted: EventFilter, limit: int) -> list[StatusEvent]:
     """The newest events of the tail that match, newest first."""
     found: list[StatusEvent] = []
-    last = "+"
+    last, page = "+", _FIRST_PAGE
     while len(found) < limit:
-        entries: Any = client.xrevrange(TAIL, max=last, count=_PAGE)
+        entries: Any = client.xrevrange(TAIL, max=last, count=page)
         for entry, fields in entries:
             last = f"({entry.decode()}"
-            found += reversed([event for event in read_entry(fields.get(b"e", b"")) if wanted.matches(event)])
-        if len(entries) < _PAGE:
+            found += reversed([one for one in read_entry(fields.get(b"e", b""), wanted) if wanted.matches(one)])
+        if len(entries) < page:
             break
+        # An entry has one event or a hundred, and few or all of them may match.
+        page = min(4 * page, _PAGE)
     return found[:limit]
 
 
-def read_entry(text: bytes) -> Iterator[StatusEvent]:
-    """The events of an entry; what a later version wrote, and this one cannot read, is passed over."""
+def read_entry(text: bytes, wanted: EventFilter = _EVERYTHING) -> Iterator[StatusEvent]:
+    """The events of an entry, some of those that are not wanted left out unread.
+
+    What a later version wrote, and this one cannot read, is passed over.
+    """
     message_id = actor = queue = ""
+    begin = b"{" if wanted.state is None else b'{"s":"%s"' % wanted.state.encode()
+    is_wanted = True
     for line in text.splitlines():
         with contextlib.suppress(ValueError):
-            if line.startswith(b"{"):
-                yield from_line(line, message_id, actor, queue)
-            else:
+            if not line.startswith(b"{"):
                 message_id, actor, queue = line.decode().split("\t")
+                is_wanted = wanted.actor in {None, actor} and wanted.queue in {None, queue}
+            elif is_wanted and line.startswith(begin):
+                yield from_line(line, message_id, actor, queue)
 
 
 def _number_of(entry: bytes) -> tuple[int, int]:

@@ -16,6 +16,11 @@ class Cancelled(Interrupt):
     """Somebody wanted the attempt to end: CANCELLED, acknowledged and not retried."""
 
 
+def is_cancelled(message: MessageProxy) -> bool:
+    """Whether somebody wanted this delivery of the message to end, and its process has heard of it."""
+    return bool(getattr(message, "cancelled", False))
+
+
 class Cancellation(dramatiq.Middleware):
     """Knows which thread runs which message, and interrupts it on request."""
 
@@ -32,6 +37,9 @@ class Cancellation(dramatiq.Middleware):
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Notes this thread's attempt."""
         self._running[message.message_id] = threading.get_ident()
+        if is_cancelled(message):
+            # It was on its way here. Noted before looking: who cancels it says so before looking who runs it.
+            self.cancel(message.message_id)
 
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: object = None, exception: BaseException | None = None

@@ -13,7 +13,7 @@ from dramatiq.middleware import Retries
 from dramatiq.middleware.shutdown import Shutdown
 
 from worker.errors import Fatal, LeaseTaken, NoContentFound, RetryLater
-from worker.middleware.cancellation import Cancelled
+from worker.middleware.cancellation import is_cancelled
 
 
 @runtime_checkable
@@ -36,7 +36,7 @@ class RetryPolicy(Retries):
         exception: BaseException | None = None,
     ) -> None:
         """Acknowledges, retries or rejects the message after an error."""
-        if isinstance(exception, (NoContentFound, Cancelled)):
+        if isinstance(exception, NoContentFound) or (exception is not None and is_cancelled(message)):
             return
         if isinstance(exception, Shutdown) and isinstance(broker, TakesBack):
             # Not its fault: the attempt counts, the retry does not.

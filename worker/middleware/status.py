@@ -19,7 +19,7 @@ from worker.durations import format_duration
 from worker.errors import NoContentFound
 from worker.history.events import Recorder, State, Writer
 from worker.logs import get_logger
-from worker.middleware.cancellation import Cancelled
+from worker.middleware.cancellation import Cancelled, is_cancelled
 from worker.status import AttemptRecord, current_record
 
 logger = get_logger(__name__)
@@ -81,8 +81,10 @@ class Status(dramatiq.Middleware):
             self._end(record, exception, "dead letter", "dead")
         elif isinstance(exception, Shutdown):
             self._end(record, exception, "shutdown", "queued")
-        elif isinstance(exception, Cancelled):
-            self._end(record, exception, "on request")
+        elif exception is not None and is_cancelled(message):
+            # What its clean-up raised is told; the interrupt itself says nothing.
+            error = None if isinstance(exception, Cancelled) else exception
+            self._end(record, error, "on request", state=State.CANCELLED)
         else:
             self._end(record, exception)
 
@@ -99,9 +101,15 @@ class Status(dramatiq.Middleware):
             self._recorder.flush(FLUSH_TIMEOUT)
 
     def _end(
-        self, record: AttemptRecord, exception: BaseException | None, outlook: str = "", becomes: str | None = None
+        self,
+        record: AttemptRecord,
+        exception: BaseException | None,
+        outlook: str = "",
+        becomes: str | None = None,
+        *,
+        state: State | None = None,
     ) -> None:
-        state = State.CANCELLED if isinstance(exception, (Shutdown, Cancelled)) else None
+        state = State.CANCELLED if isinstance(exception, Shutdown) else state
         record.end(exception, state=state, outlook=outlook, becomes=becomes)
         running_attempt.set(None)
         unbind_contextvars(*_LOG_FIELDS)

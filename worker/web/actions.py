@@ -25,9 +25,6 @@ logger = get_logger(__name__)
 
 router = APIRouter(tags=["actions"], responses=WITH_BODY)
 
-WITHOUT_CONFIRMING = 10
-"""Messages that are changed at once without a second question."""
-
 _MOST_IDS = 1_000
 _LONGEST_DELAY = 366 * 86_400.0
 
@@ -47,6 +44,7 @@ class Filter(_Body):
     queue: Name | None = None
     subject: Annotated[list[Pair], Field(max_length=10)] = []
     error: Name | None = None
+    cause: Name | None = None
     since: Moment | None = None
     until: Moment | None = None
 
@@ -58,6 +56,7 @@ class Filter(_Body):
             queue=self.queue,
             subject=self.subject,
             error=self.error,
+            cause=self.cause,
             since=self.since,
             until=self.until,
         )
@@ -73,7 +72,7 @@ class Order(_Body):
     ids: Annotated[list[Name], Field(min_length=1, max_length=_MOST_IDS)] = []
     filter: Filter = Filter()
     dry_run: StrictBool = Field(False, description="Only says what would be done.")
-    confirm: StrictBool = Field(False, description=f"Needed for more than {WITHOUT_CONFIRMING} messages.")
+    confirm: StrictBool = Field(False, description=f"Needed for more than {actions.ASK_ABOVE} messages.")
 
     @model_validator(mode="after")
     def _has_targets(self) -> Order:
@@ -143,7 +142,7 @@ class Enqueued(shapes.Shape):
 
 @router.post(
     "/actions/{action}",
-    responses={409: {"model": Problem, "description": f"More than {WITHOUT_CONFIRMING} messages, and not confirmed."}},
+    responses={409: {"model": Problem, "description": f"More than {actions.ASK_ABOVE} messages, and not confirmed."}},
 )
 async def act(action: shapes.ActionName, order: Order, visitor: Acting, client: Client) -> Done:
     """Replays or purges dead letters, cancels messages, or runs delayed ones now.
@@ -156,8 +155,9 @@ async def act(action: shapes.ActionName, order: Order, visitor: Acting, client: 
         if order.dry_run:
             ids = [message.id for message in found.messages]
             return Done(action=action, dry_run=True, count=found.count, ids=ids, refused={})
-        if found.count > WITHOUT_CONFIRMING:
+        if found.count > actions.ASK_ABOVE:
             raise HTTPException(409, f'this would change {found.count} messages: repeat it with "confirm": true')
+        targets = actions.as_previewed(found, targets)
     outcome = await run_in_thread_pool(actions.ACTIONS[action], client, targets, by=visitor.name)
     return Done(
         action=action,
@@ -168,13 +168,13 @@ async def act(action: shapes.ActionName, order: Order, visitor: Acting, client: 
     )
 
 
-@router.post("/queues/{queue}/pause", responses=NOT_FOUND)
+@router.post("/queues/{queue:path}/pause", responses=NOT_FOUND)
 async def pause(queue: QueueName, visitor: Acting, client: Client) -> Turned:
     """Pauses a queue: workers finish what they hold of it and take nothing new."""
     return await _turn(queue, visitor.name, client, paused=True)
 
 
-@router.post("/queues/{queue}/resume", responses=NOT_FOUND)
+@router.post("/queues/{queue:path}/resume", responses=NOT_FOUND)
 async def resume(queue: QueueName, visitor: Acting, client: Client) -> Turned:
     """Has workers take messages of a paused queue again."""
     return await _turn(queue, visitor.name, client, paused=False)

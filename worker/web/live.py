@@ -234,7 +234,7 @@ class LiveTail:
             raise ServerUnreachable(f"the tail cannot be read: {' '.join(str(error).split())}") from error
 
     async def _read(self) -> None:
-        while True:
+        while self._is_mine():
             try:
                 await self._read_on()
             except (redis.RedisError, OSError) as error:
@@ -244,6 +244,8 @@ class LiveTail:
     async def _read_on(self) -> None:
         missed, handled = False, 0
         async for one in afollow_events(self._client, _EVERYTHING, after=self._end):
+            if not self._is_mine():
+                return
             self._end, missed = one.position, missed or one.missed
             if one.event is None:
                 continue
@@ -255,6 +257,10 @@ class LiveTail:
             self._tell()
             if handled % AT_ONCE == 0:
                 await asyncio.sleep(0)
+
+    def _is_mine(self) -> bool:
+        """Whether the calling task is still the one that reads: a client may swallow the cancellation of another."""
+        return self._reading is asyncio.current_task()
 
     def _tell(self) -> None:
         news, self._news = self._news, asyncio.Event()

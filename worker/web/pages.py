@@ -243,11 +243,9 @@ async def dead(request: Request, history: History, visitor: Visiting) -> Respons
 
 
 async def _group(history: redis_asyncio.Redis, cause: str, number: int) -> _Group:
-    wanted = MessageFilter(states=("lost",)) if cause == "lost" else MessageFilter(states=("dead",), error=cause)
-    page = await aask(history, page_of_messages(wanted, limit=1, within=("dead",)))
+    page = await aask(history, page_of_messages(MessageFilter(states=("dead",), cause=cause), limit=1))
     newest = page.messages[0] if page.messages else None
-    parts = [("state", "lost")] if cause == "lost" else [("state", "dead"), ("error", cause)]
-    return _Group(cause, number, newest, urlencode(parts))
+    return _Group(cause, number, newest, urlencode({"state": "dead", "cause": cause}))
 
 
 @router.get("/workers")
@@ -312,6 +310,7 @@ class _Asked:
     actor: str
     queue: str
     error: str
+    cause: str
     since: str
     until: str
 
@@ -319,7 +318,7 @@ class _Asked:
     def read(cls, given: QueryParams) -> _Asked:
         """Reads the URL; forms send what is empty, too."""
         lists = {name: tuple(one for one in given.getlist(name) if one) for name in ("state", "subject")}
-        texts = {name: given.get(name, "").strip() for name in ("actor", "queue", "error", "since", "until")}
+        texts = {name: given.get(name, "").strip() for name in ("actor", "queue", "error", "cause", "since", "until")}
         return cls(**lists, **texts)  # type: ignore[arg-type]  # by name
 
     def query(self) -> str:
@@ -339,6 +338,7 @@ class _Asked:
             queue=self.queue,
             subject=self.subject,
             error=self.error,
+            cause=self.cause,
             since=self.since,
             until=self.until,
         )

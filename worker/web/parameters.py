@@ -72,12 +72,20 @@ def message_filter(
     queue: Annotated[Name | None, Query()] = None,
     subject: Pairs = [],  # noqa: B006
     error: Annotated[Name | None, Query(description="An attempt failed with this type of error.")] = None,
+    cause: Annotated[Name | None, Query(description="A dead letter that died of this.")] = None,
     since: Annotated[Moment | None, Query()] = None,
     until: Annotated[Moment | None, Query()] = None,
 ) -> MessageFilter:
     """Which messages are wanted: those that match everything that is given."""
     return read_message_filter(
-        states=state, actor=actor, queue=queue, subject=subject, error=error, since=since, until=until
+        states=state,
+        actor=actor,
+        queue=queue,
+        subject=subject,
+        error=error,
+        cause=cause,
+        since=since,
+        until=until,
     )
 
 

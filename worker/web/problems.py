@@ -18,6 +18,8 @@ from worker.logs import get_logger
 
 logger = get_logger(__name__)
 
+BROKEN = "an error here: see the log of the web process"
+
 _LONGEST = 1_000
 
 
@@ -100,5 +102,6 @@ async def _of_the_server(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _of_anything(request: Request, error: Exception) -> JSONResponse:
+    """Logs what breaks an answer off that has begun; what comes before that is answered by the guard."""
     logger.error("a request failed", path=request.url.path, exc_info=error)
-    return problem(500, f"{type(error).__name__}: see the log of the web process")
+    return problem(500, BROKEN)

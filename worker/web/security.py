@@ -8,7 +8,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 from dataclasses import dataclass
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -16,9 +16,12 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from worker.logs import get_logger
 from worker.settings import Settings
-from worker.web.problems import problem
+from worker.web.problems import BROKEN, problem
 from worker.web.tokens import Keys, Role, Session
+
+logger = get_logger(__name__)
 
 COOKIE = "worker_session"
 CSRF_HEADER = "x-csrf-token"
@@ -95,14 +98,18 @@ class Guard:
             return
         request = Request(scope)
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        answer = _with_headers(send, kept=path.startswith(_STATIC))
+        answer = _Answer(send, kept=path.startswith(_STATIC))
         try:
             visitor = self._admit(request, path)
+            scope.setdefault("state", {})["visitor"] = visitor
+            await self._app(scope, _bounded(receive, self._most), answer)
         except Refused as refused:
             await _refusal(request, path, refused)(scope, receive, answer)
-            return
-        scope.setdefault("state", {})["visitor"] = visitor
-        await self._app(scope, _bounded(receive, self._most), answer)
+        except Exception:  # the request ends here, and outside of this nobody gives the answer its headers
+            if answer.has_begun:
+                raise
+            logger.exception("a request failed", path=path)
+            await problem(500, BROKEN)(scope, receive, answer)
 
     def _admit(self, request: Request, path: str) -> Visitor | None:
         if path in _PUBLIC:
@@ -128,7 +135,7 @@ class Guard:
 
     def _check_host(self, headers: Headers) -> None:
         """Refuses names that are not ours: a foreign one may have been made to point here by another site."""
-        name = (urlsplit(f"//{headers.get('host', '')}").hostname or "") if _is_plain(headers.get("host", "")) else ""
+        name = (_split(f"//{headers.get('host', '')}").hostname or "") if _is_plain(headers.get("host", "")) else ""
         if name in self._hosts or _is_address(name, loopback=not self._keys.needed):
             return
         raise Refused(400, f"no such host here: {name or 'none'}; add it to WORKER_WEB_ALLOWED_HOSTS if it is yours")
@@ -150,7 +157,7 @@ class Guard:
         site, origin = headers.get("sec-fetch-site"), headers.get("origin")
         if site not in (None, "same-origin", "none"):
             raise Refused(403, "another site made this request")
-        if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+        if origin is not None and _split(origin).netloc.lower() != headers.get("host", "").lower():
             raise Refused(403, f"another site made this request: {origin}")
         if path == _LOGIN:
             return
@@ -179,6 +186,14 @@ def _check_body(headers: Headers, most: int, path: str) -> None:
             raise Refused(415, "the body must be JSON, with `Content-Type: application/json`")
 
 
+def _split(url: str) -> SplitResult:
+    """The URL's parts; of what is none, none."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
+
+
 def _is_plain(host: str) -> bool:
     """Whether it is a name or an address, with or without a port, and nothing that a URL may hold besides."""
     bare = host.removeprefix("[").replace("]", "", 1)
@@ -203,16 +218,22 @@ def _refusal(request: Request, path: str, refused: Refused) -> Response:
     return problem(refused.code, refused.detail, headers)
 
 
-def _with_headers(send: Send, *, kept: bool) -> Send:
-    async def answer(message: Message) -> None:
+class _Answer:
+    """Sends an answer on, with the headers that every one has."""
+
+    def __init__(self, send: Send, *, kept: bool) -> None:
+        self._send = send
+        self._cache_control = "no-cache" if kept else "no-store"
+        self.has_begun = False
+
+    async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            self.has_begun = True
             headers = MutableHeaders(scope=message)
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
-            headers.setdefault("cache-control", "no-cache" if kept else "no-store")
-        await send(message)
-
-    return answer
+            headers.setdefault("cache-control", self._cache_control)
+        await self._send(message)
 
 
 def _bounded(receive: Receive, most: int) -> Receive:

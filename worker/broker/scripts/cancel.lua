@@ -29,13 +29,14 @@ while position < #ARGV do
   elseif record.queue == '' then
     table.insert(answers, 'outside a worker')
   else
+    -- Who hears of it late must not take a later delivery for this one.
+    tell_workers(id .. ' ' .. record.fence)
     if record.state == 'running' then
       call('SET', 'worker:cancel:' .. id, by, 'EX', 86400)
     else
       end_waiting(id, record)
     end
     note(id, record)
-    tell_workers(id)
     save(id, record)
     table.insert(answers, '')
   end

@@ -69,7 +69,7 @@ local function finish_attempt(id, record, held)
     mark_as(record.seq, 'error:' .. errors)
   end
   record.starts, record.losses = 0, 0
-  if (outcome == 'retry' or outcome == 'back') and call('EXISTS', 'worker:cancel:' .. id) == 1 then
+  if (outcome == 'retry' or outcome == 'back' or outcome == 'dead') and call('EXISTS', 'worker:cancel:' .. id) == 1 then
     -- Somebody wanted it to end while it ran.
     outcome = 'cancelled'
   end

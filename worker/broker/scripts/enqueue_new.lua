@@ -9,6 +9,12 @@ local now = string.format('%.0f', clock[1] * 1000 + math.floor(clock[2] / 1000))
 local SEGMENT = 4096
 local MOST_BITS = 32
 
+-- The time as 48 bits.
+local now_bits, rest = '', tonumber(now)
+for _ = 1, 6 do
+  now_bits, rest = string.char(rest % 256) .. now_bits, math.floor(rest / 256)
+end
+
 -- Sets the bits of messages that follow each other.
 local function mark(map, from, count)
   if count == 1 then
@@ -56,7 +62,9 @@ while position < #ARGV do
     call('HSET', 'worker:changed', segment, now)
     if first == 0 then
       call('ZADD', 'worker:segments', now, segment)
+      call('SET', 'worker:at:' .. segment, string.rep('\0', SEGMENT * 6))
     end
+    call('SETRANGE', 'worker:at:' .. segment, first * 6, string.rep(now_bits, count))
   end
 end
 return answers

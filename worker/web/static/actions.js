@@ -10,7 +10,7 @@ const WARNINGS = {
   replay: "Each gets a new retry budget; its history goes on.",
   run_now: "They do not wait for their time any more.",
 };
-const FIELDS = ["actor", "queue", "error", "since", "until"];
+const FIELDS = ["actor", "queue", "error", "cause", "since", "until"];
 
 const messages = (count) => `${count.toLocaleString("en")} message${count === 1 ? "" : "s"}`;
 

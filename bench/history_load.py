@@ -1,0 +1,317 @@
+"""What `bench/history.py` has others do: a worker process that fills the history, or writes to it while it is asked.
+
+Everything goes the way it goes for a worker: messages are sent, taken, begun and ended through `WorkerSession`, with
+the same scripts and in the same groups; only the bodies of the actors are missing. What becomes of a message follows
+from its number, so that any process can run it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import queue
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple, cast
+
+import dramatiq
+import redis
+
+from worker.broker.envelope import NOT_DELAYED, pack
+from worker.broker.sending import Sender
+from worker.broker.session import WorkerSession
+from worker.broker.taken import Ending, TakenMessage
+from worker.connection import connect
+from worker.history.events import ErrorInfo, State, StatusEvent, WorkerId
+from worker.settings import Settings
+
+QUEUES = ("default", "cpu", "mail", "sync")
+ACTORS = tuple(
+    f"{verb}_{what}"
+    for verb, what in (
+        ("merge", "conversation"),
+        ("summarize", "conversation"),
+        ("index", "conversation"),
+        ("send", "mail"),
+        ("import", "contacts"),
+        ("sync", "repository"),
+        ("resize", "picture"),
+        ("charge", "card"),
+        ("export", "account"),
+        ("notify", "phone"),
+        ("scan", "upload"),
+        ("repair", "index"),
+    )
+)
+RARE_ACTOR = ACTORS[-1]
+"""One message in 5,000 is its."""
+
+CONVERSATIONS = 20_000
+TENANT = "acme"
+SMALL_TENANT = "umbrella"
+"""Three messages in ten are about the one, five in a thousand about the other."""
+
+ERRORS = tuple(
+    f"{module}.{name}"
+    for module, names in {
+        "httpx": ("ConnectError", "ReadTimeout", "RemoteProtocolError", "HTTPStatusError", "PoolTimeout"),
+        "sqlalchemy.exc": ("OperationalError", "IntegrityError", "TimeoutError", "DataError"),
+        "botocore.exceptions": ("ClientError", "EndpointConnectionError"),
+        "project.errors": ("CorruptAudio", "TooLong", "QuotaExceeded", "UnknownLanguage", "NotReady"),
+        "dramatiq": ("TimeLimitExceeded",),
+        "json": ("JSONDecodeError",),
+        "project.rare": ("Overflow", "Impossible"),
+    }.items()
+    for name in names
+)
+RARE_ERROR = ERRORS[-1]
+
+AHEAD = 2_000
+"""Messages that wait while the history is filled."""
+
+HELD = 64
+"""Attempts that run on while the history is asked."""
+
+LIMIT = 10_000_000
+SEND = 500
+MINUTE_MS = 60_000
+HOUR_MS = 60 * MINUTE_MS
+MAX_BYTES = 256 * 1024
+TICK = 0.01
+
+
+class Fate(NamedTuple):
+    """What becomes of a message.
+
+    Attributes:
+        actor: Who runs it.
+        queue: Where it waits.
+        subject: What it is about.
+        end: How its last attempt ends.
+        fails_first: Whether an attempt fails before that.
+        error: What fails it.
+        milliseconds: How long an attempt takes.
+    """
+
+    actor: str
+    queue: str
+    subject: dict[str, str]
+    end: State
+    fails_first: bool
+    error: ErrorInfo
+    milliseconds: float
+
+
+def fate(number: int) -> Fate:
+    """What becomes of the message of that number."""
+    some = _mixed(number)
+    actor = len(ACTORS) - 1 if some % 5000 == 0 else int((len(ACTORS) - 1) * ((some >> 8) % 1000 / 1000) ** 2)
+    more = _mixed(some)
+    subject = {"conversation_id": str(more % CONVERSATIONS)}
+    if (more >> 16) % 10 < 3:
+        subject["tenant"] = TENANT
+    elif (more >> 24) % 140 == 0:
+        subject["tenant"] = SMALL_TENANT
+    end, fails_first = _ends_how(_mixed(more) % 1000)
+    error = int(len(ERRORS) * ((more >> 24) % 1000 / 1000) ** 3)
+    milliseconds = 10.0 * (1 + actor) * math.exp(((some >> 20) % 1000 - 500) / 250)
+    return Fate(ACTORS[actor], QUEUES[actor % 4], subject, end, fails_first, _errors[error], milliseconds)
+
+
+def _mixed(number: int) -> int:
+    number = (number ^ number >> 31) * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
+    return (number ^ number >> 29) * 0xBF58476D1CE4E5B9 >> 8 & 0xFFFFFFFFFFFF
+
+
+def _ends_how(share: int) -> tuple[State, bool]:
+    if share < 10:
+        return State.FAILED, False
+    if share < 40:
+        return State.COMPLETED, True
+    if share < 60:
+        return State.SKIPPED, False
+    return State.CANCELLED if share < 65 else State.COMPLETED, False
+
+
+def _error(kind: str) -> ErrorInfo:
+    line = '  File "/srv/app/project/services/conversations.py", line {0}, in step_{0}\n    await step_{0}(client)\n'
+    frames = "".join(line.format(number) for number in range(10, 23))
+    text = "the other side said no to what was asked of it"
+    return ErrorInfo(kind, text, f"Traceback (most recent call last):\n{frames}{kind}: {text}\n")
+
+
+_errors = [_error(kind) for kind in ERRORS]
+
+
+class Load:
+    """A worker process without actors.
+
+    Args:
+        settings: Which history.
+        stamped: Whether the text of each event is the machine's monotonic clock when it was recorded.
+    """
+
+    def __init__(self, settings: Settings, *, stamped: bool = False) -> None:
+        self.client = connect(settings)
+        self._sender = Sender(self.client)
+        self._stamped = stamped
+        self._worker = WorkerId.here()
+        # Dramatiq's worker has no part in this but the number of its threads: as many as attempts are held.
+        threads = cast("dramatiq.Worker", SimpleNamespace(worker_threads=2 * HELD, work_queue=queue.Queue()))
+        self._session = WorkerSession(settings, lambda: connect(settings), threads, lambda _: None)
+        self._held: list[TakenMessage] = []
+        for name in QUEUES:
+            self._session.open_inbox(name)
+
+    def send(self, numbers: Iterable[int]) -> None:
+        """Sends messages."""
+        send(self._sender, numbers)
+
+    def hold(self, count: int) -> None:
+        """Takes so many messages that go on running."""
+        while len(self._held) < count:
+            for message in self._taken(count - len(self._held)):
+                self._begin(message)
+                self._held.append(message)
+        self._session.flush(10)
+
+    def run(self, most: int) -> int:
+        """Runs messages that were taken, so many at most; answers how many."""
+        ran = 0
+        for message in self._taken(most):
+            self._begin(message)
+            self._end(message)
+            ran += 1
+        return ran
+
+    def close(self) -> None:
+        """Ends what is held, and stores everything."""
+        for message in self._held:
+            self._end(message)
+        self._session.flush(60)
+        self._session.close()
+        self.client.close()
+
+    def _taken(self, most: int) -> Iterable[TakenMessage]:
+        for name in QUEUES:
+            while most > 0 and (message := self._session.holdings.next_of(name, 0.0005)) is not None:
+                most -= 1
+                yield message
+
+    def _begin(self, message: TakenMessage) -> None:
+        self._session.begin(message)
+        of = fate(message.kwargs["number"])
+        self._session.record(self._event(message, of, State.STARTED, f"{message.message_id}:{message.attempt}"))
+
+    def _end(self, message: TakenMessage) -> None:
+        number = message.kwargs["number"]
+        of = fate(number)
+        fails = of.fails_first and message.attempt == 1
+        state = State.FAILED if fails else of.end
+        event = self._event(message, of, state, f"{message.message_id}:{message.attempt}.end")
+        event.duration_ms, event.parent = of.milliseconds, f"{message.message_id}:{message.attempt}"
+        event.error = of.error if state is State.FAILED else None
+        ending = Ending(message, event)
+        if fails:
+            again: dramatiq.Message[None] = dramatiq.Message(**message._message.asdict()).copy(options={"retries": 1})  # noqa: SLF001
+            ending.retry = pack(again, MAX_BYTES)._replace(delay_ms=NOT_DELAYED)
+        self._session.end(ending, rejected=state is State.FAILED and not fails)
+
+    def _event(self, message: TakenMessage, of: Fate, state: State, id_: str) -> StatusEvent:
+        return StatusEvent(
+            event=f"{of.actor}.{state}",
+            state=state,
+            id=id_,
+            time=datetime.now(UTC),
+            actor=of.actor,
+            queue=message.queue_name,
+            message_id=message.message_id,
+            attempt=message.attempt,
+            subject=of.subject,
+            text=str(time.monotonic_ns()) if self._stamped else "",
+            queued_ms=message.queued_ms,
+            worker=self._worker,
+        )
+
+
+def send(sender: Sender, numbers: Iterable[int], *, delayed: bool = False) -> None:
+    """Sends the messages of these numbers; delayed by some hours, each by another time."""
+    parcels = []
+    for number in numbers:
+        of = fate(number)
+        message: dramatiq.Message[None] = dramatiq.Message(
+            queue_name=of.queue, actor_name=of.actor, args=(), kwargs={"number": number, **of.subject}, options={}
+        )
+        delay = HOUR_MS + number % 1000 * MINUTE_MS if delayed else None
+        parcels.append(pack(message, MAX_BYTES, delay=delay))
+    sender.send(parcels)
+
+
+def depth(client: redis.Redis, *states: str) -> int:
+    """How many messages are in these states."""
+    found = client.hmget("worker:states", *states)
+    return sum(int(one or 0) for one in found)
+
+
+def fill(load: Load, numbers: range) -> None:
+    """Sends these messages, and runs messages until none waits."""
+    sent = numbers.start
+    while True:
+        if sent < numbers.stop and depth(load.client, "queued") < AHEAD:
+            until = min(sent + SEND, numbers.stop)
+            load.send(range(sent, until))
+            sent = until
+            continue
+        ran = load.run(SEND)
+        if sent == numbers.stop and ran == 0 and depth(load.client, "queued", "running") == 0:
+            return
+
+
+def write(load: Load, first: int, events_per_second: int) -> None:
+    """Holds some attempts; writes so many events a second, and no others, until its standard input ends."""
+    load.send(range(first, first + HELD))
+    load.hold(HELD)
+    print("ready", flush=True)
+    ended = threading.Event()
+
+    def listen() -> None:
+        sys.stdin.read()
+        ended.set()
+
+    threading.Thread(target=listen, daemon=True).start()
+    began, done, sent = time.monotonic(), 0, first + HELD
+    while not ended.wait(TICK):
+        due = int((time.monotonic() - began) * events_per_second / 2)
+        if due > sent - first - HELD:
+            until = first + HELD + due
+            load.send(range(sent, until))
+            sent = until
+        done += load.run(due - done) if due > done else 0
+    print(done / (time.monotonic() - began) * 2, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("fill", "write"))
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--messages", type=int, default=0)
+    parser.add_argument("--events", type=int, default=0, help="a second")
+    parser.add_argument("--limit", type=int, default=LIMIT, help="ended messages that are kept of each state")
+    options = parser.parse_args()
+    settings = Settings(data_dir=options.data, redis_url=None, history_limit=options.limit)
+    load = Load(settings, stamped=options.what == "write")
+    if options.what == "fill":
+        fill(load, range(options.first, options.first + options.messages))
+    else:
+        write(load, options.first, options.events)
+    load.close()
+
+
+if __name__ == "__main__":
+    main()
