@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.e2e.browser import DESKTOP, PHONE, browsing, visiting
 from tests.e2e.project import ROOT, TIMEOUT, WORKER, Project
@@ -356,6 +356,24 @@ def test_who_has_logged_in_to_act_acts(shop: Shop, browser: Browser) -> None:
         shop.becomes(sent, "unknown")
         visit.go("/audit")
         expect(page.locator("tbody tr", has_text="purge").first).to_contain_text("full token@127.0.0.1")
+        visit.complaints = [one for one in visit.complaints if "404" not in one]
+
+
+def test_what_is_pressed_before_the_page_listens_is_not_lost(shop: Shop, browser: Browser) -> None:
+    """Buttons are disabled until the script that serves them is there."""
+    sent = shop.send("bill", "A-24")
+    shop.becomes(sent, "dead")
+    with visiting(browser, shop.url) as visit:
+        held: list[Route] = []
+        visit.page.route("**/static/app.js", lambda route: held.append(route))
+        page = visit.page
+        page.goto(f"{visit.url}/messages/{sent}", wait_until="commit")
+        for name in ("Purge", "Replay", "Dark or light"):
+            expect(page.get_by_role("button", name=name)).to_be_disabled()
+        held[0].continue_()
+        page.get_by_role("button", name="Purge").click()
+        confirm(page)
+        shop.becomes(sent, "unknown")
         visit.complaints = [one for one in visit.complaints if "404" not in one]
 
 

@@ -49,9 +49,15 @@ function show(fresh) {
   if (!next) return;
   setServerTime(next.dataset.now);
   formatTimes(next);
+  enableButtons(next);
   morph(main, next);
   morph(document.getElementById("nav"), fresh.getElementById("nav"));
   drawCharts(main);
+}
+
+// Buttons are served disabled: what is pressed before this script listens would be lost without a word.
+function enableButtons(root) {
+  for (const button of root.querySelectorAll("button[disabled]")) button.disabled = false;
 }
 
 function tell(kind, text) {
@@ -110,4 +116,5 @@ drawCharts(main);
 watchActions(refresh);
 const tail = document.getElementById("tail");
 if (tail) followTail(tail);
+enableButtons(document);
 document.querySelector('nav [aria-current]')?.scrollIntoView({ block: "nearest", inline: "center" });
