@@ -85,7 +85,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-repositories-") as folder:
         put_in_force(Settings(data_dir=Path(folder)))
         print(f"Python {platform.python_version()}, {platform.machine()}")
-        print(f"{'':12}{'files':>8}{'chunks':>9}{'s':>8}{'files/s':>9}{'chunks/s':>10}{'unchanged s':>13}{'peak MB':>9}")
+        print(
+            f"{'':12}{'files':>8}{'chunks':>9}{'s':>8}{'files/s':>9}{'chunks/s':>10}{'unchanged s':>13}{'peak MB':>9}"
+        )
         for name, source in sources().items():
             one = measure(name, source)
             results.append(one)
