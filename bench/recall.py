@@ -27,7 +27,8 @@ from worker.services.chunking import cut
 from worker.services.fusing import fuse
 from worker.services.recall import recall
 from worker.settings import Settings, put_in_force
-from worker.stores.index import FileChunks, NewChunk, Passage, SearchIndex, hash_of, search_index, searched
+from worker.stores.chunks import FileChunks, NewChunk, Passage, hash_of, searched
+from worker.stores.index import SearchIndex, search_index
 
 PACKAGES = [
     "asyncio",

@@ -22,8 +22,9 @@ from worker.services.chunking import cut
 from worker.services.indexing import LONGEST_NOTE, capture, index_conversation
 from worker.services.recall import LONGEST_QUESTION, Answer, Hit, LeftOut, RecallFailed, recall
 from worker.settings import Settings, put_in_force
+from worker.stores.chunks import FileChunks, NewChunk, hash_of, searched
 from worker.stores.conversations import Chunk, conversation_store
-from worker.stores.index import FileChunks, NewChunk, hash_of, search_index, searched
+from worker.stores.index import search_index
 from worker.stores.repositories import Repository, repository_store
 
 NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)

@@ -32,7 +32,8 @@ from worker.services.repository_sync import (
 )
 from worker.services.scanning import Found
 from worker.settings import Settings, put_in_force
-from worker.stores.index import FileState, search_index
+from worker.stores.chunks import FileState
+from worker.stores.index import search_index
 from worker.stores.repositories import repository_folders, repository_store
 
 FUNCTION = "def {name}():\n    return {name!r}\n"

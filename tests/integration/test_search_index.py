@@ -11,20 +11,11 @@ import pytest
 
 from worker.bridge import run_async_in_new_loop
 from worker.errors import ConfigurationError, IndexMismatch
+from worker.models.embedder import Vectors
 from worker.models.failures import ModelUnavailable
 from worker.settings import Settings
-from worker.stores.index import (
-    Document,
-    DocumentKind,
-    FileChunks,
-    FileState,
-    NewChunk,
-    SearchIndex,
-    Totals,
-    Vectors,
-    hash_of,
-    rebuild,
-)
+from worker.stores.chunks import Document, DocumentKind, FileChunks, FileState, NewChunk, Totals, hash_of
+from worker.stores.index import SearchIndex, rebuild
 
 T = TypeVar("T")
 

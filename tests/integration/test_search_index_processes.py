@@ -25,7 +25,8 @@ from pathlib import Path
 import numpy as np
 from worker.bridge import run_async_in_new_loop
 from worker.settings import Settings, put_in_force
-from worker.stores.index import FileChunks, NewChunk, SearchIndex
+from worker.stores.chunks import FileChunks, NewChunk
+from worker.stores.index import SearchIndex
 
 FOLDER, REPOSITORY, ROUNDS, FILES, DIMENSIONS = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
 
@@ -186,7 +187,8 @@ from pathlib import Path
 import numpy as np
 from worker.bridge import run_async_in_new_loop
 from worker.settings import Settings, put_in_force
-from worker.stores.index import Document, FileChunks, NewChunk, SearchIndex
+from worker.stores.chunks import Document, FileChunks, NewChunk
+from worker.stores.index import SearchIndex
 
 def vectors(count):
     return np.ones((count, 8), np.float32)

@@ -16,7 +16,8 @@ from worker.bridge import run_async_in_new_loop
 from worker.errors import NoContentFound
 from worker.services.repository_sync import add_repository, remove_repository, sync_repository
 from worker.settings import Settings, put_in_force
-from worker.stores.index import FileState, Totals, search_index
+from worker.stores.chunks import FileState, Totals
+from worker.stores.index import search_index
 
 paths = st.sampled_from(["a.py", "b.md", "sub/a.py", "sub/deep/c.txt", "d\n'\".py"])
 contents = st.sampled_from(

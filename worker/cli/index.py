@@ -30,8 +30,8 @@ def rebuild(as_json: AsJson = False) -> None:
 def optimize(as_json: AsJson = False) -> None:
     """Have the index lie in few files, so that answers stay fast; workers do so by themselves."""
     begin()
-    run_async_in_new_loop(optimize_index)
+    is_done = run_async_in_new_loop(optimize_index)
     if as_json:
-        print_json({"optimized": True})
+        print_json({"optimized": is_done})
     else:
-        console().print("the index is optimized")
+        console().print("the index is optimized" if is_done else "somebody else is optimizing the index")

@@ -12,8 +12,9 @@ from worker.models.embedder import embedder
 from worker.services.chunking import cut
 from worker.services.summarizing import clean
 from worker.settings import settings_in_force
+from worker.stores.chunks import Document, DocumentKind, NewChunk, searched
 from worker.stores.conversations import conversation_store
-from worker.stores.index import Document, DocumentKind, NewChunk, rebuild, search_index, searched
+from worker.stores.index import rebuild, search_index
 
 LONGEST_NOTE = 50_000
 MOST_TAGS = 20
@@ -86,9 +87,9 @@ async def index_conversation(conversation_id: str) -> Indexed:
     return indexed
 
 
-async def optimize_index() -> None:
-    """Has the index lie in few files, so that answers stay fast."""
-    await (await search_index()).optimize()
+async def optimize_index() -> bool:
+    """Has the index lie in few files, so that answers stay fast; false: somebody else is at it."""
+    return await (await search_index()).optimize()
 
 
 async def rebuild_index(progress: Callable[[int, int], None] | None = None) -> int:

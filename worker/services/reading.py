@@ -16,7 +16,7 @@ from worker.errors import WorkerError
 from worker.services.chunking import cut
 from worker.services.languages import language_of
 from worker.services.scanning import Found, left_out
-from worker.stores.index import FileState, NewChunk, hash_of
+from worker.stores.chunks import FileState, NewChunk, hash_of
 
 FAILED = "failed: "
 """What the reason begins with why a file has no chunks, if that is to be tried again."""

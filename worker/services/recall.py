@@ -25,7 +25,8 @@ from worker.services import snippets
 from worker.services.fusing import fuse
 from worker.services.snippets import Snippet
 from worker.settings import settings_in_force
-from worker.stores.index import Kind, Passage, SearchIndex, search_index
+from worker.stores.chunks import Kind, Passage
+from worker.stores.index import SearchIndex, search_index
 from worker.stores.objects import object_store
 from worker.stores.repositories import repository_store
 from worker.texts import shown
@@ -143,7 +144,7 @@ async def recall(question: str, *, repository: str | None = None, limit: int = 1
     if repository is not None:
         await _check_repository(repository)
     index = await search_index()
-    found = await _candidates(index, parts, question, repository, max(limit, _DEPTH))
+    found = await _candidates(index, parts, question, repository, limit)
     best = await _reranked(parts, question, found, limit)
     read = await _snippets(parts, best)
     hits = (_hit(passage, snippet) for passage, snippet in zip(best, read, strict=True))
@@ -185,11 +186,11 @@ class RecallFailed(WorkerError):
 
 
 async def _candidates(
-    index: SearchIndex, parts: _Parts, question: str, repository: str | None, depth: int
+    index: SearchIndex, parts: _Parts, question: str, repository: str | None, limit: int
 ) -> list[Passage]:
-    """What either search has found, each once, the best first."""
+    """The best of what either search has found, each once, and enough of them for a reranker."""
     turns = await _turns()
-    where: dict[str, Any] = {"limit": depth, "repository": repository}
+    where: dict[str, Any] = {"limit": max(limit, _DEPTH), "repository": repository}
 
     async def by_vector() -> list[Passage] | None:
         vectors = await parts.get("vectors", _embedded(question))
@@ -211,7 +212,7 @@ async def _candidates(
         raise RecallFailed("; ".join(f"{one.part}: {one.reason}" for one in parts.left_out))
     by_id = {passage.id: passage for ranking in asked for passage in ranking}
     fused = fuse([[passage.id for passage in ranking] for ranking in asked])
-    return [replace(by_id[key], score=score) for key, score in fused]
+    return [replace(by_id[key], score=score) for key, score in fused[: max(limit, _RERANKED)]]
 
 
 @loop_resource
@@ -229,11 +230,10 @@ async def _reranked(parts: _Parts, question: str, found: Sequence[Passage], limi
     model = await reranker()
     if model is None or len(found) < 2:  # noqa: PLR2004 - one is in order
         return list(found[:limit])
-    shown = found[: max(limit, _RERANKED)]
-    scores = await parts.get("reranker", model.rank(question, [f"{one.path}\n{one.text}" for one in shown]))
+    scores = await parts.get("reranker", model.rank(question, [f"{one.path}\n{one.text}" for one in found]))
     if scores is None:
         return list(found[:limit])
-    ranked = [replace(passage, score=score) for passage, score in zip(shown, scores, strict=True)]
+    ranked = [replace(passage, score=score) for passage, score in zip(found, scores, strict=True)]
     return sorted(ranked, key=lambda passage: -passage.score)[:limit]
 
 

@@ -29,7 +29,8 @@ from worker.models.embedder import Embedder, Vectors, embedder
 from worker.services.reading import CLOCK_TICK, FAILED, ReadFile, failed, read_files
 from worker.services.scanning import Found, Globs, Scan
 from worker.settings import settings_in_force
-from worker.stores.index import FileChunks, FileState, SearchIndex, Totals, search_index, searched
+from worker.stores.chunks import FileChunks, FileState, Totals, searched
+from worker.stores.index import SearchIndex, search_index
 from worker.stores.repositories import Repository, RepositoryStore, Sync, SyncState, repository_store
 
 MOST_NAMED = 20
@@ -320,7 +321,7 @@ class _Syncing:
             await self.index.touch_files(name, touched)
             await self.index.remove_files(name, gone)
             await self._note(changed, len(batch))
-            if await self.index.is_scattered():
+            if await self.index.is_scattered(in_between=True):
                 # A long sync must not slow down those who ask meanwhile; if others write too much, the next batch will.
                 with contextlib.suppress(RetryLater):
                     await self.index.optimize()

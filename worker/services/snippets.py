@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worker.services.git_files import read_small
-from worker.stores.index import Passage, hash_of
+from worker.stores.chunks import Passage, hash_of
 
 LONGEST = 4000
 """Characters of a snippet."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from worker.bridge import loop_resource
 from worker.errors import ConfigurationError
 from worker.stores.database import Instant, open_database
+
+_LONGEST_SILENCE = timedelta(minutes=10)
+"""Of a sync that runs: longer than a batch and its time-outs take, and than an attempt may by default."""
 
 _schema = MetaData()
 
@@ -41,13 +44,14 @@ _repositories = Table(
 
 
 class SyncState(StrEnum):
-    """How a sync goes, or went."""
+    """How a sync goes, or went; LOST is never noted, but what is shown of one that was not heard of for long."""
 
     RUNNING = "running"
     COMPLETED = "completed"
     SKIPPED = "skipped"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    LOST = "lost"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +60,7 @@ class Sync:
 
     Attributes:
         text: What it came to.
-        updated_at: When it was last heard of: one that runs and has not been for long is none any more.
+        updated_at: When it was last heard of.
         scanned: Files that git would see.
         matching: Those of them that are wanted.
         done: Those of these that are stored as they are now, or left out for a reason.
@@ -178,14 +182,17 @@ def _repository(row: RowMapping) -> Repository:
 
 
 def _sync(row: RowMapping) -> Sync:
+    state, text = SyncState(row["sync_state"]), row["sync_text"]
+    if state is SyncState.RUNNING and datetime.now(UTC) - row["updated_at"] > _LONGEST_SILENCE:
+        state, text = SyncState.LOST, "not heard of any more; the next sync goes on where it was"
     return Sync(
-        state=SyncState(row["sync_state"]),
+        state=state,
         started_at=row["started_at"],
         updated_at=row["updated_at"],
         scanned=row["scanned"],
         matching=row["matching"],
         done=row["done"],
-        text=row["sync_text"],
+        text=text,
     )
 
 

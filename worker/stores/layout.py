@@ -1,0 +1,164 @@
+"""How the chunks lie in the table of the search index: its columns, who made its vectors, and its rows.
+
+It only makes rows, and never writes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from worker.errors import MissingExtra
+from worker.models.embedder import Vectors
+from worker.stores.chunks import Document, FileChunks, Kind, NewChunk, searched
+from worker.stores.words import words_of
+
+try:
+    import numpy as np
+    import pyarrow as pa
+except ImportError as error:
+    raise MissingExtra("recall", "the search index") from error
+
+FILE = "file"
+"""The kind of the rows that stand for a file as a whole: they are never found."""
+
+_LAYOUT = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Who made the vectors of an index."""
+
+    embedder: str
+    dimensions: int
+    layout: str = _LAYOUT
+
+    @classmethod
+    def read(cls, schema: pa.Schema) -> Made:
+        """What a table's schema says."""
+        said = {name.decode(): value.decode() for name, value in (schema.metadata or {}).items()}
+        return cls(said.get("embedder", ""), int(said.get("dimensions", "0")), said.get("layout", ""))
+
+    def describe(self) -> str:
+        """For people."""
+        layout = "" if self.layout == _LAYOUT else f", layout {self.layout}"
+        return f"{self.embedder} ({self.dimensions} dimensions{layout})"
+
+
+def schema_of(made: Made) -> pa.Schema:
+    """The columns, and who makes the vectors."""
+    return pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("kind", pa.string(), nullable=False),
+            pa.field("repository", pa.string(), nullable=False),
+            pa.field("path", pa.string(), nullable=False),
+            pa.field("start_line", pa.int32()),
+            pa.field("end_line", pa.int32()),
+            pa.field("language", pa.string()),
+            pa.field("symbol", pa.string()),
+            pa.field("text", pa.string()),
+            pa.field("words", pa.string()),
+            pa.field("vector", pa.list_(pa.float32(), made.dimensions)),
+            pa.field("file_hash", pa.string()),
+            pa.field("file_size", pa.int64()),
+            # Of rows that stand for a file as a whole.
+            pa.field("file_changed_ns", pa.int64()),
+            pa.field("chunks", pa.int32()),
+            pa.field("left_out", pa.string()),
+            pa.field("created", pa.timestamp("us", "UTC")),
+        ],
+        metadata={"embedder": made.embedder, "dimensions": str(made.dimensions), "layout": made.layout},
+    )
+
+
+def rows_of_files(schema: pa.Schema, repository: str, files: Sequence[FileChunks]) -> pa.Table:
+    """A row for each file as a whole, and one for each of its chunks."""
+    now = datetime.now(UTC)
+    rows: list[dict[str, Any]] = []
+    vectors: list[Vectors | None] = []
+    for file in files:
+        _refuse_other_vectors(schema, file.path, file.chunks, file.vectors)
+        of_file = {
+            "repository": repository,
+            "path": file.path,
+            "language": file.language,
+            "file_hash": file.hash,
+            "file_size": file.size,
+            "created": now,
+        }
+        whole = {"id": id_of(FILE, repository, file.path, 0), "kind": FILE}
+        state = {"file_changed_ns": file.changed_ns, "chunks": len(file.chunks), "left_out": file.left_out}
+        rows.append(of_file | whole | state)
+        vectors.append(None)
+        rows += (of_file | row for row in _rows_of_chunks("code", repository, file.path, file.chunks))
+        vectors.extend(file.vectors)
+    return as_table(schema, rows, vectors)
+
+
+def rows_of_documents(schema: pa.Schema, documents: Sequence[Document]) -> pa.Table:
+    """A row for each chunk of the documents."""
+    rows: list[dict[str, Any]] = []
+    vectors: list[Vectors | None] = []
+    for document in documents:
+        _refuse_other_vectors(schema, document.name, document.chunks, document.vectors)
+        of_document = {"repository": "", "path": document.name, "created": document.created}
+        rows += (of_document | row for row in _rows_of_chunks(document.kind, "", document.name, document.chunks))
+        vectors.extend(document.vectors)
+    return as_table(schema, rows, vectors)
+
+
+def _refuse_other_vectors(schema: pa.Schema, name: str, chunks: Sequence[NewChunk], vectors: Vectors) -> None:
+    dimensions = schema.field("vector").type.list_size
+    if len(vectors) != len(chunks) or (len(chunks) and vectors.shape != (len(chunks), dimensions)):
+        raise ValueError(f"{name} has {len(chunks)} chunks and vectors of shape {vectors.shape}")
+
+
+def _rows_of_chunks(kind: Kind, repository: str, path: str, chunks: Sequence[NewChunk]) -> Iterator[dict[str, Any]]:
+    for number, chunk in enumerate(chunks):
+        yield {
+            "id": id_of(kind, repository, path, number),
+            "kind": kind,
+            "start_line": chunk.start_line,
+            "end_line": chunk.end_line,
+            "symbol": _storable(chunk.symbol),
+            "text": _storable(chunk.text),
+            "words": words_in(kind, path, chunk.symbol, chunk.text),
+        }
+
+
+def words_in(kind: str, path: str, symbol: str | None, text: str) -> str:
+    """The words by which a chunk is found, with a space between them."""
+    return " ".join(words_of(searched_of(kind, path, symbol, text)))
+
+
+def searched_of(kind: str, path: str, symbol: str | None, text: str) -> str:
+    """What is searched for a chunk; of what is no file, the path is an id that nobody asks for."""
+    return searched(path if kind == "code" else "", symbol, text)
+
+
+def _storable(text: str | None) -> str | None:
+    """Halves of characters, which Python makes of bytes that are no UTF-8, cannot be written."""
+    return text if text is None or text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def as_table(schema: pa.Schema, rows: Sequence[Mapping[str, Any]], vectors: Sequence[Vectors | None]) -> pa.Table:
+    """The rows with a vector for each, or none."""
+    columns = {name: [row.get(name) for row in rows] for name in schema.names if name != "vector"}
+    vector = schema.field("vector").type
+    zeros = np.zeros(vector.list_size, np.float32)
+    flat = np.concatenate([zeros, *(zeros if one is None else one for one in vectors)])[vector.list_size :]
+    missing = pa.array([one is None for one in vectors], pa.bool_())
+    columns["vector"] = pa.FixedSizeListArray.from_arrays(
+        pa.array(flat.astype(np.float32, copy=False)), vector.list_size, mask=missing
+    )
+    return pa.table({name: columns[name] for name in schema.names}, schema=schema)
+
+
+def id_of(kind: str, repository: str, path: str, number: int) -> str:
+    """The id of a chunk, the `number`th of a file or document: the same whenever it is stored."""
+    name = "\0".join([kind, repository, path, str(number)])
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
