@@ -132,6 +132,17 @@ class Project:
                     os.kill(pid, signal.SIGKILL)
             process.wait(TIMEOUT)
 
+    def served(self, number: int = 0) -> str:
+        """The address of the so manyeth `worker web --json` that was begun by `/usr/bin/env`, once it is served."""
+
+        def urls() -> list[str]:
+            log = self.folder / "env.log"
+            lines = log.read_text().splitlines() if log.exists() else []
+            return [json.loads(line)["url"] for line in lines if line.startswith("{") and '"url": "http' in line]
+
+        wait_until(lambda: len(urls()) > number, TIMEOUT)
+        return urls()[number]
+
     def processes(self) -> dict[int, str]:
         """The processes that run with this project's data, but for its server: their ids and command lines."""
         found = {}

@@ -6,7 +6,6 @@ security policy forbids, no request to another server.
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from tests.e2e.shop import HOSTILE
 from tests.waiting import wait_until
 from worker.history.query import ask, one_message, queues
 
-PAGES = ["/", "/messages", "/running", "/delayed", "/dead", "/workers", "/queues", "/live", "/audit"]
+PAGES = ["/", "/messages", "/running", "/delayed", "/dead", "/workers", "/queues", "/repositories", "/live", "/audit"]
 TOKEN, READ_TOKEN = "a token to act with", "a token to look with"
 SEND_MANY = """
 import sys
@@ -55,17 +54,6 @@ class Shop(Project):
     def make(self, file: str) -> None:
         """Opens a gate."""
         (self.folder / file).touch()
-
-    def served(self, number: int) -> str:
-        """The address of the so manyeth dashboard, once it is served."""
-
-        def urls() -> list[str]:
-            log = self.folder / "env.log"
-            lines = log.read_text().splitlines() if log.exists() else []
-            return [json.loads(line)["url"] for line in lines if line.startswith("{") and '"url": "http' in line]
-
-        wait_until(lambda: len(urls()) > number, TIMEOUT)
-        return urls()[number]
 
 
 @pytest.fixture(scope="module")
@@ -336,7 +324,7 @@ def test_who_may_only_look_sees_no_way_to_act(shop: Shop, browser: Browser) -> N
             visit.go(path)
             names = page.locator("main button, main input[type=checkbox][name=pick], .tools button").all_inner_texts()
             assert set(names) <= {"live", "", "Show", "Follow", "Pause"}
-            assert page.locator("[data-action], [data-turn], [data-bulk]").count() == 0
+            assert page.locator("[data-action], [data-turn], [data-sync], [data-bulk]").count() == 0
         page.get_by_role("button", name="Log out").click()
         expect(page).to_have_title("Log in · worker")
         assert visit.cookies() == []
@@ -383,7 +371,7 @@ def test_it_works_below_a_path_of_another_application(shop: Shop, browser: Brows
     shop.becomes(sent, "dead")
     with visiting(browser, shop.mounted) as visit:
         page = visit.go("/")
-        for name in ("Messages", "Running", "Delayed", "Dead letters", "Queues", "Workers", "Audit"):
+        for name in ("Messages", "Running", "Delayed", "Dead letters", "Queues", "Workers", "Repositories", "Audit"):
             page.locator("#nav").get_by_role("link", name=name).click()
             expect(page.locator("h1")).to_have_text(name)
             assert page.evaluate("getComputedStyle(document.body).display") == "grid"

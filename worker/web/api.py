@@ -11,12 +11,21 @@ from worker.extras import is_installed
 from worker.web import actions, questions, streaming
 from worker.web.problems import PROBLEMS
 
-recall: ModuleType | None = importlib.import_module("worker.web.recall") if is_installed("recall") else None
+
+def _with_recall(module: str) -> ModuleType | None:
+    return importlib.import_module(module) if is_installed("recall") else None
+
+
+recall = _with_recall("worker.web.recall")
 """Questions to the search index, where that part is installed."""
+
+repositories = _with_recall("worker.web.repositories")
+"""What is kept in the search index of repositories, likewise."""
 
 router = APIRouter(responses=PROBLEMS)
 router.include_router(questions.router)
 router.include_router(actions.router)
 router.include_router(streaming.router)
-if recall is not None:
-    router.include_router(recall.router)
+for part in (recall, repositories):
+    if part is not None:
+        router.include_router(part.router)

@@ -46,7 +46,7 @@ from worker.history.query import (
     workers,
 )
 from worker.history.timeline import attempts_of, requests_of
-from worker.web import bars
+from worker.web import api, bars
 from worker.web.charts import charts, pace
 from worker.web.dependencies import History, Visiting
 from worker.web.questions import last_of_page
@@ -262,6 +262,19 @@ async def queues_by_name(request: Request, history: History, visitor: Visiting) 
     found = await aask(history, queues())
     counts = await _counts(history)
     return render(request, visitor, "queues.html", refresh=_EVERY, counts=counts, queues=found)
+
+
+async def repositories(request: Request, history: History, visitor: Visiting) -> Response:
+    """The repositories in the search index: what is stored of each, and how its last sync goes or went."""
+    assert api.repositories is not None  # noqa: S101 - the page is there only with it
+    found, complaint = await api.repositories.overview()
+    counts = await _counts(history)
+    known = {"counts": counts, "repositories": found, "complaint": complaint}
+    return render(request, visitor, "repositories.html", refresh=_EVERY, **known)
+
+
+if api.repositories is not None:
+    router.get("/repositories")(repositories)
 
 
 @router.get("/live")

@@ -14,6 +14,7 @@ from fastapi import Request
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
+from worker.extras import is_installed
 from worker.history.answers import StoredMessage
 from worker.version import __version__
 from worker.web.security import Visitor
@@ -146,6 +147,7 @@ def _environment() -> Environment:
     made.filters["json"] = lambda value: json.dumps(value, separators=(",", ":"))
     made.filters["segment"] = lambda text: quote(text, safe="")
     made.globals["link"] = link
+    made.globals["with_recall"] = is_installed("recall")
     return made
 
 

@@ -82,6 +82,12 @@ async function turn(button, refresh) {
   refresh();
 }
 
+async function sync(button, refresh) {
+  const sent = await post(`/repositories/${encodeURIComponent(button.dataset.sync)}/sync`);
+  toast("Enqueued:", { path: `/messages/${encodeURIComponent(sent.message_id)}`, text: sent.message_id });
+  refresh();
+}
+
 function bulkTargets() {
   if (document.getElementById("bulk-of").value === "all") {
     return { filter: readFilter(document.querySelector("[data-list]").dataset.filter) };
@@ -101,6 +107,7 @@ async function bulk(action, refresh) {
 
 function handle(button, refresh) {
   if (button.dataset.turn) return turn(button, refresh);
+  if (button.dataset.sync) return sync(button, refresh);
   if (button.dataset.bulk) return bulk(button.dataset.bulk, refresh);
   const targets = button.dataset.ids ? { ids: JSON.parse(button.dataset.ids) } : { filter: readFilter(button.dataset.filter) };
   return act(button.dataset.action, targets, refresh);
@@ -108,7 +115,7 @@ function handle(button, refresh) {
 
 export function watchActions(refresh) {
   document.addEventListener("click", async (event) => {
-    const button = event.target.closest("[data-turn], [data-bulk], [data-action]");
+    const button = event.target.closest("[data-turn], [data-sync], [data-bulk], [data-action]");
     if (!button) return;
     button.disabled = true;
     try {
