@@ -27,7 +27,7 @@ from worker.services.chunking import cut
 from worker.services.fusing import fuse
 from worker.services.recall import recall
 from worker.settings import Settings, put_in_force
-from worker.stores.chunks import FileChunks, NewChunk, Passage, hash_of, searched
+from worker.stores.chunks import FileChunks, NewChunk, Passage, Ranked, hash_of, searched
 from worker.stores.index import SearchIndex, search_index
 
 PACKAGES = [
@@ -135,15 +135,17 @@ def searches(index: SearchIndex) -> dict[str, Search]:
         return vector
 
     async def by_vector(question: Question) -> Sequence[Passage]:
-        return await index.search_vector(await vector_of(question), limit=DEPTH)
+        return await index.passages(await index.search_vector(await vector_of(question), limit=DEPTH))
 
     async def by_word(question: Question) -> Sequence[Passage]:
-        return await index.search_text(question.text, limit=DEPTH)
+        return await index.passages(await index.search_text(question.text, limit=DEPTH))
 
     async def by_both(question: Question) -> Sequence[Passage]:
-        rankings = await asyncio.gather(by_vector(question), by_word(question))
-        known = {passage.id: passage for ranking in rankings for passage in ranking}
-        return [known[key] for key, _ in fuse([[passage.id for passage in ranking] for ranking in rankings])]
+        rankings = await asyncio.gather(
+            index.search_vector(await vector_of(question), limit=DEPTH), index.search_text(question.text, limit=DEPTH)
+        )
+        fused = fuse([[one.id for one in ranking] for ranking in rankings])
+        return await index.passages([Ranked(*one) for one in fused])
 
     return {"by vector": by_vector, "by word": by_word, "by both": by_both}
 

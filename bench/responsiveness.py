@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import contextlib
 import hashlib
+import http.client
 import json
 import os
 import random
@@ -24,7 +25,7 @@ import sysconfig
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,12 @@ class Seen:
     notes: list[str] = field(default_factory=list)
     memory: list[int] = field(default_factory=list)
 
+    def add_probes(self, probes: dict[str, list[Any]]) -> None:
+        """What the prober saw."""
+        self.took["live"] = [one for one in probes["took"] if one is not None]
+        self.failures["live: no answer"] += len(probes["took"]) - len(self.took["live"])
+        self.memory = probes["memory"]
+
     async def time(self, what: str, asked: Awaitable[httpx.Response]) -> httpx.Response | None:
         """Awaits an answer, and notes how long it took, or why there was none."""
         began = time.perf_counter()
@@ -172,30 +179,39 @@ async def client(web: httpx.AsyncClient, seen: Seen, number: int, until: float) 
                 seen.left_out.update(one["part"] for one in answer.json()["left_out"])
 
 
-async def probe(web: httpx.AsyncClient, seen: Seen, pid: int, until: float) -> None:
-    """Asks whether the server lives, as whoever would restart it does."""
-    process = psutil.Process(pid)
-    while time.monotonic() < until:
-        await seen.time("live", web.get("/health/live"))
-        seen.memory.append(process.memory_info().rss)
-        await asyncio.sleep(PROBE_EVERY)
-
-
-async def attend(url: str, pid: int, clients: int, seconds: float) -> Seen:
+async def attend(url: str, clients: int, seconds: float) -> Seen:
     """Everybody at once, for so long."""
     seen = Seen()
     until = time.monotonic() + seconds
-    limits = httpx.Limits(max_connections=clients + 1)
-    async with _client(url, limits) as web, _client(url, httpx.Limits(max_connections=1)) as prober:
-        everybody = [client(web, seen, number, until) for number in range(clients)]
-        await asyncio.gather(probe(prober, seen, pid, until), *everybody)
+    limits = httpx.Limits(max_connections=clients)
+    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=PATIENCE) as web:
+        await asyncio.gather(*(client(web, seen, number, until) for number in range(clients)))
     return seen
 
 
-@contextlib.asynccontextmanager
-async def _client(url: str, limits: httpx.Limits) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=PATIENCE) as opened:
-        yield opened
+def probe(port: int, pid: int) -> None:
+    """Asks whether the server lives, as whoever would restart it does: a process of its own, for that and nothing else.
+
+    Prints, at its end, how long the answers took and how much memory the server had; `null` is no answer.
+    """
+    process = psutil.Process(pid)
+    took: list[float | None] = []
+    memory: list[int] = []
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    with contextlib.suppress(KeyboardInterrupt):
+        print("up", flush=True)
+        while True:
+            began = time.perf_counter()
+            try:
+                connection.request("GET", "/health/live")
+                is_live = connection.getresponse().read() and True
+            except OSError:
+                is_live = False
+                connection.close()
+            took.append(time.perf_counter() - began if is_live else None)
+            memory.append(process.memory_info().rss)
+            time.sleep(PROBE_EVERY)
+    print(json.dumps({"took": took, "memory": memory}), flush=True)
 
 
 # ---------------------------------------------------------------------- all of it
@@ -254,7 +270,12 @@ def measure(folder: Path, seconds: float, clients: int, *, synchronous: bool) ->
         server.stdout.readline()
         subprocess.run([worker, "repositories", "sync"], env=environment, check=True, capture_output=True)
         url = f"http://127.0.0.1:{web.getsockname()[1]}"
-        seen = asyncio.run(attend(url, server.pid, clients, seconds))
+        with running(*me, "--probe", str(web.getsockname()[1]), str(server.pid), environment=environment) as prober:
+            assert prober.stdout is not None
+            prober.stdout.readline()
+            seen = asyncio.run(attend(url, clients, seconds))
+            prober.send_signal(signal.SIGINT)
+            seen.add_probes(json.loads(prober.stdout.readline()))
         lost = _lost(Settings(data_dir=folder / "data"), len(seen.notes))
         server.send_signal(signal.SIGINT)
         blocked = json.loads(server.stdout.readlines()[-1])
@@ -288,7 +309,7 @@ def _figures(seen: Seen, lost: dict[str, int], blocked: dict[str, Any]) -> dict[
     quarter = max(1, len(seen.memory) // 4)
     return {
         "milliseconds": {what: milliseconds(took) for what, took in seen.took.items() if took},
-        "requests without an answer": dict(seen.failures),
+        "requests without an answer": dict(+seen.failures),
         "answers that went without": dict(seen.left_out),
         "lost": lost,
         "loop blocked for more than 100 ms": blocked,
@@ -307,9 +328,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--endpoint", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--web", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--probe", type=int, nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.endpoint is not None:
         serve_endpoint(socket.socket(fileno=options.endpoint))
+        return
+    if options.probe is not None:
+        probe(*options.probe)
         return
     if options.web is not None:
         serve_web(socket.socket(fileno=options.web), synchronous=options.synchronous)

@@ -17,6 +17,7 @@ import pytest
 
 from tests.conftest import forget_environment
 from tests.git_trees import write
+from tests.integration.searching import found_by_text
 from worker.bridge import run_async_in_new_loop
 from worker.errors import ConfigurationError, Fatal, NoContentFound, Unchanged
 from worker.models.embedder import EmbeddedEmbedder, Embedder, Vectors
@@ -88,7 +89,7 @@ def record(name: str = "tree") -> dict[str, Any]:
 
 def found_by_word(word: str, name: str = "tree") -> list[str]:
     async def ask() -> list[str]:
-        found = await (await search_index()).search_text(word, limit=10, repository=name)
+        found = await found_by_text(await search_index(), word, limit=10, repository=name)
         return [one.path for one in found]
 
     return run_async_in_new_loop(ask)
@@ -107,7 +108,7 @@ def test_a_chunk_says_where_it_is_from(tree: Path) -> None:
     sync()
 
     async def ask() -> Any:
-        [found] = await (await search_index()).search_text("second", limit=1, repository="tree")
+        [found] = await found_by_text(await search_index(), "second", limit=1, repository="tree")
         return found
 
     passage = run_async_in_new_loop(ask)

@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 import pytest
 
+from tests.integration.searching import found_by_text, found_by_vector
 from worker.bridge import run_async_in_new_loop
 from worker.errors import ConfigurationError, IndexMismatch
 from worker.models.embedder import Vectors
@@ -74,7 +75,7 @@ def fill(settings: Settings, repository: str, *files: FileChunks) -> None:
 
 def by_words(settings: Settings, text: str, repository: str | None = None) -> list[str]:
     """The paths of what is found by these words, the best first."""
-    found = ask(settings, lambda index: index.search_text(text, limit=10, repository=repository))
+    found = ask(settings, lambda index: found_by_text(index, text, limit=10, repository=repository))
     return [passage.path for passage in found]
 
 
@@ -82,7 +83,7 @@ def texts_of(settings: Settings, path: str) -> list[str]:
     """What is stored of a file or document, in the order of its lines."""
 
     async def everything(index: SearchIndex) -> Iterable[tuple[int, str]]:
-        found = await index.search_vector(np.ones(DIMENSIONS, np.float32), limit=1000)
+        found = await found_by_vector(index, np.ones(DIMENSIONS, np.float32), limit=1000)
         return [(passage.start_line, passage.text) for passage in found if passage.path == path]
 
     return [text for _, text in sorted(ask(settings, everything))]
@@ -91,8 +92,8 @@ def texts_of(settings: Settings, path: str) -> list[str]:
 def test_a_file_is_found_by_its_words_and_by_its_vector(settings: Settings) -> None:
     """Each hit bears what is needed to show it."""
     fill(settings, "1", file("a.py", "def first(): pass", "def second(): pass"), file("b.py", "class Other: ..."))
-    by_word = ask(settings, lambda index: index.search_text("what does second do", limit=1))
-    by_vector = ask(settings, lambda index: index.search_vector(vector(1), limit=1))
+    by_word = ask(settings, lambda index: found_by_text(index, "what does second do", limit=1))
+    by_vector = ask(settings, lambda index: found_by_vector(index, vector(1), limit=1))
     for [found] in (by_word, by_vector):
         assert (found.kind, found.repository, found.path, found.language) == ("code", "1", "a.py", "python")
         assert (found.start_line, found.end_line, found.symbol) == (2, 2, "symbol1")
@@ -174,7 +175,7 @@ def test_a_document_replaces_the_one_of_its_kind_and_name(settings: Settings) ->
     both = [document("transcript", "c", "said one", "said two"), document("summary", "c", "sum")]
     ask(settings, lambda index: index.replace_documents(both))
     ask(settings, lambda index: index.replace_documents([document("transcript", "c", "said three")]))
-    found = ask(settings, lambda index: index.search_text("said sum", limit=10))
+    found = ask(settings, lambda index: found_by_text(index, "said sum", limit=10))
     assert sorted((passage.kind, passage.text, passage.created) for passage in found) == [
         ("summary", "sum", NOON),
         ("transcript", "said three", NOON),
@@ -189,10 +190,10 @@ def test_a_search_is_confined_to_a_repository_and_to_kinds(settings: Settings) -
 
     async def found(index: SearchIndex) -> list[set[tuple[str, str]]]:
         answers = [
-            await index.search_text("common", limit=10, repository="1"),
-            await index.search_vector(vector(0), limit=10, repository="1"),
-            await index.search_text("common", limit=10, kinds=["note"]),
-            await index.search_vector(vector(0), limit=10, kinds=["note"]),
+            await found_by_text(index, "common", limit=10, repository="1"),
+            await found_by_vector(index, vector(0), limit=10, repository="1"),
+            await found_by_text(index, "common", limit=10, kinds=["note"]),
+            await found_by_vector(index, vector(0), limit=10, kinds=["note"]),
         ]
         return [{(passage.kind, passage.repository) for passage in answer} for answer in answers]
 
@@ -269,7 +270,7 @@ def test_an_index_made_anew_holds_the_same_for_another_embedder(settings: Settin
     async def rebuild_meanwhile(index: SearchIndex) -> None:
         assert await rebuild(settings.index_dir, OtherEmbedder(), lambda *step: steps.append(step)) == 3
         with pytest.raises(IndexMismatch):
-            await index.search_vector(vector(0), limit=1)
+            await found_by_vector(index, vector(0), limit=1)
         with pytest.raises(IndexMismatch):
             await index.replace_files("1", [file("a.py")])
 
@@ -278,8 +279,8 @@ def test_an_index_made_anew_holds_the_same_for_another_embedder(settings: Settin
 
     async def look() -> list[object]:
         async with SearchIndex.open(settings.index_dir, OtherEmbedder.name, OtherEmbedder.dimensions) as index:
-            by_word = await index.search_text("two", limit=9)
-            by_vector = await index.search_vector(np.ones(3, np.float32), limit=9)
+            by_word = await found_by_text(index, "two", limit=9)
+            by_vector = await found_by_vector(index, np.ones(3, np.float32), limit=9)
             return [await index.files_of("1"), [one.text for one in by_word], sorted(one.text for one in by_vector)]
 
     assert run_async_in_new_loop(look) == [states, ["two"], ["a note", "one", "two"]]

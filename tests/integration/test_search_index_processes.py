@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 
 from tests.integration.test_search_index import DIMENSIONS, ask, document, file, texts_of
@@ -85,10 +84,10 @@ def line(process: subprocess.Popen[str]) -> str:
 
 async def rounds_seen(index: SearchIndex, repository: str) -> set[str]:
     """The rounds of which something is stored; fails if a file is not whole."""
-    found = await index.search_vector(np.ones(DIMENSIONS, np.float32), limit=10_000, repository=repository)
+    chunks = index._table.query().where(f"kind = 'code' AND repository = '{repository}'").select(["path", "text"])
     by_file: dict[str, list[str]] = {}
-    for passage in found:
-        by_file.setdefault(passage.path, []).append(passage.text)
+    for row in await chunks.to_list():
+        by_file.setdefault(row["path"], []).append(row["text"])
     for path, texts in by_file.items():
         [text] = set(texts)
         assert len(texts) == int(text.removeprefix("round")) % 4 + 1, f"{path} is half of {text}"
@@ -100,6 +99,8 @@ def test_writers_do_not_fail_each_other_and_readers_see_whole_commits(settings: 
     names = ["a", "b", "c"]
 
     async def read_on(index: SearchIndex, processes: list[subprocess.Popen[str]]) -> int:
+        for process in processes:
+            let_go(process)
         reads = 0
         while any(process.poll() is None for process in processes):
             for name in names:
@@ -111,8 +112,6 @@ def test_writers_do_not_fail_each_other_and_readers_see_whole_commits(settings: 
     with contextlib.ExitStack() as stack:
         processes = [stack.enter_context(writing(settings, name)) for name in names]
         assert [line(process) for process in processes] == ["ready"] * 3
-        for process in processes:
-            let_go(process)
         reads = ask(settings, lambda index: read_on(index, processes))
         # LanceDB tells of each conflict between who writes and who optimizes, before it is tried again.
         ends = [(process.communicate()[1], process.returncode) for process in processes]
@@ -204,7 +203,7 @@ async def use():
         await index.replace_documents([note])
         await index.files_of("1")
         await index.totals("1")
-        assert await index.search_text("some words", limit=10)
+        assert await index.passages(await index.search_text("some words", limit=10))
         assert await index.search_vector(vectors(1)[0], limit=10)
         await index.is_scattered()
         await index.remove_files("1", ["0.py"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,12 +20,12 @@ from worker.durations import format_duration
 from worker.errors import ConfigurationError, NoContentFound, WorkerError
 from worker.logs import get_logger
 from worker.models.embedder import Vectors, embedder
-from worker.models.reranker import reranker
+from worker.models.reranker import Reranker, reranker
 from worker.services import snippets
 from worker.services.fusing import fuse
 from worker.services.snippets import Snippet
 from worker.settings import settings_in_force
-from worker.stores.chunks import Kind, Passage
+from worker.stores.chunks import Kind, Passage, Ranked
 from worker.stores.index import SearchIndex, search_index
 from worker.stores.objects import object_store
 from worker.stores.repositories import repository_store
@@ -143,9 +143,10 @@ async def recall(question: str, *, repository: str | None = None, limit: int = 1
         question = question[:LONGEST_QUESTION]
     if repository is not None:
         await _check_repository(repository)
-    index = await search_index()
-    found = await _candidates(index, parts, question, repository, limit)
-    best = await _reranked(parts, question, found, limit)
+    index, model = await search_index(), await reranker()
+    enough = limit if model is None else max(limit, _RERANKED)
+    found = await _candidates(index, parts, question, repository, enough)
+    best = found if model is None else await _reranked(model, parts, question, found, limit)
     read = await _snippets(parts, best)
     hits = (_hit(passage, snippet) for passage, snippet in zip(best, read, strict=True))
     return Answer(question, tuple(hits), tuple(parts.left_out))
@@ -182,17 +183,17 @@ async def recall_all(
 
 
 class RecallFailed(WorkerError):
-    """The index could be asked neither by vector nor by word; retried where a message asked."""
+    """The index could be asked neither by vector nor by word, or not read; retried where a message asked."""
 
 
 async def _candidates(
-    index: SearchIndex, parts: _Parts, question: str, repository: str | None, limit: int
+    index: SearchIndex, parts: _Parts, question: str, repository: str | None, enough: int
 ) -> list[Passage]:
-    """The best of what either search has found, each once, and enough of them for a reranker."""
+    """The best of what either search has found, each once."""
     turns = await _turns()
-    where: dict[str, Any] = {"limit": max(limit, _DEPTH), "repository": repository}
+    where: dict[str, Any] = {"limit": max(enough, _DEPTH), "repository": repository}
 
-    async def by_vector() -> list[Passage] | None:
+    async def by_vector() -> list[Ranked] | None:
         vectors = await parts.get("vectors", _embedded(question))
         if vectors is None:
             return None
@@ -202,17 +203,17 @@ async def _candidates(
         async with turns:
             return await parts.get("vectors", index.search_vector(vector, **where))
 
-    async def by_word() -> list[Passage] | None:
+    async def by_word() -> list[Ranked] | None:
         async with turns:
             return await parts.get("words", index.search_text(question, **where))
 
     rankings = await asyncio.gather(by_vector(), by_word())
-    asked = [ranking for ranking in rankings if ranking is not None]
-    if not asked:
+    asked = [[one.id for one in ranking] for ranking in rankings if ranking is not None]
+    best = [Ranked(*one) for one in fuse(asked)[:enough]]
+    found = await parts.get("passages", index.passages(best)) if asked else None
+    if found is None:
         raise RecallFailed("; ".join(f"{one.part}: {one.reason}" for one in parts.left_out))
-    by_id = {passage.id: passage for ranking in asked for passage in ranking}
-    fused = fuse([[passage.id for passage in ranking] for ranking in asked])
-    return [replace(by_id[key], score=score) for key, score in fused[: max(limit, _RERANKED)]]
+    return found
 
 
 @loop_resource
@@ -225,11 +226,12 @@ async def _embedded(question: str) -> Vectors:
     return await (await embedder()).embed([question])
 
 
-async def _reranked(parts: _Parts, question: str, found: Sequence[Passage], limit: int) -> list[Passage]:
+async def _reranked(
+    model: Reranker, parts: _Parts, question: str, found: Sequence[Passage], limit: int
+) -> list[Passage]:
     """The best of what was found."""
-    model = await reranker()
-    if model is None or len(found) < 2:  # noqa: PLR2004 - one is in order
-        return list(found[:limit])
+    if len(found) < 2:  # noqa: PLR2004 - one is in order
+        return list(found)
     scores = await parts.get("reranker", model.rank(question, [f"{one.path}\n{one.text}" for one in found]))
     if scores is None:
         return list(found[:limit])
@@ -246,35 +248,32 @@ async def _snippets(parts: _Parts, found: Sequence[Passage]) -> list[Snippet]:
     """What was found as it reads now; where a file cannot be read in time, as it was indexed."""
     repositories = {passage.repository for passage in found if passage.kind == "code"}
     known = await parts.get("repositories", _folders(repositories)) if repositories else None
-    reading = {
-        number: asyncio.ensure_future(run_in_thread_pool(snippets.read, known[passage.repository], passage))
-        for number, passage in enumerate(found)
-        if known and passage.repository in known
-    }
-    done = await _in_time(parts, list(reading.values()))
-    return [
-        reading[number].result() if number in reading and reading[number] in done else snippets.stored(passage)
-        for number, passage in enumerate(found)
-    ]
+    to_read = [passage for passage in found if known and passage.repository in known]
+    read = await _in_time(parts, known, to_read) if known and to_read else {}
+    return [read.get(passage.id) or snippets.stored(passage) for passage in found]
 
 
 async def _folders(repositories: Collection[str]) -> dict[str, Path]:
     return await (await repository_store()).folders(repositories)
 
 
-async def _in_time(parts: _Parts, reading: Sequence[asyncio.Future[Snippet]]) -> set[asyncio.Future[Snippet]]:
-    """Those that have ended well; the others go on in the pool, and nobody waits for them."""
-    if not reading:
-        return set()
-    done, late = await asyncio.wait(reading, timeout=parts.limit.total_seconds())
-    for future in late:
-        future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-    failed = {future for future in done if future.exception() is not None}
-    if late:
-        parts.leave_out("files", f"{len(late)} took longer than {format_duration(parts.limit)}: shown as indexed")
-    if failed:
-        parts.leave_out("files", f"{len(failed)} cannot be read: {next(iter(failed)).exception()}: shown as indexed")
-    return done - failed
+async def _in_time(parts: _Parts, folders: Mapping[str, Path], found: Sequence[Passage]) -> dict[str, Snippet]:
+    """Those that could be read, by the passage's id; for what takes too long, nobody waits."""
+    # One call of the pool for all of them: each would have to wait for a thread, and for the interpreter.
+    read: dict[str, Snippet | OSError] = {}
+    reading = asyncio.ensure_future(run_in_thread_pool(snippets.read_each, folders, found, read))
+    done, _ = await asyncio.wait([reading], timeout=parts.limit.total_seconds())
+    if done:
+        reading.result()
+    else:
+        reading.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        late = len(found) - len(read)
+        parts.leave_out("files", f"{late} took longer than {format_duration(parts.limit)}: shown as indexed")
+    outcomes = dict(read)
+    failures = [one for one in outcomes.values() if isinstance(one, OSError)]
+    if failures:
+        parts.leave_out("files", f"{len(failures)} cannot be read: {failures[0]}: shown as indexed")
+    return {key: one for key, one in outcomes.items() if isinstance(one, Snippet)}
 
 
 def _hit(passage: Passage, snippet: Snippet) -> Hit:

@@ -6,6 +6,7 @@ It must never leave the repository's folder, follow a link out of it, wait for a
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,18 @@ class Snippet:
 def stored(passage: Passage, *, changed: bool | None = None) -> Snippet:
     """The text as it was indexed."""
     return Snippet(passage.text[:LONGEST], passage.start_line, passage.end_line, changed)
+
+
+def read_each(folders: Mapping[str, Path], passages: Iterable[Passage], found: dict[str, Snippet | OSError]) -> None:
+    """Reads the passages one after another, and puts each into `found` as soon as it is read, or why it cannot be.
+
+    It blocks: call it in a thread pool.
+    """
+    for passage in passages:
+        try:
+            found[passage.id] = read(folders[passage.repository], passage)
+        except OSError as error:
+            found[passage.id] = error
 
 
 def read(folder: Path, passage: Passage) -> Snippet:

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from worker.models.embedder import Vectors
 
@@ -111,6 +111,13 @@ class Passage:
     file_hash: str | None
     file_size: int | None
     created: datetime
+    score: float
+
+
+class Ranked(NamedTuple):
+    """The id of a chunk that was found, and its score: higher is better, and only of the same search comparable."""
+
+    id: str
     score: float
 
 

@@ -24,7 +24,7 @@ from worker.errors import ConfigurationError, IndexMismatch, MissingExtra, Retry
 from worker.models.embedder import Embedder, Vectors, embedder
 from worker.settings import settings_in_force
 from worker.stores import upkeep
-from worker.stores.chunks import Document, DocumentKind, FileChunks, FileState, Kind, Passage, Totals
+from worker.stores.chunks import Document, DocumentKind, FileChunks, FileState, Kind, Passage, Ranked, Totals
 from worker.stores.lance import lance, load_lancedb, shared_caches
 from worker.stores.layout import (
     FILE,
@@ -170,16 +170,16 @@ class SearchIndex:
 
     async def search_vector(
         self, vector: Vectors, *, limit: int, repository: str | None = None, kinds: Collection[Kind] = ()
-    ) -> list[Passage]:
+    ) -> list[Ranked]:
         """The chunks whose vectors are nearest to this one, the nearest first; `kinds` empty: of any kind."""
         table = await self._checked()
         query = table.query().nearest_to(vector).distance_type("cosine")
         query = _only(query.minimum_nprobes(_PROBED).refine_factor(_REFINED), repository, kinds)
-        return await _found(query, "_distance", limit, lambda distance: 1.0 - distance)
+        return await _ranked(query, "_distance", limit, lambda distance: 1.0 - distance)
 
     async def search_text(
         self, text: str, *, limit: int, repository: str | None = None, kinds: Collection[Kind] = ()
-    ) -> list[Passage]:
+    ) -> list[Ranked]:
         """The chunks that have the words of the text, those with the rarest and most first; nothing is syntax."""
         words = await run_in_thread_pool(_first_words, text)
         if not words:
@@ -187,7 +187,17 @@ class SearchIndex:
         table = await self._checked()
         match = lance("lancedb.query").MatchQuery(" ".join(words), "words")
         query = _only(table.query().nearest_to_text(match), repository, kinds)
-        return await _found(query, "_score", limit, float)
+        return await _ranked(query, "_score", limit, float)
+
+    async def passages(self, ranked: Sequence[Ranked]) -> list[Passage]:
+        """The chunks of these ids with these scores, in this order; what was removed meanwhile is missing.
+
+        To read a chunk costs more than to find it: read those that are shown.
+        """
+        scores = dict(ranked)
+        found = await (await self._checked()).query().where(_among("id", scores)).select(_COLUMNS).to_arrow()
+        rows = {row["id"]: row for row in await run_in_thread_pool(found.to_pylist)}
+        return [Passage(**rows[key], score=score) for key, score in scores.items() if key in rows]
 
     async def is_scattered(self, *, in_between: bool = False) -> bool:
         """Whether it lies in so many files, or so much of it is in no index, that answers take longer.
@@ -433,9 +443,10 @@ def _batches(values: Sequence[T]) -> Iterator[Sequence[T]]:
         yield values[start : start + _AT_ONCE]
 
 
-async def _found(
+async def _ranked(
     query: AsyncVectorQuery | AsyncFTSQuery, column: str, limit: int, score: Callable[[float], float]
-) -> list[Passage]:
-    answer = await query.select([*_COLUMNS, column]).limit(limit).to_arrow()
-    rows = await run_in_thread_pool(answer.to_pylist)
-    return [Passage(**{name: row[name] for name in _COLUMNS}, score=score(row[column])) for row in rows]
+) -> list[Ranked]:
+    found = await query.select(["id", column]).limit(limit).to_arrow()
+    return [
+        Ranked(key, score(value)) for key, value in zip(found["id"].to_pylist(), found[column].to_pylist(), strict=True)
+    ]

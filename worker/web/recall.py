@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 from datetime import datetime
 from typing import Annotated
 
@@ -17,7 +16,9 @@ from worker.logs import get_logger
 from worker.models.embedded import embedded_model
 from worker.services import indexing, recall
 from worker.settings import Settings
-from worker.stores.index import Kind, search_index
+from worker.stores.chunks import Kind
+from worker.stores.index import search_index
+from worker.stores.lance import load_lancedb
 from worker.stores.repositories import repository_store
 from worker.web import shapes
 from worker.web.dependencies import Acting, InForce
@@ -42,7 +43,7 @@ class Question(_Body):
 
     question: Annotated[str, Field(min_length=1, max_length=_LONGEST_QUESTION, pattern=r"\S")]
     repository: Name | None = Field(None, description="Only there; null: everywhere, in conversations and notes too.")
-    limit: int = Field(10, ge=1, le=recall.MOST_HITS)
+    limit: int = Field(10, ge=1, le=recall.MOST_HITS, strict=True)
 
 
 class Hit(shapes.Shape):
@@ -131,8 +132,7 @@ async def get_ready(settings: Settings) -> None:
 
 
 def _load(settings: Settings) -> None:
-    for module in ("lancedb", "lancedb.index", "lancedb.query", "lancedb.expr"):
-        importlib.import_module(module)
+    load_lancedb()
     if settings.embedder == "wordllama":
         embedded_model()
     with contextlib.suppress(ConfigurationError):  # told to whoever captures
