@@ -198,6 +198,7 @@ def probe(port: int, pid: int) -> None:
     took: list[float | None] = []
     memory: list[int] = []
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
     with contextlib.suppress(KeyboardInterrupt):
         print("up", flush=True)
         while True:

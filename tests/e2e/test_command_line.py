@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.audio_files import write_tone
@@ -518,8 +519,13 @@ def test_every_command_takes_json_and_explains_itself(project: Project) -> None:
     assert [command for command, said in zip(commands, helps, strict=True) if "--json" not in said] == []
 
 
+def children_of(pid: int) -> list[psutil.Process]:
+    """The pools that a `worker up` has started."""
+    return [one for one in psutil.Process(pid).children() if "--queues" in one.cmdline()]
+
+
 def test_a_running_up_says_so_in_json(project: Project, tmp_path: Path) -> None:
-    """A line when it is up, with its pools, and one when it has stopped."""
+    """A line when it is up, with its pools, and one when it has stopped; what computes lets others go first."""
     other = Project(tmp_path / "up")
     try:
         with other.background(WORKER, "up", "--json") as up:
@@ -527,6 +533,8 @@ def test_a_running_up_says_so_in_json(project: Project, tmp_path: Path) -> None:
             wait_until(lambda: '"state"' in log.read_text(), 30)
             other.worker("enqueue", "merge_conversation", "nobody")
             wait_until(lambda: read_events(other.client, EventFilter(state=State.SKIPPED), 1), 30)
+            pools = {one.cmdline()[one.cmdline().index("--queues") + 1]: one for one in children_of(up.pid)}
+            assert pools["cpu"].nice() > pools["network"].nice()
             up.terminate()
             assert up.wait(30) == 0
         said = [json.loads(line) for line in log.read_text().splitlines() if line.startswith('{"state"')]

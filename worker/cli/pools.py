@@ -39,18 +39,25 @@ def end_in_order_when_told() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Worker processes for some queues."""
+    """Worker processes for some queues.
+
+    Attributes:
+        is_nice: They let others go first where these want the processor.
+    """
 
     name: str
     queues: Sequence[str]
     threads: int
+    is_nice: bool = False
 
     def command(self, modules: Sequence[str], stop_timeout: float) -> list[str]:
         """The `dramatiq` command that runs it, and waits so many seconds for its threads when it is told to end."""
         # --skip-logging: our own logging is set up in the worker process.
         words = [sys.executable, "-m", "dramatiq", *modules, "--queues", *self.queues]
         words += ["--processes", "1", "--threads", str(self.threads), "--skip-logging"]
-        return [*words, "--worker-shutdown-timeout", str(round(stop_timeout * 1000))]
+        words += ["--worker-shutdown-timeout", str(round(stop_timeout * 1000))]
+        # Nobody waits for what computes, as they do for a page, an answer or what the other queues bring.
+        return ["nice", *words] if self.is_nice else words
 
 
 def stop_timeout(settings: Settings) -> float:
@@ -59,7 +66,7 @@ def stop_timeout(settings: Settings) -> float:
 
 
 def pools_for(settings: Settings) -> list[Pool]:
-    """A pool for what computes, with a thread a core, and one for everything that waits.
+    """A pool for what computes, with a thread a core, which lets others go first; and one for everything that waits.
 
     Raises:
         ConfigurationError: There are no actors.
@@ -70,7 +77,7 @@ def pools_for(settings: Settings) -> list[Pool]:
     others = [queue for queue in queues if queue != CPU_QUEUE]
     found = []
     if CPU_QUEUE in queues:
-        found.append(Pool("cpu", [CPU_QUEUE], os.cpu_count() or 1))
+        found.append(Pool("cpu", [CPU_QUEUE], os.cpu_count() or 1, is_nice=True))
     if others:
         found.append(Pool("network", others, NETWORK_THREADS))
     return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
@@ -42,7 +43,7 @@ LONGEST_QUESTION = 8000
 _DEPTH = 100
 """How far down each ranking is looked at."""
 
-_SEARCHES_AT_ONCE = 4
+_SEARCHES_AT_ONCE = max(2, os.cpu_count() or 1)
 
 _RERANKED = 30
 """How many a reranker is shown, if no more hits are wanted."""
