@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test lint types unit browser screenshots soak quality example bench bench-broker bench-history lock clean
+.PHONY: help install demo test lint types unit browser screenshots soak quality example bench bench-broker bench-history bench-recall lock clean
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -83,6 +83,13 @@ bench-broker: ## Measure the broker beside other queues (about forty minutes)
 bench-history: $(INSTALLED) ## Measure the history with a million messages in it (about fifteen minutes)
 	mkdir -p build
 	$(BIN)/python bench/history.py --json build/history.json
+
+bench-recall: $(INSTALLED) ## Measure syncs and recall, and whether the server goes on answering (about twenty minutes)
+	mkdir -p build
+	$(BIN)/python bench/repositories.py --json build/repositories.json
+	$(BIN)/python bench/recall.py --json build/recall.json
+	$(BIN)/python bench/responsiveness.py --json build/responsiveness.json
+	$(BIN)/python bench/responsiveness.py --synchronous --json build/synchronous.json
 
 lock: ## Write requirements.lock anew (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra tasks --extra recall --extra web --extra gevent \

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +46,7 @@ def vectors() -> Vectors:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, vectors: Vectors) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory, vectors: Vectors) -> Path:
     """An index with a chunk for each, optimized."""
     made = tmp_path_factory.mktemp("upkeep")
 
