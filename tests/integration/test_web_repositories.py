@@ -186,7 +186,7 @@ def broken_files(settings: Settings) -> Settings:
 
 @pytest.mark.parametrize(
     ("damage", "remedy"),
-    [(other_embedder, "worker index rebuild"), (no_folder, "name a folder"), (broken_files, "index is broken")],
+    [(other_embedder, "worker index rebuild"), (no_folder, "name a folder"), (broken_files, "cannot be read")],
 )
 def test_an_index_that_cannot_be_read_is_told(known: Settings, damage: Any, remedy: str) -> None:
     """With the remedy; the page still shows which repositories there are, and how they were synced."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -30,8 +31,10 @@ from worker.services.reading import CLOCK_TICK, FAILED, ReadFile, failed, read_f
 from worker.services.scanning import Found, Globs, Scan
 from worker.settings import settings_in_force
 from worker.stores.chunks import FileChunks, FileState, Totals, searched
+from worker.stores.database import is_storable
 from worker.stores.index import SearchIndex, search_index
 from worker.stores.repositories import Repository, RepositoryStore, Sync, SyncState, repository_store
+from worker.texts import shown
 
 MOST_NAMED = 20
 """Files that failed which the result names; the rest are counted."""
@@ -129,13 +132,13 @@ async def add_repository(
 
 
 def _folder(path: Path) -> Path:
-    folder = Path(os.path.realpath(path))
-    if not folder.is_dir():
-        raise ConfigurationError(f"{path} is {'no folder' if folder.exists() else 'not there'}: name a folder")
     try:
-        str(folder).encode()
-    except UnicodeEncodeError:
-        raise ConfigurationError(f"{path!r} is not UTF-8: rename the folder") from None
+        _check_folder(path)
+    except (Fatal, PermissionError) as error:
+        raise ConfigurationError(f"{error}: name a folder") from error
+    folder = Path(os.path.realpath(path))
+    if not is_storable(str(folder)):
+        raise ConfigurationError(f"{path!r} is not UTF-8: rename the folder")
     return folder
 
 
@@ -145,6 +148,8 @@ async def name_of(path_or_name: str) -> str:
     Returns:
         What was given, if it is neither: `sync_repository` says what is wrong with it.
     """
+    if not is_storable(path_or_name):
+        return path_or_name
     store = await repository_store()
     path = Path(path_or_name)
     if await store.get(path_or_name) is not None or not path.is_absolute():
@@ -313,7 +318,10 @@ class _Syncing:
         read = await run_in_thread_pool(read_files, self.repository.path, batch, known, largest)
         touched = {one.path: one.state for one in read if one.chunks is None}
         changed = await self._embedded([one for one in read if one.chunks is not None])
-        gone = {one.path for one in batch} & known.keys() - {one.path for one in read}
+        missing = {one.path for one in batch} - {one.path for one in read}
+        if missing:
+            await run_in_thread_pool(_check_folder, self.repository.path)
+        gone = missing & known.keys()
         name = self.repository.name
         # One after another: writers at once would only get into each other's way.
         async with self._storing:
@@ -432,8 +440,12 @@ async def _scan(repository: Repository) -> tuple[dict[str, Found], int]:
         while some := await run_in_thread_pool(_some, walk):
             # A name that is not UTF-8 may be shown as another file is called.
             found.update((one.path, one) for one in some if not (one.left_out and one.path in found))
+        # If it is gone by now (a disk, a network drive), its files are not.
+        await run_in_thread_pool(_check_folder, repository.path)
     except PermissionError as error:
         raise Fatal(f"{repository.path} may not be read: {error.strerror}") from error
+    except FileNotFoundError as error:
+        raise Fatal(f"{repository.path} is not there") from error
     return found, scan.scanned
 
 
@@ -444,8 +456,12 @@ def _some(walk: Iterator[Found]) -> list[Found]:
 def _check_folder(path: Path) -> None:
     try:
         mode = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError) as error:
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         raise Fatal(f"{path} is not there") from error
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENAMETOOLONG):
+            raise
+        raise Fatal(f"{shown(str(path))} is no path: {error.strerror}") from error
     if not stat.S_ISDIR(mode):
         raise Fatal(f"{path} is no folder")
 

@@ -193,6 +193,8 @@ class Scan:
             except OSError as error:
                 if not folder.path:
                     raise
+                if isinstance(error, FileNotFoundError | NotADirectoryError):
+                    continue  # since the folder above it was listed
                 yield Found(_shown(folder.path), failed=error.strerror or str(error))
                 continue
             for entry in entries:

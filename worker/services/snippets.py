@@ -5,6 +5,7 @@ It must never leave the repository's folder, follow a link out of it, wait for a
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -56,13 +57,18 @@ def read(folder: Path, passage: Passage) -> Snippet:
 
     It blocks: call it in a thread pool.
     """
-    content = _content(folder, passage.path)
+    file = _file(folder, passage.path)
+    if file is not None and _is_too_large(file, passage):
+        return stored(passage)
+    content = None if file is None else read_small(file, _LONGEST_FILE)
     if content is None:
         return stored(passage, changed=True)
-    if hash_of(content) == passage.file_hash:
-        lines = content.decode("utf-8", "replace").split("\n")[passage.start_line - 1 : passage.end_line]
-        return Snippet("\n".join(lines)[:LONGEST], passage.start_line, passage.end_line, changed=False)
     text = content.decode("utf-8", "replace")
+    if hash_of(content) == passage.file_hash:
+        lines = "\n".join(text.split("\n")[passage.start_line - 1 : passage.end_line])
+        if len(lines) > LONGEST:  # it is a part of a long line
+            return stored(passage, changed=False)
+        return Snippet(lines, passage.start_line, passage.end_line, changed=False)
     place = text.find(passage.text)
     if place < 0:
         return stored(passage, changed=True)
@@ -70,10 +76,17 @@ def read(folder: Path, passage: Passage) -> Snippet:
     return Snippet(passage.text[:LONGEST], first, first + passage.end_line - passage.start_line, changed=True)
 
 
-def _content(folder: Path, path: str) -> bytes | None:
-    """The file's content; `None` if there is none any more, or it is not in the folder."""
+def _is_too_large(file: bytes, passage: Passage) -> bool:
+    """Whether it may be what was indexed, and is more than is read to answer a question."""
+    with contextlib.suppress(OSError, ValueError):
+        return os.stat(file).st_size == passage.file_size and (passage.file_size or 0) > _LONGEST_FILE  # noqa: PTH116 - bytes
+    return False
+
+
+def _file(folder: Path, path: str) -> bytes | None:
+    """Where the file is; `None` if that is not in the folder."""
     top = os.path.realpath(os.fsencode(folder))
     file = os.path.realpath(os.path.join(top, os.fsencode(path)))  # noqa: PTH118 - names need not be text
     if not file.startswith(top.rstrip(b"/") + b"/"):
         return None
-    return read_small(file, _LONGEST_FILE)
+    return file

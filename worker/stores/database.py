@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,11 +19,38 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.types import TypeDecorator
 
 from worker.bridge import run_in_thread_pool
-from worker.errors import ConfigurationError
+from worker.errors import ConfigurationError, WorkerError
 from worker.settings import mask_url, settings_in_force
 
 _BUSY_SECONDS = 10
 """How long a writer waits for another."""
+
+
+class DatabaseFailed(WorkerError):
+    """The database cannot be read or written: the disk is full, others keep it locked, or its server is away."""
+
+
+@contextlib.contextmanager
+def failures_told() -> Iterator[None]:
+    """Tells in one line what is wrong with the database.
+
+    Raises:
+        DatabaseFailed: Something is.
+    """
+    try:
+        yield
+    except OperationalError as error:
+        url = mask_url(settings_in_force().database_url.get_secret_value())
+        raise DatabaseFailed(f"the database {url} cannot be read or written: {error.orig}") from error
+
+
+def is_storable(text: str) -> bool:
+    """Whether every database takes it: not with a NUL, nor with half of a character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
 
 
 class Instant(TypeDecorator[datetime]):

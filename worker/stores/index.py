@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from worker.bridge import loop_resource, run_in_thread_pool
-from worker.errors import ConfigurationError, IndexMismatch, MissingExtra, RetryLater
+from worker.errors import ConfigurationError, IndexMismatch, MissingExtra, RetryLater, WorkerError
 from worker.models.embedder import Embedder, Vectors, embedder
 from worker.settings import settings_in_force
 from worker.stores import upkeep
@@ -69,6 +69,11 @@ _REFINED = 2
 """Parts of the vector index that are looked at, and how many times what is wanted is compared exactly: with these, of
 150,000 chunks the hundred nearest were found as by comparing all."""
 
+
+class IndexFailed(WorkerError):
+    """The search index cannot be read or written: the disk is full, or its files are damaged or not ours."""
+
+
 _COLUMNS = [field.name for field in fields(Passage) if field.name != "score"]
 
 
@@ -105,8 +110,7 @@ class SearchIndex:
         made = Made(embedder, dimensions)
         async with _opened(folder, made) as (_, table):
             index = cls(table, made, folder)
-            await index._check()
-            await upkeep.ensure_indexes(table)
+            await index._write(lambda: upkeep.ensure_indexes(table))
             yield index
 
     async def replace_files(self, repository: str, files: Sequence[FileChunks]) -> None:
@@ -148,13 +152,13 @@ class SearchIndex:
         """What is stored of the repository's files, by path."""
         columns = ["path", "file_hash", "file_size", "file_changed_ns", "chunks", "left_out"]
         where = _all(_is("kind", FILE), _is("repository", repository))
-        found = await (await self._checked()).query().where(where).select(columns).to_arrow()
+        found = await self._rows(where, columns)
         return await run_in_thread_pool(_states, found)
 
     async def totals(self, repository: str) -> Totals:
         """How much is stored of the repository, counted in what is stored."""
         where = _is("repository", repository)
-        found = await (await self._checked()).query().where(where).select(["kind", "file_size", "left_out"]).to_arrow()
+        found = await self._rows(where, ["kind", "file_size", "left_out"])
         return await run_in_thread_pool(_count, found)
 
     async def replace_documents(self, documents: Sequence[Document]) -> None:
@@ -174,7 +178,9 @@ class SearchIndex:
         """The chunks whose vectors are nearest to this one, the nearest first; `kinds` empty: of any kind."""
         table = await self._checked()
         query = table.query().nearest_to(vector).distance_type("cosine")
-        query = _only(query.minimum_nprobes(_PROBED).refine_factor(_REFINED), repository, kinds)
+        # No maximum: what little a filter leaves may lie in parts that are far away.
+        query = query.minimum_nprobes(_PROBED).maximum_nprobes(0).refine_factor(_REFINED)
+        query = _only(query, repository, kinds)
         return await _ranked(query, "_distance", limit, lambda distance: 1.0 - distance)
 
     async def search_text(
@@ -195,9 +201,16 @@ class SearchIndex:
         To read a chunk costs more than to find it: read those that are shown.
         """
         scores = dict(ranked)
-        found = await (await self._checked()).query().where(_among("id", scores)).select(_COLUMNS).to_arrow()
+        found = await self._rows(_among("id", scores), _COLUMNS)
         rows = {row["id"]: row for row in await run_in_thread_pool(found.to_pylist)}
         return [Passage(**rows[key], score=score) for key, score in scores.items() if key in rows]
+
+    async def _rows(self, where: Expr, columns: Sequence[str]) -> pa.Table:
+        table = await self._checked()
+        try:
+            return await table.query().where(where).select(list(columns)).to_arrow()
+        except (OSError, RuntimeError) as error:
+            raise _failed(self._folder, "read", error) from error
 
     async def is_scattered(self, *, in_between: bool = False) -> bool:
         """Whether it lies in so many files, or so much of it is in no index, that answers take longer.
@@ -226,19 +239,30 @@ class SearchIndex:
 
     async def _replace(self, rows: pa.Table, where: Expr) -> None:
         async def merge() -> None:
-            builder = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+            before = await self._table.version()
             # Only where something may have to go: for that, the whole table is looked through.
-            if await self._has(where):
-                builder = builder.when_not_matched_by_source_delete(where)
-            # Typed for the sync table: the async one's answer is awaited.
-            merged: Any = builder.execute(rows, on_bad_vectors="null")
-            await merged
+            if await self._count(where, 1):
+                await self._merge(rows, where)
+                return
+            await self._merge(rows, None)
+            is_alone = await self._table.version() == before + 1
+            if not is_alone and await self._count(where, rows.num_rows + 1) > rows.num_rows:
+                # Somebody else has stored more of the same meanwhile.
+                await self._merge(rows, where)
 
         await self._write(merge)
 
-    async def _has(self, where: Expr) -> bool:
-        found = await self._table.query().where(where).select(["id"]).limit(1).to_arrow()
-        return bool(found.num_rows)
+    async def _merge(self, rows: pa.Table, in_place_of: Expr | None) -> None:
+        builder = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+        if in_place_of is not None:
+            builder = builder.when_not_matched_by_source_delete(in_place_of)
+        # Typed for the sync table: the async one's answer is awaited.
+        merged: Any = builder.execute(rows, on_bad_vectors="null")
+        await merged
+
+    async def _count(self, where: Expr, most: int) -> int:
+        found = await self._table.query().where(where).select(["id"]).limit(most).to_arrow()
+        return int(found.num_rows)
 
     async def _delete(self, where: Expr) -> None:
         await self._write(lambda: self._table.delete(where))
@@ -249,9 +273,9 @@ class SearchIndex:
         for attempt in range(_ATTEMPTS):
             try:
                 await write()
-            except RuntimeError as error:
+            except (OSError, RuntimeError) as error:
                 if not _CONFLICT.search(str(error)):
-                    raise
+                    raise _failed(self._folder, "written", error) from error
                 longest = min(_LONGEST_WAIT, 0.05 * 2**attempt)
                 await asyncio.sleep(random.uniform(0, longest))  # noqa: S311 - so that writers part ways
             else:
@@ -270,6 +294,12 @@ class SearchIndex:
 
 
 _CONFLICT = re.compile("conflict|concurrent", re.IGNORECASE)
+_PLACE_IN_LANCE = re.compile(r"^lance error: |LanceError\(\w+\): |, /\S+\.rs:\d+:\d+$")
+
+
+def _failed(folder: Path, done: str, error: Exception) -> IndexFailed:
+    said = " ".join(_PLACE_IN_LANCE.sub("", str(error)).split())
+    return IndexFailed(f"the search index in {folder} cannot be {done}: {said}")
 
 
 @loop_resource

@@ -52,7 +52,8 @@ def schema_of(made: Made) -> pa.Schema:
     """The columns, and who makes the vectors."""
     return pa.schema(
         [
-            pa.field("id", pa.string(), nullable=False),
+            # As a key, so that of two who store it at once the second does not store it twice.
+            pa.field("id", pa.string(), nullable=False, metadata={"lance-schema:unenforced-primary-key": "true"}),
             pa.field("kind", pa.string(), nullable=False),
             pa.field("repository", pa.string(), nullable=False),
             pa.field("path", pa.string(), nullable=False),

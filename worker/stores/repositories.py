@@ -6,6 +6,7 @@ How much is stored of a repository is counted in the index and never written her
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -14,11 +15,11 @@ from typing import Any
 
 from sqlalchemy import JSON, Column, Integer, MetaData, RowMapping, String, Table, Text, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from worker.bridge import loop_resource
 from worker.errors import ConfigurationError
-from worker.stores.database import Instant, open_database
+from worker.stores.database import Instant, failures_told, is_storable, open_database
 
 _LONGEST_SILENCE = timedelta(minutes=10)
 """Of a sync that runs: longer than a batch and its time-outs take, and than an attempt may by default."""
@@ -102,8 +103,16 @@ class RepositoryStore:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[AsyncConnection]:
+        with failures_told():
+            async with self._engine.begin() as connection:
+                yield connection
+
     async def get(self, name: str) -> Repository | None:
         """The repository of that name, or `None`."""
+        if not is_storable(name):
+            return None
         return next(iter(await self._select(_repositories.c.name == name)), None)
 
     async def at(self, path: Path) -> Repository | None:
@@ -130,7 +139,7 @@ class RepositoryStore:
         values = {"include": list(repository.include), "exclude": list(repository.exclude)}
         new = values | {"name": repository.name, "path": str(repository.path), "added_at": repository.added_at}
         try:
-            async with self._engine.begin() as connection:
+            async with self._connected() as connection:
                 await connection.execute(_repositories.insert().values(new))
         except IntegrityError as error:
             known = await self.get(repository.name)
@@ -144,7 +153,7 @@ class RepositoryStore:
 
     async def remove(self, name: str) -> None:
         """Forgets a repository."""
-        async with self._engine.begin() as connection:
+        async with self._connected() as connection:
             await connection.execute(_repositories.delete().where(_repositories.c.name == name))
 
     async def save_sync(self, name: str, sync: Sync) -> None:
@@ -161,12 +170,12 @@ class RepositoryStore:
         await self._update(name, values)
 
     async def _update(self, name: str, values: dict[str, Any]) -> None:
-        async with self._engine.begin() as connection:
+        async with self._connected() as connection:
             await connection.execute(_repositories.update().where(_repositories.c.name == name).values(values))
 
     async def _select(self, *where: Any) -> list[Repository]:  # noqa: ANN401 - SQLAlchemy's conditions
         query = select(_repositories).where(*where).order_by(_repositories.c.added_at, _repositories.c.name)
-        async with self._engine.connect() as connection:
+        async with self._connected() as connection:
             return [_repository(row) for row in (await connection.execute(query)).mappings()]
 
 
