@@ -27,9 +27,10 @@ from tests.waiting import wait_until
 from worker.bridge import run_async_in_new_loop
 from worker.errors import ConfigurationError, Fatal, Unchanged, WorkerError
 from worker.services import repository_sync
+from worker.services.indexing import rebuild_index
 from worker.services.reading import read_files
 from worker.services.recall import recall
-from worker.services.repository_sync import name_of
+from worker.services.repository_sync import name_of, remove_repository
 from worker.settings import Settings, put_in_force
 from worker.stores.index import IndexFailed, SearchIndex
 
@@ -334,3 +335,40 @@ def test_upkeep_that_is_killed_loses_nothing_and_is_done_by_the_next(settings: S
     assert ask(settings, lambda index: index.optimize())
     assert not ask(settings, lambda index: index.is_scattered())
     assert ask(settings, look) == whole
+
+
+def test_questions_are_answered_while_the_index_is_made_anew(tree: Path, settings: Settings) -> None:
+    """From what it was, until it is another."""
+    write(tree, {f"many/{number}.py": code(f"name{number}") for number in range(300)})
+    sync()
+
+    async def asked() -> tuple[int, set[int]]:
+        rebuilding = asyncio.create_task(rebuild_index())
+        found = set()
+        while not rebuilding.done():
+            found.add(len((await recall("name7", limit=100)).hits))
+        return await rebuilding, found | {len((await recall("name7", limit=100)).hits)}
+
+    assert run_async_in_new_loop(asked) == (303, {100})
+
+
+def test_a_repository_that_is_removed_while_it_is_synced_is_forgotten(tree: Path, settings: Settings) -> None:
+    """Also by one who did not wait for the sync to end: its lease may have been lost."""
+    put_in_force(settings.model_copy(update={"sync_batch": 1}))
+    write(tree, {f"many/{number}.py": code(f"name{number}") for number in range(20)})
+
+    async def removed_meanwhile() -> None:
+        tasks: list[asyncio.Task[None]] = []
+
+        def told(*_: object) -> None:
+            if not tasks:
+                tasks.append(asyncio.create_task(remove_repository("tree")))
+
+        try:
+            await repository_sync.sync_repository("tree", progress=told)
+        finally:
+            await asyncio.gather(*tasks)
+
+    with pytest.raises(Fatal, match="'tree' was removed while it was synced"):
+        run_async_in_new_loop(removed_meanwhile)
+    assert stored() == {}

@@ -192,7 +192,7 @@ async def sync_repository(name: str, *, progress: Progress | None = None) -> Syn
         progress: Told after each batch how many of how many files are done, and how many chunks are stored.
 
     Raises:
-        Fatal: There is no such repository, its folder is not there, is none, or may not be read.
+        Fatal: There is no such repository, or not any more; its folder is not there, is none, or may not be read.
         Unchanged: There was nothing to do.
         NoContentFound: There is nothing to index.
         ConfigurationError: Another embedder made the index.
@@ -204,10 +204,15 @@ async def sync_repository(name: str, *, progress: Progress | None = None) -> Syn
         if Path(name).is_absolute():
             await run_in_thread_pool(_check_folder, Path(name))
         raise Fatal(f"no repository is called {name!r}: add it with `worker repositories add`, or give its whole path")
-    async with _recorded(store, repository) as record:
-        syncing = _Syncing(repository, await search_index(), await embedder(), record, progress)
-        synced = await syncing.run()
-        record.sync = replace(record.sync, text=synced.describe())
+    try:
+        async with _recorded(store, repository) as record:
+            syncing = _Syncing(repository, await search_index(), await embedder(), record, progress)
+            synced = await syncing.run()
+            record.sync = replace(record.sync, text=synced.describe())
+    except _Removed:
+        # What was stored since then would belong to nobody.
+        await (await search_index()).remove_repository(name)
+        raise
     return synced
 
 
@@ -240,6 +245,10 @@ async def describe_repository(repository: Repository) -> dict[str, Any]:
     }
 
 
+class _Removed(Fatal):
+    """The repository is not kept any more."""
+
+
 class _Record:
     """The repository's own record of its sync."""
 
@@ -251,7 +260,8 @@ class _Record:
 
     async def save(self, sync: Sync) -> None:
         self.sync = replace(sync, updated_at=datetime.now(UTC))
-        await self._store.save_sync(self._name, self.sync)
+        if not await self._store.save_sync(self._name, self.sync):
+            raise _Removed(f"{self._name!r} was removed while it was synced")
 
 
 @asynccontextmanager

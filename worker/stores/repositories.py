@@ -156,8 +156,8 @@ class RepositoryStore:
         async with self._connected() as connection:
             await connection.execute(_repositories.delete().where(_repositories.c.name == name))
 
-    async def save_sync(self, name: str, sync: Sync) -> None:
-        """Notes how a sync goes."""
+    async def save_sync(self, name: str, sync: Sync) -> bool:
+        """Notes how a sync goes; false: there is no such repository any more."""
         values = {
             "sync_state": sync.state.value,
             "sync_text": sync.text,
@@ -167,11 +167,12 @@ class RepositoryStore:
             "matching": sync.matching,
             "done": sync.done,
         }
-        await self._update(name, values)
+        return await self._update(name, values)
 
-    async def _update(self, name: str, values: dict[str, Any]) -> None:
+    async def _update(self, name: str, values: dict[str, Any]) -> bool:
+        update = _repositories.update().where(_repositories.c.name == name).values(values)
         async with self._connected() as connection:
-            await connection.execute(_repositories.update().where(_repositories.c.name == name).values(values))
+            return (await connection.execute(update)).rowcount > 0
 
     async def _select(self, *where: Any) -> list[Repository]:  # noqa: ANN401 - SQLAlchemy's conditions
         query = select(_repositories).where(*where).order_by(_repositories.c.added_at, _repositories.c.name)
