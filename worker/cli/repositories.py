@@ -53,8 +53,9 @@ def sync(
     as_json: AsJson = False,
 ) -> None:
     """Bring the index to what is on disk: enqueue a message for each repository."""
-    open_server()
+    begin()
     wanted = [one.name for one in run_async_in_new_loop(lambda: _known(names or []))]
+    open_server()
     if here:
         _sync_here(wanted, as_json=as_json)
         return
@@ -100,6 +101,8 @@ def show(name: Name, as_json: AsJson = False) -> None:
 @app.command()
 def remove(name: Name, as_json: AsJson = False) -> None:
     """Forget a repository, with all that is stored of it; its files stay."""
+    begin()
+    run_async_in_new_loop(lambda: _known([name]))
     open_server()
     try:
         with lease(lease_name(name)):

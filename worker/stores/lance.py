@@ -34,4 +34,4 @@ def lance(module: str) -> Any:  # noqa: ANN401 - a module
 @functools.cache
 def shared_caches() -> Any:  # noqa: ANN401 - a type of a module that is loaded when it is needed
     """What LanceDB remembers of its files: shared by all that this process opens, and bounded."""
-    return lance("lancedb").Session(index_cache_size_bytes=256 * 2**20, metadata_cache_size_bytes=64 * 2**20)
+    return lance("lancedb").Session(index_cache_size_bytes=128 * 2**20, metadata_cache_size_bytes=32 * 2**20)

@@ -23,6 +23,9 @@ from worker.web.parameters import event_filter
 HEARTBEAT = 10.0
 """Seconds without an event after which a position is sent, so that a browser and what is between notice an end."""
 
+ENDS_WITHIN = 3.0
+"""Seconds in which a tail that was told to end does: without them it would be cut off in the middle of its answer."""
+
 _AGAIN_MS = 1_000
 
 router = APIRouter(tags=["tail"])
@@ -46,7 +49,8 @@ async def live_events(
     following = tail.follow(position, idle=HEARTBEAT)
     # Before the answer begins: so that a server that is away is told as what it is.
     first = await anext(following)
-    return EventSourceResponse(_stream(first, following, wanted, whole=visitor.shows_arguments), ping=0)
+    stream = _stream(first, following, wanted, whole=visitor.shows_arguments)
+    return EventSourceResponse(stream, ping=0, shutdown_grace_period=ENDS_WITHIN)
 
 
 async def _stream(
