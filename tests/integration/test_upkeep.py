@@ -16,7 +16,7 @@ from worker.stores.chunks import FileChunks, NewChunk
 from worker.stores.index import SearchIndex
 
 DIMENSIONS = 8
-CHUNKS = 24_000
+CHUNKS = 48_000
 A_FILE = 400
 LIMIT = 50
 

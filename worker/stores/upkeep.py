@@ -22,7 +22,7 @@ _OLD = timedelta(minutes=5)
 
 _MANY_FILES = 60
 _MANY_ROWS = 5000
-_SHARE = 4
+_SHARE = 8
 _ROWS_A_FILE = 1000
 """Each file costs a question some tenths of a millisecond, and writing so many rows anew about 60 ms."""
 
