@@ -24,6 +24,7 @@ DERIVED = {
     "data_dir": "`.worker` in the project",
     "database_url": "SQLite in the data directory",
     "objects_url": "`objects` in the data directory",
+    "index_dir": "`index` in the data directory",
 }
 """Defaults that depend on where the program runs."""
 

@@ -17,7 +17,7 @@ from worker.history.events import State
 from worker.history.filters import EventFilter
 from worker.history.query import read_events
 
-MANY = 150
+MANY = 80
 
 
 @pytest.fixture

@@ -204,6 +204,9 @@ def test_who_shows_a_token_may_read_or_act_as_it_says(guarded: httpx.Client) -> 
         ("POST", "/api/queues/default/resume", None),
         ("POST", "/api/messages", {"actor": "x"}),
         ("POST", "/messages", {"actor": "x"}),
+        ("POST", "/api/capture", {"text": "x"}),
+        ("POST", "/capture", {"text": "x"}),
+        ("POST", "/api/repositories/x/sync", None),
     ],
 )
 def test_who_may_only_read_cannot_act(guarded: httpx.Client, method: str, path: str, body: object) -> None:
@@ -225,6 +228,9 @@ def test_every_route_that_changes_something_is_among_those_tested(settings: Sett
         "/api/queues/{queue}/pause",
         "/api/queues/{queue}/resume",
         "/api/messages",
+        "/api/capture",
+        "/api/repositories/{name}/sync",
+        "/api/recall",  # it only asks, by a body: who may read may
     }
 
 
