@@ -132,11 +132,11 @@ class Project:
                     os.kill(pid, signal.SIGKILL)
             process.wait(TIMEOUT)
 
-    def served(self, number: int = 0) -> str:
-        """The address of the so manyeth `worker web --json` that was begun by `/usr/bin/env`, once it is served."""
+    def served(self, number: int = 0, *, begun_by: str = "env") -> str:
+        """The address of the so manyeth `worker web --json` that this command has begun, once it is served."""
 
         def urls() -> list[str]:
-            log = self.folder / "env.log"
+            log = self.folder / f"{begun_by}.log"
             lines = log.read_text().splitlines() if log.exists() else []
             return [json.loads(line)["url"] for line in lines if line.startswith("{") and '"url": "http' in line]
 

@@ -40,12 +40,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 @pytest.fixture(scope="module")
 def web(project: Project) -> Iterator[httpx.Client]:
     """A client of its `worker web`."""
-    log = project.folder / "worker.log"
-    with project.background(WORKER, "web", "--json"):
-        wait_until(lambda: '"url"' in log.read_text(), TIMEOUT)
-        line = next(line for line in log.read_text().splitlines() if '"url"' in line)
-        with httpx.Client(base_url=json.loads(line)["url"], timeout=TIMEOUT) as client:
-            yield client
+    with (
+        project.background(WORKER, "web", "--json"),
+        httpx.Client(base_url=project.served(begun_by="worker"), timeout=TIMEOUT) as client,
+    ):
+        yield client
 
 
 def test_hostile_files_are_synced_or_left_out_with_the_reason(project: Project) -> None:

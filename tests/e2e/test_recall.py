@@ -30,12 +30,11 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 @pytest.fixture(scope="module")
 def web(running: Project) -> Iterator[httpx.Client]:
     """A client of its `worker web`."""
-    log = running.folder / "worker.log"
-    with running.background(WORKER, "web", "--json"):
-        wait_until(lambda: '"url"' in log.read_text(), TIMEOUT)
-        line = next(line for line in log.read_text().splitlines() if '"url"' in line)
-        with httpx.Client(base_url=json.loads(line)["url"], timeout=TIMEOUT) as client:
-            yield client
+    with (
+        running.background(WORKER, "web", "--json"),
+        httpx.Client(base_url=running.served(begun_by="worker"), timeout=TIMEOUT) as client,
+    ):
+        yield client
 
 
 def hits(web: httpx.Client, question: str) -> list[dict[str, Any]]:
