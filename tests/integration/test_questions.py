@@ -125,7 +125,7 @@ class Clocked:
         assert self._note.run(self.client, arguments) == 1
 
     def enqueue(self, message_id: str, queue: str, actor: str, later: int = -1) -> None:
-        self._enqueue.run(self.client, [1, message_id, b"{}", queue, "normal", actor, later, "", 0])
+        self._enqueue.run(self.client, [0, 1, message_id, b"{}", queue, "normal", actor, later, "", 0])
 
     def ask(self, question: Question[Any]) -> Any:
         return ask(self.client, replace(question, script=self._asked[question.script._hash]))

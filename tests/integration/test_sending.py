@@ -47,7 +47,7 @@ SHORT = at_a_fixed_time(sending._ENQUEUE_NEW)
 
 
 def the_general_way(client: redis.Redis, some: Sequence[Parcel]) -> None:
-    GENERAL.run(client, [len(some), *(part for one in some for part in one)])
+    GENERAL.run(client, [0, len(some), *(part for one in some for part in one)])
 
 
 def the_short_way(client: redis.Redis, some: Sequence[Parcel]) -> list[int]:

@@ -7,7 +7,7 @@ import statistics
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from worker.history.events import State
 from worker.history.filters import EventFilter, MessageFilter
 from worker.history.query import all_messages, ask, one_message, state_counts
 from worker.history.tail import follow_events, position
+from worker.scripts import Argument, Script
 from worker.settings import Settings, put_in_force
 
 JOIN_MS = 20_000
@@ -191,6 +192,59 @@ def test_what_is_no_plain_json_or_too_large_is_refused_before_anything_is_stored
     with pytest.raises(MessageRefused):
         note.send(value)
     assert broker.client.keys("worker:*") == []
+
+
+class Forgetful(Script):
+    """A script whose first answer is lost, and does not come again before something else has happened."""
+
+    def __init__(self, script: Script, meanwhile: Callable[[], object]) -> None:
+        self.__dict__.update(script.__dict__)
+        self._meanwhile = [meanwhile]
+
+    def run(self, client: redis.Redis, arguments: Sequence[Argument]) -> Any:
+        """Runs it, and loses the answer the first time."""
+        answer = super().run(client, arguments)
+        while self._meanwhile:
+            self._meanwhile.pop()()
+            raise redis.ConnectionError("the connection was cut")
+        return answer
+
+
+@pytest.mark.parametrize(
+    ("script", "send"),
+    [
+        ("_ENQUEUE_NEW", lambda actor: actor.send(1)),
+        ("_ENQUEUE", lambda actor: actor.send_with_options(args=(1,), delay=1)),
+        ("_ENQUEUE", lambda actor: actor.broker.enqueue_unique(actor.message(1), "one", 60_000)),
+    ],
+    ids=["new", "delayed", "unique"],
+)
+def test_what_ends_before_its_lost_answer_is_asked_for_again_runs_once(
+    broker: StreamBroker,
+    monkeypatch: pytest.MonkeyPatch,
+    script: str,
+    send: Callable[[dramatiq.Actor[[int], None]], dramatiq.Message[None]],
+) -> None:
+    """A sender tries again by itself when an answer was lost; an attempt may be quicker than that."""
+    note, runs = noting()
+    with working(broker):
+        monkeypatch.setattr(sending, script, Forgetful(getattr(sending, script), lambda: finish(broker)))
+        message = send(note)
+        finish(broker)
+    assert runs == [1]
+    assert states(stored(broker, message)) == ["started", "completed"]
+    assert not broker.client.keys("worker:u:*")
+
+
+def test_a_message_that_is_sent_again_after_its_end_runs_again(broker: StreamBroker) -> None:
+    """However soon: nobody but its sender can know why."""
+    note, runs = noting()
+    message = note.message(1)
+    with working(broker):
+        for _ in range(20):
+            broker.enqueue(message)
+            finish(broker)
+    assert runs == [1] * 20
 
 
 def test_a_message_that_is_sent_twice_runs_once(broker: StreamBroker) -> None:

@@ -300,7 +300,7 @@ class BrokerMachine(RuleBasedStateMachine):
     @rule(sent=sendings)
     def enqueue(self, sent: list[Sent]) -> None:
         sent = [one for one in sent if self._can_be_sent(one[0].id)]
-        arguments: list[Argument] = [len(sent)]
+        arguments: list[Argument] = [0, len(sent)]
         for one, unique in sent:
             if unique:
                 one.payload = json.dumps({"options": {"unique": unique}}).encode()

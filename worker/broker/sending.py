@@ -1,4 +1,4 @@
-"""How messages get to the server from those who send: each thread's own connection, groups, and one more try.
+"""How messages get to the server from those who send: each thread's own connection, groups, and further tries.
 
 Whoever sends is never left in doubt: what was sent is stored when a call returns, else it raises.
 """
@@ -6,11 +6,14 @@ Whoever sends is never left in doubt: what was sent is stored when a call return
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import redis
 from dramatiq.errors import ConnectionClosed
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.retry import Retry
 
 from worker.broker.envelope import NOT_DELAYED, Parcel
 from worker.errors import ServerUnreachable
@@ -21,6 +24,10 @@ from worker.scripts import RECORDS, Argument, Script
 SEND_GROUP = 500
 """Messages that are enqueued in one round trip."""
 
+_TRIES_AGAIN = 3
+
+T = TypeVar("T")
+
 _ENQUEUE = Script(RECORDS, ("worker.broker.scripts", "enqueue.lua"))
 _ENQUEUE_NEW = Script(("worker.broker.scripts", "enqueue_new.lua"))
 
@@ -29,12 +36,15 @@ class Sender:
     """Enqueues messages, from any thread.
 
     Args:
-        client: Whose server it is.
+        client: Whose server it is. It belongs to the sender alone, which tries again itself: what an earlier try has
+            stored, and has ended since, must not run again.
     """
 
     def __init__(self, client: redis.Redis) -> None:
+        client.set_retry(Retry(NoBackoff(), 0))
         self._shared = client
         self._own = _OwnClient()
+        self._retry = Retry(ExponentialWithJitterBackoff(base=0.05, cap=1), _TRIES_AGAIN)
 
     def send(self, parcels: Sequence[Parcel]) -> None:
         """Enqueues messages, hundreds in each round trip; those that wait or run already are not enqueued twice.
@@ -44,9 +54,10 @@ class Sender:
         """
         for first in range(0, len(parcels), SEND_GROUP):
             group = parcels[first : first + SEND_GROUP]
+            began = time.monotonic()
             known = group if any(map(_is_special, group)) else self._send_new(group)
             if known:
-                self._send(known)
+                self._send(known, began)
 
     def send_unique(self, parcel: Parcel) -> str:
         """Enqueues a message unless another has its unique key: the id of that, or an empty text.
@@ -54,7 +65,7 @@ class Sender:
         Raises:
             ServerUnreachable: The server did not answer.
         """
-        (holder,) = self._send([parcel])
+        (holder,) = self._send([parcel], time.monotonic())
         return holder.decode()
 
     def call(self, script: Script, arguments: Sequence[Argument]) -> Any:  # noqa: ANN401 - as the script answers
@@ -63,27 +74,38 @@ class Sender:
         Raises:
             ServerUnreachable: The server did not answer, or refused: it is read-only, loads, or has no memory left.
         """
-        try:
-            try:
-                return script.run(self._client(), arguments)
-            except redis.ConnectionError:
-                # The server was started anew since this thread last sent. What waits or runs is not enqueued twice.
-                self._own.client = None
-                return script.run(self._client(), arguments)
-        except redis.ResponseError as error:
-            raise _Unreachable(f"the message server refuses: {error}") from error  # type: ignore[no-untyped-call]
-        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
-            self._own.client = None
-            raise _Unreachable(f"the message server does not answer: {error}") from error  # type: ignore[no-untyped-call]
+        return self._reach(lambda client: script.run(client, arguments))
+
+    def close(self) -> None:
+        """Closes the connections of all threads."""
+        self._shared.close()
 
     def _send_new(self, parcels: Sequence[Parcel]) -> list[Parcel]:
         """Enqueues the new ones among messages, with nothing special about them; answers with the others."""
         stored = self.call(_ENQUEUE_NEW, [part for one in parcels for part in one[:5]])
         return [one for one, is_stored in zip(parcels, stored, strict=True) if not is_stored]
 
-    def _send(self, parcels: Sequence[Parcel]) -> list[bytes]:
-        answer: list[bytes] = self.call(_ENQUEUE, [len(parcels), *(part for one in parcels for part in one)])
-        return answer
+    def _send(self, parcels: Sequence[Parcel], began: float) -> list[bytes]:
+        parts = [part for one in parcels for part in one]
+
+        def enqueue(client: redis.Redis) -> list[bytes]:
+            tried_for_ms = int((time.monotonic() - began) * 1000)
+            answers: list[bytes] = _ENQUEUE.run(client, [tried_for_ms, len(parcels), *parts])
+            return answers
+
+        return self._reach(enqueue)
+
+    def _reach(self, ask: Callable[[redis.Redis], T]) -> T:
+        """What the server answers, asked again over a new connection when it was started anew since the last time."""
+        try:
+            return self._retry.call_with_retry(lambda: ask(self._client()), self._reconnect)
+        except redis.ResponseError as error:
+            raise _Unreachable(f"the message server refuses: {error}") from error  # type: ignore[no-untyped-call]
+        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+            raise _Unreachable(f"the message server does not answer: {error}") from error  # type: ignore[no-untyped-call]
+
+    def _reconnect(self, _: Exception) -> None:
+        self._own.client = None
 
     def _client(self) -> redis.Redis:
         """The calling thread's client, with a connection of its own: the pool would take as long as the server."""
@@ -96,9 +118,9 @@ class Sender:
 class GreenletsSender(Sender):
     """The same under gevent: connections are the greenlets', and services send from threads too."""
 
-    def call(self, script: Script, arguments: Sequence[Argument]) -> Any:  # noqa: ANN401 - as the script answers
-        """Runs a script among the greenlets, with a connection that they share."""
-        return call_among_greenlets(super().call, script, arguments)
+    def _reach(self, ask: Callable[[redis.Redis], T]) -> T:
+        """Asks among the greenlets, with a connection that they share."""
+        return call_among_greenlets(super()._reach, ask)
 
     def _client(self) -> redis.Redis:
         return self._shared

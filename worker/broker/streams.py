@@ -44,8 +44,8 @@ class StreamBroker(Broker):
 
     Args:
         settings: What it runs with.
-        client: For what is not a worker's own: sending, joining, flushing.
-        connect: Makes further clients, for a worker's threads.
+        client: For what others keep on the same server, such as rate limits.
+        connect: Makes further clients: for those who send, and for a worker's threads.
         middleware: As Dramatiq's.
     """
 
@@ -58,7 +58,7 @@ class StreamBroker(Broker):
     ) -> None:
         self._hooks: dict[str, list[Callable[..., object]]] = {}
         self._endings = Endings()
-        self._sender = sender(client)
+        self._sender = sender(connect())
         self._settings = settings
         self._connect = connect
         self._session: WorkerSession | None = None
@@ -181,6 +181,7 @@ class StreamBroker(Broker):
     def close(self) -> None:
         """Ends the session, if there is one, and closes the connections."""
         self.end_session()
+        self._sender.close()
         self.client.close()
 
     # ------------------------------------------------------------------ the worker's side
@@ -277,7 +278,7 @@ class StreamBroker(Broker):
         self._session = None
         self._session_lock = new_lock()
         self._endings = Endings()
-        self._sender = sender(self.client)
+        self._sender = sender(self._connect())
 
 
 def _own(message: dramatiq.Message[Any]) -> dramatiq.Message[Any]:

@@ -1,7 +1,13 @@
--- Stores messages and enqueues them, or delays them. Arguments: how many; for each its id, payload, queue, lane, actor,
--- delay in ms (-1: none), unique key (or empty) and for how many ms that holds.
+-- Stores messages and enqueues them, or delays them. Arguments: for how many ms this send has been tried; how many; for
+-- each its id, payload, queue, lane, actor, delay in ms (-1: none), unique key (or empty) and for how many ms that holds.
 -- Answers for each with the id of the message that holds the unique key, or an empty text.
 local ids, records, answers, sent = {}, {}, {}, {}
+local began = now - number()
+
+-- Whether a message ended after this send began: an earlier try enqueued it, whose answer was lost, or it still ran then.
+local function has_ended_since(record)
+  return record and FINAL[record.state] and tonumber(record.at) > began
+end
 
 -- The message that waits or runs under a unique key; when there is none, the key is taken, and that is an empty text.
 local function holder_of(unique, id, ttl)
@@ -21,9 +27,10 @@ end
 for i = 1, number() do
   local id, payload, queue, lane, actor, later, unique, ttl =
     argument(), argument(), argument(), argument(), argument(), number(), argument(), number()
-  answers[i] = holder_of(unique, id, ttl)
-  if answers[i] == '' and not sent[id] then
-    local record = load(id)
+  local record = not sent[id] and load(id)
+  local has_ended = has_ended_since(record)
+  answers[i] = has_ended and '' or holder_of(unique, id, ttl)
+  if answers[i] == '' and not sent[id] and not has_ended then
     if not record then
       table.insert(ids, id)
       table.insert(records, new_record(later, queue, lane, actor, payload))
