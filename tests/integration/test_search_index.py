@@ -16,7 +16,8 @@ from worker.models.embedder import Vectors
 from worker.models.failures import ModelUnavailable
 from worker.settings import Settings
 from worker.stores.chunks import Document, DocumentKind, FileChunks, FileState, NewChunk, Totals, hash_of
-from worker.stores.index import SearchIndex, rebuild
+from worker.stores.index import SearchIndex
+from worker.stores.rebuilding import rebuild
 
 T = TypeVar("T")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import signal
 import subprocess
@@ -221,3 +222,25 @@ def test_nothing_blocks_the_loop(settings: Settings) -> None:
         [sys.executable, "-c", USER, str(settings.data_dir)], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.stderr, done.returncode) == ("", 0)
+
+
+THREADS = """
+import os
+from pathlib import Path
+from worker.stores.lance import load_lancedb
+
+load_lancedb()
+for task in Path("/proc/self/task").iterdir():
+    print(os.getpriority(os.PRIO_PROCESS, int(task.name)), (task / "comm").read_text().strip())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads are not nice, only processes")
+def test_what_computes_a_search_lets_the_loop_go_first() -> None:
+    """Its threads are nicer than those of the process that asks, which are as nice as ever."""
+    done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, check=True)
+    nice: dict[bool, set[int]] = {True: set(), False: set()}
+    for number, name in (line.split(maxsplit=1) for line in done.stdout.splitlines()):
+        nice["lance" in name].add(int(number))
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert nice == {True: {own + 5}, False: {own}}

@@ -14,7 +14,8 @@ from worker.services.summarizing import clean
 from worker.settings import settings_in_force
 from worker.stores.chunks import Document, DocumentKind, NewChunk, searched
 from worker.stores.conversations import conversation_store
-from worker.stores.index import rebuild, search_index
+from worker.stores.index import search_index
+from worker.stores.rebuilding import rebuild
 
 LONGEST_NOTE = 50_000
 MOST_TAGS = 20

@@ -17,26 +17,24 @@ from datetime import timedelta
 from functools import reduce
 from operator import and_, or_
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from worker.bridge import loop_resource, run_in_thread_pool
-from worker.errors import ConfigurationError, IndexMismatch, MissingExtra, RetryLater, WorkerError
-from worker.models.embedder import Embedder, Vectors, embedder
+from worker.errors import IndexMismatch, MissingExtra, RetryLater, WorkerError
+from worker.models.embedder import Vectors, embedder
 from worker.settings import settings_in_force
 from worker.stores import upkeep
 from worker.stores.chunks import Document, DocumentKind, FileChunks, FileState, Kind, Passage, Ranked, Totals
-from worker.stores.lance import lance, load_lancedb, shared_caches
+from worker.stores.lance import lance
 from worker.stores.layout import (
     FILE,
     Made,
-    as_table,
     id_of,
     rows_of_documents,
     rows_of_files,
     schema_of,
-    searched_of,
-    words_in,
 )
+from worker.stores.tables import opened
 from worker.stores.words import words_of
 
 try:
@@ -56,8 +54,6 @@ Q = TypeVar("Q", "AsyncFTSQuery", "AsyncVectorQuery")
 MOST_WORDS = 200
 """Of a question: more of them find nothing more, and take longer."""
 
-_TABLE = "chunks"
-_REBUILT = "rebuilt"
 _ATTEMPTS = 8
 _LONGEST_WAIT = 2.0
 _BUSY = timedelta(seconds=10)
@@ -70,11 +66,11 @@ _REFINED = 2
 150,000 chunks the hundred nearest were found as by comparing all."""
 
 
+_COLUMNS = [field.name for field in fields(Passage) if field.name != "score"]
+
+
 class IndexFailed(WorkerError):
     """The search index cannot be read or written: the disk is full, or its files are damaged or not ours."""
-
-
-_COLUMNS = [field.name for field in fields(Passage) if field.name != "score"]
 
 
 class SearchIndex:
@@ -108,7 +104,7 @@ class SearchIndex:
             MissingExtra: LanceDB is not installed.
         """
         made = Made(embedder, dimensions)
-        async with _opened(folder, made) as (_, table):
+        async with opened(folder, made) as (_, table):
             index = cls(table, made, folder)
             await index._write(lambda: upkeep.ensure_indexes(table))
             yield index
@@ -313,104 +309,6 @@ async def search_index() -> AsyncIterator[SearchIndex]:
     model = await embedder()
     async with SearchIndex.open(settings_in_force().index_dir, model.name, model.dimensions) as index:
         yield index
-
-
-async def rebuild(folder: Path, model: Embedder, progress: Callable[[int, int], None] | None = None) -> int:
-    """Makes an index anew for another embedder: the same chunks with vectors of its own, put in place all at once.
-
-    Until then, and if it is interrupted, the index is what it was. What others write meanwhile may be lost.
-
-    Returns:
-        How many chunks there are.
-
-    Raises:
-        ConfigurationError: It cannot be opened.
-        RetryLater, ModelUnavailable, Fatal: What the embedder says.
-    """
-    made = Made(model.name, model.dimensions)
-    async with _opened(folder, made) as (connection, table):
-        rebuilt = await connection.create_table(_REBUILT, schema=schema_of(made), mode="overwrite")
-        with contextlib.closing(rebuilt):
-            count, total = 0, await table.count_rows()
-            kept = [name for name in schema_of(made).names if name not in {"vector", "words"}]
-            async for batch in await table.query().select(kept).to_batches(max_batch_length=_AT_ONCE):
-                rows = await run_in_thread_pool(batch.to_pylist)
-                chunks = [row for row in rows if row["kind"] != FILE]
-                vectors = await model.embed(
-                    [searched_of(row["kind"], row["path"], row["symbol"], row["text"]) for row in chunks]
-                )
-                await rebuilt.add(await run_in_thread_pool(_rows_anew, schema_of(made), rows, vectors))
-                count += len(chunks)
-                if progress is not None:
-                    progress(count, total)
-        reader = await run_in_thread_pool(_reader, folder, schema_of(made).names)
-        anew = await connection.create_table(_TABLE, reader, mode="overwrite", on_bad_vectors="null")
-        with contextlib.closing(anew):
-            await upkeep.ensure_indexes(anew)
-            await upkeep.optimize(anew, folder)
-        await connection.drop_table(_REBUILT)
-    return count
-
-
-def _rows_anew(schema: pa.Schema, rows: Sequence[dict[str, Any]], vectors: Vectors) -> pa.Table:
-    following = iter(vectors)
-    for row in rows:
-        if row["kind"] != FILE:
-            row["words"] = words_in(row["kind"], row["path"], row["symbol"], row["text"])
-    return as_table(schema, rows, [None if row["kind"] == FILE else next(following) for row in rows])
-
-
-def _reader(folder: Path, columns: Sequence[str]) -> pa.RecordBatchReader:
-    """Reads what was rebuilt while it is written to its place: it need not fit into memory."""
-    table = lance("lancedb").connect(folder).open_table(_REBUILT)
-    return table.search().select(list(columns)).to_batches(_AT_ONCE)
-
-
-@contextlib.asynccontextmanager
-async def _opened(folder: Path, made: Made) -> AsyncIterator[tuple[lancedb.AsyncConnection, lancedb.AsyncTable]]:
-    await run_in_thread_pool(_prepare, folder)
-    try:
-        connection = await _connect(folder)
-        table = await _table(connection, made)
-    except (OSError, RuntimeError) as error:
-        raise ConfigurationError(f"the search index in {folder} cannot be opened: {error}") from error
-    with contextlib.closing(connection), contextlib.closing(table):
-        yield connection, table
-
-
-def _prepare(folder: Path) -> None:
-    """Makes the folder, and loads LanceDB: a second that the loop has better use for."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(
-            f"WORKER_INDEX_DIR={folder}: cannot be made: {error.strerror}; name a folder of your own"
-        ) from error
-    load_lancedb()
-
-
-async def _connect(folder: Path) -> lancedb.AsyncConnection:
-    # Each question looks for the newest version: what was captured is found at once.
-    connection: lancedb.AsyncConnection = await lance("lancedb").connect_async(
-        folder, read_consistency_interval=timedelta(0), session=shared_caches()
-    )
-    return connection
-
-
-async def _table(connection: lancedb.AsyncConnection, made: Made) -> lancedb.AsyncTable:
-    mode: Literal["create", "overwrite"] = "create"
-    try:
-        table = await connection.open_table(_TABLE)
-        if Made.read(await table.schema()) == made or await table.count_rows():
-            return table
-        mode = "overwrite"  # nothing is in it: nobody's vectors are lost
-    except (ValueError, FileNotFoundError):
-        pass
-    try:
-        return await connection.create_table(_TABLE, schema=schema_of(made), mode=mode)
-    except (ValueError, RuntimeError):
-        # Another process was faster.
-        return await connection.open_table(_TABLE)
 
 
 def _states(found: pa.Table) -> dict[str, FileState]:

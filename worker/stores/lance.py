@@ -2,21 +2,47 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import importlib
+import os
+import sys
+import threading
 from typing import Any
 
 from worker.errors import MissingExtra
+from worker.os_threads import start_thread
+
+_NICER = 5
+"""What a search computes goes before a worker that computes, which runs under `nice` (10), and after every loop."""
 
 
 def load_lancedb() -> None:
-    """Loads all of it that is used; it blocks.
+    """Loads all of it that is used, and begins its threads; it blocks.
 
     Raises:
         MissingExtra: It is not installed.
     """
     for module in ("lancedb", "lancedb.index", "lancedb.query", "lancedb.expr"):
         lance(module)
+    _begin_threads()
+
+
+@functools.cache
+def _begin_threads() -> None:
+    """Has its threads let the loops of this process go first: each is as nice as the one that begins it."""
+    start_thread(_begin_nicely, "lancedb").join()
+
+
+def _begin_nicely() -> None:
+    if sys.platform == "linux":  # elsewhere processes are nice, not threads
+        me = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, me, os.getpriority(os.PRIO_PROCESS, me) + _NICER)
+    asyncio.run(_connect_to_nothing())
+
+
+async def _connect_to_nothing() -> None:
+    (await lance("lancedb").connect_async("memory://")).close()
 
 
 def lance(module: str) -> Any:  # noqa: ANN401 - a module

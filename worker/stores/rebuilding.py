@@ -1,0 +1,72 @@
+"""Makes the search index anew for another embedder, beside the old one, which is there until the new one is whole."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from worker.bridge import run_in_thread_pool
+from worker.models.embedder import Embedder, Vectors
+from worker.stores import upkeep
+from worker.stores.lance import lance
+from worker.stores.layout import FILE, Made, as_table, schema_of, searched_of, words_in
+from worker.stores.tables import TABLE, opened
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_REBUILT = "rebuilt"
+_AT_ONCE = 1000
+
+
+async def rebuild(folder: Path, model: Embedder, progress: Callable[[int, int], None] | None = None) -> int:
+    """Makes an index anew for another embedder: the same chunks with vectors of its own, put in place all at once.
+
+    Until then, and if it is interrupted, the index is what it was. What others write meanwhile may be lost.
+
+    Returns:
+        How many chunks there are.
+
+    Raises:
+        ConfigurationError: It cannot be opened.
+        RetryLater, ModelUnavailable, Fatal: What the embedder says.
+    """
+    made = Made(model.name, model.dimensions)
+    async with opened(folder, made) as (connection, table):
+        rebuilt = await connection.create_table(_REBUILT, schema=schema_of(made), mode="overwrite")
+        with contextlib.closing(rebuilt):
+            count, total = 0, await table.count_rows()
+            kept = [name for name in schema_of(made).names if name not in {"vector", "words"}]
+            async for batch in await table.query().select(kept).to_batches(max_batch_length=_AT_ONCE):
+                rows = await run_in_thread_pool(batch.to_pylist)
+                chunks = [row for row in rows if row["kind"] != FILE]
+                vectors = await model.embed(
+                    [searched_of(row["kind"], row["path"], row["symbol"], row["text"]) for row in chunks]
+                )
+                await rebuilt.add(await run_in_thread_pool(_rows_anew, schema_of(made), rows, vectors))
+                count += len(chunks)
+                if progress is not None:
+                    progress(count, total)
+        reader = await run_in_thread_pool(_reader, folder, schema_of(made).names)
+        anew = await connection.create_table(TABLE, reader, mode="overwrite", on_bad_vectors="null")
+        with contextlib.closing(anew):
+            await upkeep.ensure_indexes(anew)
+            await upkeep.optimize(anew, folder)
+        await connection.drop_table(_REBUILT)
+    return count
+
+
+def _rows_anew(schema: pa.Schema, rows: Sequence[dict[str, Any]], vectors: Vectors) -> pa.Table:
+    following = iter(vectors)
+    for row in rows:
+        if row["kind"] != FILE:
+            row["words"] = words_in(row["kind"], row["path"], row["symbol"], row["text"])
+    return as_table(schema, rows, [None if row["kind"] == FILE else next(following) for row in rows])
+
+
+def _reader(folder: Path, columns: Sequence[str]) -> pa.RecordBatchReader:
+    """Reads what was rebuilt while it is written to its place: it need not fit into memory."""
+    table = lance("lancedb").connect(folder).open_table(_REBUILT)
+    return table.search().select(list(columns)).to_batches(_AT_ONCE)
