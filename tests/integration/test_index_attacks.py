@@ -30,7 +30,7 @@ from worker.services import repository_sync
 from worker.services.indexing import rebuild_index
 from worker.services.reading import read_files
 from worker.services.recall import recall
-from worker.services.repository_sync import name_of, remove_repository
+from worker.services.repositories import name_of, remove_repository
 from worker.settings import Settings, put_in_force
 from worker.stores.index import IndexFailed, SearchIndex
 

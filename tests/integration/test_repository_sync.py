@@ -23,14 +23,8 @@ from worker.errors import ConfigurationError, Fatal, NoContentFound, Unchanged
 from worker.models.embedder import EmbeddedEmbedder, Embedder, Vectors
 from worker.services import reading, repository_sync
 from worker.services.chunking import cut
-from worker.services.repository_sync import (
-    Synced,
-    add_repository,
-    describe_repository,
-    name_of,
-    remove_repository,
-    sync_repository,
-)
+from worker.services.repositories import add_repository, describe_repository, name_of, remove_repository
+from worker.services.repository_sync import Synced, sync_repository
 from worker.services.scanning import Found
 from worker.settings import Settings, put_in_force
 from worker.stores.chunks import FileState

@@ -22,7 +22,7 @@ from worker.bridge import run_async_in_new_loop
 from worker.embedded import EmbeddedServer
 from worker.extras import is_installed
 from worker.services import repository_sync
-from worker.services.repository_sync import add_repository, describe_repository
+from worker.services.repositories import add_repository, describe_repository
 from worker.settings import Settings
 from worker.stores.repositories import Sync, SyncState, repository_store
 from worker.web import create_app, rendering

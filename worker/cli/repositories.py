@@ -17,7 +17,8 @@ from worker.cli.output import Row, ago, console, note, print_json, print_table, 
 from worker.errors import ConfigurationError, LeaseTaken, NoContentFound, WorkerError
 from worker.leases import lease
 from worker.services import repository_sync
-from worker.services.repository_sync import Synced, add_repository, describe_repository
+from worker.services.repositories import add_repository, describe_repository, remove_repository
+from worker.services.repository_sync import Synced
 from worker.stores.repositories import Repository, repository_store
 from worker.tasks.repositories import lease_name, sync_repository
 
@@ -106,7 +107,7 @@ def remove(name: Name, as_json: AsJson = False) -> None:
     open_server()
     try:
         with lease(lease_name(name)):
-            run_async_in_new_loop(repository_sync.remove_repository(name))
+            run_async_in_new_loop(remove_repository(name))
     except LeaseTaken as error:
         raise WorkerError(f"{name} is being synced by message {error.holder}: cancel that first") from error
     if as_json:

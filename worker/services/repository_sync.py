@@ -9,32 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import os
-import re
-import stat
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from worker.bridge import run_in_thread_pool
-from worker.errors import ConfigurationError, Fatal, NoContentFound, RetryLater, Unchanged
+from worker.errors import Fatal, NoContentFound, RetryLater, Unchanged
 from worker.models.embedder import Embedder, Vectors, embedder
 from worker.services.reading import CLOCK_TICK, FAILED, ReadFile, failed, read_files
+from worker.services.repositories import check_folder, left_out_of
 from worker.services.scanning import Found, Globs, Scan
+from worker.services.sync_record import RepositoryRemoved, SyncRecord, recorded
 from worker.settings import settings_in_force
 from worker.stores.chunks import FileChunks, FileState, Totals, searched
-from worker.stores.database import is_storable
 from worker.stores.index import SearchIndex, search_index
-from worker.stores.repositories import Repository, RepositoryStore, Sync, SyncState, repository_store
-from worker.texts import shown
+from worker.stores.repositories import Repository, repository_store
 
 MOST_NAMED = 20
 """Files that failed which the result names; the rest are counted."""
@@ -44,7 +37,6 @@ _SLICE = 500
 
 _IN_FLIGHT = 3
 _BATCH_BYTES = 4 * 2**20
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 Progress = Callable[[int, int, str], None]
 
@@ -90,98 +82,8 @@ class Synced:
         return text
 
 
-def left_out_of(totals: Totals) -> dict[str, int]:
-    """How many files were left out, by the reason, most first; without those that failed."""
-    reasons = {reason: count for reason, count in totals.left_out.items() if not reason.startswith(FAILED)}
-    return dict(sorted(reasons.items(), key=lambda one: (-one[1], one[0])))
-
-
-def failures_in(totals: Totals) -> int:
-    """How many files failed."""
-    return sum(count for reason, count in totals.left_out.items() if reason.startswith(FAILED))
-
-
 def _counted(reasons: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-
-
-async def add_repository(
-    path: Path, name: str | None = None, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
-) -> Repository:
-    """Has a folder synced from now on; once more with the same name, it changes which of its files are.
-
-    Args:
-        path: The folder.
-        name: What it is called; `None`: as the folder is.
-        include: Globs of the files that are wanted, written as in a `.gitignore`; none: all.
-        exclude: Globs of those that are not.
-
-    Raises:
-        ConfigurationError: There is no such folder, the name is taken or unfit, or a glob is.
-    """
-    Globs(include, exclude)
-    folder = await run_in_thread_pool(_folder, path)
-    called = folder.name if name is None else name
-    if not _NAME.fullmatch(called):
-        raise ConfigurationError(
-            f"{called!r} is no name for a repository: choose one with --name, of at most 100 letters, digits, "
-            "'_', '-' and '.'"
-        )
-    store = await repository_store()
-    return await store.add(Repository(name=called, path=folder, include=tuple(include), exclude=tuple(exclude)))
-
-
-def _folder(path: Path) -> Path:
-    try:
-        _check_folder(path)
-    except (Fatal, PermissionError) as error:
-        raise ConfigurationError(f"{error}: name a folder") from error
-    folder = Path(os.path.realpath(path))
-    if not is_storable(str(folder)):
-        raise ConfigurationError(f"{path!r} is not UTF-8: rename the folder")
-    return folder
-
-
-async def name_of(path_or_name: str) -> str:
-    """What a repository is called; a folder that is not known yet is added, and called as it is.
-
-    Returns:
-        What was given, if it is neither: `sync_repository` says what is wrong with it.
-    """
-    if not is_storable(path_or_name):
-        return path_or_name
-    store = await repository_store()
-    path = Path(path_or_name)
-    if await store.get(path_or_name) is not None or not path.is_absolute():
-        return path_or_name
-    folder = Path(await run_in_thread_pool(os.path.realpath, path))
-    if (known := await store.at(folder)) is not None:
-        return known.name
-    is_free = _NAME.fullmatch(folder.name) and await store.get(folder.name) is None
-    try:
-        return (await add_repository(folder, folder.name if is_free else _name_of(folder))).name
-    except ConfigurationError:
-        return path_or_name
-
-
-def _name_of(path: Path) -> str:
-    """A name that no other folder has."""
-    fit = re.sub(r"[^A-Za-z0-9_]+", "-", path.name).strip("-")[:80] or "repository"
-    return f"{fit}-{sha256(os.fsencode(path)).hexdigest()[:8]}"
-
-
-async def remove_repository(name: str) -> None:
-    """Forgets a repository, with all that is stored of it; its files stay.
-
-    Raises:
-        ConfigurationError: There is none of that name.
-    """
-    store = await repository_store()
-    if await store.get(name) is None:
-        raise ConfigurationError(f"no repository is called {name!r}: see `worker repositories list`")
-    # In this order: what is left of an interrupted removal can still be removed.
-    await (await search_index()).remove_repository(name)
-    await store.remove(name)
 
 
 async def sync_repository(name: str, *, progress: Progress | None = None) -> Synced:
@@ -202,84 +104,18 @@ async def sync_repository(name: str, *, progress: Progress | None = None) -> Syn
     repository = await store.get(name)
     if repository is None:
         if Path(name).is_absolute():
-            await run_in_thread_pool(_check_folder, Path(name))
+            await run_in_thread_pool(check_folder, Path(name))
         raise Fatal(f"no repository is called {name!r}: add it with `worker repositories add`, or give its whole path")
     try:
-        async with _recorded(store, repository) as record:
+        async with recorded(store, repository) as record:
             syncing = _Syncing(repository, await search_index(), await embedder(), record, progress)
             synced = await syncing.run()
             record.sync = replace(record.sync, text=synced.describe())
-    except _Removed:
+    except RepositoryRemoved:
         # What was stored since then would belong to nobody.
         await (await search_index()).remove_repository(name)
         raise
     return synced
-
-
-async def describe_repository(repository: Repository) -> dict[str, Any]:
-    """A repository, how much is stored of it, and how its last sync goes or went; as JSON types."""
-    totals = await (await search_index()).totals(repository.name)
-    sync = repository.sync
-    return {
-        "name": repository.name,
-        "path": str(repository.path),
-        "include": list(repository.include),
-        "exclude": list(repository.exclude),
-        "added_at": repository.added_at.isoformat(),
-        "files": totals.files,
-        "chunks": totals.chunks,
-        "bytes": totals.bytes,
-        "left_out": left_out_of(totals),
-        "errors": failures_in(totals),
-        "sync": None
-        if sync is None
-        else {
-            "state": sync.state.value,
-            "started_at": sync.started_at.isoformat(),
-            "updated_at": sync.updated_at.isoformat(),
-            "scanned": sync.scanned,
-            "matching": sync.matching,
-            "done": sync.done,
-            "text": sync.text,
-        },
-    }
-
-
-class _Removed(Fatal):
-    """The repository is not kept any more."""
-
-
-class _Record:
-    """The repository's own record of its sync."""
-
-    def __init__(self, store: RepositoryStore, repository: Repository) -> None:
-        now = datetime.now(UTC)
-        self._store = store
-        self._name = repository.name
-        self.sync = Sync(state=SyncState.RUNNING, started_at=now, updated_at=now)
-
-    async def save(self, sync: Sync) -> None:
-        self.sync = replace(sync, updated_at=datetime.now(UTC))
-        if not await self._store.save_sync(self._name, self.sync):
-            raise _Removed(f"{self._name!r} was removed while it was synced")
-
-
-@asynccontextmanager
-async def _recorded(store: RepositoryStore, repository: Repository) -> AsyncIterator[_Record]:
-    record = _Record(store, repository)
-    await record.save(record.sync)
-    try:
-        yield record
-    except asyncio.CancelledError:
-        await record.save(replace(record.sync, state=SyncState.CANCELLED))
-        raise
-    except NoContentFound as reason:
-        await record.save(replace(record.sync, state=SyncState.SKIPPED, text=str(reason)))
-        raise
-    except Exception as error:
-        await record.save(replace(record.sync, state=SyncState.FAILED, text=str(error) or type(error).__name__))
-        raise
-    await record.save(replace(record.sync, state=SyncState.COMPLETED))
 
 
 @dataclass(slots=True)
@@ -289,7 +125,7 @@ class _Syncing:
     repository: Repository
     index: SearchIndex
     embedder: Embedder
-    record: _Record
+    record: SyncRecord
     progress: Progress | None
     stored: int = 0
     chunks: int = 0
@@ -330,7 +166,7 @@ class _Syncing:
         changed = await self._embedded([one for one in read if one.chunks is not None])
         missing = {one.path for one in batch} - {one.path for one in read}
         if missing:
-            await run_in_thread_pool(_check_folder, self.repository.path)
+            await run_in_thread_pool(check_folder, self.repository.path)
         gone = missing & known.keys()
         name = self.repository.name
         # One after another: writers at once would only get into each other's way.
@@ -445,13 +281,13 @@ async def _scan(repository: Repository) -> tuple[dict[str, Found], int]:
     scan = Scan(repository.path, Globs(repository.include, repository.exclude), largest)
     found: dict[str, Found] = {}
     try:
-        await run_in_thread_pool(_check_folder, repository.path)
+        await run_in_thread_pool(check_folder, repository.path)
         walk = scan.files()
         while some := await run_in_thread_pool(_some, walk):
             # A name that is not UTF-8 may be shown as another file is called.
             found.update((one.path, one) for one in some if not (one.left_out and one.path in found))
         # If it is gone by now (a disk, a network drive), its files are not.
-        await run_in_thread_pool(_check_folder, repository.path)
+        await run_in_thread_pool(check_folder, repository.path)
     except PermissionError as error:
         raise Fatal(f"{repository.path} may not be read: {error.strerror}") from error
     except FileNotFoundError as error:
@@ -461,19 +297,6 @@ async def _scan(repository: Repository) -> tuple[dict[str, Found], int]:
 
 def _some(walk: Iterator[Found]) -> list[Found]:
     return list(islice(walk, _SLICE))
-
-
-def _check_folder(path: Path) -> None:
-    try:
-        mode = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
-        raise Fatal(f"{path} is not there") from error
-    except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.ENAMETOOLONG):
-            raise
-        raise Fatal(f"{shown(str(path))} is no path: {error.strerror}") from error
-    if not stat.S_ISDIR(mode):
-        raise Fatal(f"{path} is no folder")
 
 
 async def _let_the_clock_tick(newest_ns: int) -> None:

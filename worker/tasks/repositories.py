@@ -7,7 +7,7 @@ import dramatiq
 from worker.actor import enqueue_unique
 from worker.bridge import run_async_in_new_loop
 from worker.leases import lease
-from worker.services import repository_sync
+from worker.services import repositories, repository_sync
 from worker.status import ProcessingStatusContext
 from worker.tasks.recall import optimize_index
 
@@ -15,7 +15,7 @@ from worker.tasks.recall import optimize_index
 @dramatiq.actor(queue_name="cpu")
 def sync_repository(path_or_name: str) -> None:
     """Brings what the index holds of a repository to what is on disk; one sync of it at a time."""
-    name = run_async_in_new_loop(repository_sync.name_of(path_or_name))
+    name = run_async_in_new_loop(repositories.name_of(path_or_name))
     with ProcessingStatusContext("sync_repository", repository=name) as status:
         with lease(lease_name(name)):
             synced = run_async_in_new_loop(repository_sync.sync_repository(name, progress=status.progress))

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from worker.errors import WorkerError
 from worker.logs import get_logger
-from worker.services.repository_sync import describe_repository
+from worker.services.repositories import describe_repository
 from worker.stores import repositories as stored
 from worker.stores.repositories import SyncState, repository_store
 from worker.web import actions, shapes

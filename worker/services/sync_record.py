@@ -1,0 +1,63 @@
+"""A repository's own record of its sync, as `worker repositories show` and the dashboard draw it.
+
+It tells the truth whatever ends the sync, but for a killed process: then the next sync begins it anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from worker.errors import Fatal, NoContentFound
+from worker.stores.repositories import Repository, RepositoryStore, Sync, SyncState
+
+
+class RepositoryRemoved(Fatal):
+    """The repository is not kept any more."""
+
+
+class SyncRecord:
+    """How a sync goes.
+
+    Args:
+        store: Of the repositories.
+        repository: Which is synced.
+    """
+
+    def __init__(self, store: RepositoryStore, repository: Repository) -> None:
+        now = datetime.now(UTC)
+        self._store = store
+        self._name = repository.name
+        self.sync = Sync(state=SyncState.RUNNING, started_at=now, updated_at=now)
+
+    async def save(self, sync: Sync) -> None:
+        """Stores it, with the time.
+
+        Raises:
+            RepositoryRemoved: There is no such repository any more.
+        """
+        self.sync = replace(sync, updated_at=datetime.now(UTC))
+        if not await self._store.save_sync(self._name, self.sync):
+            raise RepositoryRemoved(f"{self._name!r} was removed while it was synced")
+
+
+@asynccontextmanager
+async def recorded(store: RepositoryStore, repository: Repository) -> AsyncIterator[SyncRecord]:
+    """A record that tells, after the block, how it ended."""
+    record = SyncRecord(store, repository)
+    await record.save(record.sync)
+    try:
+        yield record
+    except asyncio.CancelledError:
+        await record.save(replace(record.sync, state=SyncState.CANCELLED))
+        raise
+    except NoContentFound as reason:
+        await record.save(replace(record.sync, state=SyncState.SKIPPED, text=str(reason)))
+        raise
+    except Exception as error:
+        await record.save(replace(record.sync, state=SyncState.FAILED, text=str(error) or type(error).__name__))
+        raise
+    await record.save(replace(record.sync, state=SyncState.COMPLETED))
