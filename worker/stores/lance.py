@@ -13,7 +13,7 @@ from typing import Any
 from worker.errors import MissingExtra
 from worker.os_threads import start_thread
 
-_NICER = 5
+_NICER = 10
 """What a search computes goes before a worker that computes, which runs under `nice` (10), and after every loop."""
 
 
