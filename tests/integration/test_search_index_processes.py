@@ -243,4 +243,4 @@ def test_what_computes_a_search_lets_the_loop_go_first() -> None:
     for number, name in (line.split(maxsplit=1) for line in done.stdout.splitlines()):
         nice["lance" in name].add(int(number))
     own = os.getpriority(os.PRIO_PROCESS, 0)
-    assert nice == {True: {own + 5}, False: {own}}
+    assert nice == {True: {own + 10}, False: {own}}
