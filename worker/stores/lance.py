@@ -14,7 +14,7 @@ from worker.errors import MissingExtra
 from worker.os_threads import start_thread
 
 _NICER = 10
-"""As much as the command `nice` says of itself: what a search computes waits for every loop that has something to do."""
+"""As much as the command `nice`: what a search computes waits for every loop that has something to do."""
 
 
 def load_lancedb() -> None:
