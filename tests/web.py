@@ -80,11 +80,26 @@ def _sent(lines: Iterator[str], last: str) -> Iterator[Sent]:
 
 
 @contextlib.contextmanager
-def some_messages(settings: Settings) -> Iterator[dict[str, dramatiq.Actor[..., Any]]]:
-    """Messages in every state, each as it came there; the actors by name. The broker is the program's until the end."""
+def own_broker(settings: Settings) -> Iterator[dramatiq.Broker]:
+    """A broker that is the program's until the block ends."""
     before = dramatiq_broker.global_broker
     broker = create_broker(settings)
     dramatiq.set_broker(broker)
+    try:
+        yield broker
+    finally:
+        broker.close()
+        dramatiq_broker.global_broker = before
+
+
+@contextlib.contextmanager
+def some_messages(settings: Settings) -> Iterator[dict[str, dramatiq.Actor[..., Any]]]:
+    """Messages in every state, each as it came there; the actors by name. The broker is the program's until the end."""
+    with own_broker(settings) as broker:
+        yield from _some_messages(settings, broker)
+
+
+def _some_messages(settings: Settings, broker: dramatiq.Broker) -> Iterator[dict[str, dramatiq.Actor[..., Any]]]:
     release = threading.Event()
 
     @actor(subject=("number",), retry=0)
@@ -122,9 +137,7 @@ def some_messages(settings: Settings) -> Iterator[dict[str, dramatiq.Actor[..., 
     finally:
         release.set()
         worker.stop()
-        broker.close()
         client.close()
-        dramatiq_broker.global_broker = before
 
 
 STATES = {"completed": 4, "skipped": 1, "dead": 3, "running": 1, "delayed": 3}

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-import dramatiq
 import httpx
 import pytest
-from dramatiq import broker as dramatiq_broker
 from pydantic import SecretStr
 
 from tests.model_endpoint import fails, model_endpoint
-from tests.web import serving
-from worker import create_broker
+from tests.web import own_broker, serving
 from worker.bridge import run_async_in_new_loop
 from worker.embedded import EmbeddedServer
 from worker.services.indexing import capture
@@ -27,12 +24,8 @@ NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)
 def known(settings: Settings, valkey: EmbeddedServer) -> Iterator[Settings]:
     """Settings without the built-in actors, and an index with a note."""
     run_async_in_new_loop(capture("n", "The door code is on the fridge.", ["home"], created=NOON))
-    before = dramatiq_broker.global_broker
-    broker = create_broker(settings)
-    dramatiq.set_broker(broker)
-    yield settings.model_copy(update={"actors": ("tests.web",)})
-    broker.close()
-    dramatiq_broker.global_broker = before
+    with own_broker(settings):
+        yield settings.model_copy(update={"actors": ("tests.web",)})
 
 
 @pytest.fixture

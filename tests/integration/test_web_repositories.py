@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import dramatiq
 import httpx
 import pytest
-from dramatiq import broker as dramatiq_broker
 from pydantic import SecretStr
 
 from tests.git_trees import write
-from tests.web import serving
-from worker import actor, create_broker
+from tests.web import own_broker, serving
+from worker import actor
 from worker.bridge import run_async_in_new_loop
 from worker.embedded import EmbeddedServer
 from worker.extras import is_installed
@@ -37,16 +34,12 @@ def known(settings: Settings, valkey: EmbeddedServer, tmp_path: Path) -> Iterato
         folder = write(tmp_path / name, {"a.py": "def a(): pass\n", "b.py": "def b(): pass\n", "c": b"\0"})
         run_async_in_new_loop(add_repository(folder, name.removeprefix("<b>")))
     run_async_in_new_loop(repository_sync.sync_repository("shop"))
-    before = dramatiq_broker.global_broker
-    broker = create_broker(settings)
-    dramatiq.set_broker(broker)
+    with own_broker(settings):
 
-    @actor(queue="cpu")
-    async def sync_repository(path_or_name: str) -> None: ...
+        @actor(queue="cpu")
+        async def sync_repository(path_or_name: str) -> None: ...
 
-    yield settings.model_copy(update={"actors": ("tests.web",)})
-    broker.close()
-    dramatiq_broker.global_broker = before
+        yield settings.model_copy(update={"actors": ("tests.web",)})
 
 
 @pytest.fixture
@@ -117,8 +110,7 @@ def test_what_can_be_no_name_is_refused(web: httpx.Client, name: str) -> None:
 
 def test_a_sync_needs_the_actor_that_does_it(settings: Settings, known: Settings) -> None:
     """Where `WORKER_ACTORS` does not name it, nothing is enqueued."""
-    with contextlib.closing(create_broker(settings)) as without, serving(create_app(known)) as web:
-        dramatiq.set_broker(without)
+    with own_broker(settings), serving(create_app(known)) as web:
         answer = web.post("/api/repositories/shop/sync")
     assert answer.status_code == 404
     assert "sync_repository" in answer.json()["detail"]
