@@ -33,7 +33,7 @@ def test_whatever_the_description_allows_or_forbids_is_answered_as_it_says(
         done = subprocess.run(
             [
                 *(str(SCHEMATHESIS), "run", f"{web.base_url}/openapi.json", "--no-color"),
-                *("--max-examples", "20", "--max-time", "50", "--workers", "1", "--request-timeout", "10"),
+                *("--max-examples", "10", "--max-time", "30", "--workers", "1", "--request-timeout", "10"),
                 *("--exclude-checks", BEYOND_THE_DESCRIPTION),
             ],
             cwd=tmp_path,

@@ -23,6 +23,8 @@ def load_lancedb() -> None:
     Raises:
         MissingExtra: It is not installed.
     """
+    # Its warnings, of empty parts of an index and writers that were second, ask nothing of anybody.
+    os.environ.setdefault("LANCEDB_LOG", "error")
     for module in ("lancedb", "lancedb.index", "lancedb.query", "lancedb.expr"):
         lance(module)
     _begin_threads()
