@@ -89,7 +89,7 @@ bench-recall: $(INSTALLED) ## Measure syncs and recall, and whether the server g
 	$(BIN)/python bench/repositories.py --json build/repositories.json
 	$(BIN)/python bench/recall.py --json build/recall.json
 	$(BIN)/python bench/responsiveness.py --json build/responsiveness.json
-	$(BIN)/python bench/responsiveness.py --synchronous --json build/synchronous.json
+	$(BIN)/python bench/responsiveness.py --synchronous --seconds 120 --json build/synchronous.json
 
 lock: ## Write requirements.lock anew (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra tasks --extra recall --extra web --extra gevent \

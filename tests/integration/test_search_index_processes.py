@@ -242,5 +242,5 @@ def test_what_computes_a_search_lets_the_loop_go_first() -> None:
     done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, check=True)
     nice = {int(number) for number, name in map(str.split, done.stdout.splitlines()) if "lance" in name}
     own = os.getpriority(os.PRIO_PROCESS, 0)
-    assert nice == {own + 10}
+    assert nice == {min(own + 10, 19)}
     assert f"{own} main" in done.stdout

@@ -42,6 +42,7 @@ def at_a_fixed_time(script: Script) -> Script:
     return made
 
 
+NOW = 1_700_000_000_123
 GENERAL = at_a_fixed_time(sending._ENQUEUE)
 SHORT = at_a_fixed_time(sending._ENQUEUE_NEW)
 
@@ -116,3 +117,23 @@ def test_what_is_special_goes_its_own_way_in_its_order(client: redis.Redis) -> N
     assert client.hgetall("worker:states") == {b"queued": b"%d" % (2 * SEND_GROUP - 1), b"delayed": b"1"}
     waiting = [fields[b"i"].decode() for fields in entries(client, "worker:q:queue 0:normal")]
     assert waiting == [one.message_id for one in some[-2:] + some[:3] + some[4:-2]]
+
+
+@pytest.mark.parametrize(
+    ("ended_ms_ago", "tried_for_ms", "is_enqueued"),
+    [(1, 0, True), (0, 0, True), (10, 10, True), (9, 10, False), (0, 10, False), (-2_000, 10, True)],
+    ids=["before", "at once", "as it began", "since then", "now", "by a clock that was ahead"],
+)
+def test_what_has_ended_since_its_send_began_is_not_enqueued_again(
+    client: redis.Redis, ended_ms_ago: int, tried_for_ms: int, is_enqueued: bool
+) -> None:
+    """An earlier try of the same send has enqueued it; where that is not sure it is enqueued."""
+    [one] = parcels(1)
+    the_short_way(client, [one])
+    key = f"worker:m:{one.message_id}"
+    record: Any = client.get(key)
+    ended = str(NOW - ended_ms_ago).encode()
+    client.set(key, record.replace(b"\tqueued\t", b"\tcompleted\t").replace(str(NOW).encode(), ended))
+    GENERAL.run(client, [tried_for_ms, 1, *one])
+    found: Any = client.get(key)
+    assert found.split(b"\t")[1] == (b"queued" if is_enqueued else b"completed")

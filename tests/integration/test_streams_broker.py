@@ -194,6 +194,27 @@ def test_what_is_no_plain_json_or_too_large_is_refused_before_anything_is_stored
     assert broker.client.keys("worker:*") == []
 
 
+def test_a_broker_that_was_closed_holds_no_connection(broker: StreamBroker, client: redis.Redis) -> None:
+    """Neither its own nor those of threads that have sent."""
+
+    def connections() -> int:
+        listed: Any = client.client_list()
+        return len(listed)
+
+    note, _ = noting()
+    before = connections()
+    hold = threading.Event()
+    thread = threading.Thread(target=lambda: (note.send(1), hold.wait(JOIN_MS / 1000)))
+    thread.start()
+    note.send(2)
+    broker.client.ping()
+    wait_until(lambda: connections() >= before + 3)
+    broker.close()
+    wait_until(lambda: connections() == before)
+    hold.set()
+    thread.join()
+
+
 class Forgetful(Script):
     """A script whose first answer is lost, and does not come again before something else has happened."""
 

@@ -1,6 +1,6 @@
 """How messages get to the server from those who send: each thread's own connection, groups, and further tries.
 
-Whoever sends is never left in doubt: what was sent is stored when a call returns, else it raises.
+What was sent is stored when a call returns; when it raises, nobody knows.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Sender:
 
     def close(self) -> None:
         """Closes the connections of all threads."""
-        self._shared.close()
+        self._shared.connection_pool.disconnect()
 
     def _send_new(self, parcels: Sequence[Parcel]) -> list[Parcel]:
         """Enqueues the new ones among messages, with nothing special about them; answers with the others."""

@@ -182,7 +182,7 @@ class StreamBroker(Broker):
         """Ends the session, if there is one, and closes the connections."""
         self.end_session()
         self._sender.close()
-        self.client.close()
+        self.client.connection_pool.disconnect()
 
     # ------------------------------------------------------------------ the worker's side
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import importlib
 import os
@@ -23,8 +24,6 @@ def load_lancedb() -> None:
     Raises:
         MissingExtra: It is not installed.
     """
-    # Its warnings, of empty parts of an index and writers that were second, ask nothing of anybody.
-    os.environ.setdefault("LANCEDB_LOG", "error")
     for module in ("lancedb", "lancedb.index", "lancedb.query", "lancedb.expr"):
         lance(module)
     _begin_threads()
@@ -39,7 +38,8 @@ def _begin_threads() -> None:
 def _begin_nicely() -> None:
     if sys.platform == "linux":  # elsewhere processes are nice, not threads
         me = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, me, os.getpriority(os.PRIO_PROCESS, me) + _NICER)
+        with contextlib.suppress(OSError):  # where a sandbox forbids it, all are equal
+            os.setpriority(os.PRIO_PROCESS, me, os.getpriority(os.PRIO_PROCESS, me) + _NICER)
     asyncio.run(_connect_to_nothing())
 
 

@@ -5,8 +5,10 @@ local ids, records, answers, sent = {}, {}, {}, {}
 local began = now - number()
 
 -- Whether a message ended after this send began: an earlier try enqueued it, whose answer was lost, or it still ran then.
+-- What ended in the future did so by another clock: better twice than never.
 local function has_ended_since(record)
-  return record and FINAL[record.state] and tonumber(record.at) > began
+  local ended = record and FINAL[record.state] and tonumber(record.at)
+  return ended and ended > began and ended <= now
 end
 
 -- The message that waits or runs under a unique key; when there is none, the key is taken, and that is an empty text.
