@@ -23,7 +23,7 @@ from worker.calls import Call, cleanup_seconds, overruns
 from worker.errors import RunningLoopError
 from worker.fresh_loop import FreshLoop, close_loop, new_loop, run_to_its_end, watch_loop
 from worker.greenlets import allocate_lock, get_os_ident
-from worker.interrupts import current_section, set_exception
+from worker.interrupts import current_section, look_for_exception, set_exception
 from worker.logs import get_logger
 from worker.loop_resources import close_loop_resources, loop_resource
 from worker.os_threads import GEVENT, run_in_os_thread
@@ -232,7 +232,11 @@ class _GreenletsNewLoopCall(_NewLoopCall):
         finally:
             with self._thread_changes:
                 self._in_thread = False
-                set_exception(self.thread_id, None)
+            if self.exception is not None:
+                try:
+                    look_for_exception()
+                except type(self.exception):
+                    logger.info("an interrupt came after the end and is dropped", exception=repr(self.exception))
 
     def _interrupt_thread(self) -> None:
         with self._thread_changes:

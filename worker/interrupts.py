@@ -89,26 +89,32 @@ class Section:
         """
         self._waits_for = call
         self._await_decision()
-        _look_for_exception()
+        look_for_exception()
 
     def waited(self) -> None:
         """Directs interrupts to the thread again."""
         self._waits_for = None
 
     def end(self) -> None:
-        """Ends the section: no interrupt will hit the thread after this."""
+        """Ends the section: no interrupt will hit the thread after this; one that comes now is dropped."""
         self._open = False
-        self._await_decision()
-        if self._raised:
-            set_exception(self.thread_id, None)
+        try:
+            self._await_decision()
+            look_for_exception()
+        except BaseException as error:
+            if not self._raised or type(error) is not type(self.exception):
+                raise
 
     def _await_decision(self) -> None:
         while self._deciding:
             time.sleep(0)
 
 
-def _look_for_exception() -> None:
-    """An exception that was set in this thread is raised here at the latest: the interpreter looks as a call begins."""
+def look_for_exception() -> None:
+    """An exception that was set in this thread is raised here at the latest: the interpreter looks as a call begins.
+
+    It is never taken back: CPython before 3.13 would go on looking for it at each call, and under a tracer for ever.
+    """
 
 
 _sections: dict[int, Section] = {}
@@ -163,15 +169,14 @@ def interruptible(function: Callable[P, R]) -> Callable[P, R]:
     return body
 
 
-def set_exception(thread_id: int, kind: type[BaseException] | None) -> None:
-    """Sets, or takes back, the exception that a thread will raise when it next runs Python (CPython only).
+def set_exception(thread_id: int, kind: type[BaseException]) -> None:
+    """Sets the exception that a thread will raise when it next runs Python (CPython only).
 
     Args:
         thread_id: An OS thread's.
-        kind: `None`: take it back.
+        kind: Without arguments.
     """
-    exception = ctypes.py_object() if kind is None else ctypes.py_object(kind)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), exception)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), ctypes.py_object(kind))
 
 
 class Deadlines:
