@@ -269,7 +269,7 @@ def test_filters_find_what_a_look_through_all_records_would_find(population: Pop
     """In any combination and pages of any size: newest first, none twice, none missing; and as many are counted."""
 
     @hypothesis_settings(
-        max_examples=400, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+        max_examples=200, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
     )
     @given(
         wanted=filters,
@@ -451,7 +451,7 @@ def test_rates_and_windows_are_those_of_the_time_that_was_asked_for(clocked: Clo
     last = at
 
     @hypothesis_settings(
-        max_examples=100, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+        max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
     )
     @given(span=st.integers(1, 20 * HOUR) | st.integers(1, 40 * DAY // 10), later=st.integers(0, 30 * MINUTE))
     def are_right(span: int, later: int) -> None:
