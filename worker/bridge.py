@@ -230,13 +230,14 @@ class _GreenletsNewLoopCall(_NewLoopCall):
         try:
             return super().run(coroutine)
         finally:
-            with self._thread_changes:
-                self._in_thread = False
-            if self.exception is not None:
-                try:
-                    look_for_exception()
-                except type(self.exception):
-                    logger.info("an interrupt came after the end and is dropped", exception=repr(self.exception))
+            try:
+                with self._thread_changes:
+                    self._in_thread = False
+                look_for_exception()
+            except BaseException as error:
+                if type(error) is not type(self.exception):
+                    raise
+                logger.info("an interrupt came after the end and is dropped", exception=repr(error))
 
     def _interrupt_thread(self) -> None:
         with self._thread_changes:
