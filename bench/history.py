@@ -62,7 +62,7 @@ from worker.broker.actions import pause, resume
 from worker.broker.sending import Sender
 from worker.connection import connect
 from worker.embedded import EmbeddedServer
-from worker.history import query
+from worker.history import overview, query
 from worker.history.answers import Page
 from worker.history.events import State
 from worker.history.filters import EventFilter, MessageFilter
@@ -348,17 +348,17 @@ def all_questions(client: redis.Redis) -> dict[str, Ask]:
         "what is delayed, 2 pages": delayed_later,
         **{f"count: {name}": number_of(wanted) for name, wanted in counts.items()},
         "counts by state": other(query.state_counts),
-        "rates by actor, 1 h": other(lambda: query.actor_rates(hour)),
-        "rates by actor, 2 h": other(lambda: query.actor_rates(2 * hour)),
-        "rates by actor, 24 h": other(lambda: query.actor_rates(day)),
-        "rates by actor, 7 d": other(lambda: query.actor_rates(week)),
-        "windows, 1 h": other(lambda: query.windows(hour)),
-        "windows, 24 h": other(lambda: query.windows(day)),
-        "windows, 7 d": other(lambda: query.windows(week)),
-        "queues": other(query.queues),
-        "workers": other(query.workers),
+        "rates by actor, 1 h": other(lambda: overview.actor_rates(hour)),
+        "rates by actor, 2 h": other(lambda: overview.actor_rates(2 * hour)),
+        "rates by actor, 24 h": other(lambda: overview.actor_rates(day)),
+        "rates by actor, 7 d": other(lambda: overview.actor_rates(week)),
+        "windows, 1 h": other(lambda: overview.windows(hour)),
+        "windows, 24 h": other(lambda: overview.windows(day)),
+        "windows, 7 d": other(lambda: overview.windows(week)),
+        "queues": other(overview.queues),
+        "workers": other(overview.workers),
         "dead letters by cause": other(query.dead_by_cause),
-        "audit": other(query.audit_log),
+        "audit": other(overview.audit_log),
         "newest events": events(EventFilter()),
         "newest failures": events(EventFilter(state=State.FAILED)),
         "newest events of an actor": events(EventFilter(actor=ACTORS[3])),

@@ -18,7 +18,8 @@ from worker.bridge import run_async_in_new_loop
 from worker.connection import address
 from worker.errors import ServerUnreachable
 from worker.history.answers import QueueInfo, WorkerInfo
-from worker.history.query import ask, queues, workers
+from worker.history.overview import queues, workers
+from worker.history.query import ask
 from worker.settings import Settings
 
 PROBE_TIMEOUT = 2.0

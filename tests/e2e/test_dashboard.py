@@ -18,7 +18,8 @@ from tests.e2e.browser import DESKTOP, PHONE, browsing, visiting
 from tests.e2e.project import ROOT, TIMEOUT, WORKER, Project
 from tests.e2e.shop import HOSTILE
 from tests.waiting import wait_until
-from worker.history.query import ask, one_message, queues
+from worker.history.overview import queues
+from worker.history.query import ask, one_message
 
 PAGES = ["/", "/messages", "/running", "/delayed", "/dead", "/workers", "/queues", "/repositories", "/live", "/audit"]
 TOKEN, READ_TOKEN = "a token to act with", "a token to look with"

@@ -28,7 +28,8 @@ from hypothesis import strategies as st
 from tests.e2e.project import ROOT, WORKER, Project
 from tests.waiting import wait_until
 from worker.cli import main
-from worker.history.query import ask, one_message, workers
+from worker.history.overview import workers
+from worker.history.query import ask, one_message
 from worker.settings import put_in_force
 
 COLOURS = re.compile(r"\x1b")

@@ -24,7 +24,8 @@ from worker.broker.actions import Outcome, cancel, pause, resume
 from worker.errors import ServerUnreachable
 from worker.history.events import State
 from worker.history.filters import EventFilter
-from worker.history.query import ask, audit_log
+from worker.history.overview import audit_log
+from worker.history.query import ask
 from worker.history.tail import BEGINNING, follow_events
 
 OUTAGE = 10

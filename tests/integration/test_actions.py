@@ -34,16 +34,8 @@ from worker.errors import ConfigurationError, ServerUnreachable
 from worker.history.answers import QueueInfo, StoredMessage
 from worker.history.events import State
 from worker.history.filters import MessageFilter
-from worker.history.query import (
-    all_messages,
-    ask,
-    audit_log,
-    dead_by_cause,
-    one_message,
-    queues,
-    state_counts,
-    workers,
-)
+from worker.history.overview import audit_log, queues, workers
+from worker.history.query import all_messages, ask, dead_by_cause, one_message, state_counts
 from worker.settings import Settings
 
 SOON = 20.0

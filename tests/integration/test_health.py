@@ -19,7 +19,8 @@ from worker.broker.streams import StreamBroker
 from worker.connection import connect
 from worker.embedded import EmbeddedServer
 from worker.health import PROBE_TIMEOUT, Health, HealthState, check_health
-from worker.history.query import ask, workers
+from worker.history.overview import workers
+from worker.history.query import ask
 from worker.settings import Settings
 
 

@@ -23,7 +23,8 @@ from worker.embedded import EmbeddedServer
 from worker.history import writer as writer_module
 from worker.history.events import ErrorInfo, State, StatusEvent
 from worker.history.filters import EventFilter, MessageFilter
-from worker.history.query import actor_rates, all_messages, ask, one_message, read_events, state_counts
+from worker.history.overview import actor_rates
+from worker.history.query import all_messages, ask, one_message, read_events, state_counts
 from worker.history.tail import TAIL, follow_events, position
 from worker.history.writer import EventWriter
 from worker.settings import Settings

@@ -36,29 +36,25 @@ from worker.broker.streams import StreamBroker
 from worker.connection import connect
 from worker.embedded import EmbeddedServer
 from worker.errors import ServerUnreachable
-from worker.history import query, writer
+from worker.history import overview, query, writer
 from worker.history.answers import StoredMessage
 from worker.history.events import ErrorInfo, State, StatusEvent
 from worker.history.filters import ATTEMPT_MARKS, MESSAGE_STATES, EventFilter, MessageFilter
+from worker.history.overview import actor_rates, audit_log, queues, windows, workers
 from worker.history.query import (
     Question,
     aall_messages,
     aask,
-    actor_rates,
     all_messages,
     ask,
-    audit_log,
     count_messages,
     count_of_messages,
     dead_by_cause,
     delayed_messages,
     one_message,
     page_of_messages,
-    queues,
     running_messages,
     state_counts,
-    windows,
-    workers,
 )
 from worker.history.tail import BEGINNING, TAIL, afollow_events, follow_events
 from worker.history.timeline import attempts_of
@@ -107,7 +103,7 @@ class Clocked:
             script._hash: told(
                 script, **{name: size for name, size in sizes.items() if f"local {name} =" in script._text}
             )
-            for script in (query._FIND, query._DUE, query._COUNTERS, query._DEATHS, query._STATES)
+            for script in (query._FIND, query._DUE, overview._COUNTERS, query._DEATHS, query._STATES)
         }
         self.numbers = itertools.count()
         self.at(START)

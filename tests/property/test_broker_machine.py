@@ -44,7 +44,7 @@ from worker.broker import actions, committer, lease, reader, sending, session, s
 from worker.broker.committer import Note
 from worker.connection import connect, streams_in
 from worker.embedded import EmbeddedServer
-from worker.history import query
+from worker.history import overview, query
 from worker.history.events import ErrorInfo, State, StatusEvent
 from worker.history.filters import MARKS, MessageFilter
 from worker.history.lines import to_line
@@ -136,7 +136,7 @@ KEEP = small(lease._KEEP)
 LEAVE = small(lease._LEAVE)
 FIND = small(query._FIND)
 DEATHS = small(query._DEATHS)
-DESCRIBE_QUEUES = small(query._QUEUES)
+DESCRIBE_QUEUES = small(overview._QUEUES)
 REPLAY = small(actions._REPLAY)
 PURGE = small(actions._PURGE)
 CANCEL = small(actions._CANCEL)

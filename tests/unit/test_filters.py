@@ -15,7 +15,8 @@ from worker.cli.options import event_filter, message_filter
 from worker.errors import ConfigurationError
 from worker.history.events import State
 from worker.history.filters import MARKS, EventFilter, MessageFilter, read_message_filter, read_moment
-from worker.history.query import actor_rates, count_of_messages, page_of_messages
+from worker.history.overview import actor_rates
+from worker.history.query import count_of_messages, page_of_messages
 
 NASTY = [
     "",

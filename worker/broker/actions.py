@@ -21,7 +21,8 @@ from worker.errors import ConfigurationError, ServerUnreachable
 from worker.history.answers import StoredMessage
 from worker.history.events import WorkerId
 from worker.history.filters import MessageFilter
-from worker.history.query import all_messages, ask, count_messages, one_message, queues
+from worker.history.overview import queues
+from worker.history.query import all_messages, ask, count_messages, one_message
 from worker.logs import get_logger
 from worker.scripts import RECORDS, RETENTION, Argument, Script
 

@@ -35,7 +35,7 @@ from worker.cli.system import HEALTH_STYLES, QUEUE_HEADINGS, WORKER_HEADINGS, qu
 from worker.connection import address, check_server, connect
 from worker.errors import ServerUnreachable
 from worker.health import Health, check_health
-from worker.history import query
+from worker.history import overview, query
 from worker.history.answers import ActorRates, QueueInfo, StoredMessage, WorkerInfo
 from worker.history.filters import MESSAGE_STATES, MessageFilter
 from worker.history.histogram import Percentiles
@@ -78,7 +78,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show the whole system on one screen."""
-    over = min(read_duration("--since", since), query.LONGEST)
+    over = min(read_duration("--since", since), overview.LONGEST)
     settings = begin()
     client = connect(settings)
     if watch:
@@ -102,9 +102,9 @@ def look(client: redis.Redis, settings: Settings, over: timedelta) -> Status:
         over=over,
         health=check_health(client, settings),
         messages=ask(client, query.state_counts()),
-        actors=ask(client, query.actor_rates(over)),
-        queues=ask(client, query.queues()),
-        workers=ask(client, query.workers()),
+        actors=ask(client, overview.actor_rates(over)),
+        queues=ask(client, overview.queues()),
+        workers=ask(client, overview.workers()),
         running=_if_it_can_be_asked(lambda: read_page(client, MessageFilter(states=("running",)), NEWEST).messages),
         dead_by_cause=ask(client, query.dead_by_cause()),
         failures=_if_it_can_be_asked(lambda: tuple(islice(all_messages(client, failed, at_once=NEWEST), NEWEST))),

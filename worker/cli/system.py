@@ -14,9 +14,10 @@ from worker.cli.plain import plain
 from worker.connection import connect
 from worker.doctor import Severity, examine
 from worker.health import PROBE_TIMEOUT, HealthState, check_health
-from worker.history import query
+from worker.history import overview
 from worker.history.answers import QueueInfo, WorkerInfo
-from worker.history.query import PAGE, ask, audit_log
+from worker.history.overview import audit_log
+from worker.history.query import PAGE, ask
 
 EXIT_CODES = {HealthState.HEALTHY: 0, HealthState.DEGRADED: 1, HealthState.UNREACHABLE: 2}
 HEALTH_STYLES = {HealthState.HEALTHY: "green", HealthState.DEGRADED: "yellow", HealthState.UNREACHABLE: "red"}
@@ -25,7 +26,7 @@ _SEVERITY_STYLES = {Severity.OK: "green", Severity.WARNING: "yellow", Severity.P
 
 def queues(as_json: AsJson = False) -> None:
     """List the queues, with what waits there."""
-    found = ask(open_server(), query.queues())
+    found = ask(open_server(), overview.queues())
     if as_json:
         print_json({"queues": plain(found)})
     else:
@@ -34,7 +35,7 @@ def queues(as_json: AsJson = False) -> None:
 
 def workers(as_json: AsJson = False) -> None:
     """List the worker processes, with what they do and how they fare."""
-    found = ask(open_server(), query.workers())
+    found = ask(open_server(), overview.workers())
     if as_json:
         print_json({"workers": plain(found)})
     else:

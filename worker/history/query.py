@@ -6,12 +6,8 @@ one that has to look at many of them answers in parts.
 
 from __future__ import annotations
 
-import functools
-import json
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 import redis
@@ -19,22 +15,13 @@ from redis import asyncio as redis_asyncio
 
 from worker.errors import ServerUnreachable
 from worker.history.answers import (
-    ActorRates,
-    AuditEntry,
     Count,
-    HeldAttempt,
     Page,
-    Pause,
-    QueueInfo,
     StoredMessage,
-    Window,
-    WorkerInfo,
-    moment,
     read_record,
 )
 from worker.history.events import StatusEvent
 from worker.history.filters import MARKS, EventFilter, MessageFilter
-from worker.history.histogram import percentiles
 from worker.history.lines import subject_names
 from worker.history.tail import newest_of_tail
 from worker.scripts import RECORDS, Argument, Script
@@ -44,24 +31,20 @@ T = TypeVar("T")
 PAGE = 50
 """Messages of a page, unless another number is asked for."""
 
-LONGEST = timedelta(days=366)
-"""The longest time of which rates are asked: the server looks at each hour of it."""
-
-_ENDINGS = ("completed", "skipped", "failed", "cancelled", "lost")
 _AT_ONCE = 200
 _GIVE_UP_AFTER = 50_000
 """Messages without a match after which nobody looks further back for events: those have no index of their own."""
 
 
-def _script(name: str, *, flags: str = "") -> Script:
+def script_of(name: str, *, flags: str = "") -> Script:
+    """The script of a question."""
     return Script(RECORDS, ("worker.history", f"{name}.lua"), flags=flags)
 
 
 # A server without memory still has the little that is worked out while it looks.
-_FIND = _script("find", flags="allow-oom")
-_ONE, _DUE = _script("one"), _script("due")
-_COUNTERS, _QUEUES, _WORKERS, _DEATHS = _script("counters"), _script("queues"), _script("workers"), _script("deaths")
-_STATES, _AUDIT = _script("states"), _script("audit")
+_FIND = script_of("find", flags="allow-oom")
+_ONE, _DUE = script_of("one"), script_of("due")
+_DEATHS, _STATES = script_of("deaths"), script_of("states")
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,161 +269,4 @@ def _candidates(client: redis.Redis, wanted: EventFilter, limit: int) -> Iterato
             states=states, actor=wanted.actor, queue=wanted.queue, subject=wanted.subject, error=wanted.error
         ),
         at_once=max(PAGE, min(limit, _AT_ONCE)),
-    )
-
-
-# ---------------------------------------------------------------------- actors, queues, workers
-
-
-def actor_rates(over: timedelta) -> Question[tuple[ActorRates, ...]]:
-    """How each actor fared over a time that ends now, the busiest first; longer than two hours, from a full hour on."""
-
-    def read(answer: list[Any]) -> tuple[ActorRates, ...]:
-        now, _, (start, fields) = answer
-        seconds = max(1.0, (now - start) / 1000)
-        by_actor: dict[str, dict[str, int]] = defaultdict(dict)
-        for field, number in zip(fields[::2], fields[1::2], strict=True):
-            actor, _, what = field.decode().partition("\t")
-            by_actor[actor][what] = int(number)
-        rates = [_rates(actor, counts, seconds) for actor, counts in by_actor.items()]
-        return tuple(sorted(rates, key=lambda one: (-one.per_second, one.actor)))
-
-    return Question(_COUNTERS, [_milliseconds(over), ""], read)
-
-
-def windows(over: timedelta) -> Question[tuple[Window, ...]]:
-    """What happened in each minute (longer than two hours: in each hour), the oldest first; the last one goes on."""
-
-    def read(answer: list[Any]) -> tuple[Window, ...]:
-        _, length, *found = answer
-        return tuple(_window(moment(start), length, fields) for start, fields in found)
-
-    return Question(_COUNTERS, [_milliseconds(over), "t"], read)
-
-
-def _milliseconds(over: timedelta) -> int:
-    return round(min(over, LONGEST).total_seconds() * 1000)
-
-
-def _window(start: datetime, length: int, fields: bytes) -> Window:
-    words = fields.decode().split()
-    counts = dict(zip(words[::2], map(int, words[1::2]), strict=True))
-    durations, waits = _histograms(counts)
-    return Window(
-        start=start,
-        length=timedelta(milliseconds=length),
-        ended={state: counts[state] for state in _ENDINGS if state in counts},
-        duration=percentiles(durations),
-        wait=percentiles(waits),
-    )
-
-
-def _rates(actor: str, counts: dict[str, int], seconds: float) -> ActorRates:
-    ended = {state: counts[state] for state in _ENDINGS if state in counts}
-    total = sum(ended.values())
-    durations, waits = _histograms(counts)
-    return ActorRates(
-        actor=actor,
-        ended=ended,
-        per_second=total / seconds,
-        error_share=(ended.get("failed", 0) + ended.get("lost", 0)) / total if total else 0.0,
-        duration=percentiles(durations),
-        wait=percentiles(waits),
-        blocked_ms=counts.get("blocked", 0),
-    )
-
-
-def _histograms(counts: dict[str, int]) -> tuple[dict[int, int], dict[int, int]]:
-    """Of durations and of waits."""
-    found: dict[str, dict[int, int]] = {"d": {}, "q": {}}
-    for what, number in counts.items():
-        place = _bucket(what)
-        if place is not None:
-            found[place[0]][place[1]] = number
-    return found["d"], found["q"]
-
-
-@functools.lru_cache(maxsize=1_000)
-def _bucket(what: str) -> tuple[str, int] | None:
-    """The histogram and the bucket that a counter is; `None` if it is another."""
-    # A week has the same few names a hundred times.
-    return (what[0], int(what[1:])) if what[0] in "dq" and what[1:].isdigit() else None
-
-
-def queues() -> Question[tuple[QueueInfo, ...]]:
-    """The queues, by name: how much waits there, for how long the oldest, and whether they are paused."""
-
-    def read(answer: list[Any]) -> tuple[QueueInfo, ...]:
-        now, *found = answer
-        return tuple(sorted((_queue(now, one) for one in found), key=lambda queue: queue.name))
-
-    return Question(_QUEUES, [], read)
-
-
-def _queue(now: int, described: list[Any]) -> QueueInfo:
-    name, queued, delayed, running, oldest, paused = described
-    pause = json.loads(paused) if paused else None
-    return QueueInfo(
-        name=name.decode(),
-        queued=queued,
-        delayed=delayed,
-        running=running,
-        oldest=None if oldest < 0 else timedelta(milliseconds=max(0, now - oldest)),
-        pause=pause and Pause(pause["by"], moment(pause["at"])),
-    )
-
-
-def workers() -> Question[tuple[WorkerInfo, ...]]:
-    """The worker processes, by name: what they hold and how they fare, as of their last heartbeat."""
-
-    def read(answer: list[Any]) -> tuple[WorkerInfo, ...]:
-        now, *found = answer
-        return tuple(sorted((_worker(now, *one) for one in found), key=lambda worker: worker.name))
-
-    return Question(_WORKERS, [], read)
-
-
-def _worker(now: int, name: bytes, expires: int, known: bytes) -> WorkerInfo:
-    about: dict[str, Any] = json.loads(known)
-    host, pid, *_ = name.decode().rsplit(":", 2)
-    attempts = [HeldAttempt(id_, actor, number, moment(at)) for id_, actor, number, at in about.get("attempts", ())]
-    return WorkerInfo(
-        name=name.decode(),
-        host=about.get("host", host),
-        pid=int(about.get("pid", pid)),
-        alive=expires >= now,
-        started=moment(about["at"] * 1000) if "at" in about else None,
-        heartbeat=moment(expires - about.get("lease_ms", 0)),
-        queues=tuple(about.get("queues", ())),
-        threads=about.get("threads", 0),
-        attempts=tuple(attempts),
-        ahead=about.get("ahead", 0),
-        pool_busy=about.get("pool_busy", 0),
-        pool_size=about.get("pool_size", 0),
-        pool_waiting=about.get("pool_waiting", 0),
-        overruns=about.get("overruns", 0),
-        events_dropped=about.get("events_dropped", 0),
-        ends_waiting=about.get("ends_waiting", 0),
-        errors=tuple(about.get("errors", ())),
-    )
-
-
-def audit_log(limit: int = PAGE) -> Question[tuple[AuditEntry, ...]]:
-    """What people did, newest first."""
-
-    def read(answer: list[Any]) -> tuple[AuditEntry, ...]:
-        return tuple(_audit_entry(entry.decode(), fields) for entry, fields in answer)
-
-    return Question(_AUDIT, [limit], read)
-
-
-def _audit_entry(entry: str, fields: list[bytes]) -> AuditEntry:
-    known = {name.decode(): value.decode() for name, value in zip(fields[::2], fields[1::2], strict=True)}
-    return AuditEntry(
-        time=moment(int(entry.partition("-")[0])),
-        by=known["by"],
-        action=known["action"],
-        target=known["target"],
-        count=int(known["count"]),
-        ids=tuple(known["ids"].split()),
     )

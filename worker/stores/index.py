@@ -11,11 +11,9 @@ import contextlib
 import random
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields
 from datetime import timedelta
-from functools import reduce
-from operator import and_, or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,6 +23,7 @@ from worker.models.embedder import Vectors, embedder
 from worker.settings import settings_in_force
 from worker.stores import upkeep
 from worker.stores.chunks import Document, DocumentKind, FileChunks, FileState, Kind, Passage, Ranked, Totals
+from worker.stores.conditions import all_of, among, any_of, equals, is_document
 from worker.stores.lance import lance
 from worker.stores.layout import (
     FILE,
@@ -121,7 +120,7 @@ class SearchIndex:
             raise ValueError("a file is given twice")
         if files:
             rows = await run_in_thread_pool(rows_of_files, self._schema, repository, files)
-            await self._replace(rows, _all(_is("repository", repository), _among("path", paths)))
+            await self._replace(rows, all_of(equals("repository", repository), among("path", paths)))
 
     async def touch_files(self, repository: str, files: Mapping[str, FileState]) -> None:
         """Remembers another size and time of files whose content is the same."""
@@ -138,22 +137,22 @@ class SearchIndex:
     async def remove_files(self, repository: str, paths: Collection[str]) -> None:
         """Forgets files."""
         for some in _batches(list(paths)):
-            await self._delete(_all(_is("repository", repository), _among("path", some)))
+            await self._delete(all_of(equals("repository", repository), among("path", some)))
 
     async def remove_repository(self, repository: str) -> None:
         """Forgets everything of a repository."""
-        await self._delete(_is("repository", repository))
+        await self._delete(equals("repository", repository))
 
     async def files_of(self, repository: str) -> dict[str, FileState]:
         """What is stored of the repository's files, by path."""
         columns = ["path", "file_hash", "file_size", "file_changed_ns", "chunks", "left_out"]
-        where = _all(_is("kind", FILE), _is("repository", repository))
+        where = all_of(equals("kind", FILE), equals("repository", repository))
         found = await self._rows(where, columns)
         return await run_in_thread_pool(_states, found)
 
     async def totals(self, repository: str) -> Totals:
         """How much is stored of the repository, counted in what is stored."""
-        where = _is("repository", repository)
+        where = equals("repository", repository)
         found = await self._rows(where, ["kind", "file_size", "left_out"])
         return await run_in_thread_pool(_count, found)
 
@@ -161,12 +160,12 @@ class SearchIndex:
         """Puts documents in the place of those of the same kind and name, all at once; one without chunks is gone."""
         if documents:
             rows = await run_in_thread_pool(rows_of_documents, self._schema, documents)
-            await self._replace(rows, _any(_is_document(one.kind, one.name) for one in documents))
+            await self._replace(rows, any_of(is_document(one.kind, one.name) for one in documents))
 
     async def remove_documents(self, kind: DocumentKind, names: Collection[str]) -> None:
         """Forgets documents."""
         for some in _batches(list(names)):
-            await self._delete(_all(_is("kind", kind), _among("path", some)))
+            await self._delete(all_of(equals("kind", kind), among("path", some)))
 
     async def search_vector(
         self, vector: Vectors, *, limit: int, repository: str | None = None, kinds: Collection[Kind] = ()
@@ -197,7 +196,7 @@ class SearchIndex:
         To read a chunk costs more than to find it: read those that are shown.
         """
         scores = dict(ranked)
-        found = await self._rows(_among("id", scores), _COLUMNS)
+        found = await self._rows(among("id", scores), _COLUMNS)
         rows = {row["id"]: row for row in await run_in_thread_pool(found.to_pylist)}
         return [Passage(**rows[key], score=score) for key, score in scores.items() if key in rows]
 
@@ -335,35 +334,12 @@ def _first_words(text: str) -> list[str]:
     return list(words)
 
 
-def _is(column: str, value: str) -> Expr:
-    expr = lance("lancedb.expr")
-    found: Expr = expr.col(column) == expr.lit(value)
-    return found
-
-
-def _among(column: str, values: Iterable[str]) -> Expr:
-    found: Expr = lance("lancedb.expr").col(column).isin(list(values))
-    return found
-
-
-def _all(*conditions: Expr) -> Expr:
-    return reduce(and_, conditions)
-
-
-def _any(conditions: Iterable[Expr]) -> Expr:
-    return reduce(or_, conditions)
-
-
-def _is_document(kind: DocumentKind, name: str) -> Expr:
-    return _all(_is("kind", kind), _is("path", name))
-
-
 def _only(query: Q, repository: str | None, kinds: Collection[Kind]) -> Q:
     """What is found there, and of these kinds; a search that takes all finds no rows of files, which have no words."""
-    wanted = [_among("kind", kinds)] if kinds else []
+    wanted = [among("kind", kinds)] if kinds else []
     if repository is not None:
-        wanted.append(_is("repository", repository))
-    return query.where(_all(*wanted)) if wanted else query
+        wanted.append(equals("repository", repository))
+    return query.where(all_of(*wanted)) if wanted else query
 
 
 def _batches(values: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -19,7 +19,8 @@ from redis import asyncio as redis_asyncio
 
 from worker.history.answers import QueueInfo, WorkerInfo
 from worker.history.histogram import middle_ms
-from worker.history.query import aask, dead_by_cause, queues, state_counts, workers
+from worker.history.overview import queues, workers
+from worker.history.query import aask, dead_by_cause, state_counts
 from worker.history.sums import ActorSums, actor_sums
 from worker.watchdog import Blocked
 

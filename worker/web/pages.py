@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -16,7 +16,6 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 from redis import asyncio as redis_asyncio
-from starlette.datastructures import QueryParams
 
 from worker.errors import ConfigurationError, ServerUnreachable
 from worker.history.answers import Count, Page, StoredMessage, WorkerInfo
@@ -24,29 +23,23 @@ from worker.history.events import State, StatusEvent, WorkerId
 from worker.history.filters import (
     ATTEMPT_MARKS,
     MESSAGE_STATES,
-    EventFilter,
     MessageFilter,
-    read_event_filter,
-    read_message_filter,
 )
+from worker.history.overview import actor_rates, audit_log, queues, windows, workers
 from worker.history.query import (
     PAGE,
     aask,
-    actor_rates,
-    audit_log,
     count_of_messages,
     dead_by_cause,
     delayed_messages,
     one_message,
     page_of_messages,
-    queues,
     running_messages,
     state_counts,
-    windows,
-    workers,
 )
 from worker.history.timeline import attempts_of, requests_of
 from worker.web import api, bars
+from worker.web.asked import Asked
 from worker.web.charts import charts, pace
 from worker.web.dependencies import History, Visiting
 from worker.web.questions import last_of_page
@@ -113,7 +106,7 @@ async def overview(request: Request, history: History, visitor: Visiting) -> Res
 @router.get("/messages")
 async def messages(request: Request, history: History, visitor: Visiting) -> Response:
     """The messages that match what the URL asks for."""
-    asked = _Asked.read(request.query_params)
+    asked = Asked.read(request.query_params)
     cursor = _cursor(request)
     complaint, page, count = "", Page((), None), Count(0, None)
     try:
@@ -280,7 +273,7 @@ if api.repositories is not None:
 @router.get("/live")
 async def live(request: Request, history: History, visitor: Visiting) -> Response:
     """Events as they happen: the page's script follows the live tail."""
-    asked = _Asked.read(request.query_params)
+    asked = Asked.read(request.query_params)
     complaint = ""
     try:
         asked.event_filter()
@@ -312,63 +305,6 @@ async def login(request: Request, visitor: Visiting) -> Response:
     """Where a token is shown."""
     asked = request.query_params
     return render(request, visitor, "login.html", next=asked.get("next", ""), failed="failed" in asked)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
-    """What the URL asks for, as a person wrote it; nothing asks for everything."""
-
-    state: tuple[str, ...]
-    subject: tuple[str, ...]
-    actor: str
-    queue: str
-    error: str
-    cause: str
-    since: str
-    until: str
-
-    @classmethod
-    def read(cls, given: QueryParams) -> _Asked:
-        """Reads the URL; forms send what is empty, too."""
-        lists = {name: tuple(one for one in given.getlist(name) if one) for name in ("state", "subject")}
-        texts = {name: given.get(name, "").strip() for name in ("actor", "queue", "error", "cause", "since", "until")}
-        return cls(**lists, **texts)  # type: ignore[arg-type]  # by name
-
-    def query(self) -> str:
-        """The same for a URL, of this site and of the API."""
-        parts = {one.name: getattr(self, one.name) for one in fields(self)}
-        return urlencode({name: value for name, value in parts.items() if value}, doseq=True)
-
-    def message_filter(self) -> MessageFilter:
-        """Which messages.
-
-        Raises:
-            ConfigurationError: Something cannot be read.
-        """
-        return read_message_filter(
-            states=self.state,
-            actor=self.actor,
-            queue=self.queue,
-            subject=self.subject,
-            error=self.error,
-            cause=self.cause,
-            since=self.since,
-            until=self.until,
-        )
-
-    def event_filter(self) -> EventFilter:
-        """Which events.
-
-        Raises:
-            ConfigurationError: Something cannot be read.
-        """
-        return read_event_filter(
-            state=self.state[0] if self.state else None,
-            actor=self.actor,
-            queue=self.queue,
-            subject=self.subject,
-            error=self.error,
-        )
 
 
 async def _counts(history: redis_asyncio.Redis) -> dict[str, int]:

@@ -10,21 +10,17 @@ from fastapi import APIRouter, Depends, HTTPException, Path, Query
 from worker.bridge import run_in_thread_pool
 from worker.history.answers import StoredMessage, moment
 from worker.history.filters import EventFilter, MessageFilter
+from worker.history.overview import actor_rates, audit_log, queues, windows, workers
 from worker.history.query import (
     aask,
-    actor_rates,
-    audit_log,
     count_of_messages,
     dead_by_cause,
     delayed_messages,
     one_message,
     page_of_messages,
-    queues,
     read_events,
     running_messages,
     state_counts,
-    windows,
-    workers,
 )
 from worker.history.tail import aposition
 from worker.web import shapes
