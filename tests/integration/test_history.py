@@ -327,6 +327,30 @@ def test_in_a_long_outage_started_and_progress_are_dropped_and_counted_and_final
     writer.close(5)
 
 
+def test_what_is_dropped_because_more_came_than_could_be_written_is_told_in_the_log(
+    own_server: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, with how many, although the server answers."""
+    monkeypatch.setattr(writer_module, "MAX_WAITING", 10)
+    slow = threading.Event()
+
+    def open_client() -> redis.Redis:
+        assert slow.wait(20)
+        return connect(own_server)
+
+    def lines() -> list[str]:
+        return [" ".join(one.getMessage().split()) for one in caplog.records if "were dropped" in one.getMessage()]
+
+    writer = EventWriter(open_client, own_server)
+    for _ in range(100):
+        writer.record(event("start"))
+    slow.set()
+    assert writer.flush(20)
+    wait_until(lambda: any(f"dropped: more came than was written count={writer.dropped}" in line for line in lines()))
+    assert len(lines()) == 1
+    assert len(read_events(connect(own_server), EventFilter(), 1000)) + writer.dropped == 100
+
+
 def test_a_context_outside_a_worker_writes_its_events_before_it_returns(own_server: Settings) -> None:
     """A script's events are there when it ends, in a process of its own."""
     script = (

@@ -52,7 +52,11 @@ def record(writer: EventWriter, count: int, *, first: int = 0, every: float = 0.
         writer.record(event(number))
         if every:
             stop.wait(every)
+        elif number % 1_000 == 0:
+            # A writer to which more comes than it can write drops what begins.
+            assert writer.flush(10)
     assert writer.flush(10)
+    assert writer.dropped == 0
 
 
 def numbers(sent: list[Sent]) -> list[int]:

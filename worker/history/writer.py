@@ -1,8 +1,8 @@
 """Where events go that no broker of ours carries: those of runs outside a worker, and of Dramatiq's stock broker.
 
 They are written in groups by a thread of its own. Writing never fails the work and never holds it up for long. While
-Redis is away, STARTED and progress events beyond a bound are dropped and counted; those that end an attempt wait until
-they can be written.
+Redis is away, or more comes than can be written, STARTED and progress events beyond a bound are dropped, counted and
+told in the log; those that end an attempt wait until they can be written.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from worker.settings import Settings, settings_in_force
 logger = get_logger(__name__)
 
 MAX_WAITING = 10_000
-"""Events that wait for Redis before STARTED and progress events are dropped."""
+"""Events that wait before STARTED and progress events are dropped."""
 
 GATHER = 0.005
 """Seconds in which events gather before they share a round trip, unless somebody waits for them."""
@@ -114,7 +114,7 @@ class EventWriter:
         return done
 
     def _write_all(self) -> None:
-        failures = 0
+        failures = told = 0
         while (group := self._next_group()) is not None:
             if not group:
                 continue
@@ -129,11 +129,17 @@ class EventWriter:
                 failures += 1
             else:
                 if failures:
-                    logger.info("the history is being written again", dropped=self.dropped)
+                    logger.info("the history is being written again")
                 failures = 0
                 with self._changed:
                     self._written += len(group)
+                    dropped = 0 if self._waiting else self.dropped - told
                     self._changed.notify_all()
+                if dropped:
+                    told += dropped
+                    logger.warning(
+                        "STARTED and progress events were dropped: more came than was written", count=dropped
+                    )
 
     def _next_group(self) -> list[tuple[StatusEvent, str]] | None:
         with self._changed:
