@@ -28,6 +28,7 @@ from tests.docs.settings_table import PAGE as SETTINGS_PAGE
 from tests.docs.settings_table import table
 from worker.cli.app import app
 from worker.embedded import EmbeddedServer
+from worker.history import overview, query
 from worker.history.events import State, StatusEvent
 from worker.settings import Settings
 from worker.testing import RecordedEvents, recorded_events, stub_worker
@@ -186,6 +187,21 @@ def test_every_public_name_is_in_the_reference() -> None:
     text = (REFERENCE / "names.md").read_text(encoding="utf-8")
     names = [*worker.__all__, *worker.testing.__all__]
     assert [name for name in names if f"| `{name}` |" not in text] == []
+
+
+@pytest.mark.parametrize("module", [overview, query], ids=["overview", "query"])
+def test_every_question_is_in_the_reference(module: ModuleType) -> None:
+    """In the table of the module that makes it."""
+    sections = (REFERENCE / "history.md").read_text(encoding="utf-8").split("\n## ")
+    (section,) = (one for one in sections if one.startswith(f"`{module.__name__}`"))
+    makers = inspect.getmembers(module, inspect.isfunction)
+    questions = [
+        name
+        for name, made in makers
+        if made.__module__ == module.__name__ and made.__annotations__["return"].startswith("Question[")
+    ]
+    assert len(questions) > 1
+    assert [name for name in questions if f"\n| `{name}(" not in section] == []
 
 
 def test_every_error_is_in_the_reference() -> None:
