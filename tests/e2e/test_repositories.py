@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +93,24 @@ def test_a_killed_worker_is_followed_by_one_that_goes_on(project: Project, tree:
     [completed] = [event for event in ends if event.state is State.COMPLETED]
     assert int(completed.text.split()[0]) < MANY + SO_MANY_MORE
     assert shown(project)["files"] == MANY + SO_MANY_MORE
+
+
+def test_of_several_syncs_in_the_own_process_each_is_told(project: Project, tree: Path) -> None:
+    """One that fails costs only itself, and the exit code says that there was one; none at all is told, too."""
+    assert "worker repositories add" in project.worker("repositories", "sync", "--here").stderr
+    for name in ("a", "b", "c"):
+        folder = write(tree / name, {"one.py": f"def of_{name}(): ...\n"})
+        project.worker("repositories", "add", str(folder))
+    shutil.rmtree(tree / "b")
+    done = project.worker("repositories", "sync", "--here", code=1)
+    assert [line.split(",")[0] for line in done.stdout.splitlines()] == [
+        "a: 1 files stored in 1 chunks",
+        f"b: {tree / 'b'} is not there",
+        "c: 1 files stored in 1 chunks",
+    ]
+    assert "1 of 3 were not synced: b" in done.stderr
+    told = json.loads(project.worker("repositories", "sync", "--here", "--json", code=1).stdout)
+    assert [one["result"] for one in told] == ["unchanged", f"{tree / 'b'} is not there", "unchanged"]
 
 
 def test_a_sync_needs_no_workers(project: Project, tree: Path) -> None:

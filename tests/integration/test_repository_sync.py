@@ -187,6 +187,63 @@ def test_other_globs_change_what_is_stored(tree: Path) -> None:
     assert sorted(indexed()) == ["c.md"]
 
 
+@pytest.mark.parametrize("content", [b"\0", b"\xff", b"", b" \n"], ids=["binary", "not UTF-8", "empty", "blank"])
+def test_what_can_be_indexed_no_more_is_no_unchanged_repository(tree: Path, content: bytes) -> None:
+    """Its chunks are gone: that is told, once."""
+    sync()
+    (tree / "a.py").write_bytes(content)
+    assert "left out: 1" in sync().describe()
+    assert sorted(indexed()) == ["c.md", "sub/b.py"]
+    with pytest.raises(Unchanged):
+        sync()
+
+
+def test_what_vanishes_before_it_is_read_is_told_as_removed(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was there when the folder was listed."""
+    sync()
+    (tree / "a.py").write_text(code("other"))
+    read = reading.read_files
+
+    def late(*given: Any) -> Any:
+        (tree / "a.py").unlink()
+        return read(*given)
+
+    monkeypatch.setattr(repository_sync, "read_files", late)
+    assert sync().removed == 1
+    assert sorted(indexed()) == ["c.md", "sub/b.py"]
+
+
+def test_what_is_in_a_folder_that_cannot_be_listed_stays(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody knows that it is gone: a drive may come back."""
+    sync()
+    scandir = os.scandir
+
+    def refuse(path: bytes) -> object:
+        if path.endswith(b"sub/"):
+            raise OSError(5, "Input/output error")
+        return scandir(path)
+
+    with monkeypatch.context() as away:
+        away.setattr(os, "scandir", refuse)
+        synced = sync()
+    assert (synced.removed, [(one.path, one.reason) for one in synced.failed]) == (0, [("sub", "Input/output error")])
+    assert sorted(indexed()) == ["a.py", "c.md", "sub/b.py"]
+    sync_if_needed()
+    assert sorted(indexed()) == ["a.py", "c.md", "sub/b.py"]
+    assert record()["errors"] == 0
+
+
+def test_files_that_are_not_read_count_nothing_in_a_batch(tree: Path, settings: Settings) -> None:
+    """However large they are: videos do not make a batch of each."""
+    put_in_force(settings.model_copy(update={"sync_max_file_bytes": 1000}))
+    write(tree, {f"video{number}": b"" for number in range(50)})
+    for number in range(50):
+        os.truncate(tree / f"video{number}", 10 * 2**20)
+    told: list[tuple[int, int, str]] = []
+    sync(told=told)
+    assert [done for done, *_ in told] == [53]
+
+
 def test_what_is_left_out_is_counted_with_the_reason(tree: Path, settings: Settings) -> None:
     """In the result, in the record, and without being read again."""
     put_in_force(settings.model_copy(update={"sync_max_file_bytes": 1000}))
@@ -267,6 +324,17 @@ def test_a_text_that_the_embedder_refuses_costs_only_its_file(tree: Path, monkey
     assert sorted(indexed()) == ["c.md", "sub/b.py"]
 
 
+def test_a_refused_text_costs_only_its_file_also_when_it_is_alone(
+    tree: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a batch of its own, and in every further sync."""
+    put_in_force(settings.model_copy(update={"sync_batch": 1}))
+    use(monkeypatch, Choosy("first"))
+    for _ in range(2):
+        assert [(one.path, one.reason) for one in sync().failed] == [("a.py", "the text is refused")]
+        assert sorted(indexed()) == ["c.md", "sub/b.py"]
+
+
 def test_an_embedder_that_refuses_everything_fails_the_sync(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not the files that are wrong."""
     use(monkeypatch, Choosy(""))
@@ -296,6 +364,23 @@ def test_a_folder_that_may_not_be_read_is_fatal(tree: Path, monkeypatch: pytest.
     monkeypatch.setattr(os, "scandir", refuse)  # root may list any folder
     with pytest.raises(Fatal, match="may not be read: Permission denied"):
         sync()
+
+
+def test_a_path_that_may_not_be_looked_at_is_fatal(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A retry would change nothing; there is no such repository yet."""
+
+    closed, stat = tmp_path / "closed", Path.stat
+
+    def refuse(path: Path) -> os.stat_result:
+        if path == closed:
+            raise PermissionError(13, "Permission denied")
+        return stat(path)
+
+    monkeypatch.setattr(Path, "stat", refuse)  # root may look at any
+    with pytest.raises(Fatal, match="may not be read: Permission denied"):
+        sync(str(closed))
 
 
 def test_a_name_that_is_not_known_is_fatal(settings: Settings) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,36 @@ def test_a_damaged_index_says_nothing(tmp_path: Path) -> None:
     for damaged in (b"", b"DIRC", whole[:70], b"DIRC" + b"\xff" * 200, os.urandom(500)):
         index.write_bytes(damaged)
         assert paths(tmp_path) == [".gitignore", "a.py"]
+
+
+def test_a_remote_may_be_called_after_a_hash(tmp_path: Path) -> None:
+    """Only the setting says which one git uses."""
+    write(tmp_path, {"b.log": "1", ".gitignore": "*.log"})
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", "--force", "b.log")
+    git(tmp_path, "remote", "add", "origin", "https://localhost/sha256-simd.git")
+    assert paths(tmp_path) == seen_by_git(tmp_path) == [".gitignore", "b.log"]
+
+
+def test_a_repository_of_longer_hashes_is_read(tmp_path: Path) -> None:
+    """Git's own new format."""
+    write(tmp_path, {"b.log": "1", ".gitignore": "*.log"})
+    git(tmp_path, "init", "--quiet", "--object-format=sha256")
+    git(tmp_path, "add", "--force", "b.log")
+    assert paths(tmp_path) == seen_by_git(tmp_path) == [".gitignore", "b.log"]
+
+
+def test_a_hostile_index_takes_no_memory(tmp_path: Path) -> None:
+    """A path that no system call takes would be a thousand folders in a thousand folders."""
+    write(tmp_path, {"a.py": "1", ".git/HEAD": "ref: refs/heads/main"})
+    path = b"a/" * 100_000 + b"a"
+    entry = bytes(60) + (0xFFF).to_bytes(2) + path
+    (tmp_path / ".git/index").write_bytes(b"DIRC" + (2).to_bytes(4) + (1).to_bytes(4) + entry + bytes(8))
+    tracemalloc.start()
+    assert paths(tmp_path) == ["a.py"]
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 10 * 2**20
 
 
 def test_what_cannot_be_indexed_is_told_with_the_reason(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.searching import found_by_text, found_by_vector
 from worker.bridge import run_async_in_new_loop
-from worker.errors import ConfigurationError, IndexMismatch
+from worker.errors import ConfigurationError, Fatal, IndexMismatch
 from worker.models.embedder import Vectors
 from worker.models.failures import ModelUnavailable
 from worker.settings import Settings
@@ -287,6 +287,27 @@ def test_an_index_made_anew_holds_the_same_for_another_embedder(settings: Settin
     assert run_async_in_new_loop(look) == [states, ["two"], ["a note", "one", "two"]]
     with pytest.raises(IndexMismatch):
         ask(settings, lambda index: index.totals("1"))
+
+
+def test_a_chunk_that_the_new_embedder_refuses_is_still_found_by_its_words(settings: Settings) -> None:
+    """It costs only its vector."""
+    fill(settings, "1", file("a.py", "one", "two"))
+
+    class Choosy(OtherEmbedder):
+        async def embed(self, texts: Sequence[str]) -> Vectors:
+            if any("two" in text for text in texts):
+                raise Fatal("too long")
+            return await super().embed(texts)
+
+    assert run_async_in_new_loop(rebuild(settings.index_dir, Choosy())) == 2
+
+    async def look() -> list[list[str]]:
+        async with SearchIndex.open(settings.index_dir, OtherEmbedder.name, OtherEmbedder.dimensions) as index:
+            by_word = await found_by_text(index, "two", limit=9)
+            by_vector = await found_by_vector(index, np.ones(3, np.float32), limit=9)
+            return [[one.text for one in by_word], [one.text for one in by_vector]]
+
+    assert run_async_in_new_loop(look) == [["two"], ["one"]]
 
 
 def test_an_index_whose_making_anew_fails_is_what_it_was(settings: Settings) -> None:

@@ -56,6 +56,8 @@ def sync(
     """Bring the index to what is on disk: enqueue a message for each repository."""
     begin()
     wanted = [one.name for one in run_async_in_new_loop(lambda: _known(names or []))]
+    if not wanted:
+        note("there are no repositories: add one with `worker repositories add FOLDER`")
     open_server()
     if here:
         _sync_here(wanted, as_json=as_json)
@@ -133,7 +135,7 @@ async def _described(names: list[str]) -> list[dict[str, Any]]:
 
 def _sync_here(names: list[str], *, as_json: bool) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
-    results = []
+    results, failed = [], []
     with Progress(*columns, console=console(), disable=as_json or not console().is_terminal, transient=True) as bar:
         for name in names:
             task = bar.add_task(name, total=None, text="")
@@ -141,18 +143,28 @@ def _sync_here(names: list[str], *, as_json: bool) -> None:
             def told(done: int, total: int, text: str, task: Any = task) -> None:  # noqa: ANN401 - rich's own
                 bar.update(task, completed=done, total=total, text=text)
 
-            with lease(lease_name(name)):
-                results.append((name, _result(name, told)))
-    for name, text in results:
-        if not as_json:
-            print_text(f"{name}: {text}")
+            try:
+                text = _result(name, told)
+            except ConfigurationError:
+                raise
+            except WorkerError as error:  # the others are synced all the same
+                text = str(error)
+                failed.append(name)
+            results.append({"repository": name, "result": text})
+            if not as_json:
+                print_text(f"{name}: {text}")
     if as_json:
-        print_json([{"repository": name, "result": text} for name, text in results])
+        print_json(results)
+    if failed:
+        raise WorkerError(f"{len(failed)} of {len(names)} were not synced: {', '.join(failed)}")
 
 
 def _result(name: str, progress: repository_sync.Progress) -> str:
     try:
-        synced: Synced = run_async_in_new_loop(repository_sync.sync_repository(name, progress=progress))
+        with lease(lease_name(name)):
+            synced: Synced = run_async_in_new_loop(repository_sync.sync_repository(name, progress=progress))
+    except LeaseTaken as error:
+        raise WorkerError(f"it is being synced by message {error.holder}") from error
     except NoContentFound as reason:
         return str(reason)
     return synced.describe()

@@ -34,6 +34,8 @@ _TITLE = 0.5
 _COMMON = 1e-3
 _FIRST = 10.0
 
+_HARMLESS = "a word"
+
 _TEXTS_AT_ONCE = 64
 _REQUESTS_AT_ONCE = 4
 
@@ -59,6 +61,15 @@ class Embedder(Protocol):
             ModelUnavailable: It is out of reach, too slow, or answers nonsense.
             Fatal: The model refuses the request.
         """
+
+
+async def refuses_not_everything(model: Embedder) -> None:
+    """Tells an embedder that refused a text of somebody's from one that takes none.
+
+    Raises:
+        Fatal: It refuses what nothing is wrong with: what it says of that.
+    """
+    await model.embed([_HARMLESS])
 
 
 class EmbeddedEmbedder:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import struct
 from collections.abc import Iterator
@@ -19,6 +20,11 @@ _LONGEST_POINTER = 64 * 1024
 _MODE_AT = 24
 _EXTENDED = 0x4000
 _SUBMODULE = 0o160000
+
+_SHA256 = re.compile(rb'^\s*objectformat\s*=\s*"?sha256\b', re.IGNORECASE | re.MULTILINE)
+
+_LONGEST_PATH = 4096
+"""Bytes; longer ones no system call takes (`PATH_MAX`), and only a hostile index has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,7 @@ def tracked(git: GitFolder) -> Iterator[bytes]:
     """The paths of the files that git tracks, whatever the rules say of them."""
     content = read_small(os.path.join(git.own, b"index"), _LONGEST_INDEX)
     config = read_small(os.path.join(git.shared, b"config"), LONGEST_RULES) or b""
-    id_bytes = 32 if b"sha256" in config.lower() else 20
+    id_bytes = 32 if _SHA256.search(config) else 20
     # A file that git is writing, or of a kind that we do not know.
     with contextlib.suppress(struct.error, IndexError, ValueError):
         if content is not None and content.startswith(b"DIRC"):
@@ -77,6 +83,8 @@ def _entries(content: bytes, id_bytes: int) -> Iterator[bytes]:
             end = content.index(b"\0", at)
             path = content[at:end]
             at = begin + (end - begin + 8) // 8 * 8
+        if len(path) > _LONGEST_PATH:
+            return
         if stat.S_IFMT(mode) != _SUBMODULE:
             yield path
 
@@ -105,6 +113,6 @@ def read_small(path: bytes, longest: int) -> bytes | None:
         return None
     with os.fdopen(file, "rb") as opened:
         try:
-            return opened.read(longest)
+            return opened.read(found.st_size)
         except OSError:
             return None

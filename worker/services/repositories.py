@@ -56,7 +56,7 @@ async def add_repository(
 def _folder(path: Path) -> Path:
     try:
         check_folder(path)
-    except (Fatal, PermissionError) as error:
+    except Fatal as error:
         raise ConfigurationError(f"{error}: name a folder") from error
     folder = Path(os.path.realpath(path))
     if not is_storable(str(folder)):
@@ -150,13 +150,14 @@ def check_folder(path: Path) -> None:
     """Tells whether something is a folder.
 
     Raises:
-        Fatal: It is not there, or is none.
-        PermissionError: It may not be looked at.
+        Fatal: It is not there, is none, or may not be looked at.
     """
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         raise Fatal(f"{path} is not there") from error
+    except PermissionError as error:
+        raise Fatal(f"{path} may not be read: {error.strerror}") from error
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENAMETOOLONG):
             raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
@@ -19,7 +19,7 @@ import numpy as np
 
 from worker.bridge import run_in_thread_pool
 from worker.errors import Fatal, NoContentFound, RetryLater, Unchanged
-from worker.models.embedder import Embedder, Vectors, embedder
+from worker.models.embedder import Embedder, Vectors, embedder, refuses_not_everything
 from worker.services.reading import CLOCK_TICK, FAILED, ReadFile, failed, read_files
 from worker.services.repositories import check_folder, left_out_of
 from worker.services.scanning import Found, Globs, Scan
@@ -129,6 +129,8 @@ class _Syncing:
     progress: Progress | None
     stored: int = 0
     chunks: int = 0
+    removed: int = 0
+    replaced: bool = False
     failed: list[FailedFile] = field(default_factory=list)
     _storing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -136,15 +138,21 @@ class _Syncing:
         found, scanned = await _scan(self.repository)
         known = await self.index.files_of(self.repository.name)
         todo = [one for one in found.values() if not _is_as_stored(one, known.get(one.path))]
-        gone = [path for path in known if path not in found]
+        # Of a folder that cannot be listed nobody knows what is gone.
+        closed = tuple(f"{one.path}/" for one in found.values() if one.failed)
+        gone = [path for path in known if path not in found and not path.startswith(closed)]
         done = len(found) - len(todo)
         await self.record.save(replace(self.record.sync, scanned=scanned, matching=len(found), done=done))
         newest = max((one.stamp.changed_ns for one in todo), default=0)
         del found
-        await self.index.remove_files(self.repository.name, gone)
+        await self._remove(gone)
         await _let_the_clock_tick(newest)
         await self._store(todo, known)
-        return await self._result(len(gone))
+        return await self._result()
+
+    async def _remove(self, gone: Collection[str]) -> None:
+        await self.index.remove_files(self.repository.name, gone)
+        self.removed += len(gone)
 
     async def _store(self, todo: Sequence[Found], known: Mapping[str, FileState]) -> None:
         """Reads, embeds and stores the files in batches, some of which are under way at once."""
@@ -173,7 +181,7 @@ class _Syncing:
         async with self._storing:
             await self.index.replace_files(name, changed)
             await self.index.touch_files(name, touched)
-            await self.index.remove_files(name, gone)
+            await self._remove(gone)
             await self._note(changed, len(batch))
             if await self.index.is_scattered(in_between=True):
                 # A long sync must not slow down those who ask meanwhile; if others write too much, the next batch will.
@@ -181,6 +189,7 @@ class _Syncing:
                     await self.index.optimize()
 
     async def _note(self, stored: Sequence[FileChunks], count: int) -> None:
+        self.replaced = self.replaced or bool(stored)
         for one in stored:
             if one.left_out is None:
                 self.stored += 1
@@ -197,20 +206,14 @@ class _Syncing:
         """The files with their vectors; where the embedder refuses the text of one, that one fails."""
         try:
             return await self._with_vectors(files)
-        except (Fatal, ValueError) as error:
-            if len(files) < 2:  # noqa: PLR2004 - whose text it is, is known
-                raise
-            refused: Exception = error
+        except (Fatal, ValueError):
+            await refuses_not_everything(self.embedder)
         embedded: list[FileChunks] = []
-        accepted = False
         for file in files:
             try:
                 embedded += await self._with_vectors([file])
-                accepted = accepted or bool(file.chunks)
             except (Fatal, ValueError) as error:
                 embedded += await self._with_vectors([failed(file.path, str(error))])
-        if not accepted:
-            raise refused
         return embedded
 
     async def _with_vectors(self, files: Sequence[ReadFile]) -> list[FileChunks]:
@@ -220,7 +223,7 @@ class _Syncing:
         vectors = await self.embedder.embed(texts) if texts else nothing
         return list(_with_their_vectors(files, vectors))
 
-    async def _result(self, removed: int) -> Synced:
+    async def _result(self) -> Synced:
         totals = await self.index.totals(self.repository.name)
         if totals.files == 0 and not self.failed:
             left = _counted(left_out_of(totals))
@@ -228,10 +231,10 @@ class _Syncing:
                 f"nothing to index in {self.repository.path}: git would see {self.record.sync.scanned} files, "
                 f"{self.record.sync.matching} of them are wanted" + (f"; left out: {left}" if left else "")
             )
-        if not (self.stored or removed or self.failed):
+        if not (self.replaced or self.removed):
             raise Unchanged
         scattered = await self.index.is_scattered()
-        return Synced(self.stored, self.chunks, removed, tuple(self.failed), totals, scattered)
+        return Synced(self.stored, self.chunks, self.removed, tuple(self.failed), totals, scattered)
 
 
 def _with_their_vectors(files: Iterable[ReadFile], vectors: Vectors) -> Iterator[FileChunks]:
@@ -266,11 +269,12 @@ def _batches(files: Iterable[Found], most: int) -> Iterator[list[Found]]:
     batch: list[Found] = []
     held = 0
     for one in files:
-        if batch and (len(batch) == most or held + one.stamp.size > _BATCH_BYTES):
+        size = 0 if one.left_out else one.stamp.size  # it is not read then
+        if batch and (len(batch) == most or held + size > _BATCH_BYTES):
             yield batch
             batch, held = [], 0
         batch.append(one)
-        held += 0 if one.left_out else one.stamp.size
+        held += size
     if batch:
         yield batch
 

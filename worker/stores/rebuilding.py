@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worker.bridge import run_in_thread_pool
-from worker.models.embedder import Embedder, Vectors
+from worker.errors import Fatal
+from worker.logs import get_logger
+from worker.models.embedder import Embedder, Vectors, refuses_not_everything
 from worker.stores import upkeep
 from worker.stores.lance import lance
 from worker.stores.layout import FILE, Made, as_table, schema_of, searched_of, words_in
@@ -16,6 +18,8 @@ from worker.stores.tables import TABLE, opened
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+logger = get_logger(__name__)
 
 _REBUILT = "rebuilt"
 _AT_ONCE = 1000
@@ -42,9 +46,7 @@ async def rebuild(folder: Path, model: Embedder, progress: Callable[[int, int], 
             async for batch in await table.query().select(kept).to_batches(max_batch_length=_AT_ONCE):
                 rows = await run_in_thread_pool(batch.to_pylist)
                 chunks = [row for row in rows if row["kind"] != FILE]
-                vectors = await model.embed(
-                    [searched_of(row["kind"], row["path"], row["symbol"], row["text"]) for row in chunks]
-                )
+                vectors = await _vectors(model, chunks)
                 await rebuilt.add(await run_in_thread_pool(_rows_anew, schema_of(made), rows, vectors))
                 count += len(chunks)
                 if progress is not None:
@@ -58,7 +60,24 @@ async def rebuild(folder: Path, model: Embedder, progress: Callable[[int, int], 
     return count
 
 
-def _rows_anew(schema: pa.Schema, rows: Sequence[dict[str, Any]], vectors: Vectors) -> pa.Table:
+async def _vectors(model: Embedder, chunks: Sequence[dict[str, Any]]) -> Sequence[Vectors | None]:
+    """A vector for each chunk; none for one whose text the embedder refuses: that is still found by its words."""
+    texts = [searched_of(row["kind"], row["path"], row["symbol"], row["text"]) for row in chunks]
+    try:
+        return list(await model.embed(texts))
+    except (Fatal, ValueError):
+        await refuses_not_everything(model)
+    vectors: list[Vectors | None] = []
+    for row, text in zip(chunks, texts, strict=True):
+        try:
+            vectors.extend(await model.embed([text]))
+        except (Fatal, ValueError) as error:
+            logger.warning("the embedder refuses a chunk", path=row["path"], line=row["start_line"], error=str(error))
+            vectors.append(None)
+    return vectors
+
+
+def _rows_anew(schema: pa.Schema, rows: Sequence[dict[str, Any]], vectors: Sequence[Vectors | None]) -> pa.Table:
     following = iter(vectors)
     for row in rows:
         if row["kind"] != FILE:
