@@ -14,6 +14,7 @@ import pytest
 
 from tests.e2e.project import TIMEOUT, WORKER, Project
 from tests.waiting import wait_until
+from worker.history.events import State
 
 SAMPLE = Path(str(files("worker") / "sample"))
 
@@ -82,6 +83,30 @@ def test_questions_in_a_batch_are_answered_in_an_object(running: Project) -> Non
     assert said == "2 questions answered"
     answers = [json.loads(line) for line in Path(where).read_text().splitlines()]
     assert [answer["question"] for answer in answers] == ["apricot", "nothing like it"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("recall_batch", '["apricot", ""]'), "the question is blank"),
+        (("recall_batch", '["apricot"]', "null", "500"), "the limit is 500"),
+        (("recall_batch", '["apricot"]', "nowhere"), "no repository 'nowhere'"),
+        (("capture_note", "x" * 50_001), "the note has 50001 characters"),
+        (("capture_note", "x", '[""]'), "at most 20 tags"),
+    ],
+    ids=["blank", "limit", "repository", "long", "tags"],
+)
+def test_what_can_never_succeed_is_not_retried(running: Project, words: tuple[str, ...], said: str) -> None:
+    """It is a dead letter after its first attempt, and the history says why."""
+    message_id = running.enqueue(*words)
+    wait_until(lambda: len(running.events(message_id)) > 1, TIMEOUT)
+    events = running.events(message_id)
+    assert [event.state for event in events] == [State.STARTED, State.FAILED]
+    error = events[-1].error
+    assert error is not None
+    assert error.type.endswith("Fatal")
+    assert said in error.text
+    wait_until(lambda: message_id in running.dead_letters(), TIMEOUT)
 
 
 def test_the_index_is_looked_after_on_the_command_line(running: Project) -> None:

@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import errno
+import json
 import os
+import shutil
+import stat
+import tempfile
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import InterfaceError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tests.model_endpoint import Answer as EndpointAnswer
 from tests.model_endpoint import ModelEndpoint, Request, as_json, fails, model_endpoint
-from worker.bridge import run_async_in_new_loop
+from worker.bridge import run_async_in_new_loop, run_in_thread_pool
 from worker.errors import ConfigurationError, IndexMismatch, NoContentFound
 from worker.models.embedder import embedder
 from worker.services import snippets
 from worker.services.chunking import cut
 from worker.services.indexing import LONGEST_NOTE, capture, index_conversation
-from worker.services.recall import LONGEST_QUESTION, Answer, Hit, LeftOut, RecallFailed, recall
+from worker.services.recall import (
+    LONGEST_QUESTION,
+    Answer,
+    BadQuestion,
+    Hit,
+    LeftOut,
+    RecallFailed,
+    recall,
+    recall_all,
+)
 from worker.settings import Settings, put_in_force
-from worker.stores.chunks import FileChunks, NewChunk, hash_of, searched
+from worker.stores.chunks import FileChunks, NewChunk, Passage, hash_of, searched
 from worker.stores.conversations import Chunk, conversation_store
+from worker.stores.database import DatabaseFailed
 from worker.stores.index import search_index
+from worker.stores.objects import object_store
 from worker.stores.repositories import Repository, repository_store
 
 NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)
@@ -88,6 +109,26 @@ def ask(question: str, **options: Any) -> Answer:
 
 def first(question: str) -> Hit:
     return ask(question).hits[0]
+
+
+def passages(question: str) -> list[Passage]:
+    """What the index has of the words of a question."""
+
+    async def search() -> list[Passage]:
+        index = await search_index()
+        return await index.passages(await index.search_text(question, limit=10))
+
+    return run_async_in_new_loop(search)
+
+
+def answered(*questions: str, **options: Any) -> list[dict[str, Any]]:
+    """What is kept of a batch of questions."""
+
+    async def answer() -> bytes:
+        await recall_all(questions, "answers.jsonl", **options)
+        return await (await object_store()).read("answers.jsonl")
+
+    return [json.loads(line) for line in run_async_in_new_loop(answer).splitlines()]
 
 
 def keep(conversation_id: str, transcript: str | None, summary: str | None = None) -> None:
@@ -172,8 +213,8 @@ def test_a_file_of_the_same_size_and_time_with_other_content_has_changed(indexed
     assert first("read_config").changed is True
 
 
-def test_a_file_that_cannot_be_read_reads_as_it_was_indexed(indexed: Path, tmp_path: Path) -> None:
-    """Removed, made a folder, a pipe, a link out of the repository, or too large."""
+def test_a_file_that_is_another_one_now_reads_as_it_was_indexed(indexed: Path, tmp_path: Path) -> None:
+    """Removed, made a folder, a pipe, a socket, a link to itself or out of the repository, or too large."""
     secret = tmp_path / "secret"
     secret.write_text("secret")
     file = indexed / "disk.py"
@@ -185,7 +226,14 @@ def test_a_file_that_cannot_be_read_reads_as_it_was_indexed(indexed: Path, tmp_p
         with file.open("wb") as opened:
             opened.truncate(2**30)
 
-    makers = [folder_there, lambda: os.mkfifo(file), lambda: file.symlink_to(secret), large]
+    makers: list[Callable[[], None]] = [
+        folder_there,
+        lambda: os.mkfifo(file),
+        lambda: os.mknod(file, stat.S_IFSOCK | 0o600),
+        lambda: file.symlink_to(file),
+        lambda: file.symlink_to(secret),
+        large,
+    ]
     for make in (lambda: None, *makers):
         if file.is_dir():
             file.rmdir()
@@ -194,6 +242,55 @@ def test_a_file_that_cannot_be_read_reads_as_it_was_indexed(indexed: Path, tmp_p
         make()
         hit = first("read_config")
         assert (hit.path, hit.snippet, hit.changed) == ("disk.py", CODE["disk.py"], True)
+
+
+def test_a_file_whose_folder_was_removed_has_changed(indexed: Path) -> None:
+    """Or where a file is in the folder's place."""
+    shutil.rmtree(indexed / "web")
+    assert first("fetch_url").changed is True
+    (indexed / "web").write_text("no folder")
+    assert first("fetch_url").changed is True
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["nothing", "file"])
+def test_where_the_repository_is_not_mounted_no_file_is_said_to_have_changed(indexed: Path, there: bool) -> None:
+    """It cannot be told, and the answer says so."""
+    indexed.rename(indexed.with_name("elsewhere"))
+    if there:
+        indexed.write_text("no folder")
+    answer = ask("read_config")
+    assert {hit.changed for hit in answer.hits} == {None}
+    assert answer.hits[0].snippet == CODE["disk.py"]
+    [left_out] = answer.left_out
+    assert left_out.part == "files"
+    assert left_out.reason.startswith("3 cannot be read: [Errno ")
+    assert left_out.reason.endswith(": shown as indexed")
+
+
+def test_of_a_file_that_may_not_be_read_it_cannot_be_told_whether_it_has_changed(
+    indexed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are read."""
+    open_file = os.open
+
+    def refuse(path: str, *options: Any, **named: Any) -> int:
+        if path.endswith("disk.py"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return open_file(path, *options, **named)
+
+    monkeypatch.setattr(os, "open", refuse)
+    answer = ask("read_config")
+    found = {hit.path: hit.changed for hit in answer.hits}
+    assert found == {"disk.py": None, "web/client.py": False, "math/matrix.rs": False}
+    reason = f"1 cannot be read: [Errno 13] Permission denied: '{indexed / 'disk.py'}': shown as indexed"
+    assert answer.left_out == (LeftOut("files", reason),)
+
+
+def test_a_file_of_which_the_drive_gives_nothing_is_no_changed_one(indexed: Path) -> None:
+    """It can be opened, and not be read."""
+    [passage] = [hit for hit in passages("read_config") if hit.path == "disk.py"]
+    with pytest.raises(OSError, match="Input/output error"):
+        snippets.read(Path("/proc/self"), replace(passage, path="mem"))
 
 
 def test_a_repository_whose_folder_nobody_knows_reads_as_it_was_indexed(indexed: Path) -> None:
@@ -212,7 +309,7 @@ def test_files_that_do_not_answer_are_not_waited_for(
 ) -> None:
     """A network drive that hangs: the snippet reads as it was indexed, and the answer says so."""
     held = threading.Event()
-    monkeypatch.setattr(snippets, "read_small", lambda *_: held.wait(60) and None)
+    monkeypatch.setattr(snippets, "read", lambda *_: held.wait(60) and None)
     put_in_force(settings.model_copy(update={"recall_timeout": timedelta(seconds=0.3)}))
 
     async def ask_and_let_go() -> Answer:
@@ -227,6 +324,88 @@ def test_files_that_do_not_answer_are_not_waited_for(
     answer = run_async_in_new_loop(ask_and_let_go)
     assert answer.hits[0].snippet == CODE["disk.py"]
     assert [one.part for one in answer.left_out] == ["files"]
+
+
+class HungDrive:
+    """Files that cannot be read before `held` is set."""
+
+    def __init__(self) -> None:
+        self.held = threading.Event()
+        self.reached = threading.Event()
+        self.begun = 0
+        self._guard = threading.Lock()
+
+    def read(self, _: Path, passage: Passage) -> snippets.Snippet:
+        with self._guard:
+            self.begun += 1
+        self.reached.set()
+        self.held.wait(60)
+        return snippets.stored(passage, changed=False)
+
+
+@pytest.fixture
+def hung(settings: Settings, indexed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HungDrive]:
+    """The repository lies on a drive that hangs; parts of an answer get little time."""
+    drive = HungDrive()
+    monkeypatch.setattr(snippets, "read", drive.read)
+    run_async_in_new_loop(embedder_loaded)
+    put_in_force(settings.model_copy(update={"recall_timeout": timedelta(seconds=1)}))
+    yield drive
+    drive.held.set()
+
+
+async def embedder_loaded() -> None:
+    await (await embedder()).embed(["loaded"])
+
+
+def test_a_drive_that_hangs_keeps_few_threads(hung: HungDrive) -> None:
+    """However many ask; when it answers again, what nobody waits for is not read, and files are shown again."""
+
+    async def ask_often() -> tuple[list[Answer], Answer]:
+        late = await asyncio.gather(*(recall("read fetch multiply") for _ in range(12)))
+        late += await asyncio.gather(*(recall("read fetch multiply") for _ in range(12)))
+        assert hung.begun == 4
+        hung.held.set()
+        return late, await recall("read fetch multiply")
+
+    late, again = run_async_in_new_loop(ask_often)
+    assert all("files" in {one.part for one in answer.left_out} for answer in late)
+    assert {len(answer.hits) for answer in late} == {3}
+    assert again.left_out == ()
+    assert hung.begun == 4 + 3
+
+
+def test_a_question_that_is_cancelled_reads_no_more_files(hung: HungDrive) -> None:
+    """But for the one that it is at."""
+
+    async def ask_and_cancel() -> None:
+        asking = asyncio.ensure_future(recall("read fetch multiply"))
+        assert await run_in_thread_pool(hung.reached.wait, 20)
+        asking.cancel()
+        await asyncio.wait([asking])
+        hung.held.set()
+        assert (await recall("read fetch multiply")).left_out == ()
+
+    run_async_in_new_loop(ask_and_cancel)
+    assert hung.begun == 1 + 3
+
+
+def test_reading_ends_with_the_attempt_for_which_it_is_done(hung: HungDrive, indexed: Path) -> None:
+    """At the file that it is at."""
+    read: dict[str, snippets.Snippet | OSError] = {}
+
+    async def read_and_cancel() -> None:
+        found = await (await search_index()).search_text("read fetch multiply", limit=3)
+        passages = await (await search_index()).passages(found)
+        reading = asyncio.ensure_future(run_in_thread_pool(snippets.read_each, {"1": indexed}, passages, read))
+        assert await run_in_thread_pool(hung.reached.wait, 20)
+        reading.cancel()
+        await asyncio.sleep(0)
+        hung.held.set()
+        await asyncio.wait([reading])
+
+    run_async_in_new_loop(read_and_cancel)
+    assert (hung.begun, len(read)) == (1, 1)
 
 
 def test_only_the_repository_that_is_asked_about_is_searched(indexed: Path) -> None:
@@ -313,6 +492,53 @@ def test_an_unfit_limit_is_refused(settings: Settings, limit: int) -> None:
         ask("x", limit=limit)
 
 
+def test_a_batch_of_questions_is_kept_a_line_for_each_answer(indexed: Path) -> None:
+    """In their order, and each is told."""
+    told: list[tuple[int, int]] = []
+    lines = answered("read_config", "fetch_url", limit=1, progress=lambda *done: told.append(done))
+    assert [line["question"] for line in lines] == ["read_config", "fetch_url"]
+    assert [[hit["path"] for hit in line["hits"]] for line in lines] == [["disk.py"], ["web/client.py"]]
+    assert told == [(1, 2), (2, 2)]
+
+
+def test_a_batch_without_questions_is_no_content(settings: Settings) -> None:
+    """It is skipped."""
+    with pytest.raises(NoContentFound, match="there are no questions"):
+        answered()
+
+
+@pytest.mark.parametrize(
+    ("questions", "limit"), [(["read_config", " "], 10), (["read_config"], 101)], ids=["blank", "limit"]
+)
+def test_a_batch_with_what_cannot_be_asked_is_refused_before_anything_is(
+    indexed: Path, questions: list[str], limit: int
+) -> None:
+    """So that nothing is answered for nothing."""
+    told: list[tuple[int, int]] = []
+    with pytest.raises(BadQuestion, match="ask for"):
+        answered(*questions, limit=limit, progress=lambda *done: told.append(done))
+    assert told == []
+
+
+def test_a_batch_is_not_held_in_memory(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much its answers are together."""
+    long = "x" * 2**20
+
+    async def much(question: str, **_: object) -> Answer:
+        return Answer(question, (), (LeftOut("files", long),))
+
+    monkeypatch.setattr("worker.services.recall.recall", much)
+    folders = set(Path(tempfile.gettempdir()).glob("recall-*"))
+    tracemalloc.start()
+    try:
+        run_async_in_new_loop(recall_all(["x"] * 40, "answers.jsonl"))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 20 * 2**20
+    assert set(Path(tempfile.gettempdir()).glob("recall-*")) <= folders
+
+
 def test_a_question_of_a_megabyte_is_cut_and_the_answer_says_so(indexed: Path) -> None:
     """What it begins with is answered."""
     answer = ask("read_config " + "a" * 2**20)
@@ -395,6 +621,74 @@ def test_an_answer_goes_without_vectors_if_the_embedder_fails(settings: Settings
     assert answer.hits[0].path == "disk.py"
     assert [one.part for one in answer.left_out] == ["vectors"]
     assert "answered 503" in answer.left_out[0].reason
+
+
+def test_an_answer_goes_without_vectors_if_the_embedder_answers_with_others(settings: Settings, indexed: Path) -> None:
+    """Of another length than the settings say: the answer tells which setting it is."""
+    same = {"embedder": "openai", "embedder_model": "wordllama-2", "embedder_dimensions": 256, "embedder_url": True}
+    short = as_json({"data": [{"index": 0, "embedding": [1.0, 2.0, 3.0]}]})
+    with endpoint(settings, lambda _: short, **same):
+        answer = ask("read_config")
+    assert answer.hits[0].path == "disk.py"
+    assert [one.part for one in answer.left_out] == ["vectors"]
+    assert "WORKER_EMBEDDER_DIMENSIONS=256" in answer.left_out[0].reason
+
+
+def test_an_answer_goes_without_files_if_the_database_is_broken(settings: Settings, indexed: Path) -> None:
+    """What was found reads as it was indexed."""
+    [database] = settings.data_dir.glob("*.db")
+    for one in settings.data_dir.glob(f"{database.name}*"):
+        one.unlink()
+    database.write_bytes(b"no database" * 1000)
+    answer = ask("read_config")
+    assert (answer.hits[0].snippet, answer.hits[0].changed) == (CODE["disk.py"], None)
+    assert [one.part for one in answer.left_out] == ["repositories"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [InterfaceError("SELECT", None, Exception("connection is closed")), ConnectionRefusedError("connection refused")],
+    ids=["closed", "refused"],
+)
+def test_an_answer_goes_without_files_if_the_database_is_away(
+    indexed: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Which the drivers of servers tell in other words than SQLite's; with a repository asked for, it is the error."""
+
+    async def away(*_: object, **__: object) -> None:
+        raise error
+
+    async def ask_without() -> Answer:
+        await repository_store()
+        monkeypatch.setattr(AsyncConnection, "execute", away)
+        with pytest.raises(DatabaseFailed, match="connection"):
+            await recall("read_config", repository="1")
+        return await recall("read_config")
+
+    answer = run_async_in_new_loop(ask_without)
+    assert answer.hits[0].snippet == CODE["disk.py"]
+    assert [one.part for one in answer.left_out] == ["repositories"]
+    assert "sqlite" in answer.left_out[0].reason
+
+
+@pytest.mark.parametrize("silent", ["repository_store", "search_index", "reranker"])
+def test_what_does_not_open_is_not_waited_for(
+    settings: Settings, indexed: Path, monkeypatch: pytest.MonkeyPatch, silent: str
+) -> None:
+    """A server that takes a connection and says nothing: the error names the setting."""
+
+    async def opens_never() -> None:
+        await asyncio.sleep(60)
+
+    async def ask_there() -> None:
+        for opened in (search_index, repository_store):
+            await opened()
+        monkeypatch.setattr(f"worker.services.recall.{silent}", opens_never)
+        await recall("read_config", repository="1")
+
+    put_in_force(settings.model_copy(update={"recall_timeout": timedelta(seconds=0.3)}))
+    with pytest.raises(RecallFailed, match=r"longer than 300ms .*WORKER_RECALL_TIMEOUT"):
+        run_async_in_new_loop(ask_there, timeout=20)
 
 
 def test_an_answer_without_either_search_is_none(

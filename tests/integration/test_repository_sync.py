@@ -370,7 +370,6 @@ def test_a_path_that_may_not_be_looked_at_is_fatal(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A retry would change nothing; there is no such repository yet."""
-
     closed, stat = tmp_path / "closed", Path.stat
 
     def refuse(path: Path) -> os.stat_result:

@@ -201,12 +201,36 @@ def test_a_position_of_another_server_is_told_as_missed(web: httpx.Client, write
         assert numbers([next(found)]) == [0]
 
 
-@pytest.mark.parametrize("position", ["x", "1-x", "1-1/x", "-", "1" * 50, "²"])
+@pytest.mark.parametrize(
+    "position",
+    [
+        "x",
+        "1-x",
+        "1-1/x",
+        "-",
+        "1" * 50,
+        "²",
+        "0-0/3",
+        "0-0/0",
+        "0/1",
+        f"5-{2**64}",
+        str(2**64),
+        "5-99999999999999999999",
+    ],
+)
 def test_what_is_no_position_is_refused(web: httpx.Client, position: str) -> None:
-    """In a line."""
+    """In a line: also what no entry can be called, and a part of the beginning, which is none."""
     answer = web.get("/api/events/live", params={"after": position})
     assert answer.status_code == 422
     assert "position" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("position", ["0-0", "0", "5-0/3", f"5-{2**64 - 1}", f"5-{2**64 - 1}/1"])
+def test_a_position_of_long_ago_is_one(web: httpx.Client, writer: EventWriter, position: str) -> None:
+    """Everything that is kept comes after it."""
+    record(writer, 1)
+    with following(web, position) as found:
+        assert numbers(read_until(found, is_number(0))) == [0]
 
 
 def test_positions_are_sent_while_nothing_matches(

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx
 import pytest
 from pydantic import SecretStr
+from sqlalchemy.exc import InterfaceError
 
 from tests.model_endpoint import fails, model_endpoint
 from tests.web import own_broker, serving
 from worker.bridge import run_async_in_new_loop
 from worker.embedded import EmbeddedServer
+from worker.errors import ConfigurationError, RetryLater
 from worker.services.indexing import capture
 from worker.settings import Settings, put_in_force
+from worker.stores.database import DatabaseFailed
+from worker.stores.index import IndexFailed, SearchIndex, search_index
 from worker.web import create_app
 
 NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)
@@ -118,6 +124,62 @@ def test_an_index_of_another_embedder_is_told(known: Settings) -> None:
         answer = web.post("/recall", json={"question": "x"})
     assert answer.status_code == 503
     assert "worker index rebuild" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("opened", ["search_index", "repository_store"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        IndexFailed("the search index in x cannot be read: it is damaged"),
+        RetryLater(1, "others write the search index in x"),
+        ConfigurationError("the search index in x cannot be opened"),
+        DatabaseFailed("the database x cannot be read or written: database is locked"),
+        InterfaceError("SELECT", None, Exception("connection is closed")),
+        ConnectionRefusedError("connection refused"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_cannot_be_read_is_not_the_visitors_fault(
+    web: httpx.Client, monkeypatch: pytest.MonkeyPatch, opened: str, error: Exception
+) -> None:
+    """The index or the database may be there a moment later: 503, with what is wrong."""
+
+    async def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(f"worker.services.recall.{opened}", fail)
+    repository = "x" if opened == "repository_store" else None
+    answer = web.post("/recall", json={"question": "door", "repository": repository})
+    assert answer.status_code == 503, answer.text
+    assert str(error).split(":")[0].split("\n")[0] in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("away", ["refuses", "is silent"])
+def test_the_web_process_starts_without_its_database(
+    known: Settings, monkeypatch: pytest.MonkeyPatch, away: str
+) -> None:
+    """What does not need it is ready and works; whoever needs it is told."""
+    ready: list[SearchIndex] = []
+
+    async def database() -> None:
+        await asyncio.sleep(60 if away == "is silent" else 0)
+        raise ConnectionRefusedError("connection refused")
+
+    async def index() -> None:
+        ready.append(await search_index())
+
+    monkeypatch.setattr("worker.web.recall.repository_store", database)
+    monkeypatch.setattr("worker.web.recall.search_index", index)
+    with serving(create_app(known.model_copy(update={"recall_timeout": timedelta(seconds=3)}))) as web:
+        assert len(ready) == 1
+        assert len(web.post("/recall", json={"question": "door"}).json()["hits"]) == 1
+
+
+def test_the_web_process_starts_without_actors_that_cannot_be_imported(known: Settings, tmp_path: Path) -> None:
+    """A module needs another one that is not installed here."""
+    (tmp_path / "actors_of_elsewhere.py").write_text("import a_module_that_is_not_here\n")
+    with serving(create_app(known.model_copy(update={"actors": ("actors_of_elsewhere",)}))) as web:
+        assert len(web.post("/recall", json={"question": "door"}).json()["hits"]) == 1
 
 
 def test_a_note_needs_the_actor_that_keeps_it(web: httpx.Client) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
@@ -18,7 +20,7 @@ from typing import Any, TypeVar
 
 from worker.bridge import loop_resource, run_in_thread_pool
 from worker.durations import format_duration
-from worker.errors import ConfigurationError, NoContentFound, WorkerError
+from worker.errors import ConfigurationError, IndexMismatch, NoContentFound, WorkerError
 from worker.logs import get_logger
 from worker.models.embedder import Vectors, embedder
 from worker.models.reranker import Reranker, reranker
@@ -28,6 +30,7 @@ from worker.services.snippets import Snippet
 from worker.settings import settings_in_force
 from worker.stores.chunks import Kind, Passage, Ranked
 from worker.stores.index import SearchIndex, search_index
+from worker.stores.lance import load_lancedb
 from worker.stores.objects import object_store
 from worker.stores.repositories import repository_store
 from worker.texts import shown
@@ -49,6 +52,10 @@ _RERANKED = 30
 """How many a reranker is shown, if no more hits are wanted."""
 
 
+class BadQuestion(ConfigurationError):
+    """The question is blank, or the limit unfit, or there is no such repository."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
     """Something that was found.
@@ -57,7 +64,8 @@ class Hit:
         repository: Empty for what is in none.
         path: The file's within its repository; else the conversation's id, or the note's.
         score: Higher is better; only within one answer comparable.
-        changed: Whether the file is another than the one that was indexed; `None` of what is in no file.
+        changed: Whether the file is another than the one that was indexed; `None` of what is in no file, or if it
+            cannot be told.
     """
 
     kind: Kind
@@ -110,7 +118,7 @@ class _Parts:
         except TimeoutError:
             took = format_duration(self.limit)
             self.leave_out(part, f"it took longer than {took} (WORKER_RECALL_TIMEOUT)")
-        except ConfigurationError:
+        except IndexMismatch:  # an answer of words alone would hide for ever that the index must be made anew
             raise
         except (WorkerError, OSError, RuntimeError, ValueError) as error:
             self.leave_out(part, str(error) or type(error).__name__)
@@ -119,6 +127,18 @@ class _Parts:
     def leave_out(self, part: str, reason: str) -> None:
         logger.warning("an answer goes without a part", part=part, reason=reason)
         self.left_out.append(LeftOut(part, reason))
+
+
+def check_question(question: str, limit: int) -> None:
+    """Refuses what no index could answer.
+
+    Raises:
+        BadQuestion: The question is blank, or the limit unfit.
+    """
+    if not question.strip():
+        raise BadQuestion("the question is blank: ask for something")
+    if not 1 <= limit <= MOST_HITS:
+        raise BadQuestion(f"the limit is {limit}: ask for 1 to {MOST_HITS} hits")
 
 
 async def recall(question: str, *, repository: str | None = None, limit: int = 10) -> Answer:
@@ -130,21 +150,17 @@ async def recall(question: str, *, repository: str | None = None, limit: int = 1
         limit: The most hits, from 1 to `MOST_HITS`.
 
     Raises:
-        ConfigurationError: The question is blank, the limit unfit, there is no such repository, or the index was made
-            by another embedder.
-        RecallFailed: It could be asked neither by vector nor by word.
+        BadQuestion: It is blank, the limit unfit, or there is no such repository.
+        IndexMismatch: The index was made by another embedder.
+        ConfigurationError: The index or the database cannot be opened.
+        RecallFailed: It could be asked neither by vector nor by word, or not be opened in time.
     """
-    if not question.strip():
-        raise ConfigurationError("the question is blank: ask for something")
-    if not 1 <= limit <= MOST_HITS:
-        raise ConfigurationError(f"the limit is {limit}: ask for 1 to {MOST_HITS} hits")
+    check_question(question, limit)
     parts = _Parts(settings_in_force().recall_timeout, [])
     if len(question) > LONGEST_QUESTION:
         parts.leave_out("question", f"only its first {LONGEST_QUESTION} characters of {len(question)} were read")
         question = question[:LONGEST_QUESTION]
-    if repository is not None:
-        await _check_repository(repository)
-    index, model = await search_index(), await reranker()
+    index, model = await _opened(parts, repository)
     enough = limit if model is None else max(limit, _RERANKED)
     found = await _candidates(index, parts, question, repository, enough)
     best = found if model is None else await _reranked(model, parts, question, found, limit)
@@ -168,23 +184,50 @@ async def recall_all(
 
     Raises:
         NoContentFound: There are no questions.
+        BadQuestion: One of them, the limit or the repository is unfit; none has been answered then.
         ConfigurationError, RecallFailed: As `recall`, of any of them; nothing is kept then.
     """
     if not questions:
         raise NoContentFound("there are no questions")
-    lines = []
-    for number, question in enumerate(questions, start=1):
-        answer = await recall(question, repository=repository, limit=limit)
-        lines.append(json.dumps(asdict(answer), default=str))
-        if progress is not None:
-            progress(number, len(questions))
-    objects = await object_store()
-    await objects.write(key, "".join(f"{line}\n" for line in lines).encode())
-    return objects.location(key)
+    for question in questions:
+        check_question(question, limit)
+    # The answers may be more than fits into memory.
+    folder = await run_in_thread_pool(tempfile.TemporaryDirectory, prefix="recall-", ignore_cleanup_errors=True)
+    try:
+        answers = Path(folder.name) / "answers.jsonl"
+        for number, question in enumerate(questions, start=1):
+            answer = await recall(question, repository=repository, limit=limit)
+            await run_in_thread_pool(_append, answers, answer)
+            if progress is not None:
+                progress(number, len(questions))
+        objects = await object_store()
+        await objects.write(key, answers)
+        return objects.location(key)
+    finally:
+        await run_in_thread_pool(folder.cleanup)
+
+
+def _append(file: Path, answer: Answer) -> None:
+    """Adds a line."""
+    with file.open("a", encoding="utf-8") as opened:
+        opened.write(json.dumps(asdict(answer), default=str) + "\n")
 
 
 class RecallFailed(WorkerError):
     """The index could be asked neither by vector nor by word, or not read; retried where a message asked."""
+
+
+async def _opened(parts: _Parts, repository: str | None) -> tuple[SearchIndex, Reranker | None]:
+    """What no answer goes without."""
+    await run_in_thread_pool(load_lancedb)  # a machine that is slow to load it is no index that does not answer
+    try:
+        async with asyncio.timeout(parts.limit.total_seconds()):
+            if repository is not None:
+                await _check_repository(repository)
+            return await search_index(), await reranker()
+    except TimeoutError as error:
+        took = format_duration(parts.limit)
+        raise RecallFailed(f"to open the index took longer than {took} (WORKER_RECALL_TIMEOUT)") from error
 
 
 async def _candidates(
@@ -242,7 +285,7 @@ async def _reranked(
 
 async def _check_repository(name: str) -> None:
     if await (await repository_store()).get(name) is None:
-        raise ConfigurationError(f"no repository {shown(name)!r}: `worker repositories list` shows those there are")
+        raise BadQuestion(f"no repository {shown(name)!r}: `worker repositories list` shows those there are")
 
 
 async def _snippets(parts: _Parts, found: Sequence[Passage]) -> list[Snippet]:
@@ -260,21 +303,41 @@ async def _folders(repositories: Collection[str]) -> dict[str, Path]:
 
 async def _in_time(parts: _Parts, folders: Mapping[str, Path], found: Sequence[Passage]) -> dict[str, Snippet]:
     """Those that could be read, by the passage's id; for what takes too long, nobody waits."""
-    # One call of the pool for all of them: each would have to wait for a thread, and for the interpreter.
     read: dict[str, Snippet | OSError] = {}
-    reading = asyncio.ensure_future(run_in_thread_pool(snippets.read_each, folders, found, read))
-    done, _ = await asyncio.wait([reading], timeout=parts.limit.total_seconds())
-    if done:
-        reading.result()
-    else:
-        reading.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    left = threading.Event()
+    wanted = (passage for passage in found if not left.is_set())
+    readers = await _readers()
+
+    def ended(reading: asyncio.Future[None]) -> None:
+        readers.release()
+        if not reading.cancelled():
+            reading.exception()  # whoever waited for it may be gone
+
+    try:
+        async with asyncio.timeout(parts.limit.total_seconds()):
+            await readers.acquire()
+            # One call of the pool for all of them: each would have to wait for a thread, and for the interpreter.
+            reading = asyncio.ensure_future(run_in_thread_pool(snippets.read_each, folders, wanted, read))
+            # It is not cancelled: that would end before its thread does.
+            reading.add_done_callback(ended)
+            await asyncio.wait([reading])
+            reading.result()
+    except TimeoutError:
         late = len(found) - len(read)
         parts.leave_out("files", f"{late} took longer than {format_duration(parts.limit)}: shown as indexed")
+    finally:
+        left.set()
     outcomes = dict(read)
     failures = [one for one in outcomes.values() if isinstance(one, OSError)]
     if failures:
         parts.leave_out("files", f"{len(failures)} cannot be read: {failures[0]}: shown as indexed")
     return {key: one for key, one in outcomes.items() if isinstance(one, Snippet)}
+
+
+@loop_resource
+async def _readers() -> AsyncIterator[asyncio.Semaphore]:
+    """A drive that hangs keeps the threads that read from it: most of the pool is for others."""
+    yield asyncio.Semaphore(max(1, settings_in_force().thread_pool_size // 16))
 
 
 def _hit(passage: Passage, snippet: Snippet) -> Hit:

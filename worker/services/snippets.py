@@ -5,19 +5,24 @@ It must never leave the repository's folder, follow a link out of it, wait for a
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from worker.services.git_files import read_small
+from worker.bridge import cancel_requested
 from worker.stores.chunks import Passage, hash_of
 
 LONGEST = 4000
 """Characters of a snippet."""
 
 _LONGEST_FILE = 16 * 2**20
+
+_IS_GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}
+"""What says that there is no such file any more, but nothing, a link or a socket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,8 @@ def read_each(folders: Mapping[str, Path], passages: Iterable[Passage], found: d
     It blocks: call it in a thread pool.
     """
     for passage in passages:
+        if cancel_requested():
+            return
         try:
             found[passage.id] = read(folders[passage.repository], passage)
         except OSError as error:
@@ -56,13 +63,18 @@ def read(folder: Path, passage: Passage) -> Snippet:
     """The lines of the passage, as they are in the file; the text as it was indexed where the file has others now.
 
     It blocks: call it in a thread pool.
+
+    Raises:
+        OSError: The file cannot be read, or the folder is not there: whether it has changed cannot be told.
     """
-    file = _file(folder, passage.path)
-    if file is not None and _is_too_large(file, passage):
-        return stored(passage)
-    content = None if file is None else read_small(file, _LONGEST_FILE)
-    if content is None:
+    file = _opened(folder, passage.path)
+    if file is None:
         return stored(passage, changed=True)
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        if size > _LONGEST_FILE:  # more than is read to answer a question; of the same size it may be the same
+            return stored(passage, changed=None if size == passage.file_size else True)
+        content = file.read(_LONGEST_FILE)
     text = content.decode("utf-8", "replace")
     if hash_of(content) == passage.file_hash:
         lines = "\n".join(text.split("\n")[passage.start_line - 1 : passage.end_line])
@@ -76,17 +88,25 @@ def read(folder: Path, passage: Passage) -> Snippet:
     return Snippet(passage.text[:LONGEST], first, first + passage.end_line - passage.start_line, changed=True)
 
 
-def _is_too_large(file: bytes, passage: Passage) -> bool:
-    """Whether it may be what was indexed, and is more than is read to answer a question."""
-    with contextlib.suppress(OSError, ValueError):
-        return os.stat(file).st_size == passage.file_size and (passage.file_size or 0) > _LONGEST_FILE  # noqa: PTH116 - bytes
-    return False
+def _opened(folder: Path, path: str) -> BinaryIO | None:
+    """The file; `None` if the folder has no such file any more.
 
-
-def _file(folder: Path, path: str) -> bytes | None:
-    """Where the file is; `None` if that is not in the folder."""
-    top = os.path.realpath(os.fsencode(folder))
-    file = os.path.realpath(os.path.join(top, os.fsencode(path)))  # noqa: PTH118 - names need not be text
-    if not file.startswith(top.rstrip(b"/") + b"/"):
+    Raises:
+        OSError: The file cannot be opened, or the folder is not there.
+    """
+    top = os.path.realpath(folder)
+    file = os.path.realpath(Path(top) / path)
+    if not file.startswith(f"{top.rstrip('/')}/"):
         return None
-    return file
+    try:
+        # A pipe that somebody put there must not be waited for.
+        opened = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno not in _IS_GONE:
+            raise
+        os.stat(f"{top}/.")  # noqa: PTH116 - a path leaves the dot out, which fails if that is no folder
+        return None
+    if stat.S_ISREG(os.fstat(opened).st_mode):
+        return os.fdopen(opened, "rb")
+    os.close(opened)
+    return None

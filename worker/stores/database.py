@@ -12,7 +12,7 @@ from pathlib import Path
 from sqlalchemy import DateTime, Dialect, MetaData, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, InvalidRequestError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, InvalidRequestError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.schema import CreateIndex, CreateTable
@@ -36,12 +36,16 @@ def failures_told() -> Iterator[None]:
 
     Raises:
         DatabaseFailed: Something is.
+        IntegrityError: Not with the database, but with what is written.
     """
     try:
         yield
-    except OperationalError as error:
+    except IntegrityError:
+        raise
+    except (SQLAlchemyError, OSError) as error:  # a server that is away is told in other words by each driver
         url = mask_url(settings_in_force().database_url.get_secret_value())
-        raise DatabaseFailed(f"the database {url} cannot be read or written: {error.orig}") from error
+        said = error.orig if isinstance(error, DBAPIError) else error
+        raise DatabaseFailed(f"the database {url} cannot be read or written: {said}") from error
 
 
 def is_storable(text: str) -> bool:
@@ -74,6 +78,7 @@ async def open_database(schema: MetaData) -> AsyncIterator[AsyncEngine]:
 
     Raises:
         ConfigurationError: `WORKER_DATABASE_URL` cannot be read, or names a driver that is not installed.
+        DatabaseFailed: Its server is away.
     """
     url = settings_in_force().database_url.get_secret_value()
     engine = _engine(url)
@@ -81,7 +86,8 @@ async def open_database(schema: MetaData) -> AsyncIterator[AsyncEngine]:
         if engine.dialect.name == "sqlite":
             await _prepare_sqlite(engine, schema, url)
         else:
-            await _make_schema(engine, schema)
+            with failures_told():
+                await _make_schema(engine, schema)
         yield engine
     finally:
         await engine.dispose()
@@ -123,8 +129,8 @@ async def _prepare_sqlite(engine: AsyncEngine, schema: MetaData, url: str) -> No
         if file and file != ":memory:":
             await run_in_thread_pool(_switch_to_wal, Path(file))
         await _make_schema(engine, schema)
-    except (OSError, sqlite3.Error, OperationalError) as error:
-        reason = str(error.orig if isinstance(error, OperationalError) else error)
+    except (OSError, sqlite3.Error, DBAPIError) as error:
+        reason = str(error.orig if isinstance(error, DBAPIError) else error)
         raise ConfigurationError(f"WORKER_DATABASE_URL={mask_url(url)}: cannot be opened: {reason}") from error
 
 

@@ -9,7 +9,7 @@ import dramatiq
 from worker.actor import enqueue_unique
 from worker.attempt import current_attempt
 from worker.bridge import run_async_in_new_loop
-from worker.errors import Fatal
+from worker.errors import ConfigurationError, Fatal
 from worker.leases import lease
 from worker.services import indexing, recall
 from worker.status import ProcessingStatusContext
@@ -20,6 +20,10 @@ def capture_note(text: str, tags: list[str] | None = None, note_id: str | None =
     """Keeps a note, to be found; without an id it has the message's."""
     name = note_id or _message_id()
     with ProcessingStatusContext("capture_note", note_id=name) as status:
+        try:
+            indexing.check_note(text, tags or [])
+        except ConfigurationError as error:
+            raise Fatal(str(error)) from error
         indexed = run_async_in_new_loop(indexing.capture(name, text, tags or []))
         _tidy_up(indexed)
         status.set_exit_message(indexed.describe())
@@ -41,7 +45,10 @@ def recall_batch(questions: list[str], repository: str | None = None, limit: int
     with ProcessingStatusContext("recall_batch") as status:
         key = f"recall/{_message_id()}.jsonl"
         options: dict[str, Any] = {"repository": repository, "limit": limit, "progress": status.progress}
-        where = run_async_in_new_loop(recall.recall_all(questions, key, **options))
+        try:
+            where = run_async_in_new_loop(recall.recall_all(questions, key, **options))
+        except recall.BadQuestion as error:
+            raise Fatal(str(error)) from error
         status.set_exit_message(f"{len(questions)} questions answered: {where}")
 
 

@@ -24,8 +24,9 @@ from worker.web.watching import watch_this_loop
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Makes the application for these settings, which become the settings of this process.
 
-    Connects to nothing before the first request. Mounted in another application, it works below any path; that one
-    begins and ends with it: `web = create_app()`, `app = FastAPI(lifespan=web.router.lifespan_context)`,
+    Connects to nothing. As it begins, it opens what the first question to the search index would have to wait for, and
+    goes on without what does not open. Mounted in another application, it works below any path; that one begins and
+    ends with it: `web = create_app()`, `app = FastAPI(lifespan=web.router.lifespan_context)`,
     `app.mount("/worker", web)`.
 
     Args:

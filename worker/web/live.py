@@ -36,6 +36,7 @@ AT_ONCE = 200
 
 _AGAIN_AFTER = 0.5
 _LONGEST_NUMBER = 21
+_END_OF_NUMBERS = 2**64
 _EVERYTHING = EventFilter()
 
 Place = tuple[int, int, float]
@@ -91,7 +92,11 @@ def place_of(position: str) -> Place:
     parts = [milliseconds, number or "0", seen or "0"]
     if not all(part.isascii() and part.isdecimal() and len(part) < _LONGEST_NUMBER for part in parts):
         raise ValueError(f"{position!r} is no position in the tail")
-    return int(milliseconds), int(number or 0), int(seen) if seen else inf
+    place = int(milliseconds), int(number or 0), int(seen) if seen else inf
+    # The server has no entry of such a number, and none before all others: it would refuse to read from there.
+    if max(place[:2]) >= _END_OF_NUMBERS or (place[:2] == (0, 0) and seen):
+        raise ValueError(f"{position!r} is no position in the tail")
+    return place
 
 
 class LiveTail:

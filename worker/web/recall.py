@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-from datetime import datetime
+import asyncio
+from collections.abc import Awaitable
+from datetime import datetime, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, HTTPException
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from worker.actors import find_actor, load_actors
 from worker.bridge import run_in_thread_pool
-from worker.errors import ConfigurationError, IndexMismatch, WorkerError
+from worker.errors import ConfigurationError
 from worker.logs import get_logger
 from worker.models.embedded import embedded_model
 from worker.services import indexing, recall
@@ -24,6 +25,7 @@ from worker.web import shapes
 from worker.web.dependencies import Acting, InForce
 from worker.web.parameters import Name
 from worker.web.problems import NOT_FOUND, WITH_BODY, Problem
+from worker.web.unavailable import unreadable_told
 
 logger = get_logger(__name__)
 
@@ -100,10 +102,11 @@ class Captured(shapes.Shape):
 )
 async def ask(asked: Question) -> Answer:
     """Finds code, conversations and notes that answer a question."""
-    try:
-        answer = await recall.recall(asked.question, repository=asked.repository, limit=asked.limit)
-    except (recall.RecallFailed, IndexMismatch) as error:
-        raise HTTPException(503, str(error)) from error
+    with unreadable_told():
+        try:
+            answer = await recall.recall(asked.question, repository=asked.repository, limit=asked.limit)
+        except recall.BadQuestion as error:
+            raise HTTPException(422, str(error)) from error
     return Answer.model_validate(answer)
 
 
@@ -124,16 +127,23 @@ def _enqueue(note: Note, settings: Settings) -> str:
 
 
 async def get_ready(settings: Settings) -> None:
-    """Loads what the first question and the first note would have to wait for."""
-    await run_in_thread_pool(_load, settings)
-    with contextlib.suppress(WorkerError):  # told to whoever asks
-        await repository_store()
-        await search_index()
+    """Loads what the first question and the first note would have to wait for; what fails now, they are told."""
+    # One after another: threads that import the same modules may find them half made.
+    await _tried("actors", run_in_thread_pool(load_actors, settings))
+    await _tried("models", run_in_thread_pool(_load, settings))
+    await _tried("search index", search_index(), settings.recall_timeout)
+    await _tried("database", repository_store(), settings.recall_timeout)
+
+
+async def _tried(part: str, work: Awaitable[object], limit: timedelta | None = None) -> None:
+    try:
+        async with asyncio.timeout(limit.total_seconds() if limit else None):
+            await work
+    except Exception as error:  # noqa: BLE001 - an edge: all else that this process serves does not depend on it
+        logger.warning("a part of recall is not ready", part=part, error=str(error) or type(error).__name__)
 
 
 def _load(settings: Settings) -> None:
     load_lancedb()
     if settings.embedder == "wordllama":
         embedded_model()
-    with contextlib.suppress(ConfigurationError):  # told to whoever captures
-        load_actors(settings)

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Path
 from pydantic import Field
-from sqlalchemy.exc import SQLAlchemyError
 
-from worker.errors import WorkerError
-from worker.logs import get_logger
 from worker.services.repositories import describe_repository
 from worker.stores import repositories as stored
 from worker.stores.repositories import SyncState, repository_store
 from worker.web import actions, shapes
 from worker.web.dependencies import Acting, InForce
 from worker.web.problems import NOT_FOUND, WITH_BODY, Problem
-
-logger = get_logger(__name__)
-
-_UNREADABLE = (WorkerError, SQLAlchemyError, OSError, RuntimeError)
-"""What the database and the index raise where they cannot be opened or read, or another embedder made the index."""
+from worker.web.unavailable import UNREADABLE, reason_of, unreadable_told
 
 _UNAVAILABLE: dict[int | str, dict[str, Any]] = {
     503: {"model": Problem, "description": "The index cannot be read, or must be made anew."}
@@ -68,21 +60,21 @@ class Repository(shapes.Shape):
 @router.get("/repositories")
 async def repositories() -> list[Repository]:
     """The repositories, in the order in which they were added."""
-    with _problems():
+    with unreadable_told():
         return [await _described(one) for one in await (await repository_store()).all()]
 
 
 @router.get("/repositories/{name}", responses=NOT_FOUND)
 async def repository(name: RepositoryName) -> Repository:
     """One repository."""
-    with _problems():
+    with unreadable_told():
         return await _described(await _known(name))
 
 
 @router.post("/repositories/{name}/sync", status_code=201, responses=WITH_BODY | NOT_FOUND)
 async def sync(name: RepositoryName, visitor: Acting, settings: InForce) -> actions.Enqueued:
     """Enqueues a message that brings the index to what is on disk."""
-    with _problems():
+    with unreadable_told():
         known = await _known(name)
     new = actions.NewMessage(actor="sync_repository", args=[known.name])
     return await actions.enqueue(new, visitor, settings)
@@ -94,8 +86,8 @@ async def overview() -> tuple[Sequence[Repository | stored.Repository], str]:
     try:
         known = await (await repository_store()).all()
         return [await _described(one) for one in known], ""
-    except _UNREADABLE as error:
-        return known, _reason(error)
+    except UNREADABLE as error:
+        return known, reason_of(error)
 
 
 async def _known(name: str) -> stored.Repository:
@@ -107,16 +99,3 @@ async def _known(name: str) -> stored.Repository:
 
 async def _described(one: stored.Repository) -> Repository:
     return Repository.model_validate(await describe_repository(one))
-
-
-@contextlib.contextmanager
-def _problems() -> Iterator[None]:
-    try:
-        yield
-    except _UNREADABLE as error:
-        raise HTTPException(503, _reason(error)) from error
-
-
-def _reason(error: Exception) -> str:
-    logger.warning("repositories cannot be shown", error=str(error))
-    return str(error) if isinstance(error, WorkerError) else f"the database or the search index is broken: {error}"

@@ -1,0 +1,32 @@
+"""What is wrong where the search index or its database cannot be read, told as 503."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from fastapi import HTTPException
+from sqlalchemy.exc import SQLAlchemyError
+
+from worker.errors import WorkerError
+from worker.logs import get_logger
+
+logger = get_logger(__name__)
+
+UNREADABLE = (WorkerError, SQLAlchemyError, OSError, RuntimeError)
+"""What the database and the index raise where they cannot be opened or read, or another embedder made the index."""
+
+
+@contextlib.contextmanager
+def unreadable_told() -> Iterator[None]:
+    """Answers 503 where the database or the index cannot be read."""
+    try:
+        yield
+    except UNREADABLE as error:
+        raise HTTPException(503, reason_of(error)) from error
+
+
+def reason_of(error: Exception) -> str:
+    """One line of what keeps them from being read, which the log has too."""
+    logger.warning("the search index or its database cannot be read", error=str(error))
+    return str(error) if isinstance(error, WorkerError) else f"the database or the search index is broken: {error}"
