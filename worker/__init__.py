@@ -1,6 +1,6 @@
 """Run async services as Dramatiq background work.
 
-Everything a program needs is here; `worker.testing` and `worker.errors` are public too, and nothing else is.
+What most programs need is here. What else is public is listed in `docs/reference/names.md`, and nothing besides.
 """
 
 from worker.actor import actor

@@ -77,7 +77,9 @@ def _kind(field: FieldInfo) -> str:
     kind = next((KINDS[one] for one in [annotation, *given] if one in KINDS), None)
     if kind is None:
         raise LookupError(f"no word for {annotation}: add it to KINDS")
-    bounds = [f"{word} {value}" for word, name in (("≥", "ge"), ("≤", "le")) for value in _bound(field, name)]
+    bounds = [
+        f"{word} {show_value(value)}" for word, name in (("≥", "ge"), ("≤", "le")) for value in _bound(field, name)
+    ]
     return ", ".join([kind, *bounds])
 
 

@@ -27,7 +27,7 @@ from tests.model_endpoint import ModelEndpoint, Request, as_json, fails, model_e
 from worker.bridge import run_async_in_new_loop, run_in_thread_pool
 from worker.errors import ConfigurationError, IndexMismatch, NoContentFound
 from worker.models.embedder import embedder
-from worker.services import snippets
+from worker.services import recall_batches, snippets
 from worker.services.chunking import cut
 from worker.services.indexing import LONGEST_NOTE, capture, index_conversation
 from worker.services.recall import (
@@ -38,8 +38,8 @@ from worker.services.recall import (
     LeftOut,
     RecallFailed,
     recall,
-    recall_all,
 )
+from worker.services.recall_batches import recall_all
 from worker.settings import Settings, put_in_force
 from worker.stores.chunks import FileChunks, NewChunk, Passage, hash_of, searched
 from worker.stores.conversations import Chunk, conversation_store
@@ -527,7 +527,7 @@ def test_a_batch_is_not_held_in_memory(settings: Settings, monkeypatch: pytest.M
     async def much(question: str, **_: object) -> Answer:
         return Answer(question, (), (LeftOut("files", long),))
 
-    monkeypatch.setattr("worker.services.recall.recall", much)
+    monkeypatch.setattr(recall_batches, "recall", much)
     folders = set(Path(tempfile.gettempdir()).glob("recall-*"))
     tracemalloc.start()
     try:

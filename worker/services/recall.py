@@ -8,19 +8,17 @@ it, and says so.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 from worker.bridge import loop_resource, run_in_thread_pool
 from worker.durations import format_duration
-from worker.errors import ConfigurationError, IndexMismatch, NoContentFound, WorkerError
+from worker.errors import ConfigurationError, IndexMismatch, WorkerError
 from worker.logs import get_logger
 from worker.models.embedder import Vectors, embedder
 from worker.models.reranker import Reranker, reranker
@@ -31,7 +29,6 @@ from worker.settings import settings_in_force
 from worker.stores.chunks import Kind, Passage, Ranked
 from worker.stores.index import SearchIndex, search_index
 from worker.stores.lance import load_lancedb
-from worker.stores.objects import object_store
 from worker.stores.repositories import repository_store
 from worker.texts import shown
 
@@ -167,50 +164,6 @@ async def recall(question: str, *, repository: str | None = None, limit: int = 1
     read = await _snippets(parts, best)
     hits = (_hit(passage, snippet) for passage, snippet in zip(best, read, strict=True))
     return Answer(question, tuple(hits), tuple(parts.left_out))
-
-
-async def recall_all(
-    questions: Sequence[str],
-    key: str,
-    *,
-    repository: str | None = None,
-    limit: int = 10,
-    progress: Callable[[int, int], None] | None = None,
-) -> str:
-    """Answers questions one after another, and keeps the answers as an object, one JSON value a line.
-
-    Returns:
-        Where the object is.
-
-    Raises:
-        NoContentFound: There are no questions.
-        BadQuestion: One of them, the limit or the repository is unfit; none has been answered then.
-        ConfigurationError, RecallFailed: As `recall`, of any of them; nothing is kept then.
-    """
-    if not questions:
-        raise NoContentFound("there are no questions")
-    for question in questions:
-        check_question(question, limit)
-    # The answers may be more than fits into memory.
-    folder = await run_in_thread_pool(tempfile.TemporaryDirectory, prefix="recall-", ignore_cleanup_errors=True)
-    try:
-        answers = Path(folder.name) / "answers.jsonl"
-        for number, question in enumerate(questions, start=1):
-            answer = await recall(question, repository=repository, limit=limit)
-            await run_in_thread_pool(_append, answers, answer)
-            if progress is not None:
-                progress(number, len(questions))
-        objects = await object_store()
-        await objects.write(key, answers)
-        return objects.location(key)
-    finally:
-        await run_in_thread_pool(folder.cleanup)
-
-
-def _append(file: Path, answer: Answer) -> None:
-    """Adds a line."""
-    with file.open("a", encoding="utf-8") as opened:
-        opened.write(json.dumps(asdict(answer), default=str) + "\n")
 
 
 class RecallFailed(WorkerError):

@@ -34,7 +34,7 @@ from worker.stores.layout import (
     schema_of,
 )
 from worker.stores.tables import opened
-from worker.stores.words import words_of
+from worker.stores.words import first_words
 
 try:
     import pyarrow as pa
@@ -49,9 +49,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Q = TypeVar("Q", "AsyncFTSQuery", "AsyncVectorQuery")
-
-MOST_WORDS = 200
-"""Of a question: more of them find nothing more, and take longer."""
 
 _ATTEMPTS = 8
 _LONGEST_WAIT = 2.0
@@ -182,7 +179,7 @@ class SearchIndex:
         self, text: str, *, limit: int, repository: str | None = None, kinds: Collection[Kind] = ()
     ) -> list[Ranked]:
         """The chunks that have the words of the text, those with the rarest and most first; nothing is syntax."""
-        words = await run_in_thread_pool(_first_words, text)
+        words = await run_in_thread_pool(first_words, text)
         if not words:
             return []
         table = await self._checked()
@@ -322,16 +319,6 @@ def _count(found: pa.Table) -> Totals:
     sizes = of_files.filter(pa.compute.is_null(of_files["left_out"]))["file_size"]
     chunks = found.num_rows - of_files.num_rows
     return Totals(files=files, chunks=chunks, bytes=pa.compute.sum(sizes).as_py() or 0, left_out=dict(reasons))
-
-
-def _first_words(text: str) -> list[str]:
-    """Each once, in order: a word that is said twice in a question does not mean more."""
-    words: dict[str, None] = {}
-    for word in words_of(text):
-        words[word] = None
-        if len(words) == MOST_WORDS:
-            break
-    return list(words)
 
 
 def _only(query: Q, repository: str | None, kinds: Collection[Kind]) -> Q:

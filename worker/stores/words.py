@@ -14,6 +14,9 @@ from itertools import pairwise
 LONGEST = 40
 """Characters of a word that count: longer runs are keys, hashes and base64."""
 
+MOST_WORDS = 200
+"""Of a question: more of them find nothing more, and take longer."""
+
 _RUN = re.compile(r"\w+")
 # Scripts that put no space between words: their words are found by pairs of characters.
 _UNSPACED = re.compile(
@@ -27,6 +30,16 @@ def words_of(text: str) -> Iterator[str]:
     """The words of a text, in order, folded; a name such as `parseHTTP_url2` also gives each of its parts."""
     for run in _RUN.findall(text if text.isascii() else unicodedata.normalize("NFKC", text)):
         yield from _words_of_run(run) if len(run) <= LONGEST else _of_run(run)
+
+
+def first_words(text: str) -> list[str]:
+    """The first words of a question, each once, in order: a word that is said twice in it does not mean more."""
+    words: dict[str, None] = {}
+    for word in words_of(text):
+        words[word] = None
+        if len(words) == MOST_WORDS:
+            break
+    return list(words)
 
 
 def names_of(text: str) -> list[str]:

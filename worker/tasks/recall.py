@@ -11,7 +11,7 @@ from worker.attempt import current_attempt
 from worker.bridge import run_async_in_new_loop
 from worker.errors import ConfigurationError, Fatal
 from worker.leases import lease
-from worker.services import indexing, recall
+from worker.services import indexing, recall, recall_batches
 from worker.status import ProcessingStatusContext
 
 
@@ -46,7 +46,7 @@ def recall_batch(questions: list[str], repository: str | None = None, limit: int
         key = f"recall/{_message_id()}.jsonl"
         options: dict[str, Any] = {"repository": repository, "limit": limit, "progress": status.progress}
         try:
-            where = run_async_in_new_loop(recall.recall_all(questions, key, **options))
+            where = run_async_in_new_loop(recall_batches.recall_all(questions, key, **options))
         except recall.BadQuestion as error:
             raise Fatal(str(error)) from error
         status.set_exit_message(f"{len(questions)} questions answered: {where}")
