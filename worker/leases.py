@@ -24,10 +24,10 @@ from worker.attempt import current_attempt
 from worker.connection import connect
 from worker.errors import LeaseTaken
 from worker.logs import get_logger
-from worker.os_threads import new_condition, new_lock
+from worker.os_threads import new_condition, new_lock, start_thread
 from worker.scripts import RECORDS, Script
 from worker.settings import settings_in_force
-from worker.thread_pool import run_in_thread_pool
+from worker.thread_pool import cancel_requested, run_in_thread_pool
 
 logger = get_logger(__name__)
 
@@ -70,24 +70,49 @@ class Lease(AbstractContextManager["Lease"], AbstractAsyncContextManager["Lease"
         attempt = current_attempt()
         self._owner = uuid.uuid4().hex if attempt is None else attempt.message_id
         self._fence = 0 if attempt is None else attempt.fence
+        self._lock = new_lock()
+        self._has_it = False
 
     def __enter__(self) -> Lease:
         holder = _store().acquire(self.name, self._owner, self._fence)
         if holder is not None:
             raise LeaseTaken(self.name, holder, timedelta(seconds=random.uniform(*TRY_AGAIN)))  # noqa: S311 - jitter
+        self._has_it = True
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        _store().release(self.name, self._owner, self._fence)
+        self._release()
 
     async def __aenter__(self) -> Lease:
-        return await run_in_thread_pool(self.__enter__)
+        with self._released_if_cancelled():
+            return await run_in_thread_pool(self._enter_for_somebody)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Also when it is being cancelled: what is not released keeps others waiting.
-        await asyncio.shield(run_in_thread_pool(self.__exit__, kind, error, trace))
+        with self._released_if_cancelled():
+            await run_in_thread_pool(self._release)
+
+    def _enter_for_somebody(self) -> Lease:
+        self.__enter__()
+        if cancel_requested():
+            self._release()
+        return self
+
+    @contextlib.contextmanager
+    def _released_if_cancelled(self) -> Iterator[None]:
+        """What nobody releases would be renewed for ever: a call of the pool may have ended, or never have begun."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            start_thread(self._release, "lease-release")
+            raise
+
+    def _release(self) -> None:
+        with self._lock:
+            has_it, self._has_it = self._has_it, False
+        if has_it:
+            _store().release(self.name, self._owner, self._fence)
 
 
 class _ServerLeases:

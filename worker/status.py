@@ -9,6 +9,7 @@ Recording never fails the work.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import uuid
 from contextvars import ContextVar, Token
@@ -18,7 +19,17 @@ from typing import Any, Self
 
 from worker.attempt import Attempt, blocked_time, unfinished_calls
 from worker.errors import NoContentFound
-from worker.history.events import MAX_TEXT, ErrorInfo, Recorder, State, StatusEvent, Subject, SubjectValue, Writer
+from worker.history.events import (
+    MAX_TEXT,
+    ErrorInfo,
+    Recorder,
+    State,
+    StatusEvent,
+    Subject,
+    SubjectValue,
+    Writer,
+    said_by,
+)
 from worker.history.writer import default_writer
 from worker.watchdog import Blocked
 
@@ -91,7 +102,7 @@ class _Span:
         self.error = None
         if isinstance(error, NoContentFound):
             self.outcome = State.SKIPPED
-            self.text = self.text or str(error)
+            self.text = self.text or said_by(error)
             return
         self.outcome = State.CANCELLED if isinstance(error, asyncio.CancelledError) else State.FAILED
         self.error = ErrorInfo.of(error)
@@ -264,7 +275,10 @@ class ProcessingStatusContext:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
         if self._token is not None:
-            _current.reset(self._token)
+            # Entered in another context (a generator that its loop closes, a dependency in a thread pool) there is
+            # nothing to put back here.
+            with contextlib.suppress(ValueError):
+                _current.reset(self._token)
         self._span.note(error)
         owns_the_attempt = self._record is not None and self._record.span is self._span
         if not owns_the_attempt:

@@ -351,6 +351,31 @@ def test_what_is_dropped_because_more_came_than_could_be_written_is_told_in_the_
     assert len(read_events(connect(own_server), EventFilter(), 1000)) + writer.dropped == 100
 
 
+@pytest.mark.parametrize("error", [redis.ConnectionError("cut"), redis.ResponseError("in the middle")])
+def test_what_comes_while_an_answer_is_lost_is_stored_too(
+    own_server: Settings, store: redis.Redis, writer: EventWriter, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """The server knows a group by its name: what comes later is in another."""
+    run, later, failed = writer_module._NOTE.run, event("later", State.COMPLETED), threading.Event()
+
+    class Forgetful:
+        def run(self, client: redis.Redis, arguments: Any) -> Any:
+            if failed.is_set() or isinstance(error, redis.ConnectionError):
+                answer = run(client, arguments)
+            if not failed.is_set():
+                failed.set()
+                writer.record(later)
+                raise error
+            return answer
+
+    monkeypatch.setattr(writer_module, "_NOTE", Forgetful())
+    first = event("first", State.COMPLETED)
+    writer.record(first)
+    wait_until(failed.is_set)
+    assert writer.flush(20)
+    assert ids(read_events(store, EventFilter(), 10)) == ids([first, later])
+
+
 def test_a_context_outside_a_worker_writes_its_events_before_it_returns(own_server: Settings) -> None:
     """A script's events are there when it ends, in a process of its own."""
     script = (

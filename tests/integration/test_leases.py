@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from tests.waiting import wait_until
 from worker import create_broker, lease
 from worker.actor import actor
 from worker.attempt import Attempt, running_attempt
-from worker.bridge import run_async_in_new_loop
+from worker.bridge import run_async_in_new_loop, run_in_thread_pool
 from worker.broker.streams import StreamBroker
 from worker.embedded import EmbeddedServer
 from worker.errors import LeaseTaken
@@ -97,6 +98,83 @@ def test_a_message_enters_its_own_lease_again(store: LeaseStore) -> None:
             as_message("m2")
             with pytest.raises(LeaseTaken):
                 lease("merge:1").__enter__()
+
+
+class Slow:
+    """Leases on a server that takes its time."""
+
+    def __init__(self, store: LeaseStore) -> None:
+        self._store = store
+        self.entered = threading.Event()
+
+    def acquire(self, name: str, owner: str, fence: int) -> str | None:
+        """Takes it, and the answer is long on its way."""
+        holder = self._store.acquire(name, owner, fence)
+        self.entered.set()
+        time.sleep(0.2)
+        return holder
+
+    def release(self, name: str, owner: str, fence: int) -> None:
+        """Gives it up."""
+        self._store.release(name, owner, fence)
+
+
+def is_free(name: str) -> bool:
+    try:
+        with lease(name):
+            return True
+    except LeaseTaken:
+        return False
+
+
+@pytest.mark.parametrize("after", [0.0, 0.01, 0.1, 0.19, 0.2, 0.21])
+def test_who_is_cancelled_while_it_enters_keeps_nothing(store: LeaseStore, after: float) -> None:
+    """Whenever that is: nobody would release it, and it would be renewed for ever."""
+    slow = Slow(store)
+
+    async def enter() -> None:
+        async with lease("merge:1"):
+            await asyncio.sleep(10)
+
+    async def cancelled() -> None:
+        entering = asyncio.ensure_future(enter())
+        await asyncio.to_thread(slow.entered.wait, 20)
+        await asyncio.sleep(after)
+        entering.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await entering
+
+    with leases_kept_in(slow):
+        run_async_in_new_loop(cancelled)
+    wait_until(lambda: is_free("merge:1"))
+
+
+def test_who_is_cancelled_while_it_leaves_keeps_nothing(settings: Settings, store: LeaseStore) -> None:
+    """Also where the pool has no thread for it, and the loop ends."""
+    put_in_force(settings.model_copy(update={"thread_pool_size": 1}))
+    busy, done = threading.Event(), threading.Event()
+
+    def occupy() -> None:
+        busy.set()
+        done.wait(20)
+
+    async def leave() -> None:
+        async with lease("merge:1"):
+            occupied = asyncio.ensure_future(run_in_thread_pool(occupy))
+            await asyncio.to_thread(busy.wait, 20)
+        await occupied
+
+    async def cancelled() -> None:
+        leaving = asyncio.ensure_future(leave())
+        await asyncio.to_thread(busy.wait, 20)
+        await asyncio.sleep(0.05)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        done.set()
+
+    run_async_in_new_loop(cancelled)
+    wait_until(lambda: is_free("merge:1"))
 
 
 def test_an_older_attempt_neither_gets_nor_releases_what_a_newer_one_has(store: LeaseStore) -> None:

@@ -25,7 +25,8 @@ from dramatiq.results.backends import RedisBackend
 
 from tests.waiting import wait_until
 from worker import ProcessingStatusContext, create_broker
-from worker.broker import lease, sending
+from worker.broker import lease, reader, sending
+from worker.broker.actions import pause, resume
 from worker.broker.envelope import encode
 from worker.broker.sending import SEND_GROUP
 from worker.broker.streams import StreamBroker
@@ -801,6 +802,87 @@ def test_a_queue_is_read_from_the_start_whichever_consumer_comes_first(broker: S
         finish(broker, "later")
     assert sorted(runs) == sorted([*names, "later"])
     assert time.monotonic() - begun < 4.0
+
+
+def test_a_queue_that_comes_while_messages_are_taken_costs_no_lease(
+    broker: StreamBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Messages are taken from it when the server knows that this process reads it."""
+    release, runs = threading.Event(), []
+    come: list[dramatiq.Actor[[int], None]] = []
+
+    @dramatiq.actor
+    def hold(number: int) -> None:
+        runs.append(number)
+        assert release.wait(20)
+
+    with working(broker, threads=3):
+        first = hold.send(1)
+        wait_until(lambda: runs == [1])
+        session = broker._session
+        assert session is not None
+        room = session._reader._wait_for_room
+
+        def wait_for_room(timeout: float) -> bool:
+            if not come:
+                come.append(dramatiq.actor(actor_name="later", queue_name="later")(hold.fn))
+            return room(timeout)
+
+        monkeypatch.setattr(session._reader, "_wait_for_room", wait_for_room)
+        hold.send(2)
+        wait_until(lambda: len(come) == 1)
+        come[0].send(3)
+        release.set()
+        finish(broker, "default", "later")
+        assert (session.lease.epoch, session.health.ends_refused) == (1, 0)
+    assert sorted(runs) == [1, 2, 3]
+    assert stored(broker, first).state == "completed"
+
+
+def test_a_message_that_was_given_late_and_unseen_is_found(
+    broker: StreamBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network may hold back a question that was given up, and deliver it when its asker has looked already."""
+    monkeypatch.setattr(reader, "LOOK_FOR_LOST_EVERY", 0.5)
+    note, runs = noting()
+    with working(broker):
+        note.send(1)
+        finish(broker)
+        session = broker._session
+        assert session is not None
+        pause(broker.client, "default")
+        sent = note.send(2)
+        streams: Any = dict.fromkeys(reader.streams_of(["default"]), ">")
+        # The reader, which waited, may have had it and put it back.
+        wait_until(lambda: bool(broker.client.xreadgroup("workers", session.lease.token, streams, 1)))
+        resume(broker.client, "default")
+        finish(broker)
+    assert runs == [1, 2]
+    assert stored(broker, sent).state == "completed"
+
+
+def test_an_error_that_cannot_say_what_it_is_is_retried_and_keeps_no_thread(make_broker: MakeBroker) -> None:
+    """One thread, which goes on with the next message."""
+    broker = make_broker(max_retries=1)
+
+    class Silent(ValueError):
+        def __str__(self) -> str:
+            raise TypeError("no text")
+
+    @dramatiq.actor
+    def fail() -> None:
+        raise Silent
+
+    note, runs = noting()
+    with working(broker, threads=1):
+        failed = fail.send()
+        note.send(1)
+        finish(broker)
+    assert runs == [1]
+    assert (stored(broker, failed).state, states(stored(broker, failed))) == (
+        "dead",
+        ["started", "failed", "started", "failed"],
+    )
 
 
 def test_a_queue_that_comes_late_does_not_bring_a_lost_lease_back(broker: StreamBroker) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import gc
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -50,6 +53,61 @@ def test_another_error_is_failed_and_passes_on() -> None:
     assert error is not None
     assert error.type == "ZeroDivisionError"
     assert "1 // 0" in error.traceback
+
+
+class Silent(ValueError):
+    """An error whose own text fails, as of a service with a slip in it."""
+
+    def __str__(self) -> str:
+        raise TypeError("no text")
+
+
+class SilentSkip(Silent, NoContentFound):
+    """The same, of a clean skip."""
+
+
+def test_an_error_that_cannot_say_what_it_is_passes_on_as_itself() -> None:
+    """It is told as far as it can be."""
+    with recorded_events() as events:
+        with pytest.raises(Silent), ProcessingStatusContext("merge"):
+            raise Silent
+        with ProcessingStatusContext("merge"):
+            raise SilentSkip
+    assert events.states() == ["started", "failed", "started", "skipped"]
+    error = list(events)[1].error
+    assert error is not None
+    assert (error.type.rpartition(".")[2], error.text) == ("Silent", "its text cannot be had: TypeError")
+
+
+def test_a_context_may_be_left_in_another_context_of_variables() -> None:
+    """As that of a dependency whose two halves run in a thread pool."""
+    with recorded_events() as events:
+        status = ProcessingStatusContext("merge")
+        contextvars.copy_context().run(status.__enter__)
+        contextvars.copy_context().run(status.__exit__, None, None, None)
+    assert events.states() == ["started", "completed"]
+
+
+def test_a_context_in_a_generator_that_its_loop_closes_is_ended() -> None:
+    """Whoever asked for more has gone away."""
+    complaints = []
+
+    async def numbers() -> AsyncIterator[int]:
+        async with ProcessingStatusContext("stream"):
+            yield 1
+            yield 2
+
+    async def look_at_one() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, about: complaints.append(about))
+        async for _ in numbers():
+            break
+        gc.collect()
+        await asyncio.sleep(0.01)
+
+    with recorded_events() as events:
+        asyncio.run(look_at_one())
+    assert len(events.states()) == 2
+    assert complaints == []
 
 
 def test_progress_is_recorded_in_between(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,7 @@ class Lease:
         self._obey = obey
         self._began_at = time.time()
         self._held = threading.Event()
-        self._joined_queues = 0
+        self._joined: list[str] = []
         self._held_until = 0.0
         self._ends = False
         self._rounds = -1
@@ -123,12 +123,17 @@ class Lease:
         """Whether what was taken is certainly still ours."""
         return self._held.is_set() and time.monotonic() < self._held_until
 
+    @property
+    def queues(self) -> list[str]:
+        """The queues from which messages may be taken: the server knows that this process reads them."""
+        return self._joined
+
     def wait_until_held(self, timeout: float) -> bool:
         """Waits until messages may be taken, so many seconds at most."""
         if len(self._queues()) == 0 or not self._held.wait(timeout):
             time.sleep(0.01)
             return False
-        if len(self._queues()) > self._joined_queues:
+        if len(self._queues()) > len(self._joined):
             self._join(self.token, 0)
         return True
 
@@ -184,7 +189,7 @@ class Lease:
             raise WorkerError(
                 f"the server's data have layout {version}, this version reads {LAYOUT}: upgrade dramatiq-bridge here"
             )
-        self._joined_queues = len(queues)
+        self._joined = queues
         self._order = self._order or newest_order.decode()
 
     def _described(self) -> str:

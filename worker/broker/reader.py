@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any
 
 import redis
@@ -32,6 +33,9 @@ WAIT_MS = 5_000
 
 LOOK_AFTER = 0.25
 """Seconds after which the reader looks whether it has taken too much, while it holds more than its threads run."""
+
+LOOK_FOR_LOST_EVERY = 10.0
+"""Seconds; and after each failure. A network may hold back what was sent before it failed."""
 
 _ROUSE_EVERY = 0.005
 _RETRY_DELAYS = (0.05, 0.1, 0.2, 0.5, 1.0)
@@ -74,7 +78,7 @@ class Reader:
         self._give_back = give_back
         self._turns = itertools.count()
         self._connection_id: int | None = None
-        self._lost_answers = False
+        self._looked_at = time.monotonic()
         self._roused = threading.Event()
         self._waits = False
         self.error: str | None = None
@@ -101,6 +105,8 @@ class Reader:
         failures = 0
         while self._holdings.is_open():
             try:
+                # Before it looks which queues there are: it is roused for a new one.
+                self._roused.clear()
                 if self._lease.wait_until_held(1.0):
                     self._fill()
                 failures = 0
@@ -123,26 +129,24 @@ class Reader:
         if failures == 0:
             expected = isinstance(error, (redis.RedisError, OSError, WorkerError))
             logger.warning("no messages can be taken", error=self.error, exc_info=not expected)
-        # What the server gave us in an answer that was lost is found later.
-        self._lost_answers = True
+        self._looked_at = -inf
         self._connection_id = None
         self._client.connection_pool.disconnect()
         threading.Event().wait(_RETRY_DELAYS[min(failures, len(_RETRY_DELAYS) - 1)])
 
     def _fill(self) -> None:
         term = self._lease.term
-        self._roused.clear()
         if self._connection_id is None:
             self._connection_id = int(self._client.client_id())
-        if self._lost_answers:
+        if time.monotonic() - self._looked_at > LOOK_FOR_LOST_EVERY:
             self._look_for_lost(term)
-            self._lost_answers = False
+            self._looked_at = time.monotonic()
         if surplus := self._holdings.surplus():
             self._give_back(surplus)
         room = self._holdings.wait_for_room(LOOK_AFTER)
         if room == 0 or not self._wait_for_room(1.0):
             return
-        queues = self._holdings.queues
+        queues = self._lease.queues
         turn = next(self._turns) % len(queues)
         answer = _TAKE.run(self._client, [term.token, room, *queues[turn:], *queues[:turn]])
         if answer is None:
@@ -176,8 +180,9 @@ class Reader:
             self._put(_LOOK.run(self._client, [term.token, *entries]), term)
 
     def _look_for_lost(self, term: Term) -> None:
+        """Finds what the server gave us in an answer that was lost, or to a question that reached it late."""
         entries: list[Argument] = []
-        for stream in streams_of(self._holdings.queues):
+        for stream in streams_of(self._lease.queues):
             pending: Any = self._client.xpending_range(stream, "workers", "-", "+", 10_000, term.token)
             for one in pending:
                 if not self._holdings.knows(stream, one["message_id"].decode()):

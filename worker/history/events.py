@@ -58,7 +58,15 @@ class ErrorInfo:
         kind = type(error)
         name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
         text = "".join(traceback.format_exception(error))
-        return cls(name, str(error)[:MAX_TEXT], text[-MAX_TRACEBACK:])
+        return cls(name, said_by(error)[:MAX_TEXT], text[-MAX_TRACEBACK:])
+
+
+def said_by(error: BaseException) -> str:
+    """An error's text; one that cannot say what it is must not take the attempt's end with it."""
+    try:
+        return str(error)
+    except Exception as failure:  # noqa: BLE001 - an edge: a service's own `__str__` may raise anything
+        return f"its text cannot be had: {type(failure).__name__}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,7 @@ class EventWriter:
         """Forgets everything; in a forked child, where the parent's thread is not, and the parent writes its events."""
         self._client: redis.Redis | None = None
         self._waiting: deque[tuple[StatusEvent, str]] = deque()
+        self._group: list[tuple[StatusEvent, str]] = []
         self._changed = new_condition()
         self._taken = 0
         self._written = 0
@@ -110,21 +111,20 @@ class EventWriter:
             self._closed = True
             self._changed.notify_all()
         if not done:
-            logger.error("events were not written before the end", count=len(self._waiting))
+            logger.error("events were not written before the end", count=self._taken - self._written)
         return done
 
     def _write_all(self) -> None:
         failures = told = 0
-        while (group := self._next_group()) is not None:
-            if not group:
-                continue
+        while self._next_group():
             try:
-                self._append(group)
+                self._append(self._group)
             except (redis.RedisError, OSError, WorkerError) as error:
                 if failures == 0:
                     logger.warning("the history cannot be written; events wait", error=str(error))
+                if isinstance(error, redis.ResponseError):
+                    self._commits += 1  # the server knows the name, and has not stored all that bears it
                 with self._changed:
-                    self._waiting.extendleft(reversed(group))
                     self._changed.wait_for(lambda: self._closed, _RETRY_DELAYS[min(failures, len(_RETRY_DELAYS) - 1)])
                 failures += 1
             else:
@@ -132,7 +132,8 @@ class EventWriter:
                     logger.info("the history is being written again")
                 failures = 0
                 with self._changed:
-                    self._written += len(group)
+                    self._written += len(self._group)
+                    self._group = []
                     dropped = 0 if self._waiting else self.dropped - told
                     self._changed.notify_all()
                 if dropped:
@@ -141,14 +142,21 @@ class EventWriter:
                         "STARTED and progress events were dropped: more came than was written", count=dropped
                     )
 
-    def _next_group(self) -> list[tuple[StatusEvent, str]] | None:
+    def _next_group(self) -> bool:
+        """Has a group to be written, some of what waits if there is none; False at the end.
+
+        One that could not be written is the next as it is: its answer may have been lost, and the server knows what it
+        has stored by the group's name.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-            if self._closed:
-                return None
-            if not self._somebody_waits:
-                self._changed.wait_for(lambda: self._somebody_waits or self._closed, GATHER)
-            return [self._waiting.popleft() for _ in range(min(_GROUP, len(self._waiting)))]
+            while not self._group:
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                if self._closed:
+                    return False
+                if not self._somebody_waits:
+                    self._changed.wait_for(lambda: self._somebody_waits or self._closed, GATHER)
+                self._group = [self._waiting.popleft() for _ in range(min(_GROUP, len(self._waiting)))]
+            return not self._closed
 
     def _append(self, group: list[tuple[StatusEvent, str]]) -> None:
         if self._client is None:
