@@ -181,9 +181,12 @@ class Reader:
 
     def _look_for_lost(self, term: Term) -> None:
         """Finds what the server gave us in an answer that was lost, or to a question that reached it late."""
+        streams = streams_of(self._lease.queues)
+        pipeline = self._client.pipeline(transaction=False)
+        for stream in streams:
+            pipeline.xpending_range(stream, "workers", "-", "+", 10_000, term.token)
         entries: list[Argument] = []
-        for stream in streams_of(self._lease.queues):
-            pending: Any = self._client.xpending_range(stream, "workers", "-", "+", 10_000, term.token)
+        for stream, pending in zip(streams, pipeline.execute(), strict=True):
             for one in pending:
                 if not self._holdings.knows(stream, one["message_id"].decode()):
                     entries += [stream, one["message_id"]]
