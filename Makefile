@@ -24,7 +24,8 @@ demo: $(INSTALLED) ## Merge and summarize a real conversation, with every step i
 test: lint types unit example ## Every check there is
 
 unit: $(INSTALLED) browser
-	$(BIN)/pytest
+	$(BIN)/pytest tests/e2e --numprocesses 2 --dist loadfile # they wait for processes, and measure no times
+	$(BIN)/pytest --ignore tests/e2e
 
 # The dashboard's tests drive a real browser. Where there is none, root on Debian gets one; others are told by the tests.
 CHROMIUM := chromium chromium-browser google-chrome google-chrome-stable
