@@ -23,8 +23,9 @@ demo: $(INSTALLED) ## Merge and summarize a real conversation, with every step i
 
 test: lint types unit example ## Every check there is
 
+# End-to-end tests wait for processes more than they compute: two at a time. Others measure times, and run alone.
 unit: $(INSTALLED) browser
-	$(BIN)/pytest tests/e2e --numprocesses 2 --dist loadfile # they wait for processes, and measure no times
+	$(BIN)/pytest tests/e2e --numprocesses 2 --dist loadfile
 	$(BIN)/pytest --ignore tests/e2e
 
 # The dashboard's tests drive a real browser. Where there is none, root on Debian gets one; others are told by the tests.

@@ -18,11 +18,12 @@ SET_BY_DEVELOPERS = ("WORKER_", "THREAD_POOL_SIZE", "XDG_RUNTIME_DIR", "OPENAI_"
 
 def forget_environment(environment: dict[str, str]) -> dict[str, str]:
     """The same environment without what a developer may have set for this project."""
-    proxies = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "FORCE_COLOR", "TTY_COMPATIBLE"}
+    proxies = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"}
+    terminals = {"FORCE_COLOR", "TTY_COMPATIBLE", "COLUMNS", "LINES"}
     return {
         name: value
         for name, value in environment.items()
-        if not name.startswith(SET_BY_DEVELOPERS) and name.upper() not in proxies
+        if not name.startswith(SET_BY_DEVELOPERS) and name.upper() not in proxies | terminals
     }
 
 

@@ -471,7 +471,8 @@ def test_the_shell_completes_commands_options_and_states(project: Project, words
 
 def test_completion_can_be_installed(project: Project) -> None:
     """For the shell that asks."""
-    out = project.run(WORKER, "--show-completion", "bash").stdout
+    # The shell is that from which the command was begun; alone in its line, the command would take its place.
+    out = project.run("bash", "-c", f"{WORKER} --show-completion; exit").stdout
     assert "_WORKER_COMPLETE=complete_bash" in out
 
 

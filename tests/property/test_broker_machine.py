@@ -920,7 +920,7 @@ def test_the_scripts_agree_with_the_model_whatever_happens(server: redis.Redis) 
     """No message is in two places or in none, and records, counts and indexes tell the same."""
     BrokerMachine.client = server
     profile = settings(
-        max_examples=150,
+        max_examples=110,
         stateful_step_count=50,
         deadline=None,
         derandomize=True,

@@ -163,5 +163,5 @@ async def contents_of(name: str) -> dict[str, tuple[object, ...]]:
 
 TestSyncs = Syncs.TestCase
 TestSyncs.settings = settings(
-    max_examples=18, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=14, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )
