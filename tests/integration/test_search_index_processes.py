@@ -230,17 +230,16 @@ from pathlib import Path
 from worker.stores.lance import load_lancedb
 
 load_lancedb()
-for task in Path("/proc/self/task").iterdir():
+for task in Path("/proc/self/task").glob("*"):
     print(os.getpriority(os.PRIO_PROCESS, int(task.name)), (task / "comm").read_text().split()[0])
 print(os.getpriority(os.PRIO_PROCESS, 0), "main")
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads are not nice, only processes")
 def test_what_computes_a_search_lets_the_loop_go_first() -> None:
-    """Its threads are nicer than that of the process that asks, which is as nice as ever."""
+    """Its threads are nicer than that of the process that asks, which is as nice as ever; so is all off Linux."""
     done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, check=True)
     nice = {int(number) for number, name in map(str.split, done.stdout.splitlines()) if "lance" in name}
     own = os.getpriority(os.PRIO_PROCESS, 0)
-    assert nice == {min(own + 10, 19)}
+    assert nice == ({min(own + 10, 19)} if sys.platform == "linux" else set())
     assert f"{own} main" in done.stdout
