@@ -44,7 +44,7 @@ from worker.settings import Settings, put_in_force
 from worker.stores.chunks import FileChunks, NewChunk, Passage, hash_of, searched
 from worker.stores.conversations import Chunk, conversation_store
 from worker.stores.database import DatabaseFailed
-from worker.stores.index import search_index
+from worker.stores.index import SearchIndex, search_index
 from worker.stores.objects import object_store
 from worker.stores.repositories import Repository, repository_store
 
@@ -621,6 +621,26 @@ def test_an_answer_goes_without_vectors_if_the_embedder_fails(settings: Settings
     assert answer.hits[0].path == "disk.py"
     assert [one.part for one in answer.left_out] == ["vectors"]
     assert "answered 503" in answer.left_out[0].reason
+
+
+@pytest.mark.parametrize(("part", "method"), [("vectors", "search_vector"), ("words", "search_text")])
+def test_an_answer_goes_without_a_search_that_is_slow(
+    settings: Settings, indexed: Path, monkeypatch: pytest.MonkeyPatch, part: str, method: str
+) -> None:
+    """It names the part, and the setting that says how long it may take."""
+    put_in_force(settings.model_copy(update={"recall_timeout": timedelta(seconds=0.5)}))
+
+    async def slow(*_: object, **__: object) -> None:
+        await asyncio.sleep(5)
+
+    async def ask_when_opened() -> Answer:
+        await search_index()
+        monkeypatch.setattr(SearchIndex, method, slow)
+        return await recall("read_config")
+
+    answer = run_async_in_new_loop(ask_when_opened)
+    assert answer.hits[0].path == "disk.py"
+    assert [(one.part, "WORKER_RECALL_TIMEOUT" in one.reason) for one in answer.left_out] == [(part, True)]
 
 
 def test_an_answer_goes_without_vectors_if_the_embedder_answers_with_others(settings: Settings, indexed: Path) -> None:
