@@ -48,7 +48,7 @@ import redis
 from contenders import AS_SHIPPED, CONTENDERS, OURS, OURS_FAILING, Contender
 from contenders.stamps import Stamps
 
-from worker.embedded import server_program
+from worker.server.embedded import server_program
 
 
 class Size(NamedTuple):

@@ -58,15 +58,15 @@ from history_load import (
     send,
 )
 
-from worker.broker.actions import pause, resume
 from worker.broker.sending import Sender
-from worker.connection import connect
-from worker.embedded import EmbeddedServer
 from worker.history import overview, query
 from worker.history.answers import Page
 from worker.history.events import State
 from worker.history.filters import EventFilter, MessageFilter
 from worker.history.tail import follow_events
+from worker.operations.actions import pause, resume
+from worker.server.connection import connect
+from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
 
 Figures = dict[str, Any]

@@ -26,8 +26,8 @@ from worker.broker.envelope import NOT_DELAYED, pack
 from worker.broker.sending import Sender
 from worker.broker.session import WorkerSession
 from worker.broker.taken import Ending, TakenMessage
-from worker.connection import connect
 from worker.history.events import ErrorInfo, State, StatusEvent, WorkerId
+from worker.server.connection import connect
 from worker.settings import Settings
 
 QUEUES = ("default", "cpu", "mail", "sync")

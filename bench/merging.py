@@ -1,6 +1,6 @@
 """How fast, and in how much memory, an hour of audio in many small files of mixed formats becomes one MP3.
 
-Builds a conversation, then merges it in turn with `worker.services.audio` and, if it is on the PATH, with
+Builds a conversation, then merges it in turn with `worker.conversations.audio` and, if it is on the PATH, with
 ffmpeg's own concat filter: the same files, to the same sample rate, channels and bit rate, with the same encoder.
 Every run is a process of its own, timed from its start to its end, and its peak memory is what the system saw.
 
@@ -31,7 +31,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from worker.services.audio import Source, concatenate
+from worker.conversations.audio import Source, concatenate
 
 Samples = npt.NDArray[np.int16]
 

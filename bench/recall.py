@@ -23,9 +23,9 @@ import numpy as np
 
 from worker.bridge import run_async_in_new_loop
 from worker.models.embedder import Vectors, embedder
-from worker.services.chunking import cut
-from worker.services.fusing import fuse
-from worker.services.recall import recall
+from worker.recall.chunking import cut
+from worker.recall.fusing import fuse
+from worker.recall.recall import recall
 from worker.settings import Settings, put_in_force
 from worker.stores.chunks import FileChunks, NewChunk, Passage, Ranked, hash_of, searched
 from worker.stores.index import SearchIndex, search_index

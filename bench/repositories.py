@@ -18,8 +18,8 @@ from pathlib import Path
 
 from worker.bridge import run_async_in_new_loop
 from worker.errors import Unchanged
-from worker.services.repositories import add_repository
-from worker.services.repository_sync import sync_repository
+from worker.recall.repositories import add_repository
+from worker.recall.repository_sync import sync_repository
 from worker.settings import Settings, put_in_force
 
 AGAIN = 3

@@ -36,10 +36,10 @@ import psutil
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from worker.connection import connect
 from worker.history.query import ask, state_counts
 from worker.models.embedder import Vectors
-from worker.services import recall
+from worker.recall import recall
+from worker.server.connection import connect
 from worker.settings import Settings, settings_in_force
 from worker.web import create_app
 from worker.web.server import Server

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from worker.connection import connect
-from worker.embedded import EmbeddedServer
+from worker.server.connection import connect
+from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings, put_in_force
 
 SET_BY_DEVELOPERS = ("WORKER_", "THREAD_POOL_SIZE", "XDG_RUNTIME_DIR", "OPENAI_")

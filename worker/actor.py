@@ -20,7 +20,7 @@ import dramatiq
 from worker.bridge import run_async_in_new_loop, run_async_in_shared_loop, run_in_thread_pool
 from worker.broker import ensure_broker
 from worker.broker.streams import StreamBroker
-from worker.callables import is_async
+from worker.ground.callables import is_async
 from worker.history.events import SubjectValue
 from worker.status import ProcessingStatusContext
 

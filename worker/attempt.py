@@ -1,46 +1,7 @@
-"""The attempt that runs now: what a service may ask about the message it works for."""
+"""The attempt that runs now, as users import it."""
 
 from __future__ import annotations
 
-import concurrent.futures
-from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any
+from worker.attempts.attempt import Attempt, current_attempt
 
-from worker.watchdog import Blocked
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One run of a message.
-
-    Attributes:
-        message_id: The message's id, the same through all of its attempts.
-        actor: The actor's name.
-        queue: The queue it came from.
-        number: 1 for the first attempt, one more for each further one.
-        fence: Grows with every delivery of the message: what a service writes elsewhere under the condition that no
-            greater fence was seen there cannot be undone by an older attempt that is still running somewhere.
-        queued_ms: Milliseconds between the time it was due and its start.
-    """
-
-    message_id: str
-    actor: str
-    queue: str
-    number: int
-    fence: int
-    queued_ms: float
-
-
-blocked_time: ContextVar[Blocked | None] = ContextVar("blocked_time", default=None)
-"""Where the bridge adds up how long the loops of the running attempt were blocked."""
-
-unfinished_calls: ContextVar[list[concurrent.futures.Future[Any]] | None] = ContextVar("unfinished", default=None)
-"""Blocking calls of the running attempt that still run in the thread pool although nobody awaits them any more."""
-
-running_attempt: ContextVar[Attempt | None] = ContextVar("running_attempt", default=None)
-
-
-def current_attempt() -> Attempt | None:
-    """The attempt in which this code runs, also inside the bridge and the thread pool; `None` outside a worker."""
-    return running_attempt.get()
+__all__ = ["Attempt", "current_attempt"]

@@ -21,22 +21,22 @@ from typing import Protocol
 import redis
 
 from worker.attempt import current_attempt
-from worker.connection import connect
 from worker.errors import LeaseTaken
-from worker.logs import get_logger
-from worker.os_threads import new_condition, new_lock, start_thread
-from worker.scripts import RECORDS, Script
+from worker.ground.logs import get_logger
+from worker.loops.thread_pool import cancel_requested, run_in_thread_pool
+from worker.server.connection import connect
+from worker.server.scripts import Script
 from worker.settings import settings_in_force
-from worker.thread_pool import cancel_requested, run_in_thread_pool
+from worker.threads.os_threads import new_condition, new_lock, start_thread
 
 logger = get_logger(__name__)
 
 TRY_AGAIN = (2.0, 6.0)
 """Seconds, about, after which a message that did not get its lease is tried again."""
 
-_ACQUIRE = Script(RECORDS, ("worker.broker.scripts", "acquire.lua"))
-_RENEW = Script(RECORDS, ("worker.broker.scripts", "renew.lua"))
-_RELEASE = Script(RECORDS, ("worker.broker.scripts", "release.lua"))
+_ACQUIRE = Script("acquire")
+_RENEW = Script("renew")
+_RELEASE = Script("release")
 
 
 def lease(name: str) -> Lease:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -32,8 +31,9 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from worker.durations import format_duration, parse_duration
 from worker.errors import ConfigurationError
+from worker.ground.durations import format_duration, parse_duration
+from worker.ground.secrets import mask_url
 
 PREFIX = "WORKER_"
 POOL_SIZES = range(1, 1025)
@@ -355,17 +355,6 @@ def _complaints(error: ValidationError) -> Iterator[str]:
         source = set_by.get(name, variable(name))
         shown = "***" if secret else written.get(source.lower(), problem["input"])
         yield f"{source}={shown}: {message[0].lower()}{message[1:]}"
-
-
-# Up to the last "@": a password may hold any character, and too much masked is better than too little.
-_PASSWORD = re.compile(r"(://[^:/@\s]*):\S+@")
-_SECRET = "pass|pwd|secret|token|key|auth|cred|sig|%"  # noqa: S105 - how parameters that hold one are called
-_SECRET_PARAMETER = re.compile(rf"([?&][^=&\s]*(?:{_SECRET})[^=&\s]*=)[^&\s]+", re.IGNORECASE)
-
-
-def mask_url(url: str) -> str:
-    """The URL with its passwords masked, also those among its parameters, for logs, errors and pages."""
-    return _SECRET_PARAMETER.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url))
 
 
 def show_value(value: object) -> str:

@@ -20,9 +20,9 @@ from playwright.sync_api import Browser
 from rich.console import Console
 from rich.text import Text
 
-from tests.e2e.browser import Visit, browsing
-from tests.e2e.project import ROOT, WORKER, Project
-from tests.waiting import wait_until
+from tests.support.browser import Visit, browsing
+from tests.support.project import ROOT, WORKER, Project
+from tests.support.waiting import wait_until
 from worker.history.filters import MessageFilter
 from worker.history.query import ask, page_of_messages
 

@@ -27,9 +27,9 @@ from tests.docs.pages import PAGES, ROOT, Block, anchors, blocks, command_lines,
 from tests.docs.settings_table import PAGE as SETTINGS_PAGE
 from tests.docs.settings_table import table
 from worker.cli.app import app
-from worker.embedded import EmbeddedServer
 from worker.history import overview, query
 from worker.history.events import State, StatusEvent
+from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
 from worker.testing import RecordedEvents, recorded_events, stub_worker
 
@@ -79,7 +79,7 @@ def surroundings(
         if '"CACHE_URL"' in text:
             server: EmbeddedServer = request.getfixturevalue("valkey")
             monkeypatch.setenv("CACHE_URL", f"unix://{server.socket}")
-        if "from worker.connection import" in text:
+        if "from worker.server.connection import" in text:
             request.getfixturevalue("valkey")
             monkeypatch.setenv("WORKER_DATA_DIR", str(settings.data_dir))
         if '"API_URL"' in text:

@@ -16,16 +16,16 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.audio_files import write_tone
-from tests.e2e.project import WORKER, Project
-from tests.waiting import wait_until
+from tests.support.audio_files import write_tone
+from tests.support.project import WORKER, Project
+from tests.support.waiting import wait_until
 from worker.cli.pools import stop_timeout
-from worker.connection import connect
 from worker.history.answers import StoredMessage
 from worker.history.events import ErrorInfo, State, StatusEvent
 from worker.history.filters import EventFilter, MessageFilter
 from worker.history.query import all_messages, ask, read_events, state_counts
 from worker.history.writer import EventWriter
+from worker.server.connection import connect
 from worker.settings import Settings
 
 SAMPLE = Path(str(files("worker") / "sample"))

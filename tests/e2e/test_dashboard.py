@@ -14,10 +14,10 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from tests.e2e.browser import DESKTOP, PHONE, browsing, visiting
-from tests.e2e.project import ROOT, TIMEOUT, WORKER, Project
-from tests.e2e.shop import HOSTILE
-from tests.waiting import wait_until
+from tests.support.browser import DESKTOP, PHONE, browsing, visiting
+from tests.support.project import ROOT, TIMEOUT, WORKER, Project
+from tests.support.shop import HOSTILE
+from tests.support.waiting import wait_until
 from worker.history.overview import queues
 from worker.history.query import ask, one_message
 
@@ -25,7 +25,7 @@ PAGES = ["/", "/messages", "/running", "/delayed", "/dead", "/workers", "/queues
 TOKEN, READ_TOKEN = "a token to act with", "a token to look with"
 SEND_MANY = """
 import sys
-from tests.e2e.shop import post
+from tests.support.shop import post
 post.send_many(post.message(number) for number in range(int(sys.argv[1])))
 """
 
@@ -61,10 +61,10 @@ class Shop(Project):
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     """The shop, open."""
     folder = tmp_path_factory.mktemp("shop")
-    made = Shop(folder, WORKER_ACTORS="tests.e2e.shop", PYTHONPATH=str(ROOT), SHOP_FOLDER=str(folder))
+    made = Shop(folder, WORKER_ACTORS="tests.support.shop", PYTHONPATH=str(ROOT), SHOP_FOLDER=str(folder))
     web = [WORKER, "web", "--port", "0", "--json"]
     tokens = [f"WORKER_WEB_TOKEN={TOKEN}", f"WORKER_WEB_READ_TOKEN={READ_TOKEN}"]
-    pool = ["-m", "dramatiq", "tests.e2e.shop", "--processes", "1", "--threads", "4"]
+    pool = ["-m", "dramatiq", "tests.support.shop", "--processes", "1", "--threads", "4"]
     with (
         made.background(sys.executable, *pool),
         made.background("/usr/bin/env", "WORKER_WEB_SHOW_ARGUMENTS=true", *web),
@@ -72,7 +72,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
         made.url = made.served(0)
         with made.background("/usr/bin/env", *tokens, *web):
             made.guarded = made.served(1)
-            with made.background("/usr/bin/env", sys.executable, "-m", "tests.e2e.mounted"):
+            with made.background("/usr/bin/env", sys.executable, "-m", "tests.support.mounted"):
                 made.mounted = made.served(2)
                 yield made
     made.down()

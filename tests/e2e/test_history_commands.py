@@ -25,8 +25,8 @@ import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.e2e.project import ROOT, WORKER, Project
-from tests.waiting import wait_until
+from tests.support.project import ROOT, WORKER, Project
+from tests.support.waiting import wait_until
 from worker.cli import main
 from worker.history.overview import workers
 from worker.history.query import ask, one_message

@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.project import TIMEOUT, WORKER, Project
-from tests.git_trees import write
-from tests.waiting import wait_until
+from tests.support.git_trees import write
+from tests.support.project import TIMEOUT, WORKER, Project
+from tests.support.waiting import wait_until
 from worker.history.events import State
 
 NAMES = ["new\nline.py", "'quoted'.py", '"double".py', "x' OR 1=1 --.py", "\x1b[31m.py", "-rf.py", "*.py", "日本.py"]

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.audio_files import decode
-from tests.e2e.project import BIN, ROOT, TIMEOUT, WORKER, Project, interrupt
-from tests.model_endpoint import fails, model_endpoint, says
-from tests.waiting import wait_until
+from tests.support.audio_files import decode
+from tests.support.model_endpoint import fails, model_endpoint, says
+from tests.support.project import BIN, ROOT, TIMEOUT, WORKER, Project, interrupt
+from tests.support.waiting import wait_until
 from worker.history.events import State
 
 SAMPLE = Path(str(files("worker") / "sample"))

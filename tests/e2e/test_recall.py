@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.project import TIMEOUT, WORKER, Project
-from tests.waiting import wait_until
+from tests.support.project import TIMEOUT, WORKER, Project
+from tests.support.waiting import wait_until
 from worker.history.events import State
 
 SAMPLE = Path(str(files("worker") / "sample"))

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.project import TIMEOUT, WORKER, Project
-from tests.git_trees import write
-from tests.waiting import wait_until
+from tests.support.git_trees import write
+from tests.support.project import TIMEOUT, WORKER, Project
+from tests.support.waiting import wait_until
 from worker.history.events import State
 from worker.history.filters import EventFilter
 from worker.history.query import read_events

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.e2e.browser import browsing, visiting
-from tests.e2e.project import WORKER, Project
-from tests.git_trees import write
-from tests.model_endpoint import Answer, Request, as_json, model_endpoint
+from tests.support.browser import browsing, visiting
+from tests.support.git_trees import write
+from tests.support.model_endpoint import Answer, Request, as_json, model_endpoint
+from tests.support.project import WORKER, Project
 
 FILES, BATCH, DIMENSIONS = 40, 10, 4
 

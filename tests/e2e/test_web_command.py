@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.project import BIN, TIMEOUT, WORKER, Project, interrupt
-from tests.waiting import wait_until
-from tests.web import following
+from tests.support.project import BIN, TIMEOUT, WORKER, Project, interrupt
+from tests.support.waiting import wait_until
+from tests.support.web import following
 
 HOST_APPLICATION = """
 from fastapi import FastAPI

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults.account import nothing_is_left, settle
-from tests.faults.scene import Scene, scene
+from tests.support.account import nothing_is_left, settle
+from tests.support.scene import Scene, scene
 from worker.history.query import ask, one_message
 
 GARBAGE = (

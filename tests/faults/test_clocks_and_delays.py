@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.project import ROOT
-from tests.faults.account import settle
-from tests.faults.scene import TIMEOUT, Scene, scene, wait_until
+from tests.support.account import settle
+from tests.support.project import ROOT
+from tests.support.scene import TIMEOUT, Scene, scene, wait_until
 from worker.history.events import State
 from worker.history.filters import EventFilter
 from worker.history.query import ask, one_message, read_events

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.account import settle
-from tests.faults.scene import TIMEOUT, Scene, WorkerCommand, scene, wait_until
-from worker.broker.actions import cancel
+from tests.support.account import settle
+from tests.support.scene import TIMEOUT, Scene, WorkerCommand, scene, wait_until
 from worker.history.events import State
 from worker.history.query import ask, one_message
+from worker.operations.actions import cancel
 
 MESSAGES = 1_000
 KILLS = 20

@@ -16,17 +16,17 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.faults.account import settle
-from tests.faults.indexes import indexes_agree
-from tests.faults.load import Load
-from tests.faults.scene import HOST, TIMEOUT, Scene, scene, wait_until
-from worker.broker.actions import Outcome, cancel, pause, resume
+from tests.support.account import settle
+from tests.support.indexes import indexes_agree
+from tests.support.load import Load
+from tests.support.scene import HOST, TIMEOUT, Scene, scene, wait_until
 from worker.errors import ServerUnreachable
 from worker.history.events import State
 from worker.history.filters import EventFilter
 from worker.history.overview import audit_log
 from worker.history.query import ask
 from worker.history.tail import BEGINNING, follow_events
+from worker.operations.actions import Outcome, cancel, pause, resume
 
 OUTAGE = 10
 T = TypeVar("T")

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.faults.account import settle
-from tests.faults.load import OUTCOMES, SEED, Load
-from tests.faults.proxy import proxy
-from tests.faults.scene import HOST, TIMEOUT, WorkerCommand, free_port, scene, wait_until
+from tests.support.account import settle
+from tests.support.load import OUTCOMES, SEED, Load
+from tests.support.proxy import proxy
+from tests.support.scene import HOST, TIMEOUT, WorkerCommand, free_port, scene, wait_until
 from worker.errors import ServerUnreachable
 from worker.history.events import State
 from worker.history.query import ask, one_message

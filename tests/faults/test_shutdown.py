@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults.account import settle
-from tests.faults.scene import TIMEOUT, Scene, scene, wait_until
+from tests.support.account import settle
+from tests.support.scene import TIMEOUT, Scene, scene, wait_until
 from worker.history.events import State
 from worker.history.query import ask, one_message
 

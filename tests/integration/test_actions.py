@@ -19,23 +19,34 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.e2e.project import Project
-from tests.faults.indexes import indexes_agree
 from tests.integration.test_gevent import gevent_worker
 from tests.integration.test_worker_process import final
-from tests.waiting import wait_until
+from tests.support.indexes import indexes_agree
+from tests.support.project import Project
+from tests.support.waiting import wait_until
 from worker import Fatal, actor, create_broker, run_in_thread_pool
-from worker.broker.actions import ACTIONS, Outcome, cancel, pause, preview, purge, replay, resume, run_now, this_user
 from worker.broker.lifecycle import Lifecycle
 from worker.broker.streams import StreamBroker
-from worker.connection import connect
-from worker.embedded import EmbeddedServer
 from worker.errors import ConfigurationError, ServerUnreachable
 from worker.history.answers import QueueInfo, StoredMessage
 from worker.history.events import State
 from worker.history.filters import MessageFilter
 from worker.history.overview import audit_log, queues, workers
 from worker.history.query import all_messages, ask, dead_by_cause, one_message, state_counts
+from worker.operations.actions import (
+    ACTIONS,
+    Outcome,
+    cancel,
+    pause,
+    preview,
+    purge,
+    replay,
+    resume,
+    run_now,
+    this_user,
+)
+from worker.server.connection import connect
+from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
 
 SOON = 20.0

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.audio_files import (
+from tests.support.audio_files import (
     SAMPLE,
     SUFFIXES,
     decode,
@@ -22,8 +22,8 @@ from tests.audio_files import (
     write_samples,
     write_tone,
 )
+from worker.conversations.audio import Merged, Source, concatenate
 from worker.errors import NoContentFound
-from worker.services.audio import Merged, Source, concatenate
 
 RATES = {".wav": 22_050, ".mp3": 44_100, ".m4a": 32_000, ".ogg": 48_000, ".webm": 48_000, ".flac": 16_000}
 
@@ -325,7 +325,7 @@ def test_a_chunk_over_its_bound_is_dropped_before_and_damaged_after_its_first_so
         nonlocal now
         now += 0.1
 
-    monkeypatch.setattr("worker.services.audio.time.monotonic", lambda: now)
+    monkeypatch.setattr("worker.conversations.audio.time.monotonic", lambda: now)
     long, short = write_tone(tmp_path / "long.mp3", 20), write_tone(tmp_path / "short.mp3", 1)
     merged = merge([long, short], target, check=later, file_seconds=10)
     assert merged.included == ("long.mp3", "short.mp3")
@@ -356,7 +356,7 @@ def peak_megabytes(chunk: Path, times: int, target: Path) -> float:
     """The peak memory of a process of its own which merges a chunk that many times."""
     program = (
         "import resource, sys; from pathlib import Path\n"
-        "from worker.services.audio import Source, concatenate\n"
+        "from worker.conversations.audio import Source, concatenate\n"
         "chunk, times, target = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])\n"
         "concatenate([Source('a', chunk)] * times, target, check=lambda: None, file_seconds=60)\n"
         "status = Path('/proc/self/status')\n"

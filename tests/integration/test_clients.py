@@ -20,11 +20,11 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
-from tests.local import descriptors, serving
-from tests.waiting import wait_until
+from tests.support.local import descriptors, serving
+from tests.support.waiting import wait_until
 from worker import actor, loop_resource, run_async_in_new_loop, run_in_thread_pool
 from worker.bridge import run_async_in_shared_loop
-from worker.embedded import EmbeddedServer
+from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
 from worker.testing import StubWorker, stub_worker
 

@@ -12,14 +12,14 @@ import pytest
 import redis
 
 from worker import create_broker
-from worker.broker import actions
-from worker.broker.actions import ASK_ABOVE, Preview
 from worker.broker.streams import StreamBroker
 from worker.cli.actions import act
-from worker.embedded import EmbeddedServer
 from worker.errors import ConfigurationError
 from worker.history.filters import MessageFilter
 from worker.history.query import ask, state_counts
+from worker.operations import actions
+from worker.operations.actions import ASK_ABOVE, Preview
+from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
 
 EVERYTHING = MessageFilter()
@@ -33,7 +33,7 @@ def idle(
     broker = create_broker(settings)
     assert isinstance(broker, StreamBroker)
     monkeypatch.setattr("dramatiq.broker.global_broker", broker)
-    monkeypatch.setattr("worker.cli.options.configure_logs", lambda settings: None)
+    monkeypatch.setattr("worker.cli.options.configure_logs", lambda level, form: None)
     monkeypatch.setattr("sys.stdin", io.StringIO())
 
     @dramatiq.actor

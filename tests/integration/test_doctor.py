@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import redis
 
-from worker.connection import connect
-from worker.doctor import Finding, Severity, examine
+from worker.operations.doctor import Finding, Severity, examine
+from worker.server.connection import connect
 from worker.settings import Settings
 
 

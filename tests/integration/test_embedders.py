@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from tests.model_endpoint import Answer, ModelEndpoint, Request, as_json, fails, model_endpoint
+from tests.support.model_endpoint import Answer, ModelEndpoint, Request, as_json, fails, model_endpoint
 from worker.bridge import run_async_in_new_loop
 from worker.errors import ConfigurationError, Fatal, RetryLater
 from worker.models import embedder as embedders

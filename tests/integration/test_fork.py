@@ -16,16 +16,16 @@ from typing import Any
 import pytest
 import redis
 
-from tests.e2e.project import BIN, ROOT, Project
 from tests.integration.test_worker_process import final, wait_until_ready
+from tests.support.project import BIN, ROOT, Project
 from worker import ProcessingStatusContext, loop_resource, run_async_in_new_loop, run_in_thread_pool
 from worker.bridge import run_async_in_shared_loop
-from worker.connection import connect
-from worker.embedded import EmbeddedServer
 from worker.history.events import State, StatusEvent
 from worker.history.filters import EventFilter
 from worker.history.query import read_events
 from worker.history.writer import default_writer
+from worker.server.connection import connect
+from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings, settings_in_force
 
 DEADLINE = 20

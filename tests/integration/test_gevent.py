@@ -18,14 +18,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.project import BIN, ROOT, TIMEOUT, Project
 from tests.integration.test_worker_process import final, wait_until_ready
-from tests.waiting import wait_until
+from tests.support.project import BIN, ROOT, TIMEOUT, Project
+from tests.support.waiting import wait_until
 from worker import run_async_in_new_loop
+from worker.conversations.importing import import_conversation
 from worker.history.events import State, StatusEvent
 from worker.history.filters import EventFilter
 from worker.history.query import read_events
-from worker.services.importing import import_conversation
 from worker.settings import Settings
 
 pytest.importorskip("gevent", reason="the extra gevent is not installed")
@@ -49,7 +49,7 @@ import redis.asyncio
 
 from worker import actor, create_broker, current_attempt, run_in_thread_pool
 from worker.bridge import run_async_in_new_loop, run_async_in_shared_loop
-from worker.greenlets import get_os_ident
+from worker.threads.greenlets import get_os_ident
 
 broker = create_broker()
 dramatiq.set_broker(broker)

@@ -12,15 +12,15 @@ import dramatiq
 import pytest
 import redis
 
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 from worker import create_broker
-from worker.broker.actions import pause
 from worker.broker.streams import StreamBroker
-from worker.connection import connect
-from worker.embedded import EmbeddedServer
-from worker.health import PROBE_TIMEOUT, Health, HealthState, check_health
 from worker.history.overview import workers
 from worker.history.query import ask
+from worker.operations.actions import pause
+from worker.operations.health import PROBE_TIMEOUT, Health, HealthState, check_health
+from worker.server.connection import connect
+from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
 
 
@@ -113,7 +113,7 @@ def test_a_bridge_that_cannot_run_coroutines_is_degraded(
     def no_more_loops(*_: object, **__: object) -> None:
         raise OSError("too many open files")
 
-    monkeypatch.setattr("worker.health.run_async_in_new_loop", no_more_loops)
+    monkeypatch.setattr("worker.operations.health.run_async_in_new_loop", no_more_loops)
     found = check_health(client, settings)
     assert found.state is HealthState.DEGRADED
     assert "too many open files" in " ".join(found.reasons)

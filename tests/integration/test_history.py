@@ -16,10 +16,8 @@ from typing import Any
 import pytest
 import redis
 
-from tests.waiting import wait_until
-from worker.connection import connect
-from worker.durations import parse_duration
-from worker.embedded import EmbeddedServer
+from tests.support.waiting import wait_until
+from worker.ground.durations import parse_duration
 from worker.history import writer as writer_module
 from worker.history.events import ErrorInfo, State, StatusEvent
 from worker.history.filters import EventFilter, MessageFilter
@@ -27,6 +25,8 @@ from worker.history.overview import actor_rates
 from worker.history.query import all_messages, ask, one_message, read_events, state_counts
 from worker.history.tail import TAIL, follow_events, position
 from worker.history.writer import EventWriter
+from worker.server.connection import connect
+from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
 
 MINUTE_MS = 60_000

@@ -19,18 +19,18 @@ import pytest
 from lancedb.index import IvfSq
 
 from tests.conftest import forget_environment
-from tests.git_trees import write
 from tests.integration.test_repository_sync import add, code, indexed, record, stored, sync
 from tests.integration.test_search_index import DIMENSIONS, ask, document, file, fill, texts_of
 from tests.integration.test_upkeep import files as files_of_vectors
-from tests.waiting import wait_until
+from tests.support.git_trees import write
+from tests.support.waiting import wait_until
 from worker.bridge import run_async_in_new_loop
 from worker.errors import ConfigurationError, Fatal, Unchanged, WorkerError
-from worker.services import repository_sync
-from worker.services.indexing import rebuild_index
-from worker.services.reading import read_files
-from worker.services.recall import recall
-from worker.services.repositories import name_of, remove_repository
+from worker.recall import repository_sync
+from worker.recall.indexing import rebuild_index
+from worker.recall.reading import read_files
+from worker.recall.recall import recall
+from worker.recall.repositories import name_of, remove_repository
 from worker.settings import Settings, put_in_force
 from worker.stores.index import IndexFailed, SearchIndex
 

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 
-from worker.interrupts import interrupt, interruptible
+from worker.loops.interrupts import interrupt, interruptible
 
 class Stop(BaseException):
     pass

@@ -20,13 +20,14 @@ import psutil
 import pytest
 import uvloop
 
-from tests.attempts import Attempt, Stop
 from tests.conftest import forget_environment
-from tests.local import descriptors, serving
-from tests.waiting import wait_until
-from worker import fresh_loop, loop_resource, run_async_in_new_loop, run_in_thread_pool
+from tests.support.attempts import Attempt, Stop
+from tests.support.local import descriptors, serving
+from tests.support.waiting import wait_until
+from worker import loop_resource, run_async_in_new_loop, run_in_thread_pool
 from worker.bridge import run_async_in_shared_loop, stop_shared_loop
-from worker.thread_pool import pool
+from worker.loops import fresh_loop
+from worker.loops.thread_pool import pool
 
 ROOT = Path(__file__).parents[2]
 THREADS = 8

@@ -13,17 +13,17 @@ import dramatiq
 import pytest
 import redis
 
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 from worker import create_broker, lease
 from worker.actor import actor
-from worker.attempt import Attempt, running_attempt
+from worker.attempts.attempt import Attempt, running_attempt
 from worker.bridge import run_async_in_new_loop, run_in_thread_pool
 from worker.broker.streams import StreamBroker
-from worker.embedded import EmbeddedServer
 from worker.errors import LeaseTaken
 from worker.history.events import State
 from worker.history.query import ask, one_message
 from worker.leases import LeaseStore, _ServerLeases, leases_kept_in
+from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings, put_in_force
 
 LEASE = 1.0

@@ -18,11 +18,11 @@ from types import FrameType
 import pytest
 from pydantic import SecretStr
 
-from tests.audio_files import decode, dominant_frequency, write_tone
+from tests.support.audio_files import decode, dominant_frequency, write_tone
 from worker.bridge import run_async_in_new_loop
+from worker.conversations.importing import import_conversation
+from worker.conversations.merging import MergedConversation, Progress, merge_conversation, read_manifest
 from worker.errors import NoContentFound, Unchanged
-from worker.services.importing import import_conversation
-from worker.services.merging import MergedConversation, Progress, merge_conversation, read_manifest
 from worker.settings import Settings, put_in_force
 from worker.stores.conversations import Chunk, Conversation, conversation_store
 from worker.stores.objects import object_store
@@ -92,7 +92,7 @@ def written(settings: Settings) -> dict[str, tuple[int, str]]:
 
 def in_audio_module(frame: FrameType | None) -> bool:
     while frame is not None:
-        if frame.f_code.co_filename.endswith("worker/services/audio.py"):
+        if frame.f_code.co_filename.endswith("worker/conversations/audio.py"):
             return True
         frame = frame.f_back
     return False

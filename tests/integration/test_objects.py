@@ -15,7 +15,7 @@ import pytest
 from obstore.store import MemoryStore
 from pydantic import SecretStr
 
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 from worker.bridge import run_async_in_new_loop, run_in_thread_pool
 from worker.errors import ConfigurationError
 from worker.settings import Settings, put_in_force

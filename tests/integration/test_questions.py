@@ -27,14 +27,11 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.faults.indexes import indexes_agree, stored_messages
-from tests.waiting import wait_until
+from tests.support.indexes import indexes_agree, stored_messages
+from tests.support.waiting import wait_until
 from worker import Fatal, NoContentFound, actor, create_broker
 from worker.broker import sending
-from worker.broker.actions import cancel, pause, run_now
 from worker.broker.streams import StreamBroker
-from worker.connection import connect
-from worker.embedded import EmbeddedServer
 from worker.errors import ServerUnreachable
 from worker.history import overview, query, writer
 from worker.history.answers import StoredMessage
@@ -58,7 +55,10 @@ from worker.history.query import (
 )
 from worker.history.tail import BEGINNING, TAIL, afollow_events, follow_events
 from worker.history.timeline import attempts_of
-from worker.scripts import Script
+from worker.operations.actions import cancel, pause, run_now
+from worker.server.connection import connect
+from worker.server.embedded import EmbeddedServer
+from worker.server.scripts import Script
 from worker.settings import Settings
 
 SOON = 20.0

@@ -22,15 +22,15 @@ import pytest
 from sqlalchemy.exc import InterfaceError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tests.model_endpoint import Answer as EndpointAnswer
-from tests.model_endpoint import ModelEndpoint, Request, as_json, fails, model_endpoint
+from tests.support.model_endpoint import Answer as EndpointAnswer
+from tests.support.model_endpoint import ModelEndpoint, Request, as_json, fails, model_endpoint
 from worker.bridge import run_async_in_new_loop, run_in_thread_pool
 from worker.errors import ConfigurationError, IndexMismatch, NoContentFound
 from worker.models.embedder import embedder
-from worker.services import recall_batches, snippets
-from worker.services.chunking import cut
-from worker.services.indexing import LONGEST_NOTE, capture, index_conversation
-from worker.services.recall import (
+from worker.recall import recall_batches, snippets
+from worker.recall.chunking import cut
+from worker.recall.indexing import LONGEST_NOTE, capture, index_conversation
+from worker.recall.recall import (
     LONGEST_QUESTION,
     Answer,
     BadQuestion,
@@ -39,7 +39,7 @@ from worker.services.recall import (
     RecallFailed,
     recall,
 )
-from worker.services.recall_batches import recall_all
+from worker.recall.recall_batches import recall_all
 from worker.settings import Settings, put_in_force
 from worker.stores.chunks import FileChunks, NewChunk, Passage, hash_of, searched
 from worker.stores.conversations import Chunk, conversation_store
@@ -703,7 +703,7 @@ def test_what_does_not_open_is_not_waited_for(
     async def ask_there() -> None:
         for opened in (search_index, repository_store):
             await opened()
-        monkeypatch.setattr(f"worker.services.recall.{silent}", opens_never)
+        monkeypatch.setattr(f"worker.recall.recall.{silent}", opens_never)
         await recall("read_config", repository="1")
 
     put_in_force(settings.model_copy(update={"recall_timeout": timedelta(seconds=0.3)}))

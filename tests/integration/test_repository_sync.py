@@ -16,16 +16,16 @@ import numpy as np
 import pytest
 
 from tests.conftest import forget_environment
-from tests.git_trees import write
-from tests.integration.searching import found_by_text
+from tests.support.git_trees import write
+from tests.support.searching import found_by_text
 from worker.bridge import run_async_in_new_loop
 from worker.errors import ConfigurationError, Fatal, NoContentFound, Unchanged
 from worker.models.embedder import EmbeddedEmbedder, Embedder, Vectors
-from worker.services import reading, repository_sync
-from worker.services.chunking import cut
-from worker.services.repositories import add_repository, describe_repository, name_of, remove_repository
-from worker.services.repository_sync import Synced, sync_repository
-from worker.services.scanning import Found
+from worker.recall import reading, repository_sync
+from worker.recall.chunking import cut
+from worker.recall.repositories import add_repository, describe_repository, name_of, remove_repository
+from worker.recall.repository_sync import Synced, sync_repository
+from worker.recall.scanning import Found
 from worker.settings import Settings, put_in_force
 from worker.stores.chunks import FileState
 from worker.stores.index import search_index
@@ -527,7 +527,7 @@ def test_a_cancelled_sync_goes_on_where_it_was(tree: Path, settings: Settings) -
 KILLED = """
 import os, sys
 from worker.bridge import run_async_in_new_loop
-from worker.services.repository_sync import sync_repository
+from worker.recall.repository_sync import sync_repository
 run_async_in_new_loop(sync_repository("tree", progress=lambda *said: print("stored", flush=True)))
 """
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.git_trees import git, seen_by_git, write
+from tests.support.git_trees import git, seen_by_git, write
 from worker.errors import ConfigurationError
-from worker.services.ignore_rules import IgnoreRules
-from worker.services.scanning import Found, Globs, Scan
+from worker.recall.ignore_rules import IgnoreRules
+from worker.recall.scanning import Found, Globs, Scan
 
 NAMES = ["a", "b", "ab", "aab", "a.py", "b.log", "a]b", "-", "x y", "*", ".h", "#c", "!d", "ä", "a-c", "q"]
 RULES = (

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 import pytest
 
-from tests.integration.searching import found_by_text, found_by_vector
+from tests.support.searching import found_by_text, found_by_vector
 from worker.bridge import run_async_in_new_loop
 from worker.errors import ConfigurationError, Fatal, IndexMismatch
 from worker.models.embedder import Vectors

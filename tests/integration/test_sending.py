@@ -14,7 +14,7 @@ import redis
 from worker.broker import sending
 from worker.broker.envelope import Parcel
 from worker.broker.sending import SEND_GROUP, Sender
-from worker.scripts import Argument, Script
+from worker.server.scripts import Argument, Script
 
 SEGMENT = 40
 """Messages in a segment of the indexes, instead of thousands: so that some fill many, with runs of every length."""

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from worker.errors import ConfigurationError
-from worker.settings import Settings, mask_url, origins, project_root, show_value, unknown_variables
+from worker.ground.secrets import mask_url
+from worker.settings import Settings, origins, project_root, show_value, unknown_variables
 
 
 @pytest.fixture(autouse=True)

@@ -23,22 +23,22 @@ from dramatiq.rate_limits.backends import RedisBackend as RateLimiterBackend
 from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
 
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 from worker import ProcessingStatusContext, create_broker
 from worker.broker import lease, reader, sending
-from worker.broker.actions import pause, resume
 from worker.broker.envelope import encode
 from worker.broker.sending import SEND_GROUP
 from worker.broker.streams import StreamBroker
-from worker.connection import connect
-from worker.embedded import EmbeddedServer
 from worker.errors import Fatal, MessageRefused, NoContentFound, RetryLater
 from worker.history.answers import StoredMessage
 from worker.history.events import State
 from worker.history.filters import EventFilter, MessageFilter
 from worker.history.query import all_messages, ask, one_message, state_counts
 from worker.history.tail import follow_events, position
-from worker.scripts import Argument, Script
+from worker.operations.actions import pause, resume
+from worker.server.connection import connect
+from worker.server.embedded import EmbeddedServer
+from worker.server.scripts import Argument, Script
 from worker.settings import Settings, put_in_force
 
 JOIN_MS = 20_000

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from tests.model_endpoint import Answer, ModelEndpoint, Request, as_json, fails, model_endpoint, says
+from tests.support.model_endpoint import Answer, ModelEndpoint, Request, as_json, fails, model_endpoint, says
 from worker.bridge import run_async_in_new_loop
+from worker.conversations.importing import import_conversation
+from worker.conversations.summarizing import Summary, summarize_conversation
 from worker.errors import Fatal, NoContentFound, RetryLater, Unchanged, WorkerError
 from worker.models.failures import ModelUnavailable
-from worker.services.importing import import_conversation
-from worker.services.summarizing import Summary, summarize_conversation
 from worker.settings import Settings, put_in_force
 from worker.stores.conversations import Chunk, Conversation, conversation_store
 

@@ -9,11 +9,11 @@ import dramatiq
 import httpx
 import pytest
 
-from tests.waiting import wait_until
-from tests.web import STATES, serving, some_messages
-from worker.broker import actions as broker_actions
-from worker.broker.actions import ASK_ABOVE, Preview
-from worker.embedded import EmbeddedServer
+from tests.support.waiting import wait_until
+from tests.support.web import STATES, serving, some_messages
+from worker.operations import actions as broker_actions
+from worker.operations.actions import ASK_ABOVE, Preview
+from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
 from worker.web import create_app
 
@@ -23,7 +23,7 @@ Actors = dict[str, dramatiq.Actor[..., Any]]
 @pytest.fixture
 def known(settings: Settings) -> Settings:
     """Settings with actors that a program declares itself."""
-    return settings.model_copy(update={"actors": ("tests.web",)})
+    return settings.model_copy(update={"actors": ("tests.support.web",)})
 
 
 @pytest.fixture
@@ -392,7 +392,7 @@ def test_health_is_told_to_probes_and_to_people(web: httpx.Client) -> None:
 
 def test_while_the_server_is_away_everything_says_so(settings: Settings, valkey: EmbeddedServer) -> None:
     """In a line, with 503; the process lives, and goes on when the server is back."""
-    settings = settings.model_copy(update={"actors": ("tests.web",)})
+    settings = settings.model_copy(update={"actors": ("tests.support.web",)})
     app = create_app(settings)
     with serving(app) as web:
         assert get(web, "/states") == {}

@@ -15,14 +15,14 @@ import httpx
 import pytest
 import redis
 
-from tests.waiting import wait_until
-from tests.web import Sent, following, serving
-from worker.connection import connect
-from worker.embedded import EmbeddedServer
+from tests.support.waiting import wait_until
+from tests.support.web import Sent, following, serving
 from worker.history.events import ErrorInfo, State, StatusEvent
 from worker.history.filters import EventFilter
 from worker.history.tail import BEGINNING, TAIL, follow_events
 from worker.history.writer import EventWriter
+from worker.server.connection import connect
+from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
 from worker.web import create_app, live, streaming
 

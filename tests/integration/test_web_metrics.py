@@ -11,9 +11,9 @@ import redis
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.waiting import wait_until
-from tests.web import serving, some_messages
-from worker.embedded import EmbeddedServer
+from tests.support.waiting import wait_until
+from tests.support.web import serving, some_messages
+from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
 from worker.web import create_app
 

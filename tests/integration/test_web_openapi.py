@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from tests.web import serving, some_messages
-from worker.embedded import EmbeddedServer
+from tests.support.web import serving, some_messages
+from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
 from worker.web import create_app
 
@@ -28,7 +28,9 @@ def test_whatever_the_description_allows_or_forbids_is_answered_as_it_says(
 ) -> None:
     """No server error, no undescribed answer, nothing accepted that is forbidden."""
     (tmp_path / "schemathesis.toml").write_text(CONFIGURATION)
-    own = settings.model_copy(update={"actors": ("tests.web",), "web_show_arguments": True, "log_level": "error"})
+    own = settings.model_copy(
+        update={"actors": ("tests.support.web",), "web_show_arguments": True, "log_level": "error"}
+    )
     with some_messages(own), serving(create_app(own)) as web:
         done = subprocess.run(
             [

@@ -12,12 +12,12 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy.exc import InterfaceError
 
-from tests.model_endpoint import fails, model_endpoint
-from tests.web import own_broker, serving
+from tests.support.model_endpoint import fails, model_endpoint
+from tests.support.web import own_broker, serving
 from worker.bridge import run_async_in_new_loop
-from worker.embedded import EmbeddedServer
 from worker.errors import ConfigurationError, RetryLater
-from worker.services.indexing import capture
+from worker.recall.indexing import capture
+from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings, put_in_force
 from worker.stores.database import DatabaseFailed
 from worker.stores.index import IndexFailed, SearchIndex, search_index
@@ -31,7 +31,7 @@ def known(settings: Settings, valkey: EmbeddedServer) -> Iterator[Settings]:
     """Settings without the built-in actors, and an index with a note."""
     run_async_in_new_loop(capture("n", "The door code is on the fridge.", ["home"], created=NOON))
     with own_broker(settings):
-        yield settings.model_copy(update={"actors": ("tests.web",)})
+        yield settings.model_copy(update={"actors": ("tests.support.web",)})
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_what_cannot_be_read_is_not_the_visitors_fault(
     async def fail() -> None:
         raise error
 
-    monkeypatch.setattr(f"worker.services.recall.{opened}", fail)
+    monkeypatch.setattr(f"worker.recall.recall.{opened}", fail)
     repository = "x" if opened == "repository_store" else None
     answer = web.post("/recall", json={"question": "door", "repository": repository})
     assert answer.status_code == 503, answer.text

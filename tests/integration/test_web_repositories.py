@@ -12,14 +12,14 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from tests.git_trees import write
-from tests.web import own_broker, serving
+from tests.support.git_trees import write
+from tests.support.web import own_broker, serving
 from worker import actor
 from worker.bridge import run_async_in_new_loop
-from worker.embedded import EmbeddedServer
-from worker.extras import is_installed
-from worker.services import repository_sync
-from worker.services.repositories import add_repository, describe_repository
+from worker.ground.extras import is_installed
+from worker.recall import repository_sync
+from worker.recall.repositories import add_repository, describe_repository
+from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
 from worker.stores.repositories import Sync, SyncState, repository_store
 from worker.web import create_app, rendering
@@ -39,7 +39,7 @@ def known(settings: Settings, valkey: EmbeddedServer, tmp_path: Path) -> Iterato
         @actor(queue="cpu")
         async def sync_repository(path_or_name: str) -> None: ...
 
-        yield settings.model_copy(update={"actors": ("tests.web",)})
+        yield settings.model_copy(update={"actors": ("tests.support.web",)})
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from fastapi import FastAPI
 from pydantic import SecretStr, ValidationError
 from starlette.responses import StreamingResponse
 
-from tests.web import serving
-from worker.embedded import EmbeddedServer
+from tests.support.web import serving
 from worker.errors import ConfigurationError
+from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
 from worker.web import create_app, tokens
 from worker.web.security import COOKIE

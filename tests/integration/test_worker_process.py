@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.project import BIN, TIMEOUT, Project
-from tests.waiting import wait_until
+from tests.support.project import BIN, TIMEOUT, Project
+from tests.support.waiting import wait_until
 from worker.history.events import State, StatusEvent
 from worker.history.query import ask, state_counts
 
@@ -28,7 +28,7 @@ import dramatiq
 
 from worker import ProcessingStatusContext, actor, create_broker, current_attempt, run_async_in_new_loop
 from worker.bridge import cancel_requested, run_async_in_shared_loop, run_in_thread_pool
-from worker.logs import get_logger
+from worker.ground.logs import get_logger
 
 dramatiq.set_broker(create_broker())
 logger = get_logger(__name__)

@@ -27,7 +27,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.property.broker_model import (
+from tests.support.broker_model import (
     FINAL,
     LANES,
     LISTED,
@@ -40,15 +40,16 @@ from tests.property.broker_model import (
     Taken,
     unique_of,
 )
-from worker.broker import actions, committer, lease, reader, sending, session, streams
+from worker.broker import committer, lease, reader, sending, session, streams
 from worker.broker.committer import Note
-from worker.connection import connect, streams_in
-from worker.embedded import EmbeddedServer
 from worker.history import overview, query
 from worker.history.events import ErrorInfo, State, StatusEvent
 from worker.history.filters import MARKS, MessageFilter
 from worker.history.lines import to_line
-from worker.scripts import RECORDS, Argument, Script
+from worker.operations import actions
+from worker.server.connection import connect, streams_in
+from worker.server.embedded import EmbeddedServer
+from worker.server.scripts import Argument, Script
 from worker.settings import Settings
 
 SEGMENT = 4
@@ -142,7 +143,7 @@ PURGE = small(actions._PURGE)
 CANCEL = small(actions._CANCEL)
 RUN_NOW = small(actions._RUN_NOW)
 PAUSE = small(actions._PAUSE)
-DUMP = small(Script(RECORDS), _DUMP)
+DUMP = small(Script("records"), _DUMP)
 
 
 class Stored:

@@ -18,13 +18,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tests.integration.searching import found_by_text, found_by_vector
+from tests.support.searching import found_by_text, found_by_vector
 from worker.models.embedder import Vectors
+from worker.models.words import words_of
 from worker.stores import upkeep
 from worker.stores.chunks import Document, DocumentKind, FileChunks, FileState, Kind, NewChunk, Passage, Totals
 from worker.stores.index import SearchIndex
 from worker.stores.layout import searched_of
-from worker.stores.words import words_of
 
 T = TypeVar("T")
 Row = tuple[str, str, str, int, str]

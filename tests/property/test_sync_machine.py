@@ -14,8 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from worker.bridge import run_async_in_new_loop
 from worker.errors import NoContentFound
-from worker.services.repositories import add_repository, remove_repository
-from worker.services.repository_sync import sync_repository
+from worker.recall.repositories import add_repository, remove_repository
+from worker.recall.repository_sync import sync_repository
 from worker.settings import Settings, put_in_force
 from worker.stores.chunks import FileState, Totals
 from worker.stores.index import search_index

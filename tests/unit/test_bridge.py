@@ -18,19 +18,18 @@ import pytest
 import structlog
 from dramatiq.brokers.stub import StubBroker
 
-from tests.attempts import Attempt, Stop, short_patience
-from tests.waiting import wait_until
+from tests.support.attempts import Attempt, Stop, short_patience
+from tests.support.waiting import wait_until
 from worker import (
     ProcessingStatusContext,
-    bridge,
     loop_resource,
     run_async_in_new_loop,
     run_in_thread_pool,
-    status,
-    watchdog,
 )
+from worker.attempts.record import current_span
 from worker.bridge import ForeignInterruptsWarning, run_async_in_shared_loop, stop_shared_loop
 from worker.errors import ConfigurationError, LoopClosedError, RunningLoopError, SelfCancelledError
+from worker.loops import bridge, watchdog
 from worker.settings import put_in_force, settings_in_force
 from worker.testing import recorded_events
 
@@ -294,7 +293,7 @@ def test_the_status_contexts_and_structlogs_variables_are_visible_everywhere_ins
     """In the coroutine, in its tasks, and in the thread pool: logs and progress know their message."""
 
     def look() -> tuple[object, bool]:
-        return structlog.contextvars.get_contextvars().get("order"), status._current.get() is not None
+        return structlog.contextvars.get_contextvars().get("order"), current_span.get() is not None
 
     async def in_task() -> tuple[object, bool]:
         return look()

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from tests.attempts import short_patience
+from tests.support.attempts import short_patience
 from tests.unit import test_bridge, test_interrupts
-from worker import fresh_loop
 from worker.bridge import stop_shared_loop
+from worker.loops import fresh_loop
 
 __all__ = ["short_patience"]
 

@@ -12,12 +12,12 @@ import dramatiq
 import pytest
 
 from worker import actor, create_broker
+from worker.attempts.shutdown import ShutdownNotifications
+from worker.attempts.time_limit import TimeLimit
 from worker.bridge import stop_shared_loop
-from worker.middleware.shutdown import ShutdownNotifications
-from worker.middleware.time_limit import TimeLimit
+from worker.loops.watchdog import Turns
 from worker.settings import Settings, settings_in_force
 from worker.testing import stub_worker
-from worker.watchdog import Turns
 
 
 def test_the_failed_event_names_a_coroutine_that_did_not_end_and_where_it_was() -> None:

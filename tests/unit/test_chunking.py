@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.services.chunking import LONGEST, OVERLAP, Piece, cut
-from worker.services.languages import _GRAMMARS, grammar_of, language_of
+from worker.recall.chunking import LONGEST, OVERLAP, Piece, cut
+from worker.recall.languages import _GRAMMARS, grammar_of, language_of
 
 LANGUAGES = [None, "text", *_GRAMMARS]
 

@@ -15,7 +15,8 @@ from worker import run_async_in_new_loop
 PROLOGUE = """
 import asyncio, contextlib, os, signal, sys
 import uvloop
-from worker import fresh_loop, loop_resource, run_async_in_new_loop
+from worker import loop_resource, run_async_in_new_loop
+from worker.loops import fresh_loop
 from worker.bridge import run_async_in_shared_loop
 if sys.argv[1] == "standard":
     fresh_loop._possible = False

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from worker.broker.lease import LAYOUT
-from worker.doctor import (
+from worker.operations.doctor import (
     Finding,
     Severity,
     check_clock,

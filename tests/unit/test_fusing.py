@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.services.fusing import fuse
-from worker.stores.words import LONGEST, names_of, spelled_out, words_of
+from worker.models.words import LONGEST, names_of, spelled_out, words_of
+from worker.recall.fusing import fuse
 
 KEYS = st.lists(st.integers(0, 8), max_size=8)
 

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import uvloop
 
-from tests.attempts import Attempt, Stop, short_patience
-from tests.waiting import wait_until
+from tests.support.attempts import Attempt, Stop, short_patience
+from tests.support.waiting import wait_until
 from worker import bridge
 from worker.bridge import run_async_in_new_loop, run_async_in_shared_loop, stop_shared_loop
 from worker.errors import SelfCancelledError
-from worker.interrupts import Deadlines, current_section, interrupt, interruptible
+from worker.loops.interrupts import Deadlines, current_section, interrupt, interruptible
 
 Run = Callable[..., Any]
 

@@ -1,4 +1,4 @@
-"""The layering of DESIGN, read from the imports themselves."""
+"""The layering that CONTRIBUTING describes, read from the imports themselves."""
 
 from __future__ import annotations
 
@@ -10,51 +10,24 @@ import worker
 
 ROOT = Path(worker.__file__).parent
 
-# Arrows point down only: a module imports from its own row or from a row below.
+# Arrows point down only: a module imports from its own row or from a row below. CONTRIBUTING has the same table.
 ROWS = [
-    {"__main__", "cli", "web", "tasks"},
-    {"services", "stores", "models"},
-    {
-        "",
-        "actor",
-        "actors",
-        "attempt",
-        "bridge",
-        "calls",
-        "broker",
-        "doctor",
-        "fresh_loop",
-        "health",
-        "history",
-        "interrupts",
-        "leases",
-        "loop_resources",
-        "middleware",
-        "shared_loop",
-        "status",
-        "testing",
-        "thread_pool",
-        "watchdog",
-    },
-    {
-        "callables",
-        "connection",
-        "durations",
-        "embedded",
-        "errors",
-        "extras",
-        "greenlets",
-        "logs",
-        "os_threads",
-        "scripts",
-        "settings",
-        "texts",
-        "unpatched",
-        "version",
-    },
+    {"__main__", "cli", "web", "tasks", "testing", "", "actor", "bridge", "status", "leases", "attempt"},
+    {"conversations", "recall"},
+    {"stores", "models"},
+    {"operations"},
+    {"broker"},
+    {"attempts"},
+    {"history"},
+    {"loops"},
+    {"server"},
+    {"settings"},
+    {"threads", "ground"},
+    {"errors"},
 ]
 ROW_OF = {name: number for number, row in enumerate(ROWS) for name in row}
-SERVICE_SIDE = {"services", "stores", "models", "tasks"}
+APPLICATION = {"conversations", "recall", "stores", "models", "tasks"}
+EDGES = {"__main__", "cli", "web"}
 
 
 def modules() -> dict[str, ast.Module]:
@@ -99,11 +72,22 @@ def test_no_import_points_upwards() -> None:
     assert upward == []
 
 
-def test_the_framework_never_imports_the_services() -> None:
-    """Somebody else's project uses the framework without the services."""
-    framework = {name for row in ROWS[2:] for name in row}
-    wrong = [(m, i) for m, t in MODULES.items() if place(m) in framework for i in ours(t) if place(i) in SERVICE_SIDE]
+def test_the_framework_never_imports_the_built_in_application() -> None:
+    """Somebody else's project uses the framework without it."""
+    wrong = [
+        (module, imported)
+        for module, tree in MODULES.items()
+        if place(module) not in APPLICATION | EDGES
+        for imported in ours(tree)
+        if place(imported) in APPLICATION | EDGES
+    ]
     assert wrong == []
+
+
+def test_no_two_rooms_import_each_other() -> None:
+    """What cannot be understood without the other is one room."""
+    arrows = {(place(m), place(i)) for m, tree in MODULES.items() for i in ours(tree) if place(m) != place(i)}
+    assert [arrow for arrow in arrows if arrow[::-1] in arrows] == []
 
 
 def test_there_is_no_cycle() -> None:
@@ -146,12 +130,12 @@ def test_the_bridge_imports_neither_dramatiq_nor_redis() -> None:
     assert not foreign & {"dramatiq", "redis"}
 
 
-def test_services_import_neither_dramatiq_nor_redis() -> None:
-    """Services are plain asyncio."""
+def test_the_built_in_application_imports_neither_dramatiq_nor_redis() -> None:
+    """Its rooms are plain asyncio; only its actors know Dramatiq."""
     foreign = [
         (module, name)
         for module, tree in MODULES.items()
-        if place(module) in {"services", "stores", "models"}
+        if place(module) in {"conversations", "recall", "stores", "models"}
         for name, _ in imports(tree)
         if name.partition(".")[0] in {"dramatiq", "redis"}
     ]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.cli.output import json_line
-from worker.texts import SHOWN, shown, visible
+from worker.ground.texts import SHOWN, shown, visible
 
 # Those of a person's text that may stay, and every code that could steer a terminal.
 ANYTHING = st.text(st.characters(codec=None, categories=None), max_size=300)

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 from worker import actor, run_in_thread_pool
 from worker.bridge import cancel_requested
+from worker.loops.thread_pool import ThreadPool
 from worker.settings import settings_in_force
 from worker.testing import stub_worker
-from worker.thread_pool import ThreadPool
 
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 

@@ -14,9 +14,10 @@ from typing import Any, Literal
 import pytest
 import uvloop
 
-from worker import actor, run_async_in_new_loop, run_in_thread_pool, watchdog
+from worker import actor, run_async_in_new_loop, run_in_thread_pool
 from worker.bridge import run_async_in_shared_loop, stop_shared_loop
 from worker.history.events import StatusEvent
+from worker.loops import watchdog
 from worker.settings import put_in_force, settings_in_force
 from worker.testing import stub_worker
 

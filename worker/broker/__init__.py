@@ -17,20 +17,20 @@ from dramatiq.middleware import (
 )
 from dramatiq.rate_limits.backends import RedisBackend
 
+from worker.attempts.cancellation import Cancellation
+from worker.attempts.retry_policy import RetryPolicy
+from worker.attempts.shutdown import ShutdownNotifications
+from worker.attempts.status import Status
+from worker.attempts.time_limit import TimeLimit
 from worker.broker.lifecycle import Lifecycle
+from worker.broker.process import Process
 from worker.broker.streams import StreamBroker
-from worker.connection import connect
-from worker.greenlets import call_among_greenlets
 from worker.history.events import Writer
 from worker.history.writer import default_writer
-from worker.middleware.cancellation import Cancellation
-from worker.middleware.process import Process
-from worker.middleware.retry_policy import RetryPolicy
-from worker.middleware.shutdown import ShutdownNotifications
-from worker.middleware.status import Status
-from worker.middleware.time_limit import TimeLimit
-from worker.os_threads import GEVENT
+from worker.server.connection import connect
 from worker.settings import Settings, put_in_force, settings_in_force
+from worker.threads.greenlets import call_among_greenlets
+from worker.threads.os_threads import GEVENT
 
 __all__ = ["create_broker", "ensure_broker", "message_middleware"]
 

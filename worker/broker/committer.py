@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 import redis
 
 from worker.errors import WorkerError
-from worker.logs import get_logger
-from worker.os_threads import new_condition
-from worker.scripts import RECORDS, RETENTION, Argument, Script
+from worker.ground.logs import get_logger
+from worker.server.scripts import Argument, Script
+from worker.threads.os_threads import new_condition
 
 logger = get_logger(__name__)
 
@@ -40,8 +40,8 @@ MAX_ENDS = 2_000
 _RETRY_DELAYS = (0.05, 0.1, 0.2, 0.5, 1.0)
 _MEMORY_DELAY = 0.5
 
-_COMMIT = Script(RECORDS, RETENTION, ("worker.broker.scripts", "commit.lua"))
-_LEAN_COMMIT = Script(RECORDS, RETENTION, ("worker.broker.scripts", "commit.lua"), flags="allow-oom")
+_COMMIT = Script("commit")
+_LEAN_COMMIT = Script("commit", flags="allow-oom")
 
 
 @dataclass(slots=True)

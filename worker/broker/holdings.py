@@ -12,7 +12,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable
 
 from worker.broker.taken import TakenMessage
-from worker.os_threads import new_lock
+from worker.threads.os_threads import new_lock
 
 AHEAD = 0.1
 """Seconds of work that are taken ahead."""

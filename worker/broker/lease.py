@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 import redis
 
-from worker.connection import streams_in
 from worker.errors import WorkerError
-from worker.logs import get_logger
-from worker.scripts import RECORDS, RETENTION, Argument, Script
+from worker.ground.logs import get_logger
+from worker.server.connection import streams_in
+from worker.server.scripts import Argument, Script
 
 logger = get_logger(__name__)
 
@@ -39,10 +39,10 @@ ORDERS = "worker:orders"
 _RETRY_DELAY = 0.5
 _LEAVE_TIMEOUT = 2.0
 
-_JOIN = Script(RECORDS, ("worker.broker.scripts", "join.lua"))
+_JOIN = Script("join")
 # A server without memory must not take a process for dead.
-_KEEP = Script(RECORDS, RETENTION, ("worker.broker.scripts", "keep.lua"), flags="allow-oom")
-_LEAVE = Script(RECORDS, ("worker.broker.scripts", "leave.lua"))
+_KEEP = Script("keep", flags="allow-oom")
+_LEAVE = Script("leave")
 
 
 class Term(NamedTuple):

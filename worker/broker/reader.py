@@ -18,12 +18,12 @@ from worker.broker.envelope import decode
 from worker.broker.holdings import Holdings
 from worker.broker.lease import Lease, Term
 from worker.broker.taken import TakenMessage
-from worker.connection import streams_in
 from worker.errors import WorkerError
+from worker.ground.logs import get_logger
 from worker.history.events import ErrorInfo, State, StatusEvent
 from worker.history.lines import to_line
-from worker.logs import get_logger
-from worker.scripts import RECORDS, Argument, Script
+from worker.server.connection import streams_in
+from worker.server.scripts import Argument, Script
 
 logger = get_logger(__name__)
 
@@ -40,10 +40,9 @@ LOOK_FOR_LOST_EVERY = 10.0
 _ROUSE_EVERY = 0.005
 _RETRY_DELAYS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
-_DESCRIBE = ("worker.broker.scripts", "describe.lua")
-_TAKE = Script(RECORDS, _DESCRIBE, ("worker.broker.scripts", "take.lua"))
-_LOOK = Script(RECORDS, _DESCRIBE, ("worker.broker.scripts", "look.lua"))
-_BURY = Script(RECORDS, ("worker.broker.scripts", "bury.lua"))
+_TAKE = Script("take")
+_LOOK = Script("look")
+_BURY = Script("bury")
 
 
 def streams_of(queues: Sequence[str]) -> list[str]:

@@ -17,9 +17,9 @@ from redis.retry import Retry
 
 from worker.broker.envelope import NOT_DELAYED, Parcel
 from worker.errors import ServerUnreachable
-from worker.greenlets import call_among_greenlets
-from worker.os_threads import GEVENT
-from worker.scripts import RECORDS, Argument, Script
+from worker.server.scripts import Argument, Script
+from worker.threads.greenlets import call_among_greenlets
+from worker.threads.os_threads import GEVENT
 
 SEND_GROUP = 500
 """Messages that are enqueued in one round trip."""
@@ -28,8 +28,8 @@ _TRIES_AGAIN = 3
 
 T = TypeVar("T")
 
-_ENQUEUE = Script(RECORDS, ("worker.broker.scripts", "enqueue.lua"))
-_ENQUEUE_NEW = Script(("worker.broker.scripts", "enqueue_new.lua"))
+_ENQUEUE = Script("enqueue")
+_ENQUEUE_NEW = Script("enqueue_new")
 
 
 class Sender:

@@ -18,16 +18,16 @@ from worker.broker.holdings import Holdings
 from worker.broker.lease import Lease
 from worker.broker.reader import Reader
 from worker.broker.taken import Ending, TakenMessage
-from worker.calls import overruns
 from worker.errors import WorkerError
+from worker.ground.logs import get_logger
 from worker.history.events import ErrorInfo, State, StatusEvent
 from worker.history.histogram import bucket
 from worker.history.limits import history_limits
 from worker.history.lines import subject_names, to_line
-from worker.logs import get_logger
-from worker.scripts import RECORDS, Argument, Script
+from worker.loops.calls import overruns
+from worker.loops.thread_pool import pool
+from worker.server.scripts import Argument, Script
 from worker.settings import Settings
-from worker.thread_pool import pool
 
 logger = get_logger(__name__)
 
@@ -38,7 +38,7 @@ SILENCE = 7.5
 """Seconds after which a connection without an answer is given up; the reader waits at the server for five."""
 
 _STOP_TIMEOUT = 2.0
-_GIVE_BACK = Script(RECORDS, ("worker.broker.scripts", "give_back.lua"))
+_GIVE_BACK = Script("give_back")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,24 +19,24 @@ from dramatiq.broker import Broker, Consumer, MessageProxy
 from dramatiq.errors import QueueJoinTimeout, QueueNotFound
 from dramatiq.middleware import Middleware, MiddlewareError
 
+from worker.attempts.cancellation import Cancellation
 from worker.broker.consumer import StreamConsumer
 from worker.broker.envelope import Parcel, pack
 from worker.broker.sending import sender
 from worker.broker.session import WorkerSession
 from worker.broker.taken import Ending, Endings, TakenMessage
+from worker.ground.logs import get_logger
 from worker.history.events import StatusEvent
-from worker.logs import get_logger
-from worker.middleware.cancellation import Cancellation
-from worker.os_threads import new_lock
-from worker.scripts import RECORDS, RETENTION, Script
+from worker.server.scripts import Script
 from worker.settings import Settings
+from worker.threads.os_threads import new_lock
 
 logger = get_logger(__name__)
 
 _JOIN_EVERY = 0.02
 
-_WAITING = Script(RECORDS, ("worker.broker.scripts", "waiting.lua"))
-_FLUSH = Script(RECORDS, RETENTION, ("worker.broker.scripts", "flush.lua"))
+_WAITING = Script("waiting")
+_FLUSH = Script("flush")
 
 
 class StreamBroker(Broker):

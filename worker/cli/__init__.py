@@ -12,7 +12,7 @@ import typer
 
 from worker.cli.app import app
 from worker.errors import ConfigurationError, WorkerError
-from worker.texts import visible
+from worker.ground.texts import visible
 
 FAILED = 1
 MISUSED = 2

@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from worker.broker import actions
-from worker.broker.actions import ACTIONS, ASK_ABOVE, Outcome, Preview, Targets, as_previewed
 from worker.cli.options import AsJson, filters_messages, open_server
 from worker.cli.output import MESSAGE_HEADINGS, counted, message_row, note, print_json, print_table, print_text
 from worker.cli.plain import plain
 from worker.errors import ConfigurationError
+from worker.ground.texts import shown
 from worker.history.filters import MessageFilter
-from worker.texts import shown
+from worker.operations import actions
+from worker.operations.actions import ACTIONS, ASK_ABOVE, Outcome, Preview, Targets, as_previewed
 
 SHOWN = 20
 """Messages that a dry run lists."""

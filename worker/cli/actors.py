@@ -10,8 +10,8 @@ from typing import Any
 
 import dramatiq
 
-from worker.actors import fits, signature_of
 from worker.errors import ConfigurationError
+from worker.operations.actors import fits, signature_of
 
 
 def read_arguments(actor: dramatiq.Actor[..., Any], words: Sequence[str]) -> list[Any]:

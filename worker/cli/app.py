@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from worker.errors import MissingExtra
-from worker.extras import extra_of
+from worker.ground.extras import extra_of
 
 _COMMANDS = {
     "demo": ("worker.cli.demo:demo", "Merge and summarize the sample conversation, with every step in the history."),

@@ -12,10 +12,10 @@ from rich.progress import Progress
 from worker.bridge import run_async_in_new_loop
 from worker.cli.options import AsJson, begin
 from worker.cli.output import console, print_json, print_table
-from worker.durations import format_duration
+from worker.conversations.importing import import_conversation
+from worker.conversations.merging import read_manifest
 from worker.errors import ConfigurationError
-from worker.services.importing import import_conversation
-from worker.services.merging import read_manifest
+from worker.ground.durations import format_duration
 from worker.stores.conversations import conversation_store
 
 app = typer.Typer(

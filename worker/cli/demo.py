@@ -17,13 +17,13 @@ from worker.cli.conversations import describe
 from worker.cli.options import AsJson, begin
 from worker.cli.output import console, print_event, print_json
 from worker.cli.pools import RunningPools, end_in_order_when_told, pools_for, stop_timeout
-from worker.connection import check_server, connect
+from worker.conversations.importing import import_conversation
 from worker.errors import WorkerError
-from worker.extras import is_installed
+from worker.ground.extras import is_installed
 from worker.history.events import State, StatusEvent
 from worker.history.filters import EventFilter
 from worker.history.tail import Followed, follow_events, position
-from worker.services.importing import import_conversation
+from worker.server.connection import check_server, connect
 from worker.settings import Settings
 from worker.tasks.conversations import merge_conversation, summarize_conversation
 

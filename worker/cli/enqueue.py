@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from worker.actors import find_actor
 from worker.cli.actors import read_arguments
 from worker.cli.options import AsJson, begin, read_duration
 from worker.cli.output import console, print_json
-from worker.connection import check_server, connect
+from worker.operations.actors import find_actor
+from worker.server.connection import check_server, connect
 
 
 def enqueue(

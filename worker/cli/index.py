@@ -8,7 +8,7 @@ from rich.progress import Progress
 from worker.bridge import run_async_in_new_loop
 from worker.cli.options import AsJson, begin
 from worker.cli.output import console, print_json
-from worker.services.indexing import optimize_index, rebuild_index
+from worker.recall.indexing import optimize_index, rebuild_index
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look after the search index.")
 

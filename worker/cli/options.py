@@ -11,14 +11,14 @@ from typing import Annotated, Any, get_type_hints
 import redis
 import typer
 
-from worker.connection import check_server, connect
-from worker.durations import parse_duration
 from worker.errors import ConfigurationError
+from worker.ground.durations import parse_duration
+from worker.ground.logs import configure_logs
+from worker.ground.texts import shown
 from worker.history.events import State
 from worker.history.filters import MARKS, EventFilter, MessageFilter, read_event_filter, read_message_filter
-from worker.logs import configure_logs
+from worker.server.connection import check_server, connect
 from worker.settings import Settings, settings_in_force
-from worker.texts import shown
 
 
 def _beginning(words: list[str]) -> Callable[[str], list[str]]:
@@ -134,7 +134,7 @@ def _with_options(
 def begin() -> Settings:
     """Reads the settings and sets up logging, as every command does first."""
     settings = settings_in_force()
-    configure_logs(settings)
+    configure_logs(settings.log_level, settings.log_format)
     return settings
 
 

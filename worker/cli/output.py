@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from worker.durations import format_duration
+from worker.ground.durations import format_duration
+from worker.ground.texts import UNPRINTABLE, visible
 from worker.history.answers import StoredMessage
 from worker.history.events import State, StatusEvent
-from worker.texts import UNPRINTABLE, visible
 
 _STYLES = {
     State.STARTED: "cyan",

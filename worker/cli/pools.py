@@ -13,9 +13,9 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, Self
 
-from worker.actors import load_actors
 from worker.errors import ConfigurationError
-from worker.logs import get_logger
+from worker.ground.logs import get_logger
+from worker.operations.actors import load_actors
 from worker.settings import Settings
 
 logger = get_logger(__name__)

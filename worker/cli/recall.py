@@ -11,8 +11,8 @@ from rich.text import Text
 from worker.bridge import run_async_in_new_loop
 from worker.cli.options import AsJson, begin
 from worker.cli.output import note, print_json, print_text, print_texts
-from worker.services.recall import MOST_HITS, Hit
-from worker.services.recall import recall as find
+from worker.recall.recall import MOST_HITS, Hit
+from worker.recall.recall import recall as find
 
 _LINES = 12
 """Of a snippet, for people."""

@@ -16,9 +16,9 @@ from worker.cli.options import AsJson, begin, open_server
 from worker.cli.output import Row, ago, console, note, print_json, print_table, print_text, state_style
 from worker.errors import ConfigurationError, LeaseTaken, NoContentFound, WorkerError
 from worker.leases import lease
-from worker.services import repository_sync
-from worker.services.repositories import add_repository, describe_repository, remove_repository
-from worker.services.repository_sync import Synced
+from worker.recall import repository_sync
+from worker.recall.repositories import add_repository, describe_repository, remove_repository
+from worker.recall.repository_sync import Synced
 from worker.stores.repositories import Repository, repository_store
 from worker.tasks.repositories import lease_name, sync_repository
 

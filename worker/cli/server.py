@@ -10,9 +10,9 @@ from types import FrameType
 from worker.cli.options import AsJson, begin
 from worker.cli.output import console, print_json
 from worker.cli.pools import RunningPools, pools_for, stop_timeout
-from worker.connection import check_server, connect
-from worker.embedded import EmbeddedServer
-from worker.logs import get_logger
+from worker.ground.logs import get_logger
+from worker.server.connection import check_server, connect
+from worker.server.embedded import EmbeddedServer
 
 logger = get_logger(__name__)
 

@@ -21,11 +21,11 @@ from worker.cli.output import (
 )
 from worker.cli.plain import plain, plain_message
 from worker.errors import WorkerError
+from worker.ground.texts import shown
 from worker.history.answers import StoredMessage
 from worker.history.events import State, StatusEvent
 from worker.history.query import ask, one_message
 from worker.history.timeline import TimelineAttempt, attempts_of, requests_of
-from worker.texts import shown
 
 
 class UnknownMessage(WorkerError):

@@ -32,16 +32,16 @@ from worker.cli.output import (
 )
 from worker.cli.plain import plain
 from worker.cli.system import HEALTH_STYLES, QUEUE_HEADINGS, WORKER_HEADINGS, queue_row, worker_row
-from worker.connection import address, check_server, connect
 from worker.errors import ServerUnreachable
-from worker.health import Health, check_health
+from worker.ground.texts import visible
 from worker.history import overview, query
 from worker.history.answers import ActorRates, QueueInfo, StoredMessage, WorkerInfo
 from worker.history.filters import MESSAGE_STATES, MessageFilter
 from worker.history.histogram import Percentiles
 from worker.history.query import all_messages, ask
+from worker.operations.health import Health, check_health
+from worker.server.connection import address, check_server, connect
 from worker.settings import Settings
-from worker.texts import visible
 
 REFRESH_EVERY = 2.0
 NEWEST = 5

@@ -11,13 +11,13 @@ from rich.text import Text
 from worker.cli.options import AsJson, Limit, begin, open_server
 from worker.cli.output import Row, ago, counted, local_time, print_json, print_table, print_text, print_texts, rough
 from worker.cli.plain import plain
-from worker.connection import connect
-from worker.doctor import Severity, examine
-from worker.health import PROBE_TIMEOUT, HealthState, check_health
 from worker.history import overview
 from worker.history.answers import QueueInfo, WorkerInfo
 from worker.history.overview import audit_log
 from worker.history.query import PAGE, ask
+from worker.operations.doctor import Severity, examine
+from worker.operations.health import PROBE_TIMEOUT, HealthState, check_health
+from worker.server.connection import connect
 
 EXIT_CODES = {HealthState.HEALTHY: 0, HealthState.DEGRADED: 1, HealthState.UNREACHABLE: 2}
 HEALTH_STYLES = {HealthState.HEALTHY: "green", HealthState.DEGRADED: "yellow", HealthState.UNREACHABLE: "red"}

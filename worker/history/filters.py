@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from worker.durations import parse_duration
 from worker.errors import ConfigurationError
+from worker.ground.durations import parse_duration
+from worker.ground.texts import shown
 from worker.history.events import State, StatusEvent
-from worker.texts import shown
 
 MESSAGE_STATES = ("queued", "delayed", "running", "completed", "skipped", "dead", "cancelled")
 """The states of a message."""

@@ -22,15 +22,16 @@ from worker.history.answers import (
     moment,
 )
 from worker.history.histogram import percentiles
-from worker.history.query import PAGE, Question, script_of
+from worker.history.query import PAGE, Question
+from worker.server.scripts import Script
 
 LONGEST = timedelta(days=366)
 """The longest time of which rates are asked: the server looks at each hour of it."""
 
 _ENDINGS = ("completed", "skipped", "failed", "cancelled", "lost")
 
-_COUNTERS, _QUEUES = script_of("counters"), script_of("queues")
-_WORKERS, _AUDIT = script_of("workers"), script_of("audit")
+_COUNTERS, _QUEUES = Script("counters"), Script("queues")
+_WORKERS, _AUDIT = Script("workers"), Script("audit")
 
 
 def actor_rates(over: timedelta) -> Question[tuple[ActorRates, ...]]:

@@ -24,7 +24,7 @@ from worker.history.events import StatusEvent
 from worker.history.filters import MARKS, EventFilter, MessageFilter
 from worker.history.lines import subject_names
 from worker.history.tail import newest_of_tail
-from worker.scripts import RECORDS, Argument, Script
+from worker.server.scripts import Argument, Script
 
 T = TypeVar("T")
 
@@ -36,15 +36,10 @@ _GIVE_UP_AFTER = 50_000
 """Messages without a match after which nobody looks further back for events: those have no index of their own."""
 
 
-def script_of(name: str, *, flags: str = "") -> Script:
-    """The script of a question."""
-    return Script(RECORDS, ("worker.history", f"{name}.lua"), flags=flags)
-
-
 # A server without memory still has the little that is worked out while it looks.
-_FIND = script_of("find", flags="allow-oom")
-_ONE, _DUE = script_of("one"), script_of("due")
-_DEATHS, _STATES = script_of("deaths"), script_of("states")
+_FIND = Script("find", flags="allow-oom")
+_ONE, _DUE = Script("one"), Script("due")
+_DEATHS, _STATES = Script("deaths"), Script("states")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from worker.history.query import Question
-from worker.scripts import RECORDS, Script
+from worker.server.scripts import Script
 
-_SUMS = Script(RECORDS, ("worker.history", "sums.lua"))
+_SUMS = Script("sums")
 
 
 @dataclass(slots=True)

@@ -14,10 +14,10 @@ from typing import Any
 import redis
 from redis import asyncio as redis_asyncio
 
-from worker.connection import streams_in
 from worker.history.events import StatusEvent
 from worker.history.filters import EventFilter
 from worker.history.lines import from_line
+from worker.server.connection import streams_in
 
 TAIL = "worker:events"
 

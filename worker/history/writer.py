@@ -17,16 +17,16 @@ from collections.abc import Callable
 
 import redis
 
-from worker.connection import connect
 from worker.errors import WorkerError
+from worker.ground.logs import get_logger
 from worker.history.events import StatusEvent
 from worker.history.histogram import bucket
 from worker.history.limits import history_limits
 from worker.history.lines import record_id, subject_names, to_line
-from worker.logs import get_logger
-from worker.os_threads import new_condition, new_lock
-from worker.scripts import RECORDS, RETENTION, Argument, Script
+from worker.server.connection import connect
+from worker.server.scripts import Argument, Script
 from worker.settings import Settings, settings_in_force
+from worker.threads.os_threads import new_condition, new_lock
 
 logger = get_logger(__name__)
 
@@ -38,7 +38,7 @@ GATHER = 0.005
 
 _GROUP = 500
 _RETRY_DELAYS = (0.1, 0.2, 0.5, 1.0)
-_NOTE = Script(RECORDS, RETENTION, ("worker.history", "note.lua"))
+_NOTE = Script("note")
 
 
 _writers: weakref.WeakSet[EventWriter] = weakref.WeakSet()

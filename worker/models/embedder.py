@@ -16,13 +16,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.bridge import cancel_requested, loop_resource, run_in_thread_pool
 from worker.errors import ConfigurationError
+from worker.loops.loop_resources import loop_resource
+from worker.loops.thread_pool import cancel_requested, run_in_thread_pool
 from worker.models.embedded import EmbeddedModel, embedded_model
 from worker.models.endpoint import Endpoint
 from worker.models.failures import ModelUnavailable
+from worker.models.words import names_of, spelled_out
 from worker.settings import Settings, settings_in_force
-from worker.stores.words import names_of, spelled_out
 
 Vectors = NDArray[np.float32]
 Floats = NDArray[np.float32]

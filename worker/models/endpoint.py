@@ -15,12 +15,12 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from worker.bridge import run_in_thread_pool
-from worker.durations import format_duration
 from worker.errors import MissingExtra, WorkerError
+from worker.ground.durations import format_duration
+from worker.ground.secrets import mask_url
+from worker.ground.texts import shown
+from worker.loops.thread_pool import run_in_thread_pool
 from worker.models.failures import ModelUnavailable, failure, tls_context
-from worker.settings import mask_url
-from worker.texts import shown
 
 try:
     import httpx

@@ -13,11 +13,12 @@ from datetime import timedelta
 import openai
 from openai.types.chat import ChatCompletion
 
-from worker.bridge import run_in_thread_pool
-from worker.durations import format_duration
 from worker.errors import WorkerError
+from worker.ground.durations import format_duration
+from worker.ground.secrets import mask_url
+from worker.loops.thread_pool import run_in_thread_pool
 from worker.models.failures import ModelUnavailable, failure, tls_context
-from worker.settings import Settings, mask_url
+from worker.settings import Settings
 
 _INSTRUCTION = (
     "You summarize transcripts of conversations. Answer with the summary alone, in at most {words} words, "

@@ -7,7 +7,7 @@ import math
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
-from worker.bridge import loop_resource
+from worker.loops.loop_resources import loop_resource
 from worker.models.endpoint import Endpoint
 from worker.models.failures import ModelUnavailable
 from worker.settings import Settings, settings_in_force

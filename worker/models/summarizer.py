@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from worker.bridge import loop_resource, run_in_thread_pool
+from worker.loops.loop_resources import loop_resource
+from worker.loops.thread_pool import run_in_thread_pool
 from worker.models.extractive import ExtractiveSummarizer
 from worker.models.openai import OpenAISummarizer
 from worker.settings import settings_in_force

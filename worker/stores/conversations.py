@@ -14,8 +14,8 @@ from sqlalchemy import Column, ForeignKey, MetaData, String, Table, Text, or_, s
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from worker.bridge import loop_resource
 from worker.errors import ConfigurationError
+from worker.loops.loop_resources import loop_resource
 from worker.stores.database import Instant, open_database
 
 _schema = MetaData()

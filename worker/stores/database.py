@@ -18,9 +18,10 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.types import TypeDecorator
 
-from worker.bridge import run_in_thread_pool
 from worker.errors import ConfigurationError, WorkerError
-from worker.settings import mask_url, settings_in_force
+from worker.ground.secrets import mask_url
+from worker.loops.thread_pool import run_in_thread_pool
+from worker.settings import settings_in_force
 
 _BUSY_SECONDS = 10
 """How long a writer waits for another."""

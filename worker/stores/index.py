@@ -17,9 +17,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from worker.bridge import loop_resource, run_in_thread_pool
 from worker.errors import IndexMismatch, MissingExtra, RetryLater, WorkerError
+from worker.loops.loop_resources import loop_resource
+from worker.loops.thread_pool import run_in_thread_pool
 from worker.models.embedder import Vectors, embedder
+from worker.models.words import first_words
 from worker.settings import settings_in_force
 from worker.stores import upkeep
 from worker.stores.chunks import Document, DocumentKind, FileChunks, FileState, Kind, Passage, Ranked, Totals
@@ -34,7 +36,6 @@ from worker.stores.layout import (
     schema_of,
 )
 from worker.stores.tables import opened
-from worker.stores.words import first_words
 
 try:
     import pyarrow as pa

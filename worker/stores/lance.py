@@ -12,7 +12,7 @@ import threading
 from typing import Any
 
 from worker.errors import MissingExtra
-from worker.os_threads import start_thread
+from worker.threads.os_threads import start_thread
 
 _NICER = 10
 """As much as the command `nice`: what a search computes waits for every loop that has something to do."""

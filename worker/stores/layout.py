@@ -13,8 +13,8 @@ from typing import Any
 
 from worker.errors import MissingExtra
 from worker.models.embedder import Vectors
+from worker.models.words import words_of
 from worker.stores.chunks import Document, FileChunks, Kind, NewChunk, searched
-from worker.stores.words import words_of
 
 try:
     import numpy as np

@@ -15,9 +15,11 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, from_url
 from obstore.store import ObjectStore as Backend
 
-from worker.bridge import loop_resource, run_in_thread_pool
 from worker.errors import ConfigurationError
-from worker.settings import mask_url, settings_in_force
+from worker.ground.secrets import mask_url
+from worker.loops.loop_resources import loop_resource
+from worker.loops.thread_pool import run_in_thread_pool
+from worker.settings import settings_in_force
 
 
 class ObjectStore:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from worker.bridge import run_in_thread_pool
 from worker.errors import Fatal
-from worker.logs import get_logger
+from worker.ground.logs import get_logger
+from worker.loops.thread_pool import run_in_thread_pool
 from worker.models.embedder import Embedder, Vectors, refuses_not_everything
 from worker.stores import upkeep
 from worker.stores.lance import lance

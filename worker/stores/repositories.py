@@ -17,8 +17,8 @@ from sqlalchemy import JSON, Column, Integer, MetaData, RowMapping, String, Tabl
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from worker.bridge import loop_resource
 from worker.errors import ConfigurationError
+from worker.loops.loop_resources import loop_resource
 from worker.stores.database import Instant, failures_told, is_storable, open_database
 
 _LONGEST_SILENCE = timedelta(minutes=10)

@@ -11,8 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from worker.bridge import run_in_thread_pool
 from worker.errors import ConfigurationError
+from worker.loops.thread_pool import run_in_thread_pool
 from worker.stores.lance import lance, load_lancedb, shared_caches
 from worker.stores.layout import Made, schema_of
 

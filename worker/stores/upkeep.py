@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from worker.bridge import run_in_thread_pool
+from worker.loops.thread_pool import run_in_thread_pool
 from worker.stores.lance import lance
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ Importing it binds the broker, from the settings, where the program has set none
 import importlib
 
 from worker.broker import ensure_broker
-from worker.extras import is_installed, require
+from worker.ground.extras import is_installed, require
 
 require("tasks", "worker.tasks, the built-in actors,")
 ensure_broker()

@@ -1,6 +1,6 @@
 """The actors for conversations, written in the explicit form, to be copied.
 
-Each is short and sync: options, a status context, one call through the bridge. The work is in `worker.services`.
+Each is short and sync: options, a status context, one call through the bridge. The work is in `worker.conversations`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import dramatiq
 
 from worker.actor import enqueue_unique
 from worker.bridge import run_async_in_new_loop
+from worker.conversations import merging, summarizing
 from worker.errors import Unchanged
 from worker.leases import lease
-from worker.services import merging, summarizing
 from worker.status import ProcessingStatusContext
 
 

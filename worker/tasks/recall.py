@@ -11,7 +11,7 @@ from worker.attempt import current_attempt
 from worker.bridge import run_async_in_new_loop
 from worker.errors import ConfigurationError, Fatal
 from worker.leases import lease
-from worker.services import indexing, recall, recall_batches
+from worker.recall import indexing, recall, recall_batches
 from worker.status import ProcessingStatusContext
 
 

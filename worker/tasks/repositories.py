@@ -7,7 +7,7 @@ import dramatiq
 from worker.actor import enqueue_unique
 from worker.bridge import run_async_in_new_loop
 from worker.leases import lease
-from worker.services import repositories, repository_sync
+from worker.recall import repositories, repository_sync
 from worker.status import ProcessingStatusContext
 from worker.tasks.recall import optimize_index
 

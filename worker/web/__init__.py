@@ -4,7 +4,7 @@ Thin: what is asked and done belongs to `worker.history` and `worker.broker`. `c
 runs by itself or is mounted in another.
 """
 
-from worker.extras import require
+from worker.ground.extras import require
 
 require("web", "the web API")
 

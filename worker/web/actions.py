@@ -1,4 +1,4 @@
-"""The actions, each as JSON; what they do belongs to `worker.broker.actions`, which also writes the audit log."""
+"""The actions, each as JSON; what they do belongs to `worker.operations.actions`, which also writes the audit log."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from fastapi import APIRouter, HTTPException, Path
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictBool, model_validator
 
 from worker.actor import enqueue_unique
-from worker.actors import check_arguments, find_actor
 from worker.bridge import run_in_thread_pool
-from worker.broker import actions
 from worker.errors import ConfigurationError
+from worker.ground.logs import get_logger
 from worker.history.filters import MessageFilter, read_message_filter
-from worker.logs import get_logger
+from worker.operations import actions
+from worker.operations.actors import check_arguments, find_actor
 from worker.settings import Settings
 from worker.web import shapes
 from worker.web.dependencies import Acting, Client, InForce

@@ -7,7 +7,7 @@ from types import ModuleType
 
 from fastapi import APIRouter
 
-from worker.extras import is_installed
+from worker.ground.extras import is_installed
 from worker.web import actions, questions, streaming
 from worker.web.problems import PROBLEMS
 

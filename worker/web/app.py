@@ -12,8 +12,8 @@ from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
 
 from worker.bridge import close_loop_resources
+from worker.ground.version import __version__
 from worker.settings import Settings, put_in_force, settings_in_force
-from worker.version import __version__
 from worker.web import actions, api, pages, probes, sessions
 from worker.web.problems import tell_problems
 from worker.web.resources import Resources

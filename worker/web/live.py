@@ -20,10 +20,10 @@ import redis
 from redis import asyncio as redis_asyncio
 
 from worker.errors import ServerUnreachable
+from worker.ground.logs import get_logger
 from worker.history.events import StatusEvent
 from worker.history.filters import EventFilter
 from worker.history.tail import afollow_events, aposition
-from worker.logs import get_logger
 from worker.web.shapes import Event
 
 logger = get_logger(__name__)

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 from fastapi import Query
 from pydantic import AfterValidator, Field, WithJsonSchema
 
-from worker.durations import parse_duration
 from worker.errors import ConfigurationError
+from worker.ground.durations import parse_duration
 from worker.history.events import State
 from worker.history.filters import EventFilter, MessageFilter, read_event_filter, read_message_filter
 from worker.history.query import PAGE

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from worker.bridge import run_in_thread_pool
-from worker.health import HealthState, check_health
+from worker.operations.health import HealthState, check_health
 from worker.web import shapes
 from worker.web.dependencies import Held, History
 from worker.web.metrics import expose, read_all

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
 from worker.errors import ConfigurationError, MessageRefused, ServerUnreachable, WorkerError
-from worker.logs import get_logger
+from worker.ground.logs import get_logger
 
 logger = get_logger(__name__)
 

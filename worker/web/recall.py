@@ -1,4 +1,4 @@
-"""Questions to the search index, and notes for it, as JSON; what is found belongs to `worker.services.recall`."""
+"""Questions to the search index, and notes for it, as JSON; what is found belongs to `worker.recall.recall`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Annotated
 from fastapi import APIRouter, HTTPException
 from pydantic import BaseModel, ConfigDict, Field
 
-from worker.actors import find_actor, load_actors
 from worker.bridge import run_in_thread_pool
 from worker.errors import ConfigurationError
-from worker.logs import get_logger
+from worker.ground.logs import get_logger
 from worker.models.embedded import embedded_model
-from worker.services import indexing, recall
+from worker.operations.actors import find_actor, load_actors
+from worker.recall import indexing, recall
 from worker.settings import Settings
 from worker.stores.chunks import Kind
 from worker.stores.index import search_index

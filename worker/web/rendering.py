@@ -14,9 +14,9 @@ from fastapi import Request
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
-from worker.extras import is_installed
+from worker.ground.extras import is_installed
+from worker.ground.version import __version__
 from worker.history.answers import StoredMessage
-from worker.version import __version__
 from worker.web.security import Visitor
 
 FRAGMENT = "x-fragment"

@@ -1,4 +1,4 @@
-"""Repositories that are kept in the search index, as JSON; what is known of them belongs to `worker.services`."""
+"""Repositories that are kept in the search index, as JSON; what is known of them belongs to `worker.recall`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, HTTPException, Path
 from pydantic import Field
 
-from worker.services.repositories import describe_repository
+from worker.recall.repositories import describe_repository
 from worker.stores import repositories as stored
 from worker.stores.repositories import SyncState, repository_store
 from worker.web import actions, shapes

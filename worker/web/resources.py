@@ -12,10 +12,10 @@ import redis
 from redis import asyncio as redis_asyncio
 
 from worker.bridge import loop_resource
-from worker.connection import aconnect, connect
-from worker.health import PROBE_TIMEOUT
+from worker.loops.watchdog import Blocked
+from worker.operations.health import PROBE_TIMEOUT
+from worker.server.connection import aconnect, connect
 from worker.settings import Settings
-from worker.watchdog import Blocked
 from worker.web.live import LiveTail
 from worker.web.tokens import Keys
 

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from worker.logs import get_logger
+from worker.ground.logs import get_logger
 from worker.settings import Settings
 from worker.web.problems import BROKEN, problem
 from worker.web.tokens import Keys, Role, Session

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from worker.logs import get_logger
+from worker.ground.logs import get_logger
 from worker.web.dependencies import Held, Visiting
 from worker.web.problems import problem
 from worker.web.security import COOKIE

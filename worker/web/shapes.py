@@ -11,10 +11,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from worker.health import HealthState
 from worker.history import answers, timeline
 from worker.history.events import ErrorInfo, State, StatusEvent, WorkerId
 from worker.history.histogram import Percentiles
+from worker.operations.health import HealthState
 
 MessageState = Literal["queued", "delayed", "running", "completed", "skipped", "dead", "cancelled"]
 AttemptState = Literal["running", "completed", "skipped", "failed", "cancelled", "lost"]

@@ -9,7 +9,7 @@ from fastapi import HTTPException
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker.errors import WorkerError
-from worker.logs import get_logger
+from worker.ground.logs import get_logger
 
 logger = get_logger(__name__)
 

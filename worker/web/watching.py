@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from worker.logs import get_logger
-from worker.watchdog import Blocked, watch
+from worker.ground.logs import get_logger
+from worker.loops.watchdog import Blocked, watch
 
 logger = get_logger(__name__)
 

@@ -1,0 +1,1 @@
+"""One attempt from begin to end, and the Dramatiq middleware around it."""

@@ -1,0 +1,222 @@
+"""The one set of events of an attempt, and the spans inside it.
+
+Recording never fails the work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from contextvars import ContextVar
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from worker.attempts.attempt import Attempt
+from worker.errors import NoContentFound
+from worker.history.events import (
+    MAX_TEXT,
+    ErrorInfo,
+    Recorder,
+    State,
+    StatusEvent,
+    Subject,
+    Writer,
+    said_by,
+)
+from worker.history.writer import default_writer
+from worker.loops.thread_pool import unfinished_calls
+from worker.loops.watchdog import Blocked, blocked_time
+
+FLUSH_TIMEOUT = 2.0
+"""Seconds that the end of a context outside a worker waits for its events to be written."""
+
+PROGRESS_EVERY = 1.0
+"""Seconds between two progress events of a context: a loop may report each step, the history need not keep them all."""
+
+recorder_override: ContextVar[Writer | None] = ContextVar("recorder_override", default=None)
+"""Where contexts outside a worker record, instead of in the configured history; for tests."""
+
+
+def _recorder_outside() -> Writer:
+    override = recorder_override.get()
+    return default_writer() if override is None else override
+
+
+class Span:
+    """A named stretch of work: its events, from STARTED to the one that ends it."""
+
+    def __init__(self, prefix: str, text: str, subject: Subject) -> None:
+        self.root: Span = self
+        self.run = ""
+        self.number = 0
+        self.id = ""  # of its STARTED event; those of its others begin with it
+        self._common: dict[str, Any] = {}
+        self.prefix = prefix
+        self.subject = subject
+        self.text = text
+        self.outcome = State.COMPLETED
+        self.error: ErrorInfo | None = None
+        self._steps = 0
+        self._spans = 0
+        self._started_at = self._progress_at = time.monotonic()
+        self._attempt: Attempt | None = None
+        self._recorder: Recorder | None = None
+
+    def start(self, record: AttemptRecord | None, outer: Span | None, at: float | None = None) -> None:
+        """Begins, and records STARTED; `at` is when it began, on the monotonic clock, if that was before."""
+        self._attempt = record.attempt if record else None
+        self._recorder = record.recorder if record is not None else _recorder_outside()
+        self._started_at = self._progress_at = time.monotonic()
+        root = record.span if record is not None else outer.root if outer is not None else None
+        if root is None or root is self:
+            self.run = self._attempt.message_id if self._attempt else uuid.uuid4().hex
+        else:
+            self.root, self.run, self.number = root, root.run, root.next_number()
+        self.id = f"{self.run}:{self._attempt.number if self._attempt else 0}"
+        if self.number:
+            self.id = f"{self.id}/{self.number}"
+        self._common = self._common_fields()
+        within = outer or (self.root if self.root is not self else None)
+        values: dict[str, Any] = {"parent": within.id} if within is not None else {}
+        if at is not None:
+            values["time"] = datetime.now(UTC) - timedelta(seconds=time.monotonic() - at)
+        self._recorder.record(self._event(State.STARTED, text=self.text[:MAX_TEXT], **values))
+        self.text = ""
+
+    def next_number(self) -> int:
+        """The number of a span inside."""
+        self._spans += 1
+        return self._spans
+
+    def note(self, error: BaseException | None) -> None:
+        """Notes how the work went, with the error that came out of it."""
+        if error is None:
+            return
+        self.error = None
+        if isinstance(error, NoContentFound):
+            self.outcome = State.SKIPPED
+            self.text = self.text or said_by(error)
+            return
+        self.outcome = State.CANCELLED if isinstance(error, asyncio.CancelledError) else State.FAILED
+        self.error = ErrorInfo.of(error)
+
+    def progress_is_due(self) -> bool:
+        """Whether progress is to be recorded now."""
+        now = time.monotonic()
+        if self._recorder is not None and now - self._progress_at < PROGRESS_EVERY:
+            return False
+        self._progress_at = now
+        return True
+
+    def progress(self, done: float, total: float | None, text: str) -> None:
+        """Records progress."""
+        if self._recorder is None:
+            raise RuntimeError("this ProcessingStatusContext was not entered: use it with `with` or `async with`")
+        self._steps += 1
+        event = self._event(
+            State.PROGRESS, f".{self._steps}", parent=self.id, text=text[:MAX_TEXT], done=done, total=total
+        )
+        self._recorder.record(event)
+
+    def end(self, *, becomes: str | None = None) -> None:
+        """Records the end of a span inside, or of a run outside a worker."""
+        if self._recorder is None:
+            return
+        event = self._ending((time.monotonic() - self._started_at) * 1000, Blocked())
+        if self.root is self:
+            self._recorder.record_end(event, becomes or message_state(event.state))
+        else:
+            self._recorder.record(event)
+
+    def end_attempt(self, started_at: float, blocked: Blocked, becomes: str | None) -> None:
+        """Records the end of the attempt."""
+        event = self._ending((time.monotonic() - started_at) * 1000, blocked)
+        if self._recorder is not None:
+            self._recorder.record_end(event, becomes or message_state(event.state))
+
+    def _ending(self, duration_ms: float, blocked: Blocked) -> StatusEvent:
+        values: dict[str, Any] = {"duration_ms": duration_ms}
+        if blocked.seconds:
+            values |= {"blocked_ms": blocked.seconds * 1000, "blocked_at": blocked.where}
+        return self._event(self.outcome, ".end", parent=self.id, text=self.text[:MAX_TEXT], error=self.error, **values)
+
+    def flush(self) -> None:
+        """Waits until what a run outside a worker recorded is written."""
+        _recorder_outside().flush(FLUSH_TIMEOUT)
+
+    def _common_fields(self) -> dict[str, Any]:
+        attempt = self._attempt
+        if attempt is None:
+            return {"subject": self.subject}
+        return {
+            "subject": self.subject,
+            "actor": attempt.actor,
+            "queue": attempt.queue,
+            "message_id": attempt.message_id,
+            "attempt": attempt.number,
+            "queued_ms": attempt.queued_ms,
+        }
+
+    def _event(self, state: State, suffix: str = "", **values: Any) -> StatusEvent:  # noqa: ANN401 - its fields
+        return StatusEvent(event=f"{self.prefix}.{state}", state=state, id=self.id + suffix, **self._common, **values)
+
+
+def message_state(state: State) -> str:
+    """The state of a message whose only attempt ended so."""
+    return "dead" if state is State.FAILED else state.value
+
+
+current_span: ContextVar[Span | None] = ContextVar("current_span", default=None)
+attempt_record: ContextVar[AttemptRecord | None] = ContextVar("attempt_record", default=None)
+
+
+class AttemptRecord:
+    """The one set of events of an attempt; made, ended and owned by the middleware."""
+
+    def __init__(self, attempt: Attempt, recorder: Recorder) -> None:
+        self.attempt = attempt
+        self.recorder = recorder
+        self.span: Span | None = None
+        self._started_at = time.monotonic()
+        self._blocked = Blocked()
+        self._tokens = attempt_record.set(self), blocked_time.set(self._blocked), unfinished_calls.set([])
+
+    def end(
+        self,
+        error: BaseException | None,
+        *,
+        state: State | None = None,
+        outlook: str = "",
+        becomes: str | None = None,
+    ) -> None:
+        """Records how the attempt ended: with `error`, else as its outermost context said, else COMPLETED.
+
+        Args:
+            error: What escaped from the actor.
+            state: The state, where the error alone does not tell it.
+            outlook: What happens to the message now, for people.
+            becomes: The state it has then; `None`: that of the attempt.
+        """
+        attempt_record.reset(self._tokens[0])
+        blocked_time.reset(self._tokens[1])
+        unfinished_calls.reset(self._tokens[2])
+        if self.span is None:
+            # An actor without a context has its name and nothing else.
+            self.span = Span(self.attempt.actor, "", {})
+            self.span.start(self, None, self._started_at)
+        span = self.span
+        if error is None and span.outcome is State.FAILED:
+            # The actor handled the error that its context saw: the message is acknowledged.
+            span.outcome = State.COMPLETED
+        span.note(error)
+        if error is None and state is not None:
+            span.error = None  # what its context saw was the interrupt
+        span.outcome = state or span.outcome
+        span.text = "; ".join(part for part in (span.text, outlook) if part)
+        span.end_attempt(self._started_at, self._blocked, becomes)
+
+
+def current_record() -> AttemptRecord | None:
+    """The record of the attempt that runs in this context; for the middleware."""
+    return attempt_record.get()

@@ -1,0 +1,58 @@
+"""What an error means for the message: skip it, retry it then, bury it, or retry with backoff and jitter.
+
+The one place where that is decided; Dramatiq's own `Retries` does the counting and the backoff.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.errors import Retry
+from dramatiq.middleware import Retries
+from dramatiq.middleware.shutdown import Shutdown
+
+from worker.attempts.cancellation import is_cancelled
+from worker.errors import Fatal, LeaseTaken, NoContentFound, RetryLater
+
+
+@runtime_checkable
+class TakesBack(Protocol):
+    """A broker that takes a message back at the end of its attempt."""
+
+    def give_back(self, message: MessageProxy) -> None:
+        """Has the attempt end by the message's going back to its queue."""
+
+
+class RetryPolicy(Retries):
+    """Dramatiq's retries, and the errors by which a service says what should happen."""
+
+    def after_process_message(
+        self,
+        broker: Broker,
+        message: MessageProxy,
+        *,
+        result: object = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        """Acknowledges, retries or rejects the message after an error."""
+        if isinstance(exception, NoContentFound) or (exception is not None and is_cancelled(message)):
+            return
+        if isinstance(exception, Shutdown) and isinstance(broker, TakesBack):
+            # Not its fault: the attempt counts, the retry does not.
+            broker.give_back(message)
+            return
+        if isinstance(exception, Fatal):
+            self.logger.warning("Message %r failed for good: %s", message.message_id, exception)
+            message.fail()
+            return
+        if isinstance(exception, LeaseTaken):
+            broker.enqueue(message, delay=_milliseconds(exception))  # type: ignore[arg-type]  # as Dramatiq's own does
+            return
+        if isinstance(exception, RetryLater):
+            exception = Retry(str(exception), delay=_milliseconds(exception))
+        super().after_process_message(broker, message, result=result, exception=exception)  # type: ignore[no-untyped-call]
+
+
+def _milliseconds(error: RetryLater) -> int:
+    return round(error.delay.total_seconds() * 1000)

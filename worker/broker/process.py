@@ -1,0 +1,44 @@
+"""What a worker process does at its start and its end: set up logging, look for the server, stop the shared loop."""
+
+from __future__ import annotations
+
+import dramatiq
+import redis
+from dramatiq.broker import Broker
+
+from worker.errors import ServerUnreachable
+from worker.ground.logs import configure_logs, get_logger
+from worker.loops.shared_loop import stop_shared_loop
+from worker.server.connection import check_server
+from worker.settings import Settings
+from worker.threads.os_threads import GEVENT
+from worker.threads.unpatched import unpatch
+
+logger = get_logger(__name__)
+
+
+class Process(dramatiq.Middleware):
+    """Begins and ends a worker process in order.
+
+    Args:
+        settings: The settings of the process.
+        client: A client of the broker's server.
+    """
+
+    def __init__(self, settings: Settings, client: redis.Redis) -> None:
+        self._settings = settings
+        self._client = client
+
+    def after_process_boot(self, broker: Broker) -> None:
+        """Sets up logging, and says in one line when the server cannot be reached; the consumers try again."""
+        if GEVENT:
+            unpatch()
+        configure_logs(self._settings.log_level, self._settings.log_format)
+        try:
+            check_server(self._client, self._settings)
+        except ServerUnreachable as error:
+            logger.error(str(error))  # noqa: TRY400 - a line for a person, not a traceback
+
+    def after_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
+        """Ends the shared loop: no attempt runs any more."""
+        stop_shared_loop()

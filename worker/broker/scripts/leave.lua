@@ -1,4 +1,0 @@
--- A worker process ends: what it still holds is left to the others, at once. Arguments: token.
-local token = argument()
-call('ZADD', 'worker:leases', 'XX', 0, token)
-return now

@@ -1,6 +1,0 @@
--- Gives a task's lease up, unless somebody else has it. Arguments: name, owner, fence.
-local key, owner, fence = 'worker:lease:' .. argument(), argument(), argument()
-if call('GET', key) == owner .. '\t' .. fence then
-  call('DEL', key)
-end
-return 1

@@ -1,0 +1,65 @@
+"""Imports a folder of recordings as a conversation: audio files in name order, each with its transcript."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from worker.errors import ConfigurationError
+from worker.loops.thread_pool import run_in_thread_pool
+from worker.stores.conversations import Chunk, conversation_store
+from worker.stores.objects import object_store
+
+SUFFIXES = {".wav", ".mp3", ".m4a", ".aac", ".mp4", ".ogg", ".oga", ".opus", ".webm", ".flac"}
+_SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+
+
+async def import_conversation(
+    folder: Path, conversation_id: str, *, progress: Callable[[int, int], None] | None = None
+) -> int:
+    """Keeps the folder's audio files, in name order, with the transcripts beside them (`NAME.txt`).
+
+    Returns:
+        How many chunks there are.
+
+    Raises:
+        ConfigurationError: There is no such folder, nothing in it to import, or the id is taken or unfit.
+    """
+    if not _SAFE_ID.fullmatch(conversation_id):
+        raise ConfigurationError(
+            f"{conversation_id!r} is no id for a conversation: at most 100 letters, digits, '_', '-' and '.'"
+        )
+    files = await run_in_thread_pool(_audio_files, folder)
+    conversations, objects = await conversation_store(), await object_store()
+    if await conversations.get(conversation_id) is not None:
+        raise ConfigurationError(f"conversation {conversation_id!r} exists already: choose another with --id")
+    chunks = []
+    now = datetime.now(UTC)
+    for number, file in enumerate(files):
+        key = f"chunks/{conversation_id}/{file.name}"
+        await objects.write(key, file)
+        # A second apart: their order is what matters, and what names give.
+        started_at = now + timedelta(seconds=number)
+        transcript = await run_in_thread_pool(_transcript, file)
+        chunk_id = f"{conversation_id}/{file.name}"
+        chunks.append(Chunk(id=chunk_id, started_at=started_at, audio_key=key, transcript=transcript))
+        if progress is not None:
+            progress(number + 1, len(files))
+    await conversations.create(conversation_id, chunks)
+    return len(chunks)
+
+
+def _audio_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise ConfigurationError(f"{folder} is no folder")
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+    if not files:
+        raise ConfigurationError(f"{folder} holds no audio files ({', '.join(sorted(SUFFIXES))})")
+    return files
+
+
+def _transcript(file: Path) -> str | None:
+    beside = file.with_suffix(".txt")
+    return beside.read_text(encoding="utf-8", errors="replace") if beside.is_file() else None

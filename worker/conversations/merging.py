@@ -1,0 +1,167 @@
+"""Merges a conversation's audio chunks into one MP3.
+
+The result's key derives from the chunks' content: the same conversation merged twice is the same object, written
+once, whole or not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from worker.conversations.audio import Merged, Refused, Source, concatenate
+from worker.errors import NoContentFound, Unchanged
+from worker.ground.durations import format_duration
+from worker.loops.thread_pool import cancel_requested, run_in_thread_pool
+from worker.settings import settings_in_force
+from worker.stores.conversations import Chunk, conversation_store
+from worker.stores.objects import ObjectStore, object_store
+
+_FORMAT = "mp3-1"
+"""Part of the key: raise it when the same chunks would be merged differently."""
+
+Progress = Callable[[int, int], None]
+
+
+class _Stopped(Exception):
+    """Ends the work in the thread when nobody waits for it any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class MergedConversation:
+    """What a merge made: the object's key, how long it lasts, which chunks are in it and which are not, and why."""
+
+    key: str
+    duration_seconds: float
+    sample_rate: int
+    channels: int
+    included: tuple[str, ...]
+    dropped: tuple[Refused, ...]
+    damaged: tuple[Refused, ...]
+
+    def describe(self) -> str:
+        """One line for the history."""
+        text = f"{len(self.included)} chunks, {self.duration_seconds:.1f} s, {self.key}"
+        for word, refused in (("left out", self.dropped), ("damaged", self.damaged)):
+            if refused:
+                text += f"; {word}: " + ", ".join(f"{one.name} ({one.reason})" for one in refused)
+        return text
+
+
+async def merge_conversation(conversation_id: str, *, progress: Progress | None = None) -> MergedConversation:
+    """Merges the conversation's chunks, in the order of their times, into one MP3 in the object store.
+
+    A chunk that cannot be decoded is left out, and named in the manifest beside the MP3 (`….json`).
+
+    Args:
+        conversation_id: Whose chunks.
+        progress: Told after each chunk how many of how many are done; called in a thread.
+
+    Raises:
+        NoContentFound: There are no chunks with audio, or none can be decoded.
+        Unchanged: The same chunks were merged before, and no file was cut short for want of time.
+        TimeoutError: It took longer than `WORKER_MERGE_TIMEOUT`.
+    """
+    limit = settings_in_force().merge_timeout
+    try:
+        async with asyncio.timeout(limit.total_seconds()):
+            return await _merge(conversation_id, progress)
+    except TimeoutError as error:
+        raise TimeoutError(f"merging took longer than {format_duration(limit)} (WORKER_MERGE_TIMEOUT)") from error
+
+
+async def _merge(conversation_id: str, progress: Progress | None) -> MergedConversation:
+    conversations, objects = await conversation_store(), await object_store()
+    chunks = [chunk for chunk in await conversations.chunks(conversation_id) if chunk.audio_key]
+    if not chunks:
+        raise NoContentFound(f"conversation {conversation_id!r} has no audio")
+    folder = await run_in_thread_pool(tempfile.TemporaryDirectory, prefix="merge-", ignore_cleanup_errors=True)
+    try:
+        sources, missing = await _fetch(chunks, objects, Path(folder.name))
+        key = f"merged/{conversation_id}/{await run_in_thread_pool(_digest, sources)}.mp3"
+        manifest_key = f"{key}.json"
+        if await _is_whole(objects, manifest_key):
+            await conversations.save_merged(conversation_id, key)
+            raise Unchanged
+        target = Path(folder.name) / "merged.mp3"
+        merged = await run_in_thread_pool(_concatenate, sources, target, progress)
+        result = _result(key, merged, missing)
+        await objects.write(key, target)
+        await objects.write(manifest_key, json.dumps(asdict(result), indent=2, ensure_ascii=False).encode())
+        await conversations.save_merged(conversation_id, key)
+        return result
+    finally:
+        await run_in_thread_pool(folder.cleanup)
+
+
+async def _is_whole(objects: ObjectStore, manifest_key: str) -> bool:
+    """Whether a merge of the same chunks was finished, with all that can be read of them."""
+    try:
+        manifest = json.loads(await objects.read(manifest_key))  # written last: where it is, everything is
+    except FileNotFoundError:
+        return False
+    return not any(refused.get("cut_short") for refused in (*manifest["dropped"], *manifest["damaged"]))
+
+
+async def _fetch(chunks: Sequence[Chunk], objects: ObjectStore, folder: Path) -> tuple[list[Source], list[Refused]]:
+    """The chunks as files, and those whose audio is not there."""
+    sources, missing = [], []
+    for chunk in chunks:
+        key = chunk.audio_key or ""
+        try:
+            sources.append(Source(chunk.id, await objects.fetch(key, folder)))
+        except FileNotFoundError:
+            missing.append(Refused(chunk.id, f"no object {key}"))
+    if not sources:
+        raise NoContentFound(f"the audio of all {len(chunks)} chunks is missing, such as {missing[0].reason}")
+    return sources, missing
+
+
+def _digest(sources: Sequence[Source]) -> str:
+    """Identifies the chunks, their order and the format: the same for the same result."""
+    whole = hashlib.sha256(_FORMAT.encode())
+    for source in sources:
+        _stop_if_cancelled()
+        with source.path.open("rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()[:32]
+
+
+def _concatenate(sources: Sequence[Source], target: Path, progress: Progress | None) -> Merged:
+    file_seconds = settings_in_force().merge_file_timeout.total_seconds()
+    merge = functools.partial(concatenate, check=_stop_if_cancelled, file_seconds=file_seconds, progress=progress)
+    return merge(sources, target)
+
+
+def _stop_if_cancelled() -> None:
+    if cancel_requested():
+        raise _Stopped
+
+
+def _result(key: str, merged: Merged, missing: Sequence[Refused]) -> MergedConversation:
+    return MergedConversation(
+        key=key,
+        duration_seconds=merged.duration_seconds,
+        sample_rate=merged.sample_rate,
+        channels=merged.channels,
+        included=merged.included,
+        dropped=(*missing, *merged.dropped),
+        damaged=merged.damaged,
+    )
+
+
+async def read_manifest(key: str) -> dict[str, object]:
+    """The manifest of a merged object: what is in it, and what was left out and why.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    objects = await object_store()
+    manifest: dict[str, object] = json.loads(await objects.read(f"{key}.json"))
+    return manifest | {"path": objects.location(key)}

@@ -1,0 +1,42 @@
+"""Durations as people write them: `500ms`, `10s`, `5m`, `1h`, `7d`, or a number of seconds.
+
+Used by the settings and the command line; everything behind them handles `timedelta`.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+from worker.ground.texts import shown
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+# Possessive: a long text that is none must be refused at once.
+_PART = re.compile(r"(\d++(?:\.\d++)?+)\s*+(ms|s|m|h|d)?+")
+_WHOLE = re.compile(rf"\s*+(?:{_PART.pattern}\s*+)++")
+
+
+def parse_duration(text: str) -> timedelta:
+    """Reads `90`, `1.5h`, `1h 30m` and the like; a bare number is seconds.
+
+    Raises:
+        ValueError: The text is no duration; the message says what is.
+    """
+    if not _WHOLE.fullmatch(text):
+        raise ValueError(f"'{shown(text)}' is not a duration: write 500ms, 10s, 5m, 1h, 7d, or a number of seconds")
+    try:
+        return timedelta(seconds=sum(float(number) * _UNITS[unit or "s"] for number, unit in _PART.findall(text)))
+    except OverflowError as error:
+        raise ValueError(f"'{shown(text)}' is too long a duration: at most 999999999d") from error
+
+
+def format_duration(duration: timedelta | float) -> str:
+    """Writes a duration as `parse_duration` reads it: whole units as they are, anything else to a tenth of a second."""
+    seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
+    for unit in ("d", "h", "m", "s"):
+        size = _UNITS[unit]
+        if abs(seconds) >= size and seconds % size == 0:
+            return f"{seconds / size:.0f}{unit}"
+    if abs(seconds) >= 1:
+        return f"{seconds:.1f}s"
+    return f"{seconds * 1000:.0f}ms"

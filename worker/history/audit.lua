@@ -1,2 +1,0 @@
--- Answers with what people did, newest first. Arguments: how many entries at most.
-return call('XREVRANGE', 'worker:audit', '+', '-', 'COUNT', number())

@@ -1,2 +1,0 @@
--- Answers with a message's record. Arguments: its id.
-return call('GET', 'worker:m:' .. argument())

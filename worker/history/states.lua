@@ -1,2 +1,0 @@
--- Answers with how many messages are in each state.
-return call('HGETALL', 'worker:states')

@@ -1,2 +1,0 @@
--- Answers with the counters of all actors since the first attempt of all, as fields and values.
-return call('HGETALL', 'worker:sums')

@@ -1,0 +1,1 @@
+"""Event loops for sync callers: calls, interrupts, the watchdog, loop resources, the thread pool."""

@@ -1,0 +1,279 @@
+"""The bridge from sync code to async services: an event loop for one call, or the process's shared one.
+
+An async service called through it behaves as if its own program had called it: interrupts cancel it through its loop,
+its `finally` blocks run, tasks it left over are cancelled and awaited, its async generators, its executor and
+its loop resources are closed. It never runs inside a running loop, and never imports Dramatiq or Redis.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import functools
+import inspect
+import sys
+import time
+import warnings
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from worker.errors import RunningLoopError
+from worker.ground.logs import get_logger
+from worker.loops.calls import Call, cleanup_seconds, overruns
+from worker.loops.fresh_loop import FreshLoop, close_loop, new_loop, run_to_its_end, watch_loop
+from worker.loops.interrupts import current_section, look_for_exception, set_exception
+from worker.loops.loop_resources import close_loop_resources, loop_resource
+from worker.loops.shared_loop import SharedCall, shared_loop, stop_shared_loop
+from worker.loops.thread_pool import cancel_requested, run_in_thread_pool
+from worker.threads.greenlets import allocate_lock, get_os_ident
+from worker.threads.os_threads import GEVENT, run_in_os_thread
+
+__all__ = [
+    "ForeignInterruptsWarning",
+    "cancel_requested",
+    "close_loop_resources",
+    "loop_resource",
+    "overruns",
+    "run_async_in_new_loop",
+    "run_async_in_shared_loop",
+    "run_in_thread_pool",
+    "stop_shared_loop",
+]
+
+T = TypeVar("T")
+
+Work = Awaitable[T] | Callable[[], Awaitable[T]]
+
+logger = get_logger(__name__)
+
+_STOP_TIMEOUT = 0.2
+
+_FOREIGN = {"dramatiq.middleware.time_limit", "dramatiq.middleware.shutdown"}
+
+
+class ForeignInterruptsWarning(RuntimeWarning):
+    """The program's broker has Dramatiq's own TimeLimit or ShutdownNotifications, which cannot reach a coroutine."""
+
+
+def run_async_in_new_loop(work: Work[T], *, timeout: timedelta | float | None = None) -> T:
+    """Runs a coroutine to its end on an event loop that no one used before, and closes that loop.
+
+    When it returns, every task the coroutine left over has been cancelled and awaited, its async generators, its
+    executor and its loop resources have been closed. The coroutine sees the caller's contextvars.
+    When the attempt is interrupted, the coroutine is cancelled and cleans up, and the interrupt leaves the call.
+
+    Args:
+        work: An awaitable, or a function without arguments that returns one and is called inside the loop.
+        timeout: Seconds, or a `timedelta`, after which the coroutine is cancelled.
+
+    Raises:
+        TypeError: `work` is neither.
+        RunningLoopError: A loop runs in this thread: await the coroutine instead.
+        RuntimeError: `work` is a coroutine that ran before.
+        TimeoutError: `timeout` was over; the coroutine was cancelled and its `finally` blocks have run.
+        SelfCancelledError: The coroutine cancelled itself.
+    """
+    _refuse_misuse(work)
+    try:
+        with _new_loop_call() as call:
+            coroutine = _coroutine_of(work, timeout)
+            try:
+                return call.run(coroutine)
+            finally:
+                _close_refused(coroutine)  # there was no loop to run it on
+    finally:
+        _close_refused(work)
+
+
+def run_async_in_shared_loop(work: Work[T], *, timeout: timedelta | float | None = None) -> T:
+    """Runs a coroutine to its end on the process's one long-lived loop, where clients keep their connections.
+
+    Like `run_async_in_new_loop` otherwise, but for isolation: the loop is shared with every other call, and
+    tasks that the coroutine leaves over live on. It runs in a thread of its own, started by the first call in
+    this process. An interrupted call returns when its coroutine has really ended, however long that takes.
+
+    Raises:
+        LoopClosedError: The loop was stopped before the coroutine had ended.
+    """
+    _refuse_misuse(work)
+    try:
+        with SharedCall() as call:
+            return shared_loop().run(call, _coroutine_of(work, timeout))
+    finally:
+        _close_refused(work)
+
+
+def _refuse_misuse(work: object) -> None:
+    if asyncio._get_running_loop() is not None:  # noqa: SLF001 - documented for event loops; ten times as fast
+        _close_refused(work)
+        raise RunningLoopError("an event loop runs in this thread: await the coroutine instead of bridging to it")
+    if inspect.iscoroutine(work):
+        if inspect.getcoroutinestate(work) != inspect.CORO_CREATED:
+            raise RuntimeError(f"{work!r} ran before: call its function again for a new coroutine")
+    elif not callable(work) and not inspect.isawaitable(work):
+        raise TypeError(f"{work!r} is neither awaitable nor a function that returns an awaitable")
+    if current_section() is None:
+        _warn_of_foreign_interrupts()
+
+
+def _coroutine_of(work: Work[T], timeout: timedelta | float | None) -> Coroutine[Any, Any, T]:
+    if timeout is not None:
+        return _within(work, timeout)
+    return work if inspect.iscoroutine(work) else _awaited(work)
+
+
+def _close_refused(work: object) -> None:
+    # So that Python does not warn that nobody awaited it.
+    if inspect.iscoroutine(work) and inspect.getcoroutinestate(work) == inspect.CORO_CREATED:
+        work.close()
+
+
+def _refuse_arguments(function: Callable[..., object]) -> None:
+    try:
+        inspect.signature(function).bind()
+    except TypeError as error:
+        raise TypeError(f"{function!r} must be callable without arguments: {error}; pass a lambda") from None
+    except ValueError:
+        return  # a builtin without a signature: calling it will tell
+
+
+async def _awaited(work: Work[T]) -> T:
+    return await (work if isinstance(work, Awaitable) else _called(work))
+
+
+def _called(factory: Callable[[], Awaitable[T]]) -> Awaitable[T]:
+    try:
+        made = factory()
+    except TypeError:
+        _refuse_arguments(factory)
+        raise
+    if not inspect.isawaitable(made):
+        raise TypeError(f"{factory!r} returned {made!r}, which is not awaitable")
+    return made
+
+
+async def _within(work: Work[T], limit: timedelta | float) -> T:
+    async with asyncio.timeout(limit.total_seconds() if isinstance(limit, timedelta) else limit):
+        return await _awaited(work)
+
+
+class _NewLoopCall(Call):
+    """A coroutine on a loop of its own, in the thread that waits for it."""
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        self.loop = loop = new_loop()
+        turns = None
+        try:
+            task = loop.main_task(coroutine) if isinstance(loop, FreshLoop) else loop.create_task(coroutine)
+            self.begins(loop, task)
+            turns = watch_loop(loop)
+            try:
+                result = loop.run_until_complete(task)
+            except BaseException as error:
+                self.ends()
+                if not task.done():
+                    # It hit the loop itself (Ctrl-C), or the loop was stopped: the task is left behind.
+                    self._end_task(task, coroutine, patient=not isinstance(error, KeyboardInterrupt))
+                    raise self.exception or error from None
+                self.leave_with(error)
+                raise
+            self.ends()
+            self.leave_with(None)
+            return result
+        finally:
+            if turns is not None:
+                self.blocked = turns.stop()
+            close_loop(loop)
+
+    def give_up(self) -> None:
+        """Stops the loop, and if a callback blocks it, interrupts its thread as Dramatiq does."""
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self.loop.stop)
+        time.sleep(_STOP_TIMEOUT)
+        if not self.has_ended:
+            self._interrupt_thread()
+
+    def _interrupt_thread(self) -> None:
+        if self.section is not None:
+            self.section.raise_in_thread()
+
+    def _end_task(self, task: asyncio.Task[T], coroutine: Coroutine[Any, Any, T], *, patient: bool) -> None:
+        try:
+            if not self.given_up:
+                task.cancel()
+                wait = functools.partial(asyncio.wait, [task], timeout=cleanup_seconds())
+                run_to_its_end(self.loop, wait, patient=patient)
+        finally:
+            if not task.done():
+                _close(coroutine)
+            elif not task.cancelled():
+                task.exception()
+
+
+class _GreenletsNewLoopCall(_NewLoopCall):
+    """The same for a greenlet: the loop runs in a real thread, and other greenlets while this one waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._in_thread = False
+        self._thread_changes = allocate_lock()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        context = contextvars.copy_context()
+        return run_in_os_thread(lambda: context.run(self._run_there, coroutine), self.interrupt)
+
+    def _run_there(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        self.thread_id = get_os_ident()
+        self._in_thread = True
+        try:
+            return super().run(coroutine)
+        finally:
+            try:
+                with self._thread_changes:
+                    self._in_thread = False
+                look_for_exception()
+            except BaseException as error:
+                if type(error) is not type(self.exception):
+                    raise
+                logger.info("an interrupt came after the end and is dropped", exception=repr(error))
+
+    def _interrupt_thread(self) -> None:
+        with self._thread_changes:
+            if self._in_thread and self.exception is not None:
+                set_exception(self.thread_id, type(self.exception))
+
+
+_new_loop_call = _GreenletsNewLoopCall if GEVENT else _NewLoopCall
+
+
+def _close(coroutine: Coroutine[Any, Any, Any]) -> None:
+    try:
+        coroutine.close()
+    except RuntimeError as error:
+        # It awaits in its `finally` blocks when it is closed: nothing more can be done for it.
+        logger.error("a coroutine cannot be closed", error=str(error))  # noqa: TRY400 - its stack was logged
+
+
+_looked_for_foreign = False
+
+
+def _warn_of_foreign_interrupts() -> None:
+    """Looks once at the program's broker, without importing Dramatiq."""
+    global _looked_for_foreign
+    if _looked_for_foreign:
+        return
+    broker = getattr(sys.modules.get("dramatiq.broker"), "global_broker", None)
+    if broker is None:
+        return
+    _looked_for_foreign = True
+    kinds = {type(middleware) for middleware in broker.middleware}
+    foreign = sorted(kind.__name__ for kind in kinds if kind.__module__ in _FOREIGN)
+    if foreign:
+        warnings.warn(
+            f"{' and '.join(foreign)} of Dramatiq cannot interrupt a coroutine: make the broker with "
+            "worker.create_broker, or use worker.attempts's in their place",
+            ForeignInterruptsWarning,
+            stacklevel=3,
+        )

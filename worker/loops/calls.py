@@ -1,0 +1,182 @@
+"""One coroutine on a loop and the thread that waits for it: how it is interrupted, and what leaves the call.
+
+An interrupt cancels the coroutine through its loop. Its `finally` blocks run, and then the original interrupt leaves
+the call, never another error in its place. A coroutine that does not end within `WORKER_CLEANUP_TIMEOUT` is reported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import io
+import sys
+import threading
+import traceback
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from worker.errors import SelfCancelledError
+from worker.ground.logs import get_logger
+from worker.loops.interrupts import Section, current_section
+from worker.loops.thread_pool import unfinished_calls
+from worker.loops.watchdog import Blocked, blocked_time, start_watchdog
+from worker.settings import settings_in_force
+from worker.threads.os_threads import new_lock
+
+logger = get_logger(__name__)
+
+_overruns = 0
+
+
+def overruns() -> int:
+    """How many coroutines of this process did not end in time when they were cancelled."""
+    return _overruns
+
+
+def cleanup_seconds() -> float:
+    """How long a cancelled coroutine may clean up."""
+    return settings_in_force().cleanup_timeout.total_seconds()
+
+
+def _await_unfinished() -> None:
+    """Waits for blocking calls that outlast their cancellation: their message is nobody else's until they end."""
+    unfinished = unfinished_calls.get()
+    while unfinished:
+        concurrent.futures.wait([unfinished.pop()])
+
+
+def _suspended_at(coroutine: object) -> str:
+    """The stack of a coroutine that waits, down to where it does; a task tells of its outermost frame only."""
+    frames: list[tuple[FrameType, int]] = []
+    while (frame := _any_of(coroutine, "cr_frame", "gi_frame", "ag_frame")) is not None:
+        frames.append((frame, frame.f_lineno))
+        coroutine = _any_of(coroutine, "cr_await", "gi_yieldfrom", "ag_await")
+    return "".join(traceback.StackSummary.extract(iter(frames)).format())
+
+
+def _any_of(one: object, *names: str) -> Any:  # noqa: ANN401 - of coroutines and generators of all kinds
+    return next((found for name in names if (found := getattr(one, name, None)) is not None), None)
+
+
+class Call:
+    """A task on a loop for which a thread waits, in a `with` block.
+
+    Inside the block interrupts of the thread's section come here, before the task is made and after it has ended too:
+    none is raised in the middle of making or closing a loop.
+    """
+
+    def __init__(self) -> None:
+        self.section: Section | None = current_section()
+        self.exception: BaseException | None = None
+        self.given_up = False
+        self.task: asyncio.Task[Any] | None = None
+        self.thread_id = self.section.thread_id if self.section is not None else 0
+        self.blocked: Blocked | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ended = False
+        self._over = False
+        self._cancelled = False
+        self._lock = new_lock()
+        self._patience: threading.Timer | None = None
+
+    def __enter__(self) -> Self:
+        # Settings that are refused are the caller's to hear of, before there is a loop that would have to be ended.
+        start_watchdog()
+        if self.section is not None:
+            self.section.wait_for(self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        with self._lock:
+            self._over = True
+        if self.blocked is not None and self.blocked.seconds and (total := blocked_time.get()) is not None:
+            total.add(self.blocked.seconds, self.blocked.where)
+        _await_unfinished()
+        if self.section is not None:
+            self.section.waited()
+        if error is None and self.exception is not None:
+            # It came after the coroutine had ended: it is for the code that follows.
+            raise self.exception
+
+    def interrupt(self, exception: BaseException) -> bool:
+        """Cancels the task, now or as soon as it is made, unless that was done before; False if the call is over."""
+        with self._lock:
+            if self._over:
+                return False
+            if self.exception is not None:
+                return True
+            self.exception = exception
+            if self._loop is not None and not self._ended:
+                self._request_cancel(self._loop)
+            return True
+
+    def begins(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+        """Takes the task, and cancels it at once if the call was interrupted before; in the loop's thread."""
+        with self._lock:
+            self._loop, self.task = loop, task
+            if self.exception is not None:
+                self._request_cancel(loop)
+
+    def ends(self) -> None:
+        """Notes that the task has ended: it is not cancelled any more."""
+        with self._lock:
+            self._ended = True
+        if self._patience is not None:
+            self._patience.cancel()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the task has ended."""
+        return self._ended
+
+    def leave_with(self, error: BaseException | None) -> None:
+        """Raises what leaves the call when its task has ended with this error, or with none.
+
+        Raises:
+            BaseException: The interrupt that cancelled the task, else the task's own error.
+            SelfCancelledError: The task was cancelled, and nobody asked for it.
+        """
+        if self._cancelled and self.exception is not None:
+            raise self.exception from (None if isinstance(error, asyncio.CancelledError) else error)
+        if isinstance(error, asyncio.CancelledError):
+            raise SelfCancelledError("the coroutine cancelled itself; nobody else asked for it") from error
+        if error is not None:
+            raise error
+
+    def cancel(self) -> None:
+        """Cancels the task; in the loop's thread."""
+        if self.task is not None and not self.task.done():
+            self._cancelled = True
+            self.task.cancel()
+
+    def give_up(self) -> None:
+        """What is done with a task that does not end; nothing, where the loop is shared: the thread waits on."""
+
+    def _request_cancel(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.call_soon_threadsafe(self.cancel)
+        self._patience = threading.Timer(cleanup_seconds(), self._report)
+        self._patience.daemon = True
+        self._patience.start()
+
+    def _report(self) -> None:
+        """Tells of a coroutine that swallows its cancellation, or whose cleanup takes too long."""
+        global _overruns
+        with self._lock:
+            if self._ended or self.exception is None:
+                return
+            self.given_up = True
+        _overruns += 1
+        where = self._where()
+        said = f"the coroutine did not end within {cleanup_seconds():g} s of its cancellation"
+        self.exception.add_note(f"{said}:\n{where}")
+        logger.error(said, exception=repr(self.exception), stack=where)
+        self.give_up()
+
+    def _where(self) -> str:
+        out = io.StringIO()
+        if self.task is not None:
+            out.write(f"{self.task!r}\n{_suspended_at(self.task.get_coro())}")
+        if (frame := sys._current_frames().get(self.thread_id)) is not None:  # noqa: SLF001
+            out.write("its thread:\n")
+            traceback.print_stack(frame, limit=10, file=out)
+        return out.getvalue()

@@ -1,0 +1,297 @@
+"""A new event loop that costs little until it has to sleep, and the orderly end of any loop.
+
+The standard loop makes an epoll descriptor and a pair of sockets before it runs anything, which is most of what a short
+call costs. This one sleeps on a lock while it has no descriptors to watch, and makes its wake-up sockets when it
+first has to sleep on others; it polls without a descriptor of its own.
+
+That needs private parts of asyncio. They are used here and nowhere else; where one is missing, `new_loop` returns the
+standard loop, and the contract of the bridge holds on both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import selectors
+import threading
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, TypeVar
+
+from worker.ground.logs import get_logger
+from worker.loops.loop_resources import close_loop_resources, has_loop_resources
+from worker.loops.watchdog import Turns, watch, watch_loops_of_this_thread
+from worker.settings import settings_in_force
+from worker.threads.greenlets import allocate_lock
+from worker.threads.os_threads import GEVENT
+from worker.threads.unpatched import DefaultSelector, PollSelector
+
+T = TypeVar("T")
+
+logger = get_logger(__name__)
+
+_NEEDED = ("_make_self_pipe", "_close_self_pipe", "_write_to_self")
+_NEEDED_OF_A_LOOP = ("_ready", "_scheduled", "_asyncgens", "_default_executor", "_selector", "_csock")
+
+
+class _AsksWhenNeeded(selectors.BaseSelector):
+    """Tells its loop before the first sleep, and spares the kernel a question whose answer is known."""
+
+    loop: FreshLoop | None = None
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        loop = self.loop
+        if loop is None:
+            return super().select(timeout)
+        turns = loop.turns
+        waits = timeout is None or timeout > 0
+        # Nothing to ask the kernel about but, at the most, the socket that wakes the loop.
+        alone = loop.may_nap and len(self.get_map()) <= loop.own_descriptors
+        if alone and not waits:
+            if turns is not None:
+                turns.next()
+            return []
+        if turns is not None:
+            turns.end()
+        found = loop.nap(timeout) if alone else super().select(0 if waits and loop.prepare_to_sleep() else timeout)
+        if turns is not None:
+            turns.begin()
+        return found
+
+
+class _Poll(_AsksWhenNeeded, PollSelector):
+    """Has no descriptor of its own, and suits the few of a short call."""
+
+
+class _Default(_AsksWhenNeeded, DefaultSelector):  # type: ignore[misc, valid-type]
+    """Suits a loop with many descriptors."""
+
+
+class FreshLoop(asyncio.SelectorEventLoop):
+    """An event loop whose start costs little.
+
+    Args:
+        selector: What it waits with.
+    """
+
+    def __init__(self, selector: _AsksWhenNeeded) -> None:
+        self.own_descriptors = 0
+        self.may_nap = True
+        self._napping = False
+        self._nap = allocate_lock()
+        self._nap.acquire()
+        self.turns: Turns | None = None
+        self._may_make_pipe = False
+        self._made_tasks = False
+        self._ssock: Any = None
+        self._csock: Any = None
+        super().__init__(selector)
+        self._may_make_pipe = True
+        selector.loop = self
+
+    def nap(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Sleeps without a descriptor, which is what costs most about waking a loop; only threads can wake it."""
+        self._napping = True
+        # Another thread looks for the nap after it has queued its callback, we for callbacks after we have said that we
+        # nap: one of us sees the other.
+        try:
+            if not self._ready:  # type: ignore[attr-defined]
+                self._nap.acquire(timeout=-1 if timeout is None else timeout)
+        finally:
+            self._napping = False
+        return []
+
+    def add_signal_handler(  # type: ignore[override]  # noqa: D102 - asyncio's own
+        self,
+        sig: int,
+        callback: Callable[..., object],
+        *args: Any,  # noqa: ANN401
+    ) -> None:
+        # A signal wakes the loop through its socket.
+        self.may_nap = False
+        self.prepare_to_sleep()
+        super().add_signal_handler(sig, callback, *args)
+
+    def prepare_to_sleep(self) -> bool:
+        """Makes what other threads wake the loop with, unless it is there; True if there is something to do first."""
+        if self._csock is None:
+            self._make_self_pipe()
+            self.own_descriptors = 1
+            # As with the nap.
+            return bool(self._ready)  # type: ignore[attr-defined]
+        return False
+
+    def is_plain(self) -> bool:
+        """Whether nothing was left on it: no task, callback, descriptor, generator, executor or resource."""
+        return not (
+            self._made_tasks
+            or self._csock is not None
+            or self._ready  # type: ignore[attr-defined]
+            or self._scheduled  # type: ignore[attr-defined]
+            or self._asyncgens  # type: ignore[attr-defined]
+            or self._default_executor  # type: ignore[attr-defined]
+            or getattr(self, "_transports", None)
+            or has_loop_resources(self)
+        )
+
+    def create_task(  # noqa: D102 - asyncio's own
+        self,
+        coro: Generator[Any, None, T] | Coroutine[Any, Any, T],
+        *,
+        name: object = None,
+        context: contextvars.Context | None = None,
+        **options: Any,  # noqa: ANN401 - what later versions of Python add
+    ) -> asyncio.Task[T]:
+        self._made_tasks = True
+        return super().create_task(coro, name=name, context=context, **options)
+
+    def main_task(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """The task for which the loop was made, which does not count as left over."""
+        return super().create_task(coroutine)
+
+    def _write_to_self(self) -> None:
+        if self._napping:
+            with contextlib.suppress(RuntimeError):  # somebody else has woken it
+                self._nap.release()
+        else:
+            super()._write_to_self()  # type: ignore[misc]
+
+    def _make_self_pipe(self) -> None:
+        if self._may_make_pipe:
+            super()._make_self_pipe()  # type: ignore[misc]
+
+    def _close_self_pipe(self) -> None:
+        if self._csock is not None:
+            super()._close_self_pipe()  # type: ignore[misc]
+
+
+def _is_possible() -> bool:
+    if not all(hasattr(asyncio.SelectorEventLoop, name) for name in _NEEDED) or not hasattr(selectors, "PollSelector"):
+        return False
+    loop = asyncio.SelectorEventLoop()
+    try:
+        return all(hasattr(loop, name) for name in _NEEDED_OF_A_LOOP)
+    finally:
+        loop.close()
+
+
+_possible: bool | None = None
+
+
+def new_loop(*, long_lived: bool = False) -> asyncio.AbstractEventLoop:
+    """An event loop that no one used before; of the program's own kind, where it has set a policy (uvloop).
+
+    Under gevent it is the standard library's, whatever the policy: others would start programs, and lose them.
+    """
+    global _possible
+    if _possible is None:
+        _possible = _is_possible()
+    if _possible and (GEVENT or type(asyncio.get_event_loop_policy()) is asyncio.DefaultEventLoopPolicy):
+        return FreshLoop(_Default() if long_lived else _Poll())
+    if GEVENT:
+        return asyncio.SelectorEventLoop(DefaultSelector())
+    return asyncio.new_event_loop()
+
+
+def watch_loop(loop: asyncio.AbstractEventLoop) -> Turns | None:
+    """Has the watchdog watch a loop that the calling thread is about to run."""
+    if not isinstance(loop, FreshLoop):
+        return watch(loop)
+    loop.turns = turns = watch_loops_of_this_thread()
+    if turns is not None:
+        turns.begin()
+    return turns
+
+
+def close_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Ends everything that lives on a stopped loop, in the order in which things depend on each other; closes it."""
+    try:
+        if not (isinstance(loop, FreshLoop) and loop.is_plain()):
+            run_to_its_end(loop, lambda: _end(loop))
+    finally:
+        loop.close()
+
+
+def run_to_its_end(
+    loop: asyncio.AbstractEventLoop, cleanup: Callable[[], Coroutine[Any, Any, object]], *, patient: bool = True
+) -> None:
+    """Runs a cleanup although something on the loop wants to end the program: asyncio lets that stop its loop.
+
+    What tasks raise is logged. Ctrl-C waits until the cleanup has ended; a second one does not.
+
+    Args:
+        loop: A stopped loop.
+        cleanup: Called again if Ctrl-C hits the cleanup itself.
+        patient: False: a Ctrl-C led here, the next one is the second.
+
+    Raises:
+        KeyboardInterrupt: There was a Ctrl-C meanwhile.
+    """
+    ctrl_c: KeyboardInterrupt | None = None
+    ending = loop.create_task(cleanup())
+    while not ending.done():
+        try:
+            loop.run_until_complete(ending)
+        except (SystemExit, KeyboardInterrupt) as error:
+            # Signals come in the main thread only; elsewhere it is a task's own.
+            if isinstance(error, SystemExit) or threading.current_thread() is not threading.main_thread():
+                logger.error("a task that was left over wanted to end the program", error=repr(error))  # noqa: TRY400
+                continue
+            if ctrl_c is not None or not patient:
+                raise
+            ctrl_c = error
+            if ending.done() and ending.exception() is error:
+                ending = loop.create_task(cleanup())
+    if ctrl_c is not None:
+        raise ctrl_c
+
+
+async def _end(loop: asyncio.AbstractEventLoop) -> None:
+    await _cancel_other_tasks(loop)
+    if getattr(loop, "_asyncgens", True):
+        await _in_time(loop.shutdown_asyncgens(), "async generators")
+    await loop.shutdown_default_executor()
+    if has_loop_resources(loop):
+        await _in_time(close_loop_resources(), "loop resources")
+    for transport in list(getattr(loop, "_transports", {}).values()):
+        transport.abort()
+    # A transport that was closed is gone one turn of the loop later.
+    await asyncio.sleep(0)
+
+
+def _cleanup_seconds() -> float:
+    return settings_in_force().cleanup_timeout.total_seconds()
+
+
+async def _in_time(cleanup: Coroutine[Any, Any, None], what: str) -> None:
+    """An edge: the work is done, and its outcome must not hang on a client that closes badly, or never."""
+    closing = asyncio.create_task(cleanup)
+    done, _ = await asyncio.wait([closing], timeout=_cleanup_seconds())
+    if not done:
+        closing.cancel()
+        done, _ = await asyncio.wait([closing], timeout=_cleanup_seconds())
+    if not done:
+        logger.error("closing does not end although it is cancelled", what=what)
+        return
+    try:
+        closing.result()
+    except asyncio.CancelledError:
+        logger.exception("closing took too long and was cancelled", what=what)
+    except BaseException:  # one that ends the program has gone through the loop before
+        logger.exception("closing failed", what=what)
+
+
+async def _cancel_other_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    others = asyncio.all_tasks(loop) - {asyncio.current_task(loop)}
+    if not others:
+        return
+    # The bridge has closed a coroutine that did not end: its task cannot but fail.
+    closed = {task for task in others if getattr(task.get_coro(), "cr_frame", task) is None}
+    for task in others:
+        task.cancel()
+    done, pending = await asyncio.wait(others, timeout=_cleanup_seconds())
+    for task in pending:
+        logger.error("a task did not end when cancelled", task=task.get_name(), coroutine=repr(task.get_coro()))
+    for task in done:
+        if not task.cancelled() and (error := task.exception()) is not None and task not in closed:
+            logger.error("a task that was left over failed", task=task.get_name(), exc_info=error)

@@ -1,0 +1,219 @@
+"""The process's one long-lived event loop, in a thread of its own, for services that keep their connections.
+
+It is started by the first call in a process, never at import and never before a fork, and stopped in order. A call in
+flight when it stops fails with a typed error; none hangs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import contextvars
+import os
+import time
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from worker.errors import LoopClosedError
+from worker.ground.logs import get_logger
+from worker.loops.calls import Call, cleanup_seconds
+from worker.loops.fresh_loop import close_loop, new_loop, watch_loop
+from worker.loops.watchdog import Turns
+from worker.threads.os_threads import new_lock, start_thread, wait_to_the_end
+
+T = TypeVar("T")
+
+logger = get_logger(__name__)
+
+
+class SharedCall(Call):
+    """A coroutine on its way to the shared loop, there, or back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.error: BaseException | None = None
+        self.result: Any = None
+        self.abandoned = False
+        self._context = contextvars.copy_context()
+        self._turns: Turns | None = None
+        self._started_at = 0.0
+        # A bare lock, taken until the coroutine has ended: half the cost of an Event.
+        self._running = new_lock()
+        self._running.acquire()
+        self._released = False
+
+    def start(
+        self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, object], turns: Turns | None
+    ) -> None:
+        """Makes the task; in the loop's thread."""
+        self._turns, self._started_at = turns, time.monotonic()
+        self.begins(loop, loop.create_task(self._run(coroutine), context=self._context))
+
+    def wait(self) -> None:
+        """Waits for the end of the coroutine; in the calling thread, which may be interrupted and wait again."""
+        if not self._released:
+            self._running.acquire()
+
+    def release(self) -> None:
+        """Ends the wait, unless it has ended."""
+        if not self._released:
+            self._released = True
+            self._running.release()
+
+    def cancel(self) -> None:
+        """Cancels the task; in the loop's thread."""
+        # A task that is cancelled before its first step never comes to its `finally`.
+        if self.task is not None:
+            self.task.add_done_callback(lambda _: self.release())
+        super().cancel()
+
+    async def _run(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        try:
+            self.result = await coroutine
+        except BaseException as error:  # noqa: BLE001 - an edge: it is raised in the thread that waits, not in the loop
+            self.error = error
+        finally:
+            if self._turns is not None:
+                self.blocked = self._turns.since(self._started_at)
+            # The last thing the task does: sooner by a turn of the loop than a callback of it.
+            self.release()
+
+
+class SharedLoop:
+    """One loop in a thread of its own; making one starts it."""
+
+    def __init__(self) -> None:
+        self._loop = new_loop(long_lived=True)
+        self._coming: deque[tuple[SharedCall, Coroutine[Any, Any, object]]] = deque()
+        self._calls: set[SharedCall] = set()
+        self._closed = False
+        self._called = False
+        self._turns: Turns | None = None
+        self._thread = start_thread(self._serve, "shared-loop")
+
+    def run(self, call: SharedCall, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Runs a coroutine to its end, inside the `with` block of its call.
+
+        Raises:
+            LoopClosedError: The loop was stopped before.
+            BaseException: What the coroutine raised, or the interrupt that cancelled it.
+        """
+        self._send(call, coroutine)
+        try:
+            wait_to_the_end(call.wait, call.interrupt)
+        finally:
+            call.ends()
+            self._calls.discard(call)
+        if call.abandoned and call.exception is None and call.error is not None:
+            raise LoopClosedError("the shared loop was stopped before the coroutine had ended") from call.error
+        call.leave_with(call.error)
+        result: T = call.result
+        return result
+
+    def stop(self) -> None:
+        """Takes no new work, cancels what runs and waits for it, closes what lives on the loop, ends the thread."""
+        self._closed = True
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(3 * cleanup_seconds())
+        if self._thread.is_alive():
+            logger.error("the shared loop does not stop: a coroutine blocks it, or does not end")
+
+    def _send(self, call: SharedCall, coroutine: Coroutine[Any, Any, object]) -> None:
+        # No lock: under one, threads would queue up behind whoever wakes the loop.
+        self._calls.add(call)
+        self._coming.append((call, coroutine))
+        if self._closed:
+            self._take_back(call, coroutine)
+        # One wake-up serves every call that comes before the loop has woken.
+        elif not self._called:
+            self._called = True
+            try:
+                self._loop.call_soon_threadsafe(self._start_calls)
+            except RuntimeError:
+                self._take_back(call, coroutine)
+
+    def _take_back(self, call: SharedCall, coroutine: Coroutine[Any, Any, object]) -> None:
+        """Refuses a call that came too late; one that the ending loop has taken ends with it."""
+        with contextlib.suppress(ValueError):
+            self._coming.remove((call, coroutine))
+            self._calls.discard(call)
+            coroutine.close()
+            raise LoopClosedError("the shared loop is stopping: the process is ending")
+
+    def _start_calls(self) -> None:
+        self._called = False
+        while self._coming:
+            try:
+                call, coroutine = self._coming.popleft()
+            except IndexError:
+                return  # taken back
+            call.start(self._loop, coroutine, self._turns)
+
+    def _stopped(self) -> bool:
+        """Runs the loop until it is stopped; False if a task or a callback wanted to end the program."""
+        try:
+            self._loop.run_forever()
+        except (SystemExit, KeyboardInterrupt) as error:
+            # asyncio lets these end its loop; whoever awaits the task gets it, and the others go on.
+            logger.error("a service on the shared loop wanted to end the program", error=repr(error))  # noqa: TRY400
+            return False
+        return True
+
+    def _serve(self) -> None:
+        try:
+            self._turns = watch_loop(self._loop)
+            while not self._stopped() and not self._closed:
+                pass
+        finally:
+            self._closed = True
+            self._start_calls()
+            for call in list(self._calls):
+                call.abandoned = True
+            try:
+                close_loop(self._loop)
+            finally:
+                # Whoever still waits has a task that does not end, or that never took its first step.
+                for call in list(self._calls):
+                    call.error = call.error or LoopClosedError("the coroutine did not end with the loop")
+                    call.release()
+
+
+_shared: SharedLoop | None = None
+_shared_lock = new_lock()
+
+
+def shared_loop() -> SharedLoop:
+    """The process's shared loop, started at its first use."""
+    global _shared
+    shared = _shared
+    if shared is None:
+        with _shared_lock:
+            if _shared is None:
+                _shared = SharedLoop()
+            shared = _shared
+    return shared
+
+
+def stop_shared_loop() -> None:
+    """Cancels what runs on the process's shared loop, closes its resources and ends its thread.
+
+    The next call starts a new one.
+    """
+    global _shared
+    with _shared_lock:
+        shared, _shared = _shared, None
+    if shared is not None:
+        shared.stop()
+
+
+def _forget_shared_loop() -> None:
+    # A forked child has its parent's loop, but not the thread that serves it.
+    global _shared, _shared_lock
+    _shared, _shared_lock = None, new_lock()
+
+
+os.register_at_fork(after_in_child=_forget_shared_loop)
+atexit.register(stop_shared_loop)

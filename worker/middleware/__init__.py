@@ -1,1 +1,0 @@
-"""Dramatiq middleware, one file each; `worker.broker` puts them in order."""

@@ -1,0 +1,1 @@
+"""What people do with messages, and what is checked for them."""

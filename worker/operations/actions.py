@@ -1,0 +1,277 @@
+"""What a person can do to messages and queues: replay, purge, cancel, run now, pause, resume.
+
+Each is atomic for each message, and is told with who and when: in the history of the message, and in the audit log.
+From async code: `await run_in_thread_pool(cancel, client, …)`.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import redis
+
+from worker.broker.envelope import decode, encode
+from worker.errors import ConfigurationError, ServerUnreachable
+from worker.ground.logs import get_logger
+from worker.history.answers import StoredMessage
+from worker.history.events import WorkerId
+from worker.history.filters import MessageFilter
+from worker.history.overview import queues
+from worker.history.query import all_messages, ask, count_messages, one_message
+from worker.server.scripts import Argument, Script
+
+logger = get_logger(__name__)
+
+AT_ONCE = 100
+"""Messages that a script changes in one step: it keeps the server from others for some milliseconds."""
+
+ASK_ABOVE = 10
+"""Messages that are changed without a second question."""
+
+Targets = MessageFilter | Sequence[str]
+"""Everything that matches a filter, or the messages of these ids (a text is one id)."""
+
+APPLIES_TO: Mapping[str, tuple[str, ...]] = {
+    "replay": ("dead",),
+    "purge": ("dead",),
+    "cancel": ("queued", "delayed", "running"),
+    "run_now": ("delayed",),
+}
+"""The actions on messages, and the states of the messages that each is for."""
+
+# What Dramatiq and we note in a message while it runs.
+_SPENT = ("retries", "traceback", "requeue_timestamp", "eta", "due_ms", "unique")
+
+
+_REPLAY, _CANCEL, _RUN_NOW, _PAUSE = Script("replay"), Script("cancel"), Script("run_now"), Script("pause")
+_PURGE = Script("purge")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an action has done.
+
+    Attributes:
+        action: replay, purge, cancel or run_now.
+        done: The ids of the messages it has changed. A message that runs has been told to end.
+        refused: The ids of those it could not change, each with the reason.
+    """
+
+    action: str
+    done: tuple[str, ...]
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What an action would do: how many messages it would change, and the newest of them."""
+
+    action: str
+    count: int
+    messages: tuple[StoredMessage, ...]
+
+
+def replay(client: redis.Redis, targets: Targets, *, by: str | None = None) -> Outcome:
+    """Enqueues dead letters again: the same messages, with a new retry budget; the history of each goes on.
+
+    Args:
+        client: Of the server.
+        targets: Which.
+        by: Who asks; `None`: the user of this process.
+
+    Raises:
+        ServerUnreachable: The server did not answer, or refused; what was done before stays done.
+    """
+    return _act(client, "replay", targets, by=by, script=_REPLAY, arguments_of=_replayed)
+
+
+def purge(client: redis.Redis, targets: Targets, *, by: str | None = None) -> Outcome:
+    """Removes dead letters and their history.
+
+    Raises:
+        ServerUnreachable: The server did not answer, or refused; what was done before stays done.
+    """
+    return _act(client, "purge", targets, by=by, script=_PURGE, arguments_of=_named)
+
+
+def cancel(client: redis.Redis, targets: Targets, *, by: str | None = None) -> Outcome:
+    """Cancels messages: one that waits or is delayed ends now, one that runs is interrupted, within a second.
+
+    A message that runs ends CANCELLED, and is not retried: its coroutine is cancelled through the bridge, a sync actor
+    is interrupted as by its time limit. One that completes before that has completed.
+
+    Raises:
+        ServerUnreachable: The server did not answer, or refused; what was done before stays done.
+    """
+    return _act(client, "cancel", targets, by=by, script=_CANCEL, arguments_of=_named)
+
+
+def run_now(client: redis.Redis, targets: Targets, *, by: str | None = None) -> Outcome:
+    """Enqueues delayed messages now.
+
+    Raises:
+        ServerUnreachable: The server did not answer, or refused; what was done before stays done.
+    """
+    return _act(client, "run_now", targets, by=by, script=_RUN_NOW, arguments_of=_named)
+
+
+ACTIONS: Mapping[str, Callable[..., Outcome]] = {
+    "replay": replay,
+    "purge": purge,
+    "cancel": cancel,
+    "run_now": run_now,
+}
+
+
+def preview(client: redis.Redis, action: str, targets: Targets, *, limit: int = 20) -> Preview:
+    """What an action would do, without doing it.
+
+    Raises:
+        ServerUnreachable: The server did not answer, or refused.
+    """
+    found = _candidates(client, action, targets)
+    newest = tuple(islice(found, limit))
+    if len(newest) < limit:
+        return Preview(action, len(newest), newest)
+    if isinstance(targets, MessageFilter):
+        count = count_messages(client, targets, within=APPLIES_TO[action])
+        return Preview(action, max(count, len(newest)), newest)  # some may have gone meanwhile
+    return Preview(action, len(newest) + sum(1 for _ in found), newest)
+
+
+def as_previewed(found: Preview, targets: Targets) -> Targets:
+    """What is acted on where nobody is asked, at most `ASK_ABOVE` messages: those seen, not those that match by now."""
+    return [message.id for message in found.messages] if isinstance(targets, MessageFilter) else targets
+
+
+def pause(client: redis.Redis, queue: str, *, by: str | None = None) -> bool:
+    """Pauses a queue: workers finish what they hold of it and take nothing new, also after a restart.
+
+    Returns:
+        False if it was paused already.
+
+    Raises:
+        ConfigurationError: There is no such queue.
+        ServerUnreachable: The server did not answer, or refused.
+    """
+    return _turn(client, "pause", queue, by)
+
+
+def resume(client: redis.Redis, queue: str, *, by: str | None = None) -> bool:
+    """Has workers take messages of a paused queue again.
+
+    Returns:
+        False if it was not paused.
+
+    Raises:
+        ConfigurationError: There is no such queue.
+        ServerUnreachable: The server did not answer, or refused.
+    """
+    return _turn(client, "resume", queue, by)
+
+
+def this_user() -> str:
+    """Who runs this process, as `user@host`."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())  # in a container the number may have no name
+    return f"{user}@{socket.gethostname()}"
+
+
+def _turn(client: redis.Redis, action: str, queue: str, by: str | None) -> bool:
+    who = by or this_user()
+    changed = _run(client, _PAUSE, [action, who, _here(), queue])
+    if changed is None:
+        known = ", ".join(one.name for one in ask(client, queues())) or "none"
+        raise ConfigurationError(f"no queue {queue!r}; there are: {known}")
+    logger.info("an action was taken", action=action, queue=queue, by=who)
+    return bool(changed)
+
+
+def _act(
+    client: redis.Redis,
+    action: str,
+    targets: Targets,
+    *,
+    by: str | None,
+    script: Script,
+    arguments_of: Callable[[StoredMessage], list[Argument] | str],
+) -> Outcome:
+    who = by or this_user()
+    if isinstance(targets, str):
+        targets = [targets]
+    target = targets.describe() if isinstance(targets, MessageFilter) else " ".join(targets)[:1_000]
+    done: list[str] = []
+    refused: dict[str, str] = {}
+    if not isinstance(targets, MessageFilter):
+        refused = dict.fromkeys(targets, "unknown")
+    found = _candidates(client, action, targets, refused)
+    while batch := list(islice(found, AT_ONCE)):
+        arguments: list[Argument] = [action, who, _here(), target]
+        asked = []
+        for message in batch:
+            own = arguments_of(message)
+            if isinstance(own, str):
+                refused[message.id] = own
+            else:
+                arguments += own
+                asked.append(message.id)
+        answers = _run(client, script, arguments) if asked else []
+        for message_id, state in zip(asked, answers, strict=True):
+            refused.pop(message_id, None)
+            if state:
+                refused[message_id] = state.decode()
+            else:
+                done.append(message_id)
+    logger.info("an action was taken", action=action, target=target, count=len(done), by=who)
+    return Outcome(action, tuple(done), refused)
+
+
+def _candidates(
+    client: redis.Redis, action: str, targets: Targets, refused: dict[str, str] | None = None
+) -> Iterator[StoredMessage]:
+    """The messages that the action is for; of those named by id, `refused` is told the state of the others."""
+    states = APPLIES_TO[action]
+    if isinstance(targets, MessageFilter):
+        yield from all_messages(client, targets, within=states)
+        return
+    for message_id in dict.fromkeys([targets] if isinstance(targets, str) else targets):
+        message = ask(client, one_message(message_id))
+        if message is not None and message.state in states:
+            yield message
+        elif message is not None and refused is not None:
+            refused[message_id] = message.state
+
+
+def _named(message: StoredMessage) -> list[Argument] | str:
+    return [message.id]
+
+
+def _replayed(message: StoredMessage) -> list[Argument] | str:
+    """The message with a new retry budget, or why it cannot be run again."""
+    try:
+        found = decode(message.payload)
+    except ValueError:
+        return "cannot be read, so nobody can run it: purge it"
+    for option in _SPENT:
+        found.options.pop(option, None)
+    return [message.id, encode(found, len(message.payload))]
+
+
+def _here() -> str:
+    here = WorkerId.here()
+    return f"{here.host}:{here.pid}"
+
+
+def _run(client: redis.Redis, script: Script, arguments: Sequence[Argument]) -> Any:  # noqa: ANN401 - as it answers
+    try:
+        return script.run(client, arguments)
+    except (redis.RedisError, OSError) as error:
+        raise ServerUnreachable(f"the message server does not answer, or refuses: {error}") from error

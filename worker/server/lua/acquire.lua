@@ -1,0 +1,13 @@
+-- include: records
+-- Takes a task's lease. Arguments: name, owner (a message's id), fence, for how many ms. Answers false, or the owner who
+-- has it. An owner's newer delivery takes it over from the older; an older one does not get it back.
+local key, owner, fence, ms = 'worker:lease:' .. argument(), argument(), number(), number()
+local held = call('GET', key)
+if held then
+  local holder, holders_fence = string.match(held, '^(.*)\t(%d+)$')
+  if holder ~= owner or tonumber(holders_fence) > fence then
+    return holder
+  end
+end
+call('SET', key, owner .. '\t' .. fence, 'PX', ms)
+return false

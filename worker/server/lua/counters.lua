@@ -1,0 +1,46 @@
+-- include: records
+-- Adds up counters over a time that ends now. Arguments: how long, in ms; `t` for those of all actors together, which are
+-- answered for each window, or empty, for those of each actor, all added up. Up to two hours it reads the windows of
+-- minutes, beyond that those of hours; the first begins before that time. What is added up is read from the largest
+-- windows that fit in. Answers the server's time, how long a window is, and for each its start, and its fields and their
+-- values separated by blanks; or all added up as one, in a list.
+local span, kind = number(), argument()
+local unit = span > 7200000 and HOUR or MINUTE
+local first = math.floor((now - span) / unit)
+local windows = { now, unit }
+if kind == 't' then
+  local prefix = WINDOWS[unit] .. 't:'
+  for window = first, math.floor(now / unit) do
+    -- As one text: a week has tens of thousands of them.
+    table.insert(windows, { window * unit, table.concat(call('HGETALL', prefix .. window), ' ') })
+  end
+  return windows
+end
+
+-- The largest window that begins then; the newest of each length ends now.
+local function window_at(start)
+  for _, length in ipairs({ DAY, HOUR, TEN_MINUTES }) do
+    if start % length == 0 then
+      return length
+    end
+  end
+  return MINUTE
+end
+
+local sums, start = {}, first * unit
+while start <= now do
+  local length = window_at(start)
+  local fields = call('HGETALL', WINDOWS[length] .. ':' .. string.format('%.0f', start / length))
+  for i = 1, #fields, 2 do
+    local field = fields[i]
+    sums[field] = (sums[field] or 0) + fields[i + 1]
+  end
+  start = start + length
+end
+local fields = {}
+for field, value in pairs(sums) do
+  table.insert(fields, field)
+  table.insert(fields, value)
+end
+table.insert(windows, { first * unit, fields })
+return windows

@@ -1,0 +1,28 @@
+-- include: records
+-- Queues that are paused: nobody is given their messages.
+local paused, paused_names = {}, call('HKEYS', 'worker:paused')
+for _, queue in ipairs(paused_names) do
+  paused[queue] = true
+end
+
+-- Takes an entry out of its stream.
+local function remove(stream, entry)
+  call('XACK', stream, 'workers', entry)
+  call('XDEL', stream, entry)
+end
+
+-- What a worker needs to know of an entry it was given: stream, entry, id, fence, attempts, losses, since when it waits,
+-- payload. An entry that names no message has an empty id, and what it held as its payload. One whose message has been
+-- cancelled or purged meanwhile is removed.
+local function describe(stream, entry, fields)
+  local id = fields[1] == 'i' and fields[2]
+  local record = id and load(id)
+  if record and is_current(fields, record) then
+    return { stream, entry, id, record.fence, record.attempts, record.losses, record.at, (split(record)) }
+  end
+  if record or id and not call('GET', 'worker:m:' .. id) then
+    remove(stream, entry)
+    return nil
+  end
+  return { stream, entry, '', 1, 0, 0, now, table.concat(fields, ' ') }
+end

@@ -1,0 +1,99 @@
+"""Lua scripts on the server: each is one step that happens as a whole or not at all.
+
+A script is sent once and then called by its hash; a server that has forgotten it gets it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+import redis
+from redis import asyncio as redis_asyncio
+
+Argument = str | bytes | int | float
+
+_LUA = files("worker.server").joinpath("lua")
+
+
+_INCLUDE = "-- include: "
+
+
+class Script:
+    """A script of the folder `lua`, after those that its first line includes by name.
+
+    Args:
+        name: Of the file, without its ending.
+        flags: What it may do that scripts may not; Redis 7's, such as `allow-oom`.
+    """
+
+    def __init__(self, name: str, *, flags: str = "") -> None:
+        first = f"#!lua flags={flags}\n" if flags else ""
+        self._text = first + "".join(_parts_of(name).values())
+        self._hash = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+
+    def run(self, client: redis.Redis, arguments: Sequence[Argument]) -> Any:  # noqa: ANN401 - as the script answers
+        """Runs it on the server.
+
+        Raises:
+            redis.RedisError: What the server or the connection had to say.
+        """
+        try:
+            return _execute(client, "EVALSHA", self._hash, 0, *arguments)
+        except redis.exceptions.NoScriptError:
+            return _execute(client, "EVAL", self._text, 0, *arguments)
+
+    async def arun(self, client: redis_asyncio.Redis, arguments: Sequence[Argument]) -> Any:  # noqa: ANN401
+        """Does what `run` does without blocking the running loop."""
+        try:
+            return await _aexecute(client, "EVALSHA", self._hash, 0, *arguments)
+        except redis.exceptions.NoScriptError:
+            return await _aexecute(client, "EVAL", self._text, 0, *arguments)
+
+    def run_many(self, client: redis.Redis, calls: Sequence[Sequence[Argument]]) -> list[Any]:
+        """Runs it several times in one round trip; an answer may be the error that the server had.
+
+        Raises:
+            redis.RedisError: What the connection had to say.
+        """
+        pipeline = client.pipeline(transaction=False)
+        for arguments in calls:
+            _execute(pipeline, "EVALSHA", self._hash, 0, *arguments)
+        answers = pipeline.execute(raise_on_error=False)
+        return [
+            self.run(client, arguments) if isinstance(answer, redis.exceptions.NoScriptError) else answer
+            for arguments, answer in zip(calls, answers, strict=True)
+        ]
+
+
+def _execute(client: redis.Redis, *words: Argument) -> Any:  # noqa: ANN401 - as the server answers
+    try:
+        return client.execute_command(*words)  # type: ignore[no-untyped-call]
+    except UnicodeEncodeError:
+        return client.execute_command(*_storable(words))  # type: ignore[no-untyped-call]
+
+
+async def _aexecute(client: redis_asyncio.Redis, *words: Argument) -> Any:  # noqa: ANN401 - as the server answers
+    try:
+        return await client.execute_command(*words)  # type: ignore[no-untyped-call]
+    except UnicodeEncodeError:
+        return await client.execute_command(*_storable(words))  # type: ignore[no-untyped-call]
+
+
+def _storable(words: Sequence[Argument]) -> list[Argument]:
+    """The arguments with halves of characters, which Python makes of bytes that are no UTF-8, as records write them."""
+    return [word.encode("utf-8", "backslashreplace") if isinstance(word, str) else word for word in words]
+
+
+def _parts_of(name: str) -> dict[str, str]:
+    """A file and all that it includes, each once, what is included first."""
+    text = _LUA.joinpath(f"{name}.lua").read_text()
+    parts: dict[str, str] = {}
+    first, _, rest = text.partition("\n")
+    if first.startswith(_INCLUDE):
+        for included in first.removeprefix(_INCLUDE).split(", "):
+            parts |= _parts_of(included)
+        text = rest
+    return parts | {name: text}

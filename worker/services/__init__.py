@@ -1,1 +1,0 @@
-"""The async work itself: plain asyncio; no Dramatiq, no Redis."""

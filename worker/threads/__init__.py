@@ -1,0 +1,1 @@
+"""Real threads, under gevent too."""
