@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test lint types unit browser screenshots soak quality example bench bench-broker bench-history bench-recall lock clean
+.PHONY: help install demo check test lint types suite clock browser screenshots soak quality example bench bench-broker bench-history bench-recall lock clean
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -21,12 +21,23 @@ install: $(INSTALLED) ## Make the virtual environment and install everything int
 demo: $(INSTALLED) ## Merge and summarize a real conversation, with every step in the history
 	$(BIN)/worker demo
 
-test: lint types unit example ## Every check there is
+check: lint types ## What breaks most, in a minute and a half: unit and property tests, and one of the real broker
+	$(PYTEST) $(SIDE_BY_SIDE) --hypothesis-profile check tests/unit tests/property $(REAL_BROKER)
 
-# End-to-end tests wait for processes more than they compute: two at a time. Others measure times, and run alone.
-unit: $(INSTALLED) browser
-	$(BIN)/pytest tests/e2e --numprocesses 2 --dist loadfile
-	$(BIN)/pytest --ignore tests/e2e
+test: lint types suite clock example ## Every check there is
+
+# Tests wait as much as they compute: one process more than there are cores. A test that promises a time runs alone.
+PYTEST := $(BIN)/pytest --durations 15
+PROCESSES ?= 3
+SIDE_BY_SIDE := --numprocesses $(PROCESSES) --dist worksteal
+ORDINARY := not soak and not quality
+REAL_BROKER := tests/integration/test_streams_broker.py::test_a_failed_message_is_retried_until_it_succeeds
+
+suite: $(INSTALLED) browser
+	$(PYTEST) $(SIDE_BY_SIDE) -m '$(ORDINARY) and not clock'
+
+clock: $(INSTALLED)
+	$(PYTEST) -m '$(ORDINARY) and clock'
 
 # The dashboard's tests drive a real browser. Where there is none, root on Debian gets one; others are told by the tests.
 CHROMIUM := chromium chromium-browser google-chrome google-chrome-stable

@@ -1,4 +1,4 @@
-"""What integration and end-to-end tests share: settings, a server and a client of their own."""
+"""What tests of every kind share: settings, a server, a client of it, and how many examples Hypothesis tries."""
 
 from __future__ import annotations
 
@@ -6,14 +6,21 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import redis
 
+from tests.support.examples import CHECK, TEST
 from worker.server.connection import connect
 from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings, put_in_force
 
 SET_BY_DEVELOPERS = ("WORKER_", "THREAD_POOL_SIZE", "XDG_RUNTIME_DIR", "OPENAI_")
+
+# How long an example takes says something about the machine, and nothing about the code.
+hypothesis.settings.register_profile(TEST, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile(CHECK, hypothesis.settings.get_profile(TEST), max_examples=25)
+hypothesis.settings.load_profile(TEST)
 
 
 def forget_environment(environment: dict[str, str]) -> dict[str, str]:
@@ -44,13 +51,35 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_environment:
     put_in_force(None)
 
 
-@pytest.fixture
-def valkey(settings: Settings) -> Iterator[EmbeddedServer]:
-    """A running server for these settings, stopped in the end."""
-    server = EmbeddedServer(settings)
+@pytest.fixture(scope="session")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """The server that the tests of this process use one after another."""
+    server = EmbeddedServer(Settings(redis_url=None, runtime_dir=None, data_dir=tmp_path_factory.mktemp("shared")))
     server.ensure_running()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def valkey(settings: Settings, request: pytest.FixtureRequest) -> Iterator[EmbeddedServer]:
+    """A running, empty server for these settings: the shared one, or with the mark `own_server` one of its own."""
+    server = EmbeddedServer(settings)
+    if request.node.get_closest_marker("own_server"):
+        server.ensure_running()
+        yield server
+        server.stop()
+        return
+    shared: EmbeddedServer = request.getfixturevalue("shared_server")
+    server.folder.mkdir(parents=True)
+    # Whoever looks for the server of these settings, also in another process, finds the shared one running.
+    (server.folder / "socket").write_text(str(shared.socket))
+    with redis.Redis(unix_socket_path=str(shared.socket)) as client:
+        # Whoever still talks to it belongs to a test that has ended.
+        client.client_kill_filter(_type="normal", skipme=True)
+        client.flushall()
+        before = client.config_get()
+        yield server
+        assert client.config_get() == before, "a test that configures its server needs the mark `own_server`"
 
 
 @pytest.fixture

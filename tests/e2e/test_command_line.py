@@ -530,9 +530,9 @@ def test_a_running_up_says_so_in_json(project: Project, tmp_path: Path) -> None:
     try:
         with other.background(WORKER, "up", "--json") as up:
             log = other.folder / "worker.log"
-            wait_until(lambda: '"state"' in log.read_text(), 30)
+            wait_until(lambda: '"state"' in log.read_text())
             other.worker("enqueue", "merge_conversation", "nobody")
-            wait_until(lambda: read_events(other.client, EventFilter(state=State.SKIPPED), 1), 30)
+            wait_until(lambda: read_events(other.client, EventFilter(state=State.SKIPPED), 1))
             pools = {one.cmdline()[one.cmdline().index("--queues") + 1]: one for one in children_of(up.pid)}
             assert pools["cpu"].nice() > pools["network"].nice()
             up.terminate()
@@ -568,7 +568,7 @@ def test_up_ends_attempts_when_their_grace_is_over(tmp_path: Path) -> None:
     try:
         with other.background(WORKER, "up") as up:
             sent = other.enqueue("endless", str(tmp_path))
-            wait_until((tmp_path / "started").exists, 30)
+            wait_until((tmp_path / "started").exists)
             up.terminate()
             assert up.wait(20) == 0
             assert other.processes() == {}

@@ -74,7 +74,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     made.client.ping()
     try:
         with made.background(WORKER, "up"):
-            wait_until(lambda: any(one.alive and one.queues for one in ask(made.client, workers())), 30)
+            wait_until(lambda: any(one.alive and one.queues for one in ask(made.client, workers())))
             yield made
     finally:
         made.down()
@@ -95,7 +95,7 @@ def state_of(project: Project, message_id: str) -> str:
 
 
 def until_state(project: Project, message_id: str, state: str) -> str:
-    wait_until(lambda: state_of(project, message_id) == state, 30)
+    wait_until(lambda: state_of(project, message_id) == state)
     return message_id
 
 
@@ -202,7 +202,7 @@ def terminal(project: Project, words: list[str], *, until: str = "", typed: str 
 def test_what_runs_is_listed_with_its_progress_and_cancelled(project: Project) -> None:
     """Where it runs, and how far it is; when it is cancelled, it ends so, and is not retried."""
     sent = running(project, "one")
-    wait_until(lambda: project.json("running")["messages"][0]["attempt"]["progress"] is not None, 30)
+    wait_until(lambda: project.json("running")["messages"][0]["attempt"]["progress"] is not None)
     [found] = project.json("running")["messages"]
     assert (found["id"], found["attempt"]["number"], found["attempt"]["progress"]["done"]) == (sent, 1, 1)
     [line] = project.worker("running").stdout.splitlines()[1:]
@@ -232,7 +232,7 @@ def test_a_paused_queue_keeps_its_messages(project: Project) -> None:
     [pause] = [one["pause"] for one in project.json("queues")["queues"] if one["name"] == "default"]
     assert pause["by"] in project.worker("status").stdout
     sent = project.send("works", 1)
-    wait_until(lambda: "1" in project.worker("queues").stdout, 30)
+    wait_until(lambda: "1" in project.worker("queues").stdout)
     assert state_of(project, sent) == "queued"
     assert project.json("resume", "default")["changed"] is True
     until_state(project, sent, "completed")
@@ -559,7 +559,7 @@ def typed(words: list[str]) -> tuple[int, str]:
     )
 
 
-@settings(max_examples=1_500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=1_500, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(words=LINE)
 def test_whatever_is_typed_is_answered_or_refused_in_one_line(fuzzed: Project, words: list[str]) -> None:
     """Exit code 0, or 2 with one line; never a traceback."""

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from tests.support.git_trees import write
-from tests.support.project import TIMEOUT, WORKER, Project
-from tests.support.waiting import wait_until
+from tests.support.project import WORKER, Project
+from tests.support.waiting import TIMEOUT, wait_until
 from worker.history.events import State
 
 NAMES = ["new\nline.py", "'quoted'.py", '"double".py', "x' OR 1=1 --.py", "\x1b[31m.py", "-rf.py", "*.py", "日本.py"]
@@ -106,7 +106,7 @@ def test_no_name_of_a_repository_is_sql_to_anyone(project: Project, web: httpx.C
 def test_a_message_with_a_name_that_can_be_none_is_a_dead_letter(project: Project, name: str) -> None:
     """At once, as any folder that is not there."""
     message_id = project.enqueue("sync_repository", json.dumps(name))
-    wait_until(lambda: message_id in project.dead_letters(), TIMEOUT)
+    wait_until(lambda: message_id in project.dead_letters())
     assert project.events(message_id)[-1].attempt == 1
 
 

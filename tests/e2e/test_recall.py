@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.project import TIMEOUT, WORKER, Project
-from tests.support.waiting import wait_until
+from tests.support.project import WORKER, Project
+from tests.support.waiting import TIMEOUT, wait_until
 from worker.history.events import State
 
 SAMPLE = Path(str(files("worker") / "sample"))
@@ -54,7 +54,7 @@ def captured(web: httpx.Client, text: str) -> str:
 def test_a_note_is_found_within_a_second(running: Project, web: httpx.Client) -> None:
     """Once the worker has kept its first: it loads what it needs then."""
     first = captured(web, "Loading takes a while.")
-    wait_until(lambda: [hit["path"] for hit in hits(web, "loading")] == [first], TIMEOUT)
+    wait_until(lambda: [hit["path"] for hit in hits(web, "loading")] == [first])
     took = []
     for word in ("apricot", "banana", "cherry"):
         began = time.monotonic()
@@ -69,7 +69,7 @@ def test_a_conversation_is_found_once_it_is_summarized(running: Project) -> None
     """On the command line, by what was said."""
     running.worker("conversations", "import", str(SAMPLE), "--id", "sample")
     running.ended(running.enqueue("summarize_conversation", "sample"))
-    wait_until(lambda: not running.waiting(), TIMEOUT)
+    wait_until(lambda: not running.waiting())
     said = (SAMPLE / "0880.txt").read_text()
     found = running.json("recall", said[:200])
     assert {(hit["kind"], hit["path"]) for hit in found["hits"]} >= {("transcript", "sample"), ("summary", "sample")}
@@ -99,14 +99,14 @@ def test_questions_in_a_batch_are_answered_in_an_object(running: Project) -> Non
 def test_what_can_never_succeed_is_not_retried(running: Project, words: tuple[str, ...], said: str) -> None:
     """It is a dead letter after its first attempt, and the history says why."""
     message_id = running.enqueue(*words)
-    wait_until(lambda: len(running.events(message_id)) > 1, TIMEOUT)
+    wait_until(lambda: len(running.events(message_id)) > 1)
     events = running.events(message_id)
     assert [event.state for event in events] == [State.STARTED, State.FAILED]
     error = events[-1].error
     assert error is not None
     assert error.type.endswith("Fatal")
     assert said in error.text
-    wait_until(lambda: message_id in running.dead_letters(), TIMEOUT)
+    wait_until(lambda: message_id in running.dead_letters())
 
 
 def test_the_index_is_looked_after_on_the_command_line(running: Project) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.git_trees import write
-from tests.support.project import TIMEOUT, WORKER, Project
+from tests.support.project import WORKER, Project
 from tests.support.waiting import wait_until
 from worker.history.events import State
 from worker.history.filters import EventFilter
@@ -72,7 +72,7 @@ def test_a_folder_that_is_not_there_is_a_dead_letter(project: Project, tree: Pat
     """At once: a retry would find no more."""
     message_id = project.enqueue("sync_repository", "/nowhere/at/all")
     with project.background(WORKER, "up"):
-        wait_until(lambda: project.dead_letters() == [message_id], TIMEOUT)
+        wait_until(lambda: project.dead_letters() == [message_id])
     [*_, last] = project.events(message_id)
     assert last.error is not None
     assert "is not there" in last.error.text
@@ -83,7 +83,7 @@ def test_a_killed_worker_is_followed_by_one_that_goes_on(project: Project, tree:
     write(tree, {f"more/part{number}.py": f"def more_{number}(): ...\n" for number in range(SO_MANY_MORE)})
     with project.background(WORKER, "up"):
         first, second = (project.enqueue("sync_repository", str(tree)) for _ in range(2))
-        wait_until(lambda: read_events(project.client, EventFilter(state=State.PROGRESS), 1), TIMEOUT)
+        wait_until(lambda: read_events(project.client, EventFilter(state=State.PROGRESS), 1))
         for pid, command in project.processes().items():
             if "dramatiq" in command:
                 os.kill(pid, signal.SIGKILL)

@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.project import BIN, TIMEOUT, WORKER, Project, interrupt
-from tests.support.waiting import wait_until
+from tests.support.project import BIN, WORKER, Project, interrupt
+from tests.support.waiting import TIMEOUT, wait_until
 from tests.support.web import following
 
 HOST_APPLICATION = """
@@ -41,7 +41,7 @@ def lines(project: Project) -> list[str]:
 
 def address(project: Project) -> str:
     """Where `worker web --json` says that it listens."""
-    wait_until(lambda: any("url" in line for line in lines(project)), TIMEOUT)
+    wait_until(lambda: any("url" in line for line in lines(project)))
     found: str = json.loads(next(line for line in lines(project) if "url" in line))["url"]
     return found
 
@@ -98,7 +98,7 @@ def test_inside_another_application_it_ends_with_it(project: Project) -> None:
             except httpx.TransportError:
                 return False
 
-        wait_until(is_up, TIMEOUT)
+        wait_until(is_up)
         assert client.get("/api/states").json() == {}
         with following(client) as found:
             next(found)

@@ -25,7 +25,6 @@ GARBAGE = (
 )
 
 
-@pytest.mark.timeout(60)
 def test_what_nobody_can_read_is_a_dead_letter_by_itself_with_its_bytes(tmp_path: Path) -> None:
     """Garbage in the stream, messages turned into garbage, and an unknown actor hold up none of their neighbours."""
     with scene(tmp_path) as opened:
@@ -61,7 +60,6 @@ def test_what_nobody_can_read_is_a_dead_letter_by_itself_with_its_bytes(tmp_path
         assert not worker.tells()["errors"]
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("lines", [0, 1])
 def test_a_record_that_nobody_can_read_holds_up_none_and_is_kept(tmp_path: Path, lines: int) -> None:
     """What stands where a message's record was is left there; a dead letter names it, and its neighbours complete."""

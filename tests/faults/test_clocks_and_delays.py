@@ -12,7 +12,8 @@ import pytest
 
 from tests.support.account import settle
 from tests.support.project import ROOT
-from tests.support.scene import TIMEOUT, Scene, scene, wait_until
+from tests.support.scene import Scene, scene
+from tests.support.waiting import wait_until
 from worker.history.events import State
 from worker.history.filters import EventFilter
 from worker.history.query import ask, one_message, read_events
@@ -50,7 +51,6 @@ def wrong_clock(opened: Scene, seconds: int) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), "CLOCK_SHIFT": str(seconds)}
 
 
-@pytest.mark.timeout(60)
 def test_clocks_that_differ_by_minutes_change_neither_times_nor_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -58,7 +58,7 @@ def test_clocks_that_differ_by_minutes_change_neither_times_nor_order(
     with scene(tmp_path, WORKER_LEASE="1s", WORKER_MIN_BACKOFF="400ms", WORKER_MAX_BACKOFF="800ms") as opened:
         early = opened.start("early", variables=wrong_clock(opened, -MINUTE))
         late = opened.start("late", variables=wrong_clock(opened, MINUTE))
-        wait_until(lambda: early.is_ready() and late.is_ready(), TIMEOUT, opened.explain)
+        wait_until(lambda: early.is_ready() and late.is_ready(), explain=opened.explain)
         right = time.time
         monkeypatch.setattr(time, "time", lambda: right() + MINUTE)
         sent_at = time.monotonic()
@@ -91,7 +91,6 @@ def test_clocks_that_differ_by_minutes_change_neither_times_nor_order(
         assert settle(opened, [*delayed, *at_once, both]) == {"completed": 19}
 
 
-@pytest.mark.timeout(90)
 def test_ten_thousand_delayed_messages_are_promoted_once_in_due_order(tmp_path: Path) -> None:
     """Two workers promote them on time and hold none; one due in a year holds up none that is due in a second."""
     with scene(tmp_path) as opened:
@@ -109,7 +108,7 @@ def test_ten_thousand_delayed_messages_are_promoted_once_in_due_order(tmp_path: 
         assert len(due) >= DELAYED + 1
         after = [keeper.tells()["rss"] for keeper in keepers]
         assert all(now - then < 2_000_000 for now, then in zip(after, before, strict=True))
-        wait_until(lambda: opened.client.zcard("worker:due") == 1, TIMEOUT, opened.explain)
+        wait_until(lambda: opened.client.zcard("worker:due") == 1, explain=opened.explain)
         stream: Any = opened.client.xrange("worker:q:default:normal", "-", "+")
         first, *promoted = [(fields[b"i"], entry) for entry, fields in stream]
         assert first[0].decode() == soon

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.account import settle
-from tests.support.scene import TIMEOUT, Scene, WorkerCommand, scene, wait_until
+from tests.support.scene import Scene, WorkerCommand, scene
+from tests.support.waiting import wait_until
 from worker.history.events import State
 from worker.history.query import ask, one_message
 from worker.operations.actions import cancel
@@ -34,14 +35,13 @@ def usual(tmp_path: Path) -> Iterator[Scene]:
         yield opened
 
 
-@pytest.mark.timeout(180)
 def test_twenty_kills_in_the_middle_of_a_thousand_messages_lose_none(quick: Scene) -> None:
     """A worker is killed and restarted twenty times while it works off 1,000 messages: each one completes."""
     sent = quick.send_many("work", [[10]] * MESSAGES)
     for kill in range(KILLS):
         before = len(quick.ledger("done"))
         worker = quick.start(f"victim-{kill}")
-        wait_until(partial(_has_done, quick, before + 30), TIMEOUT, quick.explain)
+        wait_until(partial(_has_done, quick, before + 30), explain=quick.explain)
         worker.kill()
     assert quick.ended() < MESSAGES
     quick.start("last")
@@ -51,14 +51,13 @@ def test_twenty_kills_in_the_middle_of_a_thousand_messages_lose_none(quick: Scen
     assert quick.client.hgetall("worker:workers").keys() == {_only_lease(quick)}
 
 
-@pytest.mark.timeout(90)
 def test_what_a_killed_process_ran_and_held_runs_elsewhere_within_fifteen_seconds(usual: Scene) -> None:
     """At the default lease, a killed process's messages run elsewhere within 15 s, with a LOST event each."""
     victim = usual.start_ready("victim")
     # What is prefetched follows from how quick attempts were: the quick ones come first.
     messages = [usual.message(*what) for what in [("work",)] * 1_000 + [("gated", "gate")] * 4 + [("work",)] * 1_000]
     sent = [message.message_id for message in usual.broker.enqueue_many(messages)]
-    wait_until(lambda: usual.states()["running"] == 4 and usual.ended() == 1_000, TIMEOUT, usual.explain)
+    wait_until(lambda: usual.states()["running"] == 4 and usual.ended() == 1_000, explain=usual.explain)
     assert usual.pending() > 4, "nothing was prefetched"
     usual.start_ready("other")
     wait_until(lambda: usual.ended() + usual.pending() == 2_004)
@@ -76,7 +75,6 @@ def test_what_a_killed_process_ran_and_held_runs_elsewhere_within_fifteen_second
         assert states == [State.STARTED, State.LOST, State.STARTED, State.COMPLETED]
 
 
-@pytest.mark.timeout(90)
 def test_a_suspended_process_records_nothing_of_what_has_gone_to_others(usual: Scene) -> None:
     """A process that stands still for 20 s ends what it ran and drops what it held: neither counts."""
     suspended = usual.start_ready("suspended")
@@ -92,11 +90,11 @@ def test_a_suspended_process_records_nothing_of_what_has_gone_to_others(usual: S
     (usual.folder / "gate").touch()
     usual.wait_for_end(210)
     before = {message_id: usual.client.get(f"worker:m:{message_id}") for message_id in sent}
-    wait_until(lambda: time.monotonic() - stopped_at > 20, 30)
+    wait_until(lambda: time.monotonic() - stopped_at > 20)
     suspended.signal(signal.SIGCONT)
     # It ends the four attempts, drops the rest, and is a worker again under a new lease.
-    wait_until(lambda: suspended.tells()["health"]["ends_refused"] == 4, TIMEOUT, usual.explain)
-    wait_until(suspended.is_ready, TIMEOUT, usual.explain)
+    wait_until(lambda: suspended.tells()["health"]["ends_refused"] == 4, explain=usual.explain)
+    wait_until(suspended.is_ready, explain=usual.explain)
     late = usual.send_many("work", [[50]] * 200)
     usual.wait_for_end(410)
     assert not [run for run in usual.ledger("began")[204:] if run.worker == "suspended" and run.message_id in sent]
@@ -117,7 +115,7 @@ def test_a_message_that_kills_its_process_twice_is_a_dead_letter(tmp_path: Path)
             # As a supervisor would.
             starts += 1
             worker = opened.start(str(starts))
-            wait_until(partial(_ends_or_all_end, worker, opened, 101), TIMEOUT, opened.explain)
+            wait_until(partial(_ends_or_all_end, worker, opened, 101), explain=opened.explain)
         assert starts == 3
         opened.wait_for_end(101)
         assert settle(opened, [*before, poison, *after]) == {"completed": 100, "dead": 1}

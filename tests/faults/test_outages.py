@@ -19,7 +19,8 @@ from redis.retry import Retry
 from tests.support.account import settle
 from tests.support.indexes import indexes_agree
 from tests.support.load import Load
-from tests.support.scene import HOST, TIMEOUT, Scene, scene, wait_until
+from tests.support.scene import HOST, Scene, scene
+from tests.support.waiting import TIMEOUT, wait_until
 from worker.errors import ServerUnreachable
 from worker.history.events import State
 from worker.history.filters import EventFilter
@@ -90,7 +91,6 @@ def surely(act: Callable[[], T]) -> T:
             time.sleep(0.05)
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("fails", [is_killed, is_suspended])
 def test_in_ten_seconds_without_a_server_no_end_is_lost_or_doubled(
     tmp_path: Path, fails: Callable[[Scene], Callable[[], None]]
@@ -106,7 +106,7 @@ def test_in_ten_seconds_without_a_server_no_end_is_lost_or_doubled(
             lambda: opened.states()["running"] >= 7 and len(opened.ledger("began")) >= 8, TIMEOUT, opened.explain
         )
         load = Load(opened, 0.01)
-        wait_until(lambda: len(load.sent) >= 100, TIMEOUT, opened.explain)
+        wait_until(lambda: len(load.sent) >= 100, explain=opened.explain)
         assert pause(opened.client, "other")
         paused = [opened.send("elsewhere", queue="other") for _ in range(5)]
         cancel(opened.client, long[:1])
@@ -122,12 +122,12 @@ def test_in_ten_seconds_without_a_server_no_end_is_lost_or_doubled(
         thread.join(TIMEOUT)
         asker.close()
         goal = len(load.sent) + 100
-        wait_until(lambda: len(load.sent) > goal, TIMEOUT, opened.explain)
+        wait_until(lambda: len(load.sent) > goal, explain=opened.explain)
         cancel(opened.client, long[2:])
         load.end()
         everything = [*load.sent, *long, *progressing, *paused, elsewhere]
         others = len(everything) - len(paused)
-        wait_until(lambda: opened.ended() == others, TIMEOUT, opened.explain)
+        wait_until(lambda: opened.ended() == others, explain=opened.explain)
         assert not {run.message_id for run in opened.ledger()} & set(paused), "it was paused"
         resume(opened.client, "other")
         opened.wait_for_end(len(everything))

@@ -12,7 +12,8 @@ import redis
 from tests.support.account import settle
 from tests.support.load import OUTCOMES, SEED, Load
 from tests.support.proxy import proxy
-from tests.support.scene import HOST, TIMEOUT, WorkerCommand, free_port, scene, wait_until
+from tests.support.scene import HOST, WorkerCommand, free_port, scene
+from tests.support.waiting import wait_until
 from worker.errors import ServerUnreachable
 from worker.history.events import State
 from worker.history.query import ask, one_message
@@ -23,7 +24,6 @@ def is_troubled(worker: WorkerCommand) -> bool:
     return bool(worker.tells()["health"]["errors"])
 
 
-@pytest.mark.timeout(120)
 def test_a_server_that_is_killed_under_load_loses_nothing_that_it_has_answered_for(tmp_path: Path) -> None:
     """Whatever was delayed, running, failing or being acknowledged when Valkey was killed ends as it should."""
     with scene(tmp_path, WORKER_LEASE="3s") as opened:
@@ -31,12 +31,12 @@ def test_a_server_that_is_killed_under_load_loses_nothing_that_it_has_answered_f
         threads = [worker.tells()["threads"] for worker in workers]
         load = Load(opened, 0.004)
         for number in (1, 2, 3):
-            wait_until(lambda goal=150 * number: len(load.sent) >= goal, TIMEOUT, opened.explain)  # type: ignore[misc]
+            wait_until(lambda goal=150 * number: len(load.sent) >= goal, explain=opened.explain)  # type: ignore[misc]
             states = opened.states()
             assert states["delayed"], states
             opened.server.kill()
             opened.server.start()
-        wait_until(lambda: len(load.sent) >= 600, TIMEOUT, opened.explain)
+        wait_until(lambda: len(load.sent) >= 600, explain=opened.explain)
         sent = load.end()
         opened.wait_for_end(len(sent))
         assert settle(opened, sent) == load.expected
@@ -64,7 +64,6 @@ def wants_none(client: redis.Redis) -> None:
     client.config_set("min-replicas-to-write", 0)
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("refuses", "accepts", "seconds", "says"),
     [(becomes_a_replica, becomes_a_master, 5, "read only"), (wants_replicas, wants_none, 3, "NOREPLICAS")],
@@ -100,7 +99,6 @@ def test_a_server_that_refuses_to_write_holds_things_up_and_loses_nothing(
         assert [_lasting(worker.tells()["threads"]) for worker in workers] == [_lasting(one) for one in threads]
 
 
-@pytest.mark.timeout(120)
 def test_connections_cut_at_random_lose_and_double_nothing(tmp_path: Path) -> None:
     """Under a load, connections of workers and sender are cut wherever they are: no message is stuck or lost."""
     with scene(tmp_path) as opened, proxy(opened.server.port, SEED) as between:
@@ -116,7 +114,6 @@ def test_connections_cut_at_random_lose_and_double_nothing(tmp_path: Path) -> No
         assert not any(worker.tells()["health"]["ends_refused"] for worker in workers)
 
 
-@pytest.mark.timeout(60)
 def test_connections_that_fall_silent_cost_no_lease(tmp_path: Path) -> None:
     """Connections over which nothing comes any more, and no error, are given up before the lease has run out."""
     with scene(tmp_path) as opened, proxy(opened.server.port, SEED) as between:
@@ -141,7 +138,6 @@ def test_connections_that_fall_silent_cost_no_lease(tmp_path: Path) -> None:
         assert not [run for run in opened.ledger() if run.attempt > 1]
 
 
-@pytest.mark.timeout(60)
 def test_a_server_that_has_lost_its_data_is_worked_for_again(tmp_path: Path) -> None:
     """Without groups, leases and scripts, as after a restart without a file, workers make them anew by themselves."""
     with scene(tmp_path) as opened:
@@ -159,7 +155,6 @@ def test_a_server_that_has_lost_its_data_is_worked_for_again(tmp_path: Path) -> 
         wait_until(lambda: all(worker.is_ready() for worker in workers), 10, opened.explain)
 
 
-@pytest.mark.timeout(120)
 def test_a_server_that_is_away_for_ten_seconds_has_every_end_once(tmp_path: Path) -> None:
     """What ends while the server is away waits, the retry with its acknowledgement; no thread dies meanwhile."""
     with scene(tmp_path) as opened:
@@ -173,9 +168,9 @@ def test_a_server_that_is_away_for_ten_seconds_has_every_end_once(tmp_path: Path
         opened.server.kill()
         killed_at = time.monotonic()
         (opened.folder / "gate").touch()
-        wait_until(lambda: worker.tells()["health"]["ends_waiting"] >= 8, TIMEOUT, opened.explain)
+        wait_until(lambda: worker.tells()["health"]["ends_waiting"] >= 8, explain=opened.explain)
         wait_until(lambda: is_troubled(worker), 5, opened.explain)
-        wait_until(lambda: time.monotonic() - killed_at > 10, TIMEOUT)
+        wait_until(lambda: time.monotonic() - killed_at > 10)
         told = worker.tells()
         assert told["health"]["errors"]
         assert _lasting(told["threads"]) == _lasting(threads)
@@ -193,7 +188,6 @@ def test_a_server_that_is_away_for_ten_seconds_has_every_end_once(tmp_path: Path
         assert _lasting(worker.tells()["threads"]) == _lasting(threads)
 
 
-@pytest.mark.timeout(120)
 def test_without_memory_successes_are_acknowledged_and_retries_wait(tmp_path: Path) -> None:
     """A full server: successes end without their events, which are counted; retries wait until there is memory."""
     with scene(tmp_path, WORKER_LEASE="2s") as opened:
@@ -207,7 +201,7 @@ def test_without_memory_successes_are_acknowledged_and_retries_wait(tmp_path: Pa
         with pytest.raises(ServerUnreachable, match="refuses: command not allowed when used memory"):
             opened.send("work")
         (opened.folder / "gate").touch()
-        wait_until(lambda: opened.states()["completed"] == 44, TIMEOUT, opened.explain)
+        wait_until(lambda: opened.states()["completed"] == 44, explain=opened.explain)
         other = opened.start("b")
         wait_until(lambda: time.monotonic() - full_at > 5)
         assert opened.states() == {"completed": 44, "running": 4}

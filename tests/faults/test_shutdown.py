@@ -6,10 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.support.account import settle
-from tests.support.scene import TIMEOUT, Scene, scene, wait_until
+from tests.support.scene import Scene, scene
+from tests.support.waiting import wait_until
 from worker.history.events import State
 from worker.history.query import ask, one_message
 
@@ -17,7 +16,6 @@ GRACE = 3
 CLEANUP = 2
 
 
-@pytest.mark.timeout(90)
 def test_a_shutdown_gives_back_at_once_what_has_not_begun_and_cancels_what_takes_too_long(tmp_path: Path) -> None:
     """On SIGTERM, prefetched messages run elsewhere first; long attempts clean up, go back, and keep their retries."""
     with scene(tmp_path, WORKER_GRACE=f"{GRACE}s", WORKER_CLEANUP_TIMEOUT=f"{CLEANUP}s") as opened:
@@ -27,7 +25,7 @@ def test_a_shutdown_gives_back_at_once_what_has_not_begun_and_cancels_what_takes
         messages += [opened.message("work", 0) for _ in range(300)]
         sent = [message.message_id for message in opened.broker.enqueue_many(messages)]
         first = opened.start_ready("first")
-        wait_until(lambda: opened.states()["running"] == 4 and opened.ended() == 300, TIMEOUT, opened.explain)
+        wait_until(lambda: opened.states()["running"] == 4 and opened.ended() == 300, explain=opened.explain)
         held = taken(opened) - set(sent[300:304])
         assert held, "nothing was prefetched"
         first.terminate()
@@ -55,7 +53,6 @@ def test_a_shutdown_gives_back_at_once_what_has_not_begun_and_cancels_what_takes
         wait_until(lambda: opened.client.zcard("worker:leases") == 1)
 
 
-@pytest.mark.timeout(90)
 def test_a_shutdown_while_the_server_is_away_ends_too_and_loses_nothing(tmp_path: Path) -> None:
     """Ends that cannot be stored before the process must end are as if they had not been: their messages run again."""
     with scene(tmp_path, WORKER_LEASE="2s", WORKER_GRACE="1s") as opened:

@@ -804,6 +804,7 @@ def arguments_of(client: redis.Redis, message_id: str) -> str:
     return stored(client, message_id).arguments.strip('"')
 
 
+@pytest.mark.own_server
 def test_a_pause_outlives_server_and_worker(settings: Settings, valkey: EmbeddedServer, broker: StreamBroker) -> None:
     """After both were started anew, only resuming has the queue worked on."""
     one, of_one = noting(broker, "one")

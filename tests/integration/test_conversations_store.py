@@ -100,7 +100,7 @@ CHUNKS = st.lists(
 )
 
 
-@examples(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(chunks=CHUNKS)
 def test_chunks_linked_either_way_come_once_each_by_time_and_then_id(schema: Settings, chunks: list[Linked]) -> None:
     """Whatever is linked directly, by the table, by both, or to other conversations too."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import redis
 
 from worker.operations.doctor import Finding, Severity, examine
@@ -24,6 +25,7 @@ def test_the_embedded_server_is_well(client: redis.Redis, settings: Settings) ->
     assert client.dbsize() == 0
 
 
+@pytest.mark.own_server
 def test_a_server_that_would_lose_messages_is_told_with_the_remedy(client: redis.Redis, settings: Settings) -> None:
     """Without persistence, and with a policy that evicts."""
     client.config_set("appendonly", "no")

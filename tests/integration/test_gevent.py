@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.test_worker_process import final, wait_until_ready
-from tests.support.project import BIN, ROOT, TIMEOUT, Project
-from tests.support.waiting import wait_until
+from tests.support.project import BIN, ROOT, Project
+from tests.support.waiting import TIMEOUT, wait_until
 from worker import run_async_in_new_loop
 from worker.conversations.importing import import_conversation
 from worker.history.events import State, StatusEvent
@@ -373,7 +373,7 @@ def test_sigterm_lets_attempts_end_and_then_the_process(tmp_path: Path) -> None:
     try:
         with gevent_worker(project, "actors", threads=4) as process:
             messages = [project.send("waits", loop, str(tmp_path / loop)) for loop in LOOPS]
-            wait_until(lambda: all((tmp_path / f"{loop}.started").exists() for loop in LOOPS), 20)
+            wait_until(lambda: all((tmp_path / f"{loop}.started").exists() for loop in LOOPS))
             process.send_signal(signal.SIGTERM)
             assert process.wait(TIMEOUT) == 0
             assert project.processes() == {}
@@ -409,7 +409,7 @@ def test_fifty_conversations_are_merged_and_summarized_at_once(tmp_path: Path, s
             for one in ids:
                 project.send("merge_conversation", one, queue="cpu")
                 project.send("summarize_conversation", one, queue="network")
-            wait_until(lambda: len([event for event in recorded(project) if event.state.is_final]) >= 150, 30)
+            wait_until(lambda: len([event for event in recorded(project) if event.state.is_final]) >= 150)
             wait_until(lambda: not project.waiting())
             events = recorded(project)
         said = Counter((event.event, (event.subject or {})["conversation_id"]) for event in events)

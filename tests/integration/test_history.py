@@ -356,7 +356,8 @@ def test_what_comes_while_an_answer_is_lost_is_stored_too(
     own_server: Settings, store: redis.Redis, writer: EventWriter, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     """The server knows a group by its name: what comes later is in another."""
-    run, later, failed = writer_module._NOTE.run, event("later", State.COMPLETED), threading.Event()
+    first, later = event("first", State.COMPLETED), event("later", State.COMPLETED)
+    run, failed = writer_module._NOTE.run, threading.Event()
 
     class Forgetful:
         def run(self, client: redis.Redis, arguments: Any) -> Any:
@@ -369,7 +370,6 @@ def test_what_comes_while_an_answer_is_lost_is_stored_too(
             return answer
 
     monkeypatch.setattr(writer_module, "_NOTE", Forgetful())
-    first = event("first", State.COMPLETED)
     writer.record(first)
     wait_until(failed.is_set)
     assert writer.flush(20)

@@ -322,7 +322,7 @@ def test_upkeep_that_is_killed_loses_nothing_and_is_done_by_the_next(settings: S
     with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        wait_until(lambda: written() - before or process.poll() is not None, 60)
+        wait_until(lambda: written() - before or process.poll() is not None)
         process.send_signal(signal.SIGKILL)
 
     async def look(index: SearchIndex) -> list[int]:

@@ -264,9 +264,7 @@ filters = st.builds(
 def test_filters_find_what_a_look_through_all_records_would_find(population: Population) -> None:
     """In any combination and pages of any size: newest first, none twice, none missing; and as many are counted."""
 
-    @hypothesis_settings(
-        max_examples=200, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-    )
+    @hypothesis_settings(max_examples=200, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     @given(
         wanted=filters,
         limit=st.sampled_from([1, 2, 7, 50, 1_000]),
@@ -446,9 +444,7 @@ def test_rates_and_windows_are_those_of_the_time_that_was_asked_for(clocked: Clo
         ends.append(at)
     last = at
 
-    @hypothesis_settings(
-        max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-    )
+    @hypothesis_settings(max_examples=60, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     @given(span=st.integers(1, 20 * HOUR) | st.integers(1, 40 * DAY // 10), later=st.integers(0, 30 * MINUTE))
     def are_right(span: int, later: int) -> None:
         now = last + later
@@ -660,6 +656,7 @@ async def test_a_server_that_is_gone_is_said_to_be() -> None:
     away.close()
 
 
+@pytest.mark.own_server
 def test_asking_works_while_the_server_has_no_memory_left(client: redis.Redis) -> None:
     """Whatever is worked out on the way."""
     clocked = Clocked(client)
@@ -692,9 +689,7 @@ def test_a_tail_that_is_cut_anywhere_goes_on_without_gap_or_repeat(clocked: Cloc
         clocked.note(*((one, "") for one in some))
         ids += [(one.id, one.actor) for one in some]
 
-    @hypothesis_settings(
-        max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-    )
+    @hypothesis_settings(max_examples=60, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     @given(
         cuts=st.lists(st.integers(1, len(ids)), max_size=6, unique=True).map(sorted),
         of=st.sampled_from([None, *ACTORS]),

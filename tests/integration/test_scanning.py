@@ -8,7 +8,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.git_trees import git, seen_by_git, write
@@ -63,7 +63,7 @@ def paths(folder: Path, globs: Globs | None = None) -> list[str]:
     return sorted(found(folder, globs))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(
     tree=st.tuples(st.dictionaries(names, folders, min_size=1, max_size=5), st.none() | rules),
     excluded=rules,

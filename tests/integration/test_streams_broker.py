@@ -917,7 +917,7 @@ def test_a_worker_goes_on_when_the_server_has_lost_everything(broker: StreamBrok
         broker.client.flushall()
         broker.client.script_flush()
         note.send(2)
-        wait_until(lambda: runs == [1, 2], timeout=20)
+        wait_until(lambda: runs == [1, 2])
         finish(broker)
         assert ask(broker.client, state_counts()) == {"completed": 1}
 
@@ -998,7 +998,7 @@ def test_messages_older_than_they_are_to_be_kept_are_forgotten(make_broker: Make
         finish(broker)
         assert in_step(broker.client) == {"completed": 19, "dead": 1}
         waiting = note.send_with_options(args=(1,), delay=3_600_000)
-        wait_until(lambda: "completed" not in ask(broker.client, state_counts()), timeout=30)
+        wait_until(lambda: "completed" not in ask(broker.client, state_counts()))
         assert in_step(broker.client) == {"dead": 1, "delayed": 1}
         broker.client.zadd("worker:due", {waiting.message_id: 1})
 

@@ -390,6 +390,7 @@ def test_health_is_told_to_probes_and_to_people(web: httpx.Client) -> None:
     assert get(web, "/health") == {"state": "healthy", "reasons": [], "workers": 1}
 
 
+@pytest.mark.own_server
 def test_while_the_server_is_away_everything_says_so(settings: Settings, valkey: EmbeddedServer) -> None:
     """In a line, with 503; the process lives, and goes on when the server is back."""
     settings = settings.model_copy(update={"actors": ("tests.support.web",)})

@@ -245,6 +245,7 @@ def test_positions_are_sent_while_nothing_matches(
     assert {one.kind for one in later} == {"position"}
 
 
+@pytest.mark.own_server
 def test_the_tail_survives_a_restart_of_the_message_server(
     web: httpx.Client, writer: EventWriter, valkey: EmbeddedServer
 ) -> None:
@@ -259,6 +260,7 @@ def test_the_tail_survives_a_restart_of_the_message_server(
         assert numbers(read_until(found, is_number(5))) == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.own_server
 def test_a_message_server_that_is_away_is_told_before_the_stream_begins(
     web: httpx.Client, valkey: EmbeddedServer
 ) -> None:

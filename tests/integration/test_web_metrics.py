@@ -11,6 +11,7 @@ import redis
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.account import WINDOWS
 from tests.support.waiting import wait_until
 from tests.support.web import serving, some_messages
 from worker.server.embedded import EmbeddedServer
@@ -79,8 +80,9 @@ def test_counters_only_grow(web: httpx.Client, client: redis.Redis) -> None:
     before = read(web)
     web.post("/api/actions/replay", json={"filter": {"state": ["dead"]}})
     wait_until(lambda: value(read(web), "worker_attempts_total", actor="convert", outcome="failed") == 6)
-    for pattern in ("worker:w*", "worker:h*"):
-        client.delete(*client.keys(pattern))
+    for prefix in WINDOWS:
+        for key in client.scan_iter(f"{prefix}:*"):
+            client.delete(key)
     web.post("/api/actions/purge", json={"filter": {"state": ["dead"]}})
     after = read(web)
     counters = {key for key in before if key[0].endswith(("_total", "_bucket", "_count", "_sum"))}

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.project import BIN, TIMEOUT, Project
-from tests.support.waiting import wait_until
+from tests.support.project import BIN, Project
+from tests.support.waiting import TIMEOUT, wait_until
 from worker.history.events import State, StatusEvent
 from worker.history.query import ask, state_counts
 
@@ -138,14 +138,14 @@ def final(project: Project, message_id: str) -> StatusEvent:
     def found() -> list[StatusEvent]:
         return [event for event in project.events(message_id) if event.state.is_final]
 
-    wait_until(found, 20)
+    wait_until(found)
     return found()[0]
 
 
 def wait_until_ready(project: Project, process: subprocess.Popen[bytes]) -> None:
     """Returns when the worker takes messages; shows its log if it ends before."""
     log = next(project.folder.glob("*.log"))
-    wait_until(lambda: process.poll() is not None or "ready for action" in log.read_text(), 20)
+    wait_until(lambda: process.poll() is not None or "ready for action" in log.read_text())
     assert process.poll() is None, log.read_text()
 
 
@@ -236,7 +236,7 @@ def test_sigterm_cancels_attempts_that_asked_for_it_in_order(tmp_path: Path) -> 
     try:
         with dramatiq_worker(project) as process:
             messages = {loop: project.send(f"notified_{loop}", str(file)) for loop, file in files.items()}
-            wait_until(lambda: all(Path(f"{file}.started").exists() for file in files.values()), 20)
+            wait_until(lambda: all(Path(f"{file}.started").exists() for file in files.values()))
             process.send_signal(signal.SIGTERM)
             assert process.wait(TIMEOUT) == 0
             assert project.processes() == {}
@@ -259,7 +259,7 @@ def test_what_runs_in_the_thread_pool_at_sigterm_is_given_the_grace_period_and_t
     try:
         with dramatiq_worker(project) as process:
             message = project.send("counts_in_the_pool", str(file))
-            wait_until(Path(f"{file}.started").exists, 20)
+            wait_until(Path(f"{file}.started").exists)
             process.send_signal(signal.SIGTERM)
             assert process.wait(TIMEOUT) == 0
         told, _, number = file.read_text().rpartition(" ")
@@ -279,9 +279,9 @@ def test_dramatiqs_own_broker_works_with_the_history(tmp_path: Path) -> None:
     try:
         with dramatiq_worker(project) as process:
             good, bad = project.enqueue("fails_first", "once"), project.enqueue("fails_first", "always")
-            wait_until(lambda: ask(project.client, state_counts()) == {"completed": 1, "dead": 1}, 20)
+            wait_until(lambda: ask(project.client, state_counts()) == {"completed": 1, "dead": 1})
             cancelled = project.enqueue("notified_new", str(file))
-            wait_until(Path(f"{file}.started").exists, 20)
+            wait_until(Path(f"{file}.started").exists)
             process.send_signal(signal.SIGTERM)
             assert process.wait(TIMEOUT) == 0
         attempts = [("started", 1), ("failed", 1), ("started", 2)]

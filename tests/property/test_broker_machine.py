@@ -40,6 +40,7 @@ from tests.support.broker_model import (
     Taken,
     unique_of,
 )
+from tests.support.examples import examples
 from worker.broker import committer, lease, reader, sending, session, streams
 from worker.broker.committer import Note
 from worker.history import overview, query
@@ -916,14 +917,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
     embedded.stop()
 
 
-@pytest.mark.timeout(300)
 def test_the_scripts_agree_with_the_model_whatever_happens(server: redis.Redis) -> None:
     """No message is in two places or in none, and records, counts and indexes tell the same."""
     BrokerMachine.client = server
     profile = settings(
-        max_examples=110,
+        max_examples=examples(110),
         stateful_step_count=50,
-        deadline=None,
         derandomize=True,
         database=None,
         suppress_health_check=list(HealthCheck),

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from tests.support.examples import examples
 from tests.support.searching import found_by_text, found_by_vector
 from worker.models.embedder import Vectors
 from worker.models.words import words_of
@@ -218,7 +219,7 @@ class IndexesOfVectors(Indexes):
     worth_an_index = 1
 
 
-FEW = settings(max_examples=10, stateful_step_count=16, deadline=None, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=examples(10), stateful_step_count=16, suppress_health_check=list(HealthCheck))
 TestIndexes = Indexes.TestCase
 TestIndexes.settings = FEW
 TestIndexesOfVectors = IndexesOfVectors.TestCase

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tests.support.examples import examples
 from worker.bridge import run_async_in_new_loop
 from worker.errors import NoContentFound
 from worker.recall.repositories import add_repository, remove_repository
@@ -163,5 +164,5 @@ async def contents_of(name: str) -> dict[str, tuple[object, ...]]:
 
 TestSyncs = Syncs.TestCase
 TestSyncs.settings = settings(
-    max_examples=14, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=examples(14), stateful_step_count=20, suppress_health_check=list(HealthCheck)
 )

@@ -6,7 +6,8 @@ import random
 import threading
 from collections import Counter
 
-from tests.support.scene import TIMEOUT, Scene
+from tests.support.scene import Scene
+from tests.support.waiting import TIMEOUT
 
 OUTCOMES = ("completed", "skipped", "retried", "dead")
 BECOMES = {"completed": "completed", "skipped": "skipped", "retried": "completed", "dead": "dead"}

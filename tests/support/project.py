@@ -18,18 +18,18 @@ import psutil
 import redis
 
 from tests.conftest import forget_environment
-from tests.support.waiting import wait_until
+from tests.support.waiting import TIMEOUT, wait_until
 from worker.broker.streams import StreamBroker
 from worker.history.events import State, StatusEvent
 from worker.history.filters import EventFilter, MessageFilter
 from worker.history.query import all_messages, ask, read_events, state_counts
 from worker.server.connection import connect
+from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 WORKER = str(BIN / "worker")
-TIMEOUT = 60.0
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -90,8 +90,8 @@ class Project:
             events = self.events(message_id)
             return bool(events) and events[-1].state.is_final and events[-1].state is not State.FAILED
 
-        wait_until(has_ended, TIMEOUT)
-        wait_until(lambda: not self.waiting(), TIMEOUT)
+        wait_until(has_ended)
+        wait_until(lambda: not self.waiting())
         return self.events(message_id)
 
     def send(self, actor: str, *args: object, queue: str = "default") -> str:
@@ -140,7 +140,7 @@ class Project:
             lines = log.read_text().splitlines() if log.exists() else []
             return [json.loads(line)["url"] for line in lines if line.startswith("{") and '"url": "http' in line]
 
-        wait_until(lambda: len(urls()) > number, TIMEOUT)
+        wait_until(lambda: len(urls()) > number)
         return urls()[number]
 
     def processes(self) -> dict[int, str]:
@@ -158,7 +158,7 @@ class Project:
     def down(self) -> None:
         """Stops the server, at the end of a test."""
         self.client.close()
-        self.worker("down")
+        EmbeddedServer(self.settings).stop()
 
 
 def interrupt(process: subprocess.Popen[bytes]) -> int:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,13 +22,13 @@ from redis.retry import Retry
 
 from tests.conftest import forget_environment
 from tests.support.project import BIN, NOTHING, ROOT
+from tests.support.waiting import TIMEOUT, wait_until
 from worker.broker import create_broker
 from worker.broker.streams import StreamBroker
 from worker.errors import ServerUnreachable
 from worker.server.embedded import server_program
 from worker.settings import Settings, put_in_force
 
-TIMEOUT = 60.0
 HOST = "127.0.0.1"
 
 
@@ -46,7 +46,7 @@ class Server:
         options |= {"appendonly": "yes", "appendfsync": "always", "logfile": self._folder / "server.log"}
         arguments = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
         self._process = subprocess.Popen([server_program(), *arguments], stdin=subprocess.DEVNULL)
-        wait_until(self._answers, TIMEOUT)
+        wait_until(self._answers)
 
     def kill(self) -> None:
         """Ends it as a power failure of its machine would."""
@@ -175,7 +175,7 @@ class Scene:
     ) -> WorkerCommand:
         """Starts a worker, and waits until it takes messages."""
         worker = self.start(name, *options, threads=threads, variables=variables)
-        wait_until(worker.is_ready, TIMEOUT, self.explain)
+        wait_until(worker.is_ready, explain=self.explain)
         return worker
 
     def log(self, name: str) -> str:
@@ -267,21 +267,6 @@ def scene(folder: Path, **variables: str) -> Iterator[Scene]:
     finally:
         opened.close()
         put_in_force(None)
-
-
-def wait_until(
-    condition: Callable[[], object], timeout: float = TIMEOUT, explain: Callable[[], str] | None = None
-) -> None:
-    """Returns as soon as the condition holds.
-
-    Raises:
-        AssertionError: It did not within `timeout` seconds.
-    """
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() >= deadline:
-            raise AssertionError(f"not within {timeout:g} s: {condition}\n{explain() if explain else ''}")
-        time.sleep(0.01)
 
 
 def free_port() -> int:

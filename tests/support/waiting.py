@@ -5,14 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+TIMEOUT = 60.0
+"""Seconds until a wait is given up: what is waited for takes a small part of them on a slow and busy machine."""
 
-def wait_until(condition: Callable[[], object], timeout: float = 10.0) -> None:
+
+def wait_until(
+    condition: Callable[[], object], timeout: float = TIMEOUT, explain: Callable[[], str] | None = None
+) -> None:
     """Returns as soon as the condition holds.
 
     Raises:
-        AssertionError: It did not within `timeout` seconds.
+        AssertionError: It did not within `timeout` seconds; `explain` adds to the message.
     """
     deadline = time.monotonic() + timeout
     while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout:g} s: {condition}"
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"not within {timeout:g} s: {condition}\n{explain() if explain else ''}")
         time.sleep(0.005)

@@ -15,15 +15,13 @@ import httpx
 from dramatiq import broker as dramatiq_broker
 from fastapi import FastAPI
 
-from tests.support.waiting import wait_until
+from tests.support.waiting import TIMEOUT, wait_until
 from worker import NoContentFound, ProcessingStatusContext, actor, create_broker
 from worker.history.filters import MessageFilter
 from worker.history.query import ask, count_messages, state_counts
 from worker.server.connection import connect
 from worker.settings import Settings
 from worker.web.server import Server
-
-TIMEOUT = 20.0
 
 
 @contextlib.contextmanager

@@ -496,8 +496,8 @@ def test_a_resource_that_never_closes_is_cancelled_and_logged_with_its_place(
 
     assert run(second) == "first"
     stop_shared_loop()
-    wait_until(lambda: "closing took too long and was cancelled" in caplog.text, 10)
-    wait_until(lambda: log == ["close first"], 10)
+    wait_until(lambda: "closing took too long and was cancelled" in caplog.text)
+    wait_until(lambda: log == ["close first"])
     assert "in second" in caplog.text
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from worker.recall.chunking import LONGEST, OVERLAP, Piece, cut
 from worker.recall.languages import _GRAMMARS, grammar_of, language_of
 
@@ -87,14 +88,14 @@ code = st.lists(
 ).map("".join)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=examples(300))
 @given(text=code | st.text(max_size=300), language=st.sampled_from(LANGUAGES))
 def test_the_pieces_put_together_are_the_text(text: str, language: str | None) -> None:
     """In any language, right or wrong: none missing, none too long, each on the lines that it says."""
     check(text, cut(text, language))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=examples(30))
 @given(text=code, language=st.sampled_from(LANGUAGES))
 def test_the_same_text_is_always_cut_the_same_way(text: str, language: str | None) -> None:
     """Nothing is left of what was cut before."""

@@ -6,7 +6,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.models.extractive import MAX_SENTENCE_WORDS, ExtractiveSummarizer, split_sentences
@@ -190,7 +190,6 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(deadline=None)
 @given(
     text=st.one_of(
         st.text(alphabet=st.characters(codec="utf-8")),
@@ -209,7 +208,6 @@ def test_any_text_is_summed_up_by_its_own_sentences_within_the_limit(text: str, 
         assert any(line == s or (not fits and s.startswith(line.removesuffix("…"))) for s in following)
 
 
-@settings(deadline=None)
 @given(st.text(st.sampled_from("ab. !?\n{}\"'…。，,"), max_size=300))
 def test_no_word_is_lost_by_splitting(text: str) -> None:
     """The sentences together are the text, up to whitespace and marks; each is a sentence of its own."""

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from worker.cli.options import event_filter, message_filter
 from worker.errors import ConfigurationError
 from worker.history.events import State
@@ -62,7 +63,7 @@ def read_or_refused(read: Callable[[], T]) -> T | None:
     return None
 
 
-@settings(max_examples=2_000, deadline=None)
+@settings(max_examples=examples(2_000))
 @given(st.fixed_dictionaries({"states": st.lists(st.sampled_from(sorted(MARKS)) | TEXT, max_size=3), **OPTIONS}))
 def test_a_filter_of_messages_is_read_or_refused_in_one_line(values: dict[str, object]) -> None:
     """Whatever is typed; what is read can be told in words and asked of the server."""
@@ -73,14 +74,14 @@ def test_a_filter_of_messages_is_read_or_refused_in_one_line(values: dict[str, o
         assert count_of_messages(wanted).arguments[0] == 0
 
 
-@settings(max_examples=2_000, deadline=None)
+@settings(max_examples=examples(2_000))
 @given(st.fixed_dictionaries({"state": st.none() | st.sampled_from(sorted(State)) | TEXT, **OPTIONS}))
 def test_a_filter_of_events_is_read_or_refused_in_one_line(values: dict[str, object]) -> None:
     """Whatever is typed."""
     assert isinstance(read_or_refused(lambda: event_filter(**values)), EventFilter | None)
 
 
-@settings(max_examples=1_000, deadline=timedelta(seconds=1))
+@settings(max_examples=examples(1_000), deadline=timedelta(seconds=10))
 @given(TEXT)
 @example("1" * 100_000 + "x")
 @example("1 " * 50_000 + "x")
@@ -133,7 +134,7 @@ def test_rates_of_ages_are_not_asked_of_the_server() -> None:
 
 def test_refusing_a_long_text_that_is_no_duration_takes_no_time() -> None:
     """It grew twice with each digit."""
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(ConfigurationError):
         read_moment("since", "1" * 1_000_000 + "x")
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 10
