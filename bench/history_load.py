@@ -8,6 +8,7 @@ from its number, so that any process can run it.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import queue
 import sys
@@ -16,16 +17,20 @@ import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import dramatiq
 import redis
+from dramatiq.brokers.stub import StubBroker
 
+from worker.attempts.attempt import Attempt
+from worker.attempts.run import AttemptRun
+from worker.attempts.running import RunningAttempts
 from worker.broker.envelope import NOT_DELAYED, pack
 from worker.broker.sending import Sender
 from worker.broker.session import WorkerSession
 from worker.broker.taken import Ending, TakenMessage
+from worker.broker.work_queue import WorkQueue
 from worker.history.events import ErrorInfo, State, StatusEvent, WorkerId
 from worker.server.connection import connect
 from worker.settings import Settings
@@ -161,12 +166,16 @@ class Load:
         self._sender = Sender(self.client)
         self._stamped = stamped
         self._worker = WorkerId.here()
-        # Dramatiq's worker has no part in this but the number of its threads: as many as attempts are held.
-        threads = cast("dramatiq.Worker", SimpleNamespace(worker_threads=2 * HELD, work_queue=queue.Queue()))
-        self._session = WorkerSession(settings, lambda: connect(settings), threads, lambda _: None)
+        # As many threads as attempts are held.
+        self._waiting: WorkQueue[TakenMessage] = WorkQueue(2 * HELD)
+        broker = StubBroker()
+        for name in ACTORS:
+            dramatiq.actor(lambda **_: None, actor_name=name, broker=broker)
+        self._running = RunningAttempts()
+        self._session = WorkerSession(settings, lambda: connect(settings), broker, self._waiting, self._running)
         self._held: list[TakenMessage] = []
         for name in QUEUES:
-            self._session.open_inbox(name)
+            self._session.open_queue(name)
 
     def send(self, numbers: Iterable[int]) -> None:
         """Sends messages."""
@@ -198,15 +207,21 @@ class Load:
         self.client.close()
 
     def _taken(self, most: int) -> Iterable[TakenMessage]:
-        for name in QUEUES:
-            while most > 0 and (message := self._session.holdings.next_of(name, 0.0005)) is not None:
+        with contextlib.suppress(queue.Empty):
+            while most > 0:
+                message = self._waiting.get(timeout=0.0005)
                 most -= 1
                 yield message
 
     def _begin(self, message: TakenMessage) -> None:
-        self._session.begin(message)
+        attempt = Attempt(
+            message.message_id, message.actor_name, message.queue_name, message.attempt, message.fence, 0.0
+        )
+        run = AttemptRun(message, attempt, message)
+        self._running.add(run)
+        message.begin(run)
         of = fate(message.kwargs["number"])
-        self._session.record(self._event(message, of, State.STARTED, f"{message.message_id}:{message.attempt}"))
+        message.record(self._event(message, of, State.STARTED, f"{message.message_id}:{message.attempt}"))
 
     def _end(self, message: TakenMessage) -> None:
         number = message.kwargs["number"]
@@ -216,11 +231,13 @@ class Load:
         event = self._event(message, of, state, f"{message.message_id}:{message.attempt}.end")
         event.duration_ms, event.parent = of.milliseconds, f"{message.message_id}:{message.attempt}"
         event.error = of.error if state is State.FAILED else None
-        ending = Ending(message, event)
+        message.ending = ending = Ending(event)
         if fails:
             again: dramatiq.Message[None] = dramatiq.Message(**message._message.asdict()).copy(options={"retries": 1})  # noqa: SLF001
             ending.retry = pack(again, MAX_BYTES)._replace(delay_ms=NOT_DELAYED)
-        self._session.end(ending, rejected=state is State.FAILED and not fails)
+        if message.run is not None:
+            self._running.remove(message.run)
+        self._session.end(message, rejected=state is State.FAILED and not fails)
 
     def _event(self, message: TakenMessage, of: Fate, state: State, id_: str) -> StatusEvent:
         return StatusEvent(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from worker.attempts.attempt import Attempt, current_attempt
+from worker.attempts.attempt import Attempt
+from worker.attempts.run import current_attempt
 
 __all__ = ["Attempt", "current_attempt"]

@@ -14,11 +14,12 @@ from contextvars import Token
 from types import TracebackType
 from typing import Self
 
-from worker.attempts.record import AttemptRecord, Span, attempt_record, current_span, recorder_override
+from worker.attempts.run import AttemptRun, current_run
+from worker.attempts.spans import Span, current_span
 from worker.errors import NoContentFound
 from worker.history.events import State, StatusEvent, SubjectValue
 
-__all__ = ["ProcessingStatusContext", "State", "StatusEvent", "recorder_override"]
+__all__ = ["ProcessingStatusContext", "State", "StatusEvent"]
 
 
 class ProcessingStatusContext:
@@ -40,7 +41,7 @@ class ProcessingStatusContext:
             raise ValueError("event_prefix is empty: name the work, such as 'merge_conversation'")
         self._span = Span(event_prefix, message, subject)
         self._outer: Span | None = None
-        self._record: AttemptRecord | None = None
+        self._run: AttemptRun | None = None
         self._token: Token[Span | None] | None = None
 
     def set_exit_message(self, text: str) -> None:
@@ -61,10 +62,17 @@ class ProcessingStatusContext:
     def __enter__(self) -> Self:
         if self._token is not None:
             raise RuntimeError("this ProcessingStatusContext was entered before: make a new one for each use")
-        self._outer, self._record = current_span.get(), attempt_record.get()
-        if self._record is not None and self._record.span is None:
-            self._record.span = self._span
-        self._span.start(self._record, self._outer)
+        self._outer = current_span.get()
+        self._run = run = current_run.get()
+        if run is not None and run.span is None:
+            run.span = self._span
+        root = run.span if run is not None else self._outer.root if self._outer is not None else None
+        self._span.start(
+            run.recorder if run is not None else None,
+            attempt=run.attempt if run is not None else None,
+            root=None if root is self._span else root,
+            outer=self._outer,
+        )
         self._token = current_span.set(self._span)
         return self
 
@@ -74,11 +82,11 @@ class ProcessingStatusContext:
             # nothing to put back here.
             with contextlib.suppress(ValueError):
                 current_span.reset(self._token)
-        self._span.note(error)
-        owns_the_attempt = self._record is not None and self._record.span is self._span
+        self._span.see(error)
+        owns_the_attempt = self._run is not None and self._run.span is self._span
         if not owns_the_attempt:
             self._span.end()
-        if self._record is None and self._outer is None and not _in_running_loop():
+        if self._run is None and self._outer is None and not _in_running_loop():
             self._span.flush()
         return isinstance(error, NoContentFound) and self._outer is None
 

@@ -19,12 +19,13 @@ import dramatiq
 from dramatiq.broker import Broker
 from dramatiq.brokers.stub import StubBroker
 
+from worker.attempts.running import RunningAttempts
+from worker.attempts.spans import recorder_override
 from worker.bridge import stop_shared_loop
 from worker.broker import ensure_broker, message_middleware
 from worker.history.events import StatusEvent
 from worker.leases import LocalLeases, leases_kept_in
 from worker.settings import Settings, put_in_force, settings_in_force
-from worker.status import recorder_override
 
 __all__ = ["RecordedEvents", "StubWorker", "recorded_events", "stub_worker"]
 
@@ -124,7 +125,7 @@ def stub_worker(*, settings: Settings | None = None, threads: int = 2) -> Iterat
     events = RecordedEvents()
     own = ensure_broker()
     stub = (_QuickBroker if settings is None else StubBroker)(
-        middleware=message_middleware(settings_in_force(), events)
+        middleware=message_middleware(settings_in_force(), events, RunningAttempts())
     )
     _move_actors(own, stub)
     dramatiq.set_broker(stub)

@@ -25,7 +25,7 @@ from tests.support.indexes import indexes_agree
 from tests.support.project import Project
 from tests.support.waiting import wait_until
 from worker import Fatal, actor, create_broker, run_in_thread_pool
-from worker.broker.lifecycle import Lifecycle
+from worker.attempts.runs import Runs
 from worker.broker.streams import StreamBroker
 from worker.errors import ConfigurationError, ServerUnreachable
 from worker.history.answers import QueueInfo, StoredMessage
@@ -431,11 +431,11 @@ def test_a_message_that_was_taken_and_not_begun_never_runs_when_it_is_cancelled(
         assert began.wait(SOON)
         session = broker.session
         assert session is not None
-        held = [one for one in sent[301:] if session.holdings.running(one) is not None]
+        held = [one for one in sent[301:] if session.holdings.holds(one) is not None]
         assert held, "nothing was taken ahead"
         assert set(cancel(client, held).done) == set(held)
-        ahead = [session.holdings.running(one) for one in held]
-        wait_until(lambda: all(one is None or one.cancelled for one in ahead), SOON)
+        ahead = [one for one in map(session.holdings.holds, held) if one is not None]
+        wait_until(lambda: all(map(session.holdings.is_cancelled, ahead)), SOON)
         gate.set()
         broker.join("default", timeout=JOIN_MS)
     assert len(runs) == 340 - len(held)
@@ -575,17 +575,19 @@ class Between(dramatiq.Middleware):
 def test_an_attempt_that_is_cancelled_as_it_begins_is_cancelled(client: redis.Redis, broker: StreamBroker) -> None:
     """Whatever of the middleware it has passed."""
     between, tell = Between(), Running()
-    broker.add_middleware(between, after=Lifecycle)
+    broker.add_middleware(between, after=Runs)
     waits = idles(tell, "shared")
     with working(broker, threads=1):
         message_id = waits.send().message_id
         assert between.reached.wait(SOON)
         wait_until(lambda: state_of(client, message_id) == "running", SOON)
         assert broker.session is not None
-        taken = broker.session.holdings.running(message_id)
+        taken = broker.session.holdings.holds(message_id)
         assert taken is not None
+        run = taken.run
+        assert run is not None
         cancel(client, [message_id])
-        wait_until(lambda: taken.cancelled, SOON)
+        wait_until(lambda: run.cancelled, SOON)
         between.go_on.set()
         wait_until(lambda: state_of(client, message_id) == "cancelled", SOON)
     assert stored(client, message_id).events[-1].state is State.CANCELLED
@@ -606,9 +608,10 @@ def test_who_hears_late_of_a_cancellation_does_not_cancel_a_later_delivery(
         session = broker.session
         assert session is not None
         wait_until(lambda: session.lease._order == late.decode(), SOON)
-        taken = session.holdings.running(message_id)
+        taken = session.holdings.holds(message_id)
         assert taken is not None
-        assert not taken.cancelled
+        assert taken.run is not None
+        assert not taken.run.cancelled
         cancel(client, [message_id])
         wait_until(lambda: state_of(client, message_id) == "cancelled", SOON)
 
@@ -861,7 +864,7 @@ def test_a_worker_all_of_whose_queues_are_paused_is_back_when_one_is_resumed(
     for queue in ("one", "two"):
         pause(client, queue)
     with working(broker):
-        wait_until(lambda: broker.session is not None and broker.session.health.lease_held, SOON)
+        wait_until(lambda: broker.session is not None and broker.session.standing.lease_held, SOON)
         assert resume(client, "two")
         resumed_at = time.monotonic()
         wait_until(lambda: of_two == ["x"], SOON)

@@ -14,6 +14,7 @@ import redis
 
 from tests.support.waiting import wait_until
 from worker import create_broker
+from worker.attempts.running import RunningAttempts
 from worker.broker.streams import StreamBroker
 from worker.history.overview import workers
 from worker.history.query import ask
@@ -77,7 +78,7 @@ def test_a_probe_of_a_host_asks_for_its_own_workers(client: redis.Redis, setting
 
 def test_a_queue_that_nobody_reads_is_degraded(client: redis.Redis, settings: Settings, alive: None) -> None:
     """Unless it is paused on purpose, or nothing waits there."""
-    other = StreamBroker(settings, client, lambda: connect(settings), [])
+    other = StreamBroker(settings, client, lambda: connect(settings), [], RunningAttempts())
     message = dramatiq.Message[None](queue_name="lonely", actor_name="a", args=(), kwargs={}, options={})
     other.enqueue(message)
     found = check_health(client, settings)

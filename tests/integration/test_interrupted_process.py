@@ -10,26 +10,26 @@ import sys
 import threading
 import time
 
-from worker.loops.interrupts import interrupt, interruptible
+from tests.support.attempts import attempt_run
+
+attempt = attempt_run()
 
 class Stop(BaseException):
     pass
 
-@interruptible
 def body():
     while True:
         time.sleep(0.001)
 
 def run():
     try:
-        body()
+        attempt.run_body(body)
     except Stop:
         print("interrupted", flush=True)
 
 thread = threading.Thread(target=run, daemon=True)
 thread.start()
-while not interrupt(thread.ident, Stop()):
-    time.sleep(0.01)
+attempt.interrupt(Stop())
 thread.join()
 sys.settrace(lambda *_: None)
 (lambda: print("traced", flush=True))()

@@ -13,10 +13,11 @@ import dramatiq
 import pytest
 import redis
 
+from tests.support.attempts import attempt_run
 from tests.support.waiting import wait_until
 from worker import create_broker, lease
 from worker.actor import actor
-from worker.attempts.attempt import Attempt, running_attempt
+from worker.attempts.run import current_run
 from worker.bridge import run_async_in_new_loop, run_in_thread_pool
 from worker.broker.streams import StreamBroker
 from worker.errors import LeaseTaken
@@ -55,14 +56,14 @@ def store(settings: Settings, valkey: EmbeddedServer) -> Iterator[LeaseStore]:
 
 def as_message(message_id: str, fence: int = 1) -> None:
     """What runs in this thread from now on is an attempt of that message."""
-    running_attempt.set(Attempt(message_id, "a", "default", 1, fence, 0.0))
+    current_run.set(attempt_run(message_id, fence))
 
 
 @pytest.fixture(autouse=True)
 def no_attempt() -> Iterator[None]:
     """What a test set is gone after it."""
     yield
-    running_attempt.set(None)
+    current_run.set(None)
 
 
 def test_one_has_it_at_a_time_and_it_is_free_afterwards(store: LeaseStore) -> None:

@@ -834,7 +834,7 @@ def test_a_queue_that_comes_while_messages_are_taken_costs_no_lease(
         come[0].send(3)
         release.set()
         finish(broker, "default", "later")
-        assert (session.lease.epoch, session.health.ends_refused) == (1, 0)
+        assert (session.lease.epoch, session.standing.ends_refused) == (1, 0)
     assert sorted(runs) == [1, 2, 3]
     assert stored(broker, first).state == "completed"
 
@@ -931,14 +931,14 @@ def test_health_says_what_goes_wrong_and_when_it_is_over(make_broker: MakeBroker
         finish(broker)
         session = broker.session
         assert session is not None
-        assert session.health.errors == ()
-        assert session.health.lease_held
+        assert session.standing.errors == ()
+        assert session.standing.lease_held
         server = EmbeddedServer(broker._settings)
         server.stop()
-        wait_until(lambda: session.health.errors)
-        wait_until(lambda: not session.health.lease_held)
+        wait_until(lambda: session.standing.errors)
+        wait_until(lambda: not session.standing.lease_held)
         server.ensure_running()
-        wait_until(lambda: session.health.errors == () and session.health.lease_held)
+        wait_until(lambda: session.standing.errors == () and session.standing.lease_held)
         note.send(2)
         finish(broker)
     assert runs == [1, 2]

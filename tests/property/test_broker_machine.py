@@ -42,7 +42,8 @@ from tests.support.broker_model import (
 )
 from tests.support.examples import examples
 from worker.broker import committer, lease, reader, sending, session, streams
-from worker.broker.committer import Note
+from worker.broker.commits import End, write_commit
+from worker.broker.envelope import Parcel
 from worker.history import overview, query
 from worker.history.events import ErrorInfo, State, StatusEvent
 from worker.history.filters import MARKS, MessageFilter
@@ -448,7 +449,7 @@ class BrokerMachine(RuleBasedStateMachine):
     def _commit(self, process: Process, steps: list[Step]) -> None:
         process.commits += 1
         process.last = [f"{process.token}:{process.commits}", 0, *self._limits()]
-        process.last += [_note_of(step).text() for step in steps]
+        process.last += [_text_of(step) for step in steps]
         refused = COMMIT.run(self.client, process.last)
         assert [one.decode() for one in refused] == self.model.commit(steps)
         self._retired(2 * sum(bool(one.outcome) for one in steps) + 10, AGE_MS)
@@ -866,22 +867,28 @@ def _is(message: Message, wanted: MessageFilter) -> bool:
     )
 
 
-def _note_of(step: Step) -> Note:
+def _text_of(step: Step) -> str:
     taken = step.taken
-    end: list[str] = []
-    if step.outcome:
-        end = [f"worker:q:{taken.stream[0]}:{taken.stream[1]}", taken.entry, step.outcome, step.kind, step.error]
-        end += ["3", "4", "", step.payload.decode(), str(step.later), step.unique, str(len(step.follow_ups))]
-        for one in step.follow_ups:
-            end += [one.id, one.payload.decode(), one.queue, one.lane, one.actor, str(one.later)]
-    return Note(
-        taken.id,
-        taken.fence,
-        taken.attempt,
+    end = End(
+        stream=f"worker:q:{taken.stream[0]}:{taken.stream[1]}",
+        entry=taken.entry,
+        outcome=step.outcome,
+        kind=step.kind,
+        error=step.error,
+        took="3",
+        waited="4",
+        blocked="",
+        payload=step.payload.decode(),
+        later=step.later,
+        unique=step.unique,
+        follow_ups=[Parcel(one.id, one.payload, one.queue, one.lane, one.actor, one.later) for one in step.follow_ups],
+    )
+    return write_commit(
+        (taken.id, taken.fence, taken.attempt),
         started=step.started,
         lines="".join(step.lines),
         subjects=[step.subject] if step.subject else [],
-        end=end,
+        end=end if step.outcome else None,
     )
 
 

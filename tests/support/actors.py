@@ -37,7 +37,7 @@ def watch(broker: StreamBroker) -> None:
         time.sleep(0.05)
         if (session := broker.session) is None:
             continue
-        health = session.health
+        health = session.standing
         errors += [error for error in health.errors if error not in errors]
         threads = sorted(thread.name for thread in threading.enumerate() if "Dummy" not in thread.name)
         resident = psutil.Process().memory_info().rss

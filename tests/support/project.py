@@ -19,6 +19,7 @@ import redis
 
 from tests.conftest import forget_environment
 from tests.support.waiting import TIMEOUT, wait_until
+from worker.attempts.running import RunningAttempts
 from worker.broker.streams import StreamBroker
 from worker.history.events import State, StatusEvent
 from worker.history.filters import EventFilter, MessageFilter
@@ -96,7 +97,7 @@ class Project:
 
     def send(self, actor: str, *args: object, queue: str = "default") -> str:
         """Enqueues a message as another program does, which does not have the actor; its id."""
-        broker = StreamBroker(self.settings, self.client, lambda: connect(self.settings), [])
+        broker = StreamBroker(self.settings, self.client, lambda: connect(self.settings), [], RunningAttempts())
         message: dramatiq.Message[Any] = dramatiq.Message(
             queue_name=queue, actor_name=actor, args=args, kwargs={}, options={}
         )

@@ -26,7 +26,7 @@ from worker import (
     run_async_in_new_loop,
     run_in_thread_pool,
 )
-from worker.attempts.record import current_span
+from worker.attempts.spans import current_span
 from worker.bridge import ForeignInterruptsWarning, run_async_in_shared_loop, stop_shared_loop
 from worker.errors import ConfigurationError, LoopClosedError, RunningLoopError, SelfCancelledError
 from worker.loops import bridge, watchdog

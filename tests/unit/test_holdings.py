@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import queue
 import threading
 
 import dramatiq
 import pytest
 
+from tests.support.attempts import attempt_run
 from worker.broker import holdings as holdings_module
 from worker.broker.holdings import MOST_AHEAD, Holdings
 from worker.broker.taken import TakenMessage
+from worker.broker.work_queue import WorkQueue
 
 numbers = itertools.count()
 
@@ -48,9 +51,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def opened(threads: int) -> Holdings:
-    held = Holdings(threads)
-    held.open_inbox("q")
-    return held
+    return Holdings(WorkQueue(threads), lambda _: True)
+
+
+def next_of(held: Holdings) -> TakenMessage | None:
+    """What a thread takes, or None."""
+    try:
+        return held._waiting.get_nowait()
+    except queue.Empty:
+        return None
 
 
 def run(held: Holdings, clock: Clock, *, seconds_each: float, attempts: int, threads: int) -> int:
@@ -60,10 +69,10 @@ def run(held: Holdings, clock: Clock, *, seconds_each: float, attempts: int, thr
     for _ in range(0, attempts, threads):
         room = held.wait_for_room(0)
         held.put([taken() for _ in range(room)])
-        while len(running) < threads and (message := held.next_of("q", 0)) is not None:
-            message.begun = True
+        while len(running) < threads and (message := next_of(held)) is not None:
+            message.run = attempt_run()
             running.append(message)
-        most = max(most, len(held._by_id))
+        most = max(most, len(held))
         clock.now += seconds_each
         while running:
             held.ended(running.pop())
@@ -95,7 +104,7 @@ def test_when_attempts_become_slow_less_is_taken_ahead(clock: Clock) -> None:
     """Within a few looks."""
     held = opened(4)
     run(held, clock, seconds_each=0.001, attempts=4000, threads=4)
-    while (message := held.next_of("q", 0)) is not None:
+    while (message := next_of(held)) is not None:
         held.ended(message)
     for _ in range(20):
         clock.now += 1.0
@@ -131,34 +140,29 @@ def test_the_end_of_an_older_delivery_is_not_that_of_the_newer() -> None:
     held = opened(4)
     older, newer = taken("m", epoch=1), taken("m", epoch=2)
     held.put([older])
-    assert held.next_of("q", 0) is older
+    assert next_of(held) is older
     held.forget()
     held.put([newer])
     held.ended(older)
-    assert held.running("m") is newer
+    assert held.holds("m") is newer
     assert held.wait_for_room(0) == 3
 
 
-def test_each_queue_gets_its_own_messages_in_order() -> None:
-    """However they came together."""
-    held = opened(4)
-    held.open_inbox("r")
+def test_a_message_that_is_dealt_with_otherwise_does_not_wait() -> None:
+    """That of an actor which nobody knows here."""
+    held = Holdings(WorkQueue(4), lambda message: message.queue_name == "q")
     messages = [taken(queue="q"), taken(queue="r"), taken(queue="q")]
     held.put(messages)
-    assert [held.next_of("q", 0), held.next_of("q", 0), held.next_of("q", 0)] == [messages[0], messages[2], None]
-    assert held.next_of("r", 0) is messages[1]
+    assert [next_of(held), next_of(held), next_of(held)] == [messages[0], messages[2], None]
 
 
-def test_a_message_wakes_the_consumer_that_waits_for_it() -> None:
-    """It does not wait for the end of its time."""
+def test_each_queue_is_opened_once() -> None:
+    """The reader is roused for a new one."""
     held = opened(1)
-    found: list[object] = []
-    waiter = threading.Thread(target=lambda: found.append(held.next_of("q", 30)))
-    waiter.start()
-    message = taken()
-    held.put([message])
-    waiter.join(10)
-    assert found == [message]
+    assert held.open_queue("q")
+    assert not held.open_queue("q")
+    assert held.open_queue("r")
+    assert held.queues == ["q", "r"]
 
 
 def test_what_waits_is_taken_back_and_nothing_more_is_taken() -> None:
@@ -166,12 +170,13 @@ def test_what_waits_is_taken_back_and_nothing_more_is_taken() -> None:
     held = opened(4)
     messages = [taken() for _ in range(3)]
     held.put(messages)
-    running = held.next_of("q", 0)
-    assert held.take_back() == messages[1:]
+    running = next_of(held)
+    held.close()
+    assert held.take_waiting() == messages[1:]
     assert running is messages[0]
     assert not held.is_open()
-    assert held.next_of("q", 0) is None
-    assert held.take_back() == []
+    assert next_of(held) is None
+    assert held.take_waiting() == []
 
 
 def test_what_waits_can_be_put_back_in_its_order() -> None:
@@ -180,8 +185,8 @@ def test_what_waits_can_be_put_back_in_its_order() -> None:
     messages = [taken() for _ in range(4)]
     held.put(messages)
     assert held.take_waiting() == messages
-    held.put(messages[:2])
-    assert [held.next_of("q", 0) for _ in range(3)] == [*messages[:2], None]
+    held.put_back(messages[:2])
+    assert [next_of(held) for _ in range(3)] == [*messages[:2], None]
     assert held.is_open()
 
 
@@ -190,11 +195,11 @@ def test_what_went_to_others_is_forgotten_but_for_what_runs() -> None:
     held = opened(4)
     messages = [taken() for _ in range(3)]
     held.put(messages)
-    running = held.next_of("q", 0)
+    running = next_of(held)
     held.forget()
-    assert held.next_of("q", 0) is None
+    assert next_of(held) is None
     assert running is not None
-    assert held.running(running.message_id) is running
+    assert held.holds(running.message_id) is running
     assert held.wait_for_room(0) == 3
     assert not held.knows(running.stream, running.entry)
 
@@ -207,20 +212,20 @@ def test_an_entry_is_known_until_its_end_is_stored() -> None:
     assert held.knows(message.stream, message.entry)
     held.ended(message)
     assert held.knows(message.stream, message.entry)
-    held.stored(message.stream, message.entry)
+    held.stored(message)
     assert not held.knows(message.stream, message.entry)
 
 
-def test_a_delivery_that_is_cancelled_on_its_way_here_is_marked_when_it_comes() -> None:
+def test_a_delivery_that_is_cancelled_on_its_way_here_is_known_when_it_comes() -> None:
     """The order may be read before the answer that brings the message; another delivery of it is not meant."""
     held = opened(1)
     first, other = taken("cancelled"), taken("delivered-again")
-    assert held.cancel("cancelled", first.fence) is None
-    assert held.cancel("delivered-again", other.fence - 1) is None
+    held.cancel("cancelled", first.fence)
+    held.cancel("delivered-again", other.fence - 1)
     held.put([first, other])
-    assert (first.cancelled, other.cancelled) == (True, False)
-    assert held.cancel("delivered-again", other.fence) is other
-    assert other.cancelled
+    assert (held.is_cancelled(first), held.is_cancelled(other)) == (True, False)
+    held.cancel("delivered-again", other.fence)
+    assert held.is_cancelled(other)
 
 
 def test_only_so_many_cancelled_deliveries_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,4 +236,4 @@ def test_only_so_many_cancelled_deliveries_are_remembered(monkeypatch: pytest.Mo
     for message in messages:
         held.cancel(message.message_id, message.fence)
     held.put(messages)
-    assert [message.cancelled for message in messages] == [False, False, True, True]
+    assert [held.is_cancelled(message) for message in messages] == [False, False, True, True]

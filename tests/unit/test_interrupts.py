@@ -11,13 +11,16 @@ from typing import Any
 
 import pytest
 import uvloop
+from dramatiq.middleware.threading import Interrupt
 
-from tests.support.attempts import Attempt, Stop, short_patience
+from tests.support.attempts import Attempt, Stop, attempt_run, short_patience
 from tests.support.waiting import wait_until
 from worker import bridge
+from worker.attempts.run import AttemptRun
+from worker.attempts.running import RunningAttempts
 from worker.bridge import run_async_in_new_loop, run_async_in_shared_loop, stop_shared_loop
 from worker.errors import SelfCancelledError
-from worker.loops.interrupts import Deadlines, current_section, interrupt, interruptible
+from worker.loops.interrupts import current_section
 
 Run = Callable[..., Any]
 
@@ -218,6 +221,7 @@ def test_a_plain_sync_body_is_interrupted_in_its_thread() -> None:
 def test_an_interrupt_after_the_end_of_the_body_is_dropped() -> None:
     """One that lands in the acknowledgement kills Dramatiq's worker threads for good."""
     ended, interrupted = threading.Event(), threading.Event()
+    run = attempt_run()
     survived = []
     sections = []
 
@@ -226,7 +230,7 @@ def test_an_interrupt_after_the_end_of_the_body_is_dropped() -> None:
         return "done"
 
     def thread() -> None:
-        survived.append(interruptible(body)())
+        survived.append(run.run_body(body))
         ended.set()
         interrupted.wait(5)
         for _ in range(1000):
@@ -236,8 +240,7 @@ def test_an_interrupt_after_the_end_of_the_body_is_dropped() -> None:
     worker = threading.Thread(target=thread)
     worker.start()
     assert ended.wait(5)
-    assert worker.ident is not None
-    assert not interrupt(worker.ident, Stop())
+    assert not run.interrupt(Stop())
     [section] = sections
     assert section is not None
     assert not section.interrupt(Stop())
@@ -246,27 +249,45 @@ def test_an_interrupt_after_the_end_of_the_body_is_dropped() -> None:
     assert survived == ["done", "acknowledged"]
 
 
-@STRAY
-def test_interrupts_at_any_moment_hit_the_body_or_nothing() -> None:
-    """Many bodies as short as can be, interrupted all the time: each returns or is interrupted, no thread dies."""
+def test_an_interrupt_before_the_body_is_raised_as_it_begins() -> None:
+    """The body does not run."""
+    run, ran = attempt_run(), []
+    stop = Stop("before")
+    assert run.interrupt(stop)
+    with pytest.raises(Stop) as raised:
+        run.run_body(lambda: ran.append(True))
+    assert raised.value is stop
+    assert ran == []
+
+
+def runs_of(body: Callable[[], object], count: int, pause: Callable[[], object]) -> list[object]:
+    """What comes out of as many attempts, one after another in a thread, while each is interrupted all the time."""
     outcomes: list[object] = []
+    current: list[AttemptRun] = [attempt_run()]
     finished = threading.Event()
-    body = interruptible(lambda: sum(range(50)))
 
     def work() -> None:
-        for _ in range(5_000):
+        for _ in range(count):
+            current[0] = run = attempt_run()
             try:
-                outcomes.append(body())
+                outcomes.append(run.run_body(body))
             except Stop as stop:
                 outcomes.append(stop)
         finished.set()
 
     worker = threading.Thread(target=work)
     worker.start()
-    assert worker.ident is not None
     while not finished.is_set():
-        interrupt(worker.ident, Stop())
+        current[0].interrupt(Stop())
+        pause()
     worker.join(10)
+    return outcomes
+
+
+@STRAY
+def test_interrupts_at_any_moment_hit_the_body_or_nothing() -> None:
+    """Many bodies as short as can be, interrupted all the time: each returns or is interrupted, no thread dies."""
+    outcomes = runs_of(lambda: sum(range(50)), 5_000, lambda: None)
     assert len(outcomes) == 5_000
     assert {type(outcome) for outcome in outcomes} <= {int, Stop}
 
@@ -275,30 +296,12 @@ def test_interrupts_at_any_moment_hit_the_body_or_nothing() -> None:
 @BOTH
 def test_interrupts_at_any_moment_of_a_bridged_call_hit_the_body_or_nothing(run: Run) -> None:
     """Before, in and after the call: the outcome is the result or the interrupt, and no coroutine is left."""
-    outcomes: list[object] = []
-    finished = threading.Event()
 
     async def service() -> str:
         await asyncio.sleep(0)
         return "done"
 
-    body = interruptible(lambda: run(service))
-
-    def work() -> None:
-        for _ in range(500):
-            try:
-                outcomes.append(body())
-            except Stop as stop:
-                outcomes.append(stop)
-        finished.set()
-
-    worker = threading.Thread(target=work)
-    worker.start()
-    assert worker.ident is not None
-    while not finished.is_set():
-        interrupt(worker.ident, Stop())
-        time.sleep(0.0002)
-    worker.join(10)
+    outcomes = runs_of(lambda: run(service), 500, lambda: time.sleep(0.0002))
     assert len(outcomes) == 500
     assert {type(outcome) for outcome in outcomes} <= {str, Stop}
 
@@ -315,8 +318,7 @@ def test_only_the_first_interrupt_counts() -> None:
     assert started.wait(5)
     first = Stop("first")
     attempt.interrupt(first)
-    with contextlib.suppress(AssertionError):
-        wait_until(lambda: interrupt(attempt._thread.ident or 0, Stop("second")), timeout=0.05)
+    attempt.run.interrupt(Stop("second"))
     assert attempt.result() is first
 
 
@@ -332,26 +334,34 @@ def test_a_coroutine_that_cancels_itself_under_a_section_is_a_typed_error() -> N
     assert isinstance(Attempt(lambda: run_async_in_new_loop(cancel_myself)).result(), SelfCancelledError)
 
 
-def test_a_deadline_interrupts_its_thread_and_a_cancelled_one_does_not() -> None:
-    """Also one that is due before the section has begun."""
-    deadlines = Deadlines("test")
-    deadlines.start()
+def test_a_deadline_interrupts_its_attempt_as_long_as_that_runs() -> None:
+    """Also one that is due before the body has begun; the earliest counts."""
+    running = RunningAttempts()
+    running.start()
     log: list[str] = []
 
-    def attempt(seconds: float, *, cancel: bool) -> None:
-        deadlines.set(seconds, Stop)
-        if cancel:
-            deadlines.cancel()
-        with contextlib.suppress(Stop):
-            interruptible(lambda: run_async_in_new_loop(asyncio.sleep(0.1)))()
-            log.append(f"{seconds} ended")
-        deadlines.cancel()
+    def attempt(name: str, *seconds: float, ends: bool) -> None:
+        run = attempt_run()
+        running.add(run)
+        for one in seconds:
+            running.limit(run, one, Interrupt)
+        if ends:
+            running.remove(run)
+        with contextlib.suppress(Interrupt):
+            run.run_body(lambda: run_async_in_new_loop(asyncio.sleep(0.1)))
+            log.append(f"{name} ended")
+        running.remove(run)
 
-    cases = [(0.0, False), (0.02, False), (0.02, True), (5.0, False)]
-    threads = [threading.Thread(target=attempt, args=(s,), kwargs={"cancel": c}) for s, c in cases]
+    cases = [
+        ("due", (0.0,), False),
+        ("soon", (5.0, 0.02, 5.0), False),
+        ("gone", (0.02,), True),
+        ("late", (5.0,), False),
+    ]
+    threads = [threading.Thread(target=attempt, args=(n, *s), kwargs={"ends": e}) for n, s, e in cases]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(10)
-    deadlines.stop()
-    assert sorted(log) == ["0.02 ended", "5.0 ended"]
+    running.stop()
+    assert sorted(log) == ["gone ended", "late ended"]

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from worker import NoContentFound, ProcessingStatusContext
-from worker.attempts import record as record_module
+from worker.attempts import spans as spans_module
 from worker.errors import Unchanged
 from worker.history.events import State
 from worker.testing import recorded_events
@@ -112,7 +112,7 @@ def test_a_context_in_a_generator_that_its_loop_closes_is_ended() -> None:
 
 def test_progress_is_recorded_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
     """How much of how much."""
-    monkeypatch.setattr(record_module, "PROGRESS_EVERY", 0.0)
+    monkeypatch.setattr(spans_module, "PROGRESS_EVERY", 0.0)
     with recorded_events() as events, ProcessingStatusContext("merge") as status:
         status.progress(1, 3, "first")
     assert events.states() == ["started", "progress", "completed"]
@@ -141,7 +141,7 @@ def test_an_inner_context_is_a_span_that_lets_every_error_pass() -> None:
 
 def test_the_ids_of_events_tell_to_what_each_belongs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of a run begin with the run's, those of a span with the span's; none is given twice."""
-    monkeypatch.setattr(record_module, "PROGRESS_EVERY", 0.0)
+    monkeypatch.setattr(spans_module, "PROGRESS_EVERY", 0.0)
     with recorded_events() as events:
         with ProcessingStatusContext("outer") as outer:
             with ProcessingStatusContext("first"), ProcessingStatusContext("within"):

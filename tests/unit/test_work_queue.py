@@ -23,7 +23,7 @@ class Item:
 @given(priorities=st.lists(st.integers(-3, 3)))
 def test_the_most_urgent_comes_first_and_in_their_order_those_that_are_as_urgent(priorities: list[int]) -> None:
     """As Dramatiq's own queue has it."""
-    waiting = WorkQueue()
+    waiting: WorkQueue[Item] = WorkQueue(1)
     items = [Item(priority, number) for number, priority in enumerate(priorities)]
     for item in items:
         waiting.put(item)
@@ -34,14 +34,15 @@ def test_the_most_urgent_comes_first_and_in_their_order_those_that_are_as_urgent
 def test_who_waits_in_vain_is_told() -> None:
     """At once, or after the time it gave."""
     with pytest.raises(queue.Empty):
-        WorkQueue().get_nowait()
+        WorkQueue(1).get_nowait()
     with pytest.raises(queue.Empty):
-        WorkQueue().get(timeout=0.01)
+        WorkQueue(1).get(timeout=0.01)
 
 
 def test_threads_that_put_and_take_lose_and_double_nothing() -> None:
     """Each item is taken once, whoever takes it."""
-    waiting, taken = WorkQueue(), []
+    waiting: WorkQueue[Item] = WorkQueue(1)
+    taken: list[int] = []
     lock = threading.Lock()
 
     def put(thread: int) -> None:
@@ -67,7 +68,8 @@ def test_threads_that_put_and_take_lose_and_double_nothing() -> None:
 
 def test_closing_frees_threads_that_would_wait_for_ever() -> None:
     """As the standard library's queue has them wait after an unlucky moment; what is left is still handed out."""
-    waiting, freed = WorkQueue(), []
+    waiting: WorkQueue[Item] = WorkQueue(4)
+    freed: list[int] = []
 
     def take() -> None:
         with pytest.raises(queue.Empty):
@@ -77,7 +79,7 @@ def test_closing_frees_threads_that_would_wait_for_ever() -> None:
     threads = [threading.Thread(target=take) for _ in range(4)]
     for thread in threads:
         thread.start()
-    waiting.close(len(threads))
+    waiting.close()
     for thread in threads:
         thread.join(10)
     assert len(freed) == len(threads)
@@ -89,7 +91,7 @@ def test_closing_frees_threads_that_would_wait_for_ever() -> None:
 
 def test_joining_waits_for_what_is_being_worked_on() -> None:
     """Not only for what waits."""
-    waiting = WorkQueue()
+    waiting: WorkQueue[Item] = WorkQueue(1)
     waiting.put(Item(0, 1))
     taken, finish = threading.Event(), threading.Event()
 

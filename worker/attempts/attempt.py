@@ -1,8 +1,7 @@
-"""The attempt that runs now: what a service may ask about the message it works for."""
+"""What a service may ask about the message it works for: facts, and nothing that it could change."""
 
 from __future__ import annotations
 
-from contextvars import ContextVar
 from dataclasses import dataclass
 
 
@@ -15,7 +14,7 @@ class Attempt:
         actor: The actor's name.
         queue: The queue it came from.
         number: 1 for the first attempt, one more for each further one.
-        fence: Grows with every delivery of the message: what a service writes elsewhere under the condition that no
+        fence: Grows with every delivery of the message. What a service writes elsewhere under the condition that no
             greater fence was seen there cannot be undone by an older attempt that is still running somewhere.
         queued_ms: Milliseconds between the time it was due and its start.
     """
@@ -26,11 +25,3 @@ class Attempt:
     number: int
     fence: int
     queued_ms: float
-
-
-running_attempt: ContextVar[Attempt | None] = ContextVar("running_attempt", default=None)
-
-
-def current_attempt() -> Attempt | None:
-    """The attempt in which this code runs, also inside the bridge and the thread pool; `None` outside a worker."""
-    return running_attempt.get()

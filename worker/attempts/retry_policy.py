@@ -12,7 +12,7 @@ from dramatiq.errors import Retry
 from dramatiq.middleware import Retries
 from dramatiq.middleware.shutdown import Shutdown
 
-from worker.attempts.cancellation import is_cancelled
+from worker.attempts.run import current_run
 from worker.errors import Fatal, LeaseTaken, NoContentFound, RetryLater
 
 
@@ -36,7 +36,8 @@ class RetryPolicy(Retries):
         exception: BaseException | None = None,
     ) -> None:
         """Acknowledges, retries or rejects the message after an error."""
-        if isinstance(exception, NoContentFound) or (exception is not None and is_cancelled(message)):
+        run = current_run.get()
+        if isinstance(exception, NoContentFound) or (exception is not None and run is not None and run.cancelled):
             return
         if isinstance(exception, Shutdown) and isinstance(broker, TakesBack):
             # Not its fault: the attempt counts, the retry does not.

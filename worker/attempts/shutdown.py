@@ -5,15 +5,14 @@ Like the time limit it reaches coroutines through their loop.
 
 from __future__ import annotations
 
-import threading
 import time
-from typing import Any
 
 import dramatiq
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware.shutdown import Shutdown
 
-from worker.loops.interrupts import Deadlines, interruptible
+from worker.attempts.run import AttemptRun, current_run
+from worker.attempts.running import RunningAttempts
 
 
 class ShutdownNotifications(dramatiq.Middleware):
@@ -22,13 +21,13 @@ class ShutdownNotifications(dramatiq.Middleware):
     Those of actors and messages with the option `notify_shutdown` at once, the others when the grace period is over.
 
     Args:
-        grace: Seconds; `None`: the others are waited for.
+        running: The attempts that run in this process.
+        grace: Seconds; None: the others are waited for.
     """
 
-    def __init__(self, grace: float | None = None) -> None:
+    def __init__(self, running: RunningAttempts, grace: float | None = None) -> None:
+        self._running = running
         self._grace = grace
-        self._interrupts = Deadlines("shutdown-interrupts")
-        self._running: dict[int, bool] = {}
         self._told_at: float | None = None
 
     @property
@@ -36,47 +35,28 @@ class ShutdownNotifications(dramatiq.Middleware):
         """The option of actors and messages: `notify_shutdown`."""
         return {"notify_shutdown"}
 
-    def after_declare_actor(self, broker: Broker, actor: dramatiq.Actor[..., Any]) -> None:
-        """Makes the actor's body a section that can be interrupted."""
-        actor.fn = interruptible(actor.fn)
-
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Notes this thread's attempt."""
-        option = message.options.get("notify_shutdown")
-        if option is None:
-            option = broker.get_actor(message.actor_name).options.get("notify_shutdown")
-        thread_id = threading.get_ident()
-        self._running[thread_id] = bool(option)
-        if self._told_at is not None:
-            # It was on its way to this thread when the worker was told.
-            self._set_deadline(thread_id, at_once=bool(option))
-
-    def after_process_message(
-        self, broker: Broker, message: MessageProxy, *, result: object = None, exception: BaseException | None = None
-    ) -> None:
-        """Forgets it."""
-        self._running.pop(threading.get_ident(), None)
-        self._interrupts.cancel()
-
-    def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Forgets it."""
-        self._running.pop(threading.get_ident(), None)
-        self._interrupts.cancel()
+        """Sets the deadline of an attempt that was on its way to its runner when the worker was told."""
+        run = current_run.get()
+        # The run was added to those that run before this looks: whoever tells looks at them after saying so.
+        if run is not None and self._told_at is not None:
+            self._limit(broker, run, self._told_at)
 
     def before_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
         """Sets the deadlines of the attempts that run."""
-        self._told_at = time.monotonic()
-        self._interrupts.start()
-        for thread_id, at_once in list(self._running.items()):
-            self._set_deadline(thread_id, at_once=at_once)
+        self._told_at = told_at = time.monotonic()
+        for run in self._running:
+            self._limit(broker, run, told_at)
 
     def after_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
         """Ends: no attempt runs any more."""
         self._told_at = None
-        self._interrupts.stop()
 
-    def _set_deadline(self, thread_id: int, *, at_once: bool) -> None:
+    def _limit(self, broker: Broker, run: AttemptRun, told_at: float) -> None:
+        at_once = run.message.options.get("notify_shutdown")
+        if at_once is None:
+            at_once = broker.get_actor(run.message.actor_name).options.get("notify_shutdown")
         if at_once:
-            self._interrupts.set_for(thread_id, 0.0, Shutdown)
-        elif self._grace is not None and self._told_at is not None:
-            self._interrupts.set_for(thread_id, self._told_at + self._grace - time.monotonic(), Shutdown)
+            self._running.limit(run, 0.0, Shutdown)
+        elif self._grace is not None:
+            self._running.limit(run, told_at + self._grace - time.monotonic(), Shutdown)

@@ -17,10 +17,10 @@ from dramatiq.middleware import (
 )
 from dramatiq.rate_limits.backends import RedisBackend
 
-from worker.attempts.cancellation import Cancellation
 from worker.attempts.retry_policy import RetryPolicy
+from worker.attempts.running import RunningAttempts
+from worker.attempts.runs import Runs
 from worker.attempts.shutdown import ShutdownNotifications
-from worker.attempts.status import Status
 from worker.attempts.time_limit import TimeLimit
 from worker.broker.lifecycle import Lifecycle
 from worker.broker.process import Process
@@ -55,19 +55,20 @@ def create_broker(settings: Settings | None = None) -> dramatiq.Broker:
 
 
 def _stream_broker(settings: Settings, client: redis.Redis) -> dramatiq.Broker:
+    running = RunningAttempts()
     middleware = [
         Process(settings, client),
         Lifecycle(),
-        *message_middleware(settings, None),
+        *message_middleware(settings, None, running),
         GroupCallbacks(RedisBackend(client=client)),
     ]
-    return StreamBroker(settings, client, lambda: connect(settings), middleware)
+    return StreamBroker(settings, client, lambda: connect(settings), middleware, running)
 
 
 def _lists_broker(settings: Settings, client: redis.Redis) -> dramatiq.Broker:
     middleware = [
         Process(settings, client),
-        *message_middleware(settings, default_writer()),
+        *message_middleware(settings, default_writer(), RunningAttempts()),
         GroupCallbacks(RedisBackend(client=client)),
     ]
     kind = _GreenletsListsBroker if GEVENT else RedisBroker
@@ -81,20 +82,20 @@ class _GreenletsListsBroker(RedisBroker):
         return call_among_greenlets(super().enqueue, message, delay=delay)
 
 
-def message_middleware(settings: Settings, recorder: Writer | None) -> list[Middleware]:
-    """What surrounds each message, outermost first: the status is recorded when everything else has been decided.
+def message_middleware(settings: Settings, recorder: Writer | None, running: RunningAttempts) -> list[Middleware]:
+    """What surrounds each message, outermost first: its run ends when everything else has been decided.
 
     Args:
         settings: The defaults.
-        recorder: Where events go; `None`: the broker keeps them itself.
+        recorder: Where events go; None: the broker keeps them itself.
+        running: The attempts that run in this process.
     """
     grace = settings.grace.total_seconds() if recorder is None else None
     return [
-        Status(recorder),
-        Cancellation(),
+        Runs(running, recorder),
         AgeLimit(),
-        TimeLimit(settings.time_limit.total_seconds() * 1000),
-        ShutdownNotifications(grace),
+        TimeLimit(running, settings.time_limit.total_seconds() * 1000),
+        ShutdownNotifications(running, grace),
         Callbacks(),
         Pipelines(),
         RetryPolicy(

@@ -11,10 +11,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import redis
 
+from worker.broker.commits import Commit
 from worker.errors import WorkerError
 from worker.ground.logs import get_logger
 from worker.server.scripts import Argument, Script
@@ -44,51 +45,6 @@ _COMMIT = Script("commit")
 _LEAN_COMMIT = Script("commit", flags="allow-oom")
 
 
-@dataclass(slots=True)
-class Note:
-    """Something to be stored of a message: that it has started, events, and how its attempt ended.
-
-    Attributes:
-        end: The fields of the script for an end; empty for a message whose attempt goes on.
-        may_lose_events: Whether the end is still right without its events, when the server has no memory left.
-    """
-
-    message_id: str
-    fence: int
-    attempt: int
-    started: bool = False
-    lines: str = ""
-    subjects: list[str] = field(default_factory=list)
-    end: Sequence[str] = ()
-    may_lose_events: bool = False
-
-    def text(self) -> str:
-        """As the script reads it."""
-        # No field holds the separator: JSON writes it otherwise, and names cannot have it.
-        return "\x1f".join(
-            (
-                self.message_id,
-                str(self.fence),
-                str(self.attempt),
-                "1" if self.started else "0",
-                self.lines,
-                str(len(self.subjects)),
-                *self.subjects,
-                *(self.end or ("",)),
-            )
-        )
-
-    def absorb(self, later: Note) -> None:
-        """Adds what came later for the same attempt."""
-        self.started = self.started or later.started
-        self.lines += later.lines
-        self.subjects += later.subjects
-        if later.end:
-            # What comes after the end, from a thread that was left behind, does not undo it.
-            self.end = later.end
-            self.may_lose_events = later.may_lose_events
-
-
 class Committer:
     """Takes notes from any thread and stores them from one of its own.
 
@@ -100,7 +56,7 @@ class Committer:
     """
 
     def __init__(
-        self, name: str, client: redis.Redis, limits: Sequence[Argument], stored: Callable[[Note], None]
+        self, name: str, client: redis.Redis, limits: Sequence[Argument], stored: Callable[[Commit], None]
     ) -> None:
         self._name = name
         self._client = client
@@ -108,8 +64,8 @@ class Committer:
         self._stored = stored
         self._changed = new_condition()
         # Threads only append here, which takes no lock: all of them would wait for one another.
-        self._inbox: deque[Note | threading.Event] = deque()
-        self._waiting: dict[tuple[str, int], Note] = {}
+        self._inbox: deque[Commit | threading.Event] = deque()
+        self._waiting: dict[tuple[str, int], Commit] = {}
         self._markers: list[threading.Event] = []
         self._ends = 0
         self._idle = False
@@ -131,11 +87,11 @@ class Committer:
     @property
     def ends_waiting(self) -> int:
         """Ends that are not stored yet."""
-        return self._ends + sum(isinstance(one, Note) and bool(one.end) for one in tuple(self._inbox))
+        return self._ends + sum(isinstance(one, Commit) and one.is_end for one in tuple(self._inbox))
 
-    def take(self, note: Note) -> None:
+    def take(self, note: Commit) -> None:
         """Takes a note, to be stored soon."""
-        if not note.end and not note.started and self._backlog() >= MAX_NOTES:
+        if note.may_be_dropped and self._backlog() >= MAX_NOTES:
             self.dropped += 1
             return
         self._inbox.append(note)
@@ -180,7 +136,7 @@ class Committer:
                     marker.set()
                 self._markers.clear()
 
-    def _next_notes(self) -> list[Note] | None:
+    def _next_notes(self) -> list[Commit] | None:
         with self._changed:
             # Said before looking: who appends looks whether we wait after that.
             self._idle = True
@@ -199,15 +155,15 @@ class Committer:
         """Makes the notes of an attempt one."""
         while self._inbox and not self._markers:
             note = self._inbox.popleft()
-            if not isinstance(note, Note):
+            if not isinstance(note, Commit):
                 self._markers.append(note)
                 continue
-            self._ends += bool(note.end)
-            known = self._waiting.setdefault((note.message_id, note.fence), note)
+            self._ends += note.is_end
+            known = self._waiting.setdefault(note.key, note)
             if known is not note:
                 known.absorb(note)
 
-    def _batch(self, notes: list[Note]) -> _Batch:
+    def _batch(self, notes: list[Commit]) -> _Batch:
         return _Batch(next(self._numbers), notes)
 
     def _store(self, batches: list[_Batch]) -> None:
@@ -246,15 +202,14 @@ class Committer:
                 self._recovered()
                 return
 
-    def _put_off(self, notes: list[Note]) -> None:
+    def _put_off(self, notes: list[Commit]) -> None:
         """Has them wait for memory, behind what has come meanwhile: there may be some that need none."""
         if notes and self._wait_to_retry(_MEMORY_DELAY, len(notes)):
             for note in notes:
-                attempt = note.message_id, note.fence
-                later = self._waiting.get(attempt)
+                later = self._waiting.get(note.key)
                 if later is not None:
                     note.absorb(later)
-                self._waiting[attempt] = note
+                self._waiting[note.key] = note
 
     def _wait_to_retry(self, delay: float, waiting: int) -> bool:
         with self._changed:
@@ -264,13 +219,13 @@ class Committer:
             self._changed.wait_for(lambda: self._closed, delay)
             return True
 
-    def _store_each(self, notes: list[Note]) -> None:
+    def _store_each(self, notes: list[Commit]) -> None:
         """One that the server does not accept must not hold up the others."""
         if len(notes) > 1:
             for note in notes:
                 self._store([self._batch([note])])
             return
-        logger.error("an attempt cannot be recorded: its message will run again", id=notes[0].message_id)
+        logger.error("an attempt cannot be recorded: its message will run again", id=notes[0].message.message_id)
         self._settle(notes, [])
 
     def _failed(self, error: Exception) -> None:
@@ -283,27 +238,27 @@ class Committer:
             logger.info("attempts are being recorded again", dropped=self.dropped)
             self.error = None
 
-    def _store_without_events(self, notes: list[Note]) -> list[Note]:
+    def _store_without_events(self, notes: list[Commit]) -> list[Commit]:
         """What goes with no memory: successes are acknowledged, and what has no end is dropped; the rest waits."""
-        lean = self._batch([note for note in notes if note.may_lose_events or not note.end])
+        lean = self._batch([note for note in notes if note.may_lose_events or not note.is_end])
         if lean.notes:
             try:
                 refused = _LEAN_COMMIT.run(self._client, self._arguments(lean, lean=True))
             except (redis.RedisError, OSError) as error:
                 self._failed(error)
                 return notes
-            self.dropped += sum(note.lines.count("\n") for note in lean.notes)
+            self.dropped += sum(len(note.events) for note in lean.notes)
             self._settle(lean.notes, refused)
-        return [note for note in notes if note.end and not note.may_lose_events]
+        return [note for note in notes if note.is_end and not note.may_lose_events]
 
     def _arguments(self, batch: _Batch, *, lean: bool = False) -> list[Argument]:
         return [f"{self._name}:{batch.number}", int(lean), *self._limits, *(note.text() for note in batch.notes)]
 
-    def _settle(self, notes: list[Note], refused: list[bytes]) -> None:
-        ends = [note for note in notes if note.end]
+    def _settle(self, notes: list[Commit], refused: list[bytes]) -> None:
+        ends = [note for note in notes if note.is_end]
         for note in ends:
-            if refused and note.message_id.encode() in refused:
-                self.refuse(note.message_id)
+            if refused and note.message.message_id.encode() in refused:
+                self.refuse(note.message.message_id)
             self._stored(note)
         with self._changed:
             self._ends -= len(ends)
@@ -323,4 +278,4 @@ class _Batch:
     """Notes that one script stores."""
 
     number: int
-    notes: list[Note]
+    notes: list[Commit]

@@ -1,37 +1,44 @@
-"""What a Dramatiq worker asks for the messages of a queue, and tells of what became of them.
+"""What a Dramatiq worker tells of what became of a queue's messages.
 
-It never asks the server: the session's reader takes messages, and its committer stores their ends.
+It hands out none: those that are taken go straight to the queue from which the worker's threads take. It never asks the
+server: the session's reader takes messages, and its committer stores their ends.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 
 from dramatiq.broker import Consumer, MessageProxy
 
 from worker.broker.session import WorkerSession
-from worker.broker.taken import Endings, TakenMessage
+from worker.broker.taken import TakenMessage
+
+_CLOSING_EVERY = 0.05
 
 
 class StreamConsumer(Consumer):
-    """Waits for messages of a queue in this process.
+    """Has the messages of a queue taken as long as a worker asks for them.
 
     Args:
-        session: Which has taken them.
-        endings: What the worker's threads put together.
+        session: It takes them.
         queue: Whose messages.
-        timeout: Seconds to wait for one.
+        timeout: Seconds after which the worker looks whether it goes on.
     """
 
-    def __init__(self, session: WorkerSession, endings: Endings, queue: str, timeout: float) -> None:
+    def __init__(self, session: WorkerSession, queue: str, timeout: float) -> None:
         self._session = session
-        self._endings = endings
         self._queue = queue
         self._timeout = timeout
 
     def __next__(self) -> MessageProxy | None:
-        """The next message; `None` if there was none in time."""
-        return self._session.holdings.next_of(self._queue, self._timeout)
+        """Waits; always None."""
+        # Not sooner: only now the worker knows this consumer, which it tells of each end.
+        self._session.open_queue(self._queue)
+        if not self._session.closing.wait(self._timeout):
+            return None
+        time.sleep(min(self._timeout, _CLOSING_EVERY))
+        return None
 
     def ack(self, message: MessageProxy) -> None:
         """Has the end of an attempt stored."""
@@ -47,4 +54,4 @@ class StreamConsumer(Consumer):
 
     def _end(self, message: MessageProxy, *, rejected: bool) -> None:
         if isinstance(message, TakenMessage):
-            self._session.end(self._endings.take(message), rejected=rejected)
+            self._session.end(message, rejected=rejected)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 
 from worker.broker.taken import TakenMessage
+from worker.broker.work_queue import WorkQueue
 from worker.threads.os_threads import new_lock
 
 AHEAD = 0.1
@@ -30,18 +31,19 @@ _HALVED_AFTER = 0.25
 
 
 class Holdings:
-    """The account of taken messages, and the inboxes of the queues' consumers.
+    """The account of taken messages. Those that no thread has begun wait in the worker's queue, and nowhere else.
 
     Args:
-        threads: Worker threads of this process.
+        waiting: The queue from which the worker threads of this process take.
+        admit: Looks at each message before it waits there; False: it was dealt with otherwise.
     """
 
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
-        lock = new_lock()
-        self._arrived = threading.Condition(lock)
-        self._room_made = threading.Condition(lock)
-        self._inboxes: dict[str, deque[TakenMessage]] = {}
+    def __init__(self, waiting: WorkQueue[TakenMessage], admit: Callable[[TakenMessage], bool]) -> None:
+        self._threads = waiting.threads
+        self._waiting = waiting
+        self._admit = admit
+        self._room_made = threading.Condition(new_lock())
+        self._queues: list[str] = []
         self._by_id: dict[str, TakenMessage] = {}
         self._cancelled: OrderedDict[str, int] = OrderedDict()
         self._entries: set[tuple[str, str]] = set()
@@ -53,59 +55,46 @@ class Holdings:
 
     @property
     def queues(self) -> list[str]:
-        """The queues that have an inbox."""
-        return list(self._inboxes)
+        """The queues whose messages are taken."""
+        return list(self._queues)
 
     def is_open(self) -> bool:
         """Whether messages are still taken."""
         return self._open
 
-    def open_inbox(self, queue: str) -> None:
-        """Makes the queue's inbox, if it has none."""
-        with self._arrived:
-            self._inboxes.setdefault(queue, deque())
+    def open_queue(self, queue: str) -> bool:
+        """Has a queue's messages taken too; False: they are already."""
+        with self._room_made:
+            if queue in self._queues:
+                return False
+            self._queues.append(queue)
+            return True
 
-    def put(self, messages: Iterable[TakenMessage]) -> None:
-        """Hands messages to their queues' consumers."""
-        with self._arrived:
-            for message in messages:
-                self._by_id[message.message_id] = message
-                # Noted before looking: who cancels it says so before looking whether it is here.
-                message.cancelled = message.cancelled or self._cancelled.get(message.message_id) == message.fence
-                self._entries.add((message.stream, message.entry))
-                self._inboxes[message.queue_name].append(message)
-            self._arrived.notify_all()
+    def put(self, messages: Sequence[TakenMessage]) -> None:
+        """Adds messages that were taken, and has them wait for a thread."""
+        for message in messages:
+            self._by_id[message.message_id] = message
+            self._entries.add((message.stream, message.entry))
+        self.put_back([message for message in messages if self._admit(message)])
 
-    def next_of(self, queue: str, timeout: float) -> TakenMessage | None:
-        """The queue's next message; `None` if none comes in so many seconds."""
-        inbox = self._inboxes[queue]
-        try:
-            return inbox.popleft()
-        except IndexError:
-            pass
-        with self._arrived:
-            if not inbox:
-                self._arrived.wait(timeout)
-            return inbox.popleft() if inbox else None
+    def put_back(self, messages: Sequence[TakenMessage]) -> None:
+        """Has messages wait again that were taken from those that wait."""
+        for message in messages:
+            self._waiting.put(message)
 
-    def running(self, message_id: str) -> TakenMessage | None:
-        """The message of that id, if this process has it."""
+    def holds(self, message_id: str) -> TakenMessage | None:
+        """The message of that id, if this process has it, or None."""
         return self._by_id.get(message_id)
 
-    def cancel(self, message_id: str, fence: int) -> TakenMessage | None:
-        """Marks a delivery of a message as cancelled, also if it is only on its way here; answers with it if it is."""
+    def cancel(self, message_id: str, fence: int) -> None:
+        """Notes that a delivery of a message was cancelled, also if it is only on its way here."""
         self._cancelled[message_id] = fence
         if len(self._cancelled) > CANCELLED_KEPT:
             self._cancelled.popitem(last=False)
-        message = self._by_id.get(message_id)
-        if message is None or message.fence != fence:
-            return None
-        message.cancelled = True
-        return message
 
-    def begun(self) -> list[TakenMessage]:
-        """The messages whose attempts run."""
-        return [message for message in tuple(self._by_id.values()) if message.begun]
+    def is_cancelled(self, message: TakenMessage) -> bool:
+        """Whether this delivery of the message was cancelled."""
+        return self._cancelled.get(message.message_id) == message.fence
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -116,18 +105,18 @@ class Holdings:
         if message.ended:
             return
         message.ended = True
-        self._ended += message.begun  # only a measure: one that is lost in a race does not matter
+        self._ended += message.run is not None  # only a measure: one that is lost in a race does not matter
         known = self._by_id.pop(message.message_id, message)
         if known is not message:
             self._by_id[message.message_id] = known  # it was taken again meanwhile
         if self._reader_waits and self._room() > 0:
-            with self._arrived:
+            with self._room_made:
                 self._reader_waits = False
                 self._room_made.notify()
 
-    def stored(self, stream: str, entry: str) -> None:
+    def stored(self, message: TakenMessage) -> None:
         """The server knows that it has ended."""
-        self._entries.discard((stream, entry))
+        self._entries.discard((message.stream, message.entry))
 
     def knows(self, stream: str, entry: str) -> bool:
         """Whether this process knows that it was given the entry."""
@@ -135,9 +124,9 @@ class Holdings:
 
     def wait_for_room(self, timeout: float) -> int:
         """How many messages may be taken now; waits for room, so many seconds at most."""
-        with self._arrived:
+        with self._room_made:
             self._measure()
-            # Said before looking: who ends an attempt looks for it after that.
+            # Said before looking: an attempt that ends looks for it after that.
             self._reader_waits = True
             if self._room() == 0 and self._open:
                 self._room_made.wait(timeout)
@@ -147,7 +136,7 @@ class Holdings:
 
     def surplus(self) -> int:
         """How many messages too many are held: attempts take longer now than when they were taken."""
-        with self._arrived:
+        with self._room_made:
             self._measure()
             return max(0, len(self._by_id) - self._threads - self._ahead - self._threads // 2)
 
@@ -156,29 +145,20 @@ class Holdings:
         return len(self._by_id) > self._threads
 
     def take_waiting(self) -> list[TakenMessage]:
-        """Empties the inboxes."""
-        with self._arrived:
-            waiting = [message for inbox in self._inboxes.values() for message in inbox]
-            for inbox in self._inboxes.values():
-                inbox.clear()
-        return waiting
+        """Takes back the messages that wait for a thread, the most urgent first."""
+        return self._waiting.drain()
 
-    def take_back(self) -> list[TakenMessage]:
-        """Ends the taking: what waits in the inboxes, to be given back."""
-        with self._arrived:
+    def close(self) -> None:
+        """Ends the taking."""
+        with self._room_made:
             self._open = False
-            self._arrived.notify_all()
             self._room_made.notify_all()
-        return self.take_waiting()
 
     def forget(self) -> None:
-        """Drops what waits: it has been given to others."""
-        with self._arrived:
-            for inbox in self._inboxes.values():
-                for message in inbox:
-                    self._by_id.pop(message.message_id, None)
-                inbox.clear()
-            self._entries.clear()
+        """Drops the messages that wait: they have been given to others."""
+        for message in self.take_waiting():
+            self._by_id.pop(message.message_id, None)
+        self._entries.clear()
 
     def _room(self) -> int:
         free = self._threads + self._ahead - len(self._by_id)

@@ -7,23 +7,25 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import dramatiq
 import redis
-from dramatiq.common import iter_queue
+from dramatiq.broker import Broker
+from dramatiq.errors import ActorNotFound
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from worker.broker.committer import Committer, Note
+from worker.attempts.run import AttemptRun
+from worker.attempts.running import RunningAttempts
+from worker.broker.commits import Commit
+from worker.broker.committer import Committer
 from worker.broker.holdings import Holdings
 from worker.broker.lease import Lease
 from worker.broker.reader import Reader
 from worker.broker.taken import Ending, TakenMessage
+from worker.broker.work_queue import WorkQueue
 from worker.errors import WorkerError
 from worker.ground.logs import get_logger
 from worker.history.events import ErrorInfo, State, StatusEvent
-from worker.history.histogram import bucket
 from worker.history.limits import history_limits
-from worker.history.lines import subject_names, to_line
 from worker.loops.calls import overruns
 from worker.loops.thread_pool import pool
 from worker.server.scripts import Argument, Script
@@ -42,8 +44,8 @@ _GIVE_BACK = Script("give_back")
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
-    """How a worker process fares with its server.
+class Standing:
+    """How a worker process stands with its server.
 
     Attributes:
         errors: What goes wrong now; empty: nothing.
@@ -66,19 +68,25 @@ class WorkerSession:
     Args:
         settings: What it runs with.
         connect: Makes clients; each thread has its own.
-        worker: Dramatiq's, in whose queue messages wait for its threads; `None`: there is none.
-        cancel_attempt: Interrupts the attempt of a message that runs here.
+        broker: Its actors are known here.
+        waiting: The queue from which its worker threads take.
+        running: The attempts that run in this process.
+
+    Attributes:
+        closing: Set when nothing more is taken.
     """
 
     def __init__(
         self,
         settings: Settings,
         connect: Callable[[], redis.Redis],
-        worker: dramatiq.Worker | None,
-        cancel_attempt: Callable[[str], None],
+        broker: Broker,
+        waiting: WorkQueue[TakenMessage],
+        running: RunningAttempts,
     ) -> None:
-        self._worker = worker
-        self._cancel_attempt = cancel_attempt
+        self._broker = broker
+        self._threads = waiting.threads
+        self._running = running
         self._clients = [connect() for _ in range(4)]
         self._client, for_lease, for_reader, for_committer = self._clients
         lease_seconds = settings.lease.total_seconds()
@@ -89,7 +97,8 @@ class WorkerSession:
         # A connection that has fallen silent must not cost the lease; it is silent for a quarter of it anyway.
         for_lease.get_connection_kwargs()["socket_timeout"] = max(1.0, lease_seconds / 2)
         limits = history_limits(settings)
-        self.holdings = Holdings(1 if worker is None else worker.worker_threads)
+        self.closing = threading.Event()
+        self.holdings = Holdings(waiting, self._admit)
         self.lease = Lease(
             for_lease,
             seconds=lease_seconds,
@@ -108,14 +117,13 @@ class WorkerSession:
             wait_for_room=self._committer.wait_for_room,
             give_back=self._give_surplus_back,
         )
-        self._entries: dict[tuple[str, int], tuple[str, str]] = {}
         self.lease.start()
 
     @property
-    def health(self) -> Health:
-        """How it fares now."""
+    def standing(self) -> Standing:
+        """How it stands now."""
         errors = (self.lease.error, self._reader.error, self._committer.error)
-        return Health(
+        return Standing(
             errors=tuple(error for error in errors if error is not None),
             lease_held=self.lease.is_held,
             ends_waiting=self._committer.ends_waiting,
@@ -123,14 +131,15 @@ class WorkerSession:
             ends_refused=self._committer.refused,
         )
 
-    def open_inbox(self, queue: str) -> None:
+    def open_queue(self, queue: str) -> None:
         """Has the queue's messages taken too."""
-        if queue not in self.holdings.queues:
-            self.holdings.open_inbox(queue)
+        if self.holdings.open_queue(queue):
             self._reader.rouse(self._client)
 
-    def begin(self, message: TakenMessage) -> bool:
-        """Notes that an attempt begins; False if the message is not ours any more.
+    # ------------------------------------------------------------------ what becomes of a message
+
+    def begin(self, message: TakenMessage, run: AttemptRun) -> bool:
+        """Notes that an attempt begins; False: the message is not ours any more, or was cancelled.
 
         One that a process had before that died is begun only when the server knows that it has begun here.
         """
@@ -138,72 +147,37 @@ class WorkerSession:
             if not self.holdings.is_open():
                 return False
             time.sleep(0.05)
-        if message.epoch != self.lease.epoch:
+        if message.epoch != self.lease.epoch or self.holdings.is_cancelled(message):
             return False
-        message.begun_at = time.time()
-        message.begun = True
-        if message.cancelled:
-            # Said before looking: who cancels it looks whether it has begun after that.
-            message.begun = False
-            return False
-        self._committer.take(Note(message.message_id, message.fence, message.attempt, started=True))
+        message.run = run
+        self._committer.take(Commit(message, started=True))
         while message.redelivered and not self._committer.flush(1.0):
             if not self.holdings.is_open():
                 # It did not run; whether it counts as begun is for whoever takes over.
-                message.begun = False
+                message.run = None
                 return False
         return message.epoch == self.lease.epoch
 
-    def record(self, event: StatusEvent) -> None:
+    def record(self, message: TakenMessage, event: StatusEvent) -> None:
         """Takes an event of an attempt that runs here."""
-        message = self.holdings.running(event.message_id or "")
-        if message is not None and message.attempt == event.attempt:
-            self._committer.take(
-                Note(
-                    message.message_id,
-                    message.fence,
-                    message.attempt,
-                    lines=to_line(event),
-                    subjects=subject_names(event.subject),
-                )
-            )
+        self._committer.take(Commit(message, events=[event]))
 
-    def end(self, ending: Ending, *, rejected: bool) -> None:
+    def end(self, message: TakenMessage, *, rejected: bool) -> None:
         """Takes the end of an attempt, to be stored soon."""
-        message = ending.message
-        if message.cancelled and not message.begun:
+        begun = message.run is not None
+        if not begun and self.holdings.is_cancelled(message):
             self.give_back([message])  # the server knows how it ended: only the entry goes
             return
-        if message.epoch != self.lease.epoch or not (message.begun or rejected or self.holdings.is_open()):
+        if message.epoch != self.lease.epoch or not (begun or rejected or self.holdings.is_open()):
             # Not ours any more, or goes back with the rest: nothing to say of it.
-            if message.begun:
+            if begun:
                 self._committer.refuse(message.message_id)
             self.holdings.ended(message)
             return
-        event = ending.event or _event_of(message, rejected=rejected)
-        outcome = _outcome(ending, event, rejected=rejected)
-        retry = ending.retry if outcome == "retry" else None
-        errors = event.error.type if event.error is not None else ""
-        end = [message.stream, message.entry, outcome, event.state.value, errors]
-        end += [bucket(event.duration_ms), bucket(event.queued_ms)]
-        end += ["" if event.blocked_ms is None else str(round(event.blocked_ms))]
-        end += [retry.payload.decode(), str(retry.delay_ms)] if retry else ["", "-1"]
-        end += [message.options.get("unique") or "", str(len(ending.follow_ups))]
-        for one in ending.follow_ups:
-            end += [one.message_id, one.payload.decode(), one.queue, one.lane, one.actor, str(one.delay_ms)]
-        self._entries[message.message_id, message.fence] = message.stream, message.entry
-        self._committer.take(
-            Note(
-                message.message_id,
-                message.fence,
-                message.attempt,
-                started=message.begun,
-                lines=to_line(event),
-                subjects=subject_names(event.subject),
-                end=end,
-                may_lose_events=outcome in {"completed", "skipped"} and not ending.follow_ups,
-            )
-        )
+        ending = message.ending or Ending()
+        ending.rejected = rejected
+        ending.event = ending.event or _event_of(message, rejected=rejected)
+        self._committer.take(Commit(message, started=begun, events=[ending.event], ending=ending))
         self.holdings.ended(message)
 
     def give_back(self, messages: Sequence[TakenMessage]) -> None:
@@ -214,15 +188,19 @@ class WorkerSession:
             # Others take over when the lease ends.
             logger.warning("messages could not be given back", count=len(messages), error=str(error))
 
-    def stop_taking(self) -> None:
-        """Takes nothing more, and gives back what no thread has begun."""
-        waiting = self.holdings.take_back()
-        self._reader.stop(self._client, _STOP_TIMEOUT)
-        self.give_back([*waiting, *self.holdings.take_back(), *self._take_from_worker()])
-
     def flush(self, timeout: float | None) -> bool:
         """Waits until everything that was taken before is stored, so many seconds at most; False if it is not."""
         return self._committer.flush(timeout)
+
+    # ------------------------------------------------------------------ its end
+
+    def stop_taking(self) -> None:
+        """Takes nothing more, and gives back what no thread has begun."""
+        self.closing.set()
+        self.holdings.close()
+        waiting = self.holdings.take_waiting()
+        self._reader.stop(self._client, _STOP_TIMEOUT)
+        self.give_back([*waiting, *self.holdings.take_waiting()])
 
     def close(self) -> None:
         """Ends: stores what is to be stored, and leaves the rest to others."""
@@ -232,22 +210,24 @@ class WorkerSession:
         for client in self._clients:
             client.close()
 
+    # ------------------------------------------------------------------ what its threads ask of it
+
     def _about(self) -> dict[str, object]:
         """What those who look at this process are told, with every heartbeat."""
-        running = self.holdings.begun()
+        running = list(self._running)
         usage = pool().usage()
-        health = self.health
+        standing = self.standing
         return {
-            "threads": 1 if self._worker is None else self._worker.worker_threads,
-            "attempts": [[one.message_id, one.actor_name, one.attempt, round(one.begun_at * 1000)] for one in running],
+            "threads": self._threads,
+            "attempts": [[*_named(run), round(run.begun_at * 1000)] for run in running],
             "ahead": max(0, len(self.holdings) - len(running)),
             "pool_busy": usage.busy,
             "pool_size": usage.size,
             "pool_waiting": usage.waiting,
             "overruns": overruns(),
-            "events_dropped": health.events_dropped,
-            "ends_waiting": health.ends_waiting,
-            "errors": list(health.errors),
+            "events_dropped": standing.events_dropped,
+            "ends_waiting": standing.ends_waiting,
+            "errors": list(standing.errors),
         }
 
     def _obey(self, action: str, what: str) -> None:
@@ -257,16 +237,33 @@ class WorkerSession:
             threading.Thread(target=self._reader.rouse, args=(self._client,), name="rouse", daemon=True).start()
             return
         message_id, _, fence = what.rpartition(" ")
-        message = self.holdings.cancel(message_id, int(fence))
-        if message is not None and message.begun:
-            self._cancel_attempt(message_id)
+        # Said before looking: an attempt that begins is among those that run before it looks for this.
+        self.holdings.cancel(message_id, int(fence))
+        run = self._running.get(message_id, int(fence))
+        if run is not None:
+            run.cancel()
+
+    def _admit(self, message: TakenMessage) -> bool:
+        """Makes a message ready for the worker's queue; that of an unknown actor is a dead letter."""
+        message.keeper = self
+        try:
+            message.priority = self._broker.get_actor(message.actor_name).priority
+        except ActorNotFound as error:
+            logger.error("no actor of that name: the message is a dead letter", actor=message.actor_name)  # noqa: TRY400
+            message.stuff_exception(error)
+            message.fail()
+            self._broker.emit_before("nack", message)
+            self.end(message, rejected=True)
+            self._broker.emit_after("nack", message)
+            return False
+        return True
 
     def _give_surplus_back(self, surplus: int) -> None:
         """Gives back the least urgent of what waits for a thread, so that other processes can run it."""
         # Nothing newer may be left before what is put back.
-        waiting = [*self._take_from_worker(), *self.holdings.take_waiting()]
+        waiting = self.holdings.take_waiting()
         kept = max(0, len(waiting) - surplus)
-        self.holdings.put(waiting[:kept])
+        self.holdings.put_back(waiting[:kept])
         # Where it fails, the reader looks for what it holds and does not know of.
         self._return(waiting[kept:])
 
@@ -274,38 +271,18 @@ class WorkerSession:
         arguments: list[Argument] = []
         for message in messages:
             self.holdings.ended(message)
-            if not message.begun:
-                self.holdings.stored(message.stream, message.entry)
+            if message.run is None:
+                self.holdings.stored(message)
                 arguments += [message.stream, message.entry, message.message_id, message.fence]
         if arguments:
             _GIVE_BACK.run(self._client, arguments)
 
-    def _take_from_worker(self) -> list[TakenMessage]:
-        """What waits in Dramatiq's own queue, the most urgent first."""
-        waiting = []
-        if self._worker is not None:
-            for item in iter_queue(self._worker.work_queue):
-                self._worker.work_queue.task_done()
-                if isinstance(item.message, TakenMessage):
-                    waiting.append(item.message)
-        return waiting
-
-    def _stored(self, note: Note) -> None:
-        entry = self._entries.pop((note.message_id, note.fence), None)
-        if entry is not None:
-            self.holdings.stored(*entry)
+    def _stored(self, commit: Commit) -> None:
+        self.holdings.stored(commit.message)
 
 
-def _outcome(ending: Ending, event: StatusEvent, *, rejected: bool) -> str:
-    if rejected:
-        return "dead"
-    if ending.given_back:
-        return "back"
-    if ending.retry is not None:
-        return "retry"
-    if event.state is State.FAILED:
-        return "dead"
-    return event.state.value
+def _named(run: AttemptRun) -> tuple[str, str, int]:
+    return run.attempt.message_id, run.attempt.actor, run.attempt.number
 
 
 def _event_of(message: TakenMessage, *, rejected: bool) -> StatusEvent:

@@ -19,14 +19,15 @@ from dramatiq.broker import Broker, Consumer, MessageProxy
 from dramatiq.errors import QueueJoinTimeout, QueueNotFound
 from dramatiq.middleware import Middleware, MiddlewareError
 
-from worker.attempts.cancellation import Cancellation
+from worker.attempts.run import current_run
+from worker.attempts.running import RunningAttempts
 from worker.broker.consumer import StreamConsumer
 from worker.broker.envelope import Parcel, pack
 from worker.broker.sending import sender
 from worker.broker.session import WorkerSession
-from worker.broker.taken import Ending, Endings, TakenMessage
+from worker.broker.taken import Ending, TakenMessage
+from worker.broker.work_queue import WorkQueue
 from worker.ground.logs import get_logger
-from worker.history.events import StatusEvent
 from worker.server.scripts import Script
 from worker.settings import Settings
 from worker.threads.os_threads import new_lock
@@ -47,6 +48,7 @@ class StreamBroker(Broker):
         client: For what others keep on the same server, such as rate limits.
         connect: Makes further clients: for those who send, and for a worker's threads.
         middleware: As Dramatiq's.
+        running: The attempts that run in this process, which the middleware begins and ends.
     """
 
     def __init__(
@@ -55,15 +57,16 @@ class StreamBroker(Broker):
         client: redis.Redis,
         connect: Callable[[], redis.Redis],
         middleware: list[Middleware],
+        running: RunningAttempts,
     ) -> None:
         self._hooks: dict[str, list[Callable[..., object]]] = {}
-        self._endings = Endings()
+        self._running = running
         self._sender = sender(connect())
         self._settings = settings
         self._connect = connect
         self._session: WorkerSession | None = None
         self._session_lock = new_lock()
-        self._worker: dramatiq.Worker | None = None
+        self._waiting: WorkQueue[TakenMessage] | None = None
         self.client = client
         super().__init__(middleware=middleware)
         os.register_at_fork(after_in_child=self._forget_session)
@@ -78,17 +81,22 @@ class StreamBroker(Broker):
             self.emit_after("declare_queue", queue_name)
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> Consumer:
-        """The consumer of a queue; how much is taken ahead follows from how quick attempts are, not from `prefetch`."""
+        """The consumer of a queue; how much is taken ahead follows from how quick attempts are, not from `prefetch`.
+
+        Raises:
+            QueueNotFound: The queue was not declared.
+            RuntimeError: No worker was started, into whose queue messages could be put.
+        """
         del prefetch
         if queue_name not in self.queues:
             raise QueueNotFound(queue_name)
+        if self._waiting is None:
+            raise RuntimeError("messages go straight to a worker's threads: start a dramatiq.Worker on this broker")
         # The consumers of several queues begin at once, each in its thread.
         with self._session_lock:
             if self._session is None:
-                self._session = WorkerSession(self._settings, self._connect, self._worker, self._cancel_attempt)
-            session = self._session
-        session.open_inbox(queue_name)
-        return StreamConsumer(session, self._endings, queue_name, timeout / 1000)
+                self._session = WorkerSession(self._settings, self._connect, self, self._waiting, self._running)
+            return StreamConsumer(self._session, queue_name, timeout / 1000)
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         """Enqueues a message in one round trip; one that follows from an attempt's end, together with that end.
@@ -103,11 +111,8 @@ class StreamBroker(Broker):
         """
         message = _own(message)
         self.emit_before("enqueue", message, delay)
-        ending = self._endings.current
-        if ending is None:
+        if not self._goes_with_an_end(message, delay):
             self._sender.send([self._pack(message, delay)])
-        else:
-            ending.add(self._follow_up(message, delay, ending))
         self.emit_after("enqueue", message, delay)
         return message
 
@@ -122,7 +127,7 @@ class StreamBroker(Broker):
             MessageRefused: One is no plain JSON, or too large; none has been enqueued.
             ServerUnreachable: The server did not answer; those before are enqueued.
         """
-        if self._endings.current is not None:
+        if _ending_message() is not None:
             return [self.enqueue(message, delay=delay) for message in messages]
         sent, parcels = [], []
         for message in messages:
@@ -191,9 +196,9 @@ class StreamBroker(Broker):
         """What this process is as a worker; `None` if it is none."""
         return self._session
 
-    def prepare(self, worker: dramatiq.Worker) -> None:
-        """Notes the worker that begins."""
-        self._worker = worker
+    def prepare(self, waiting: WorkQueue[TakenMessage]) -> None:
+        """Notes the queue from which the threads of a worker take that begins."""
+        self._waiting = waiting
 
     def end_session(self) -> None:
         """Stores what is to be stored, gives up the lease, and ends the threads."""
@@ -203,21 +208,8 @@ class StreamBroker(Broker):
 
     def give_back(self, message: MessageProxy) -> None:
         """Has a message's attempt end by its going back to the queue: its worker ends."""
-        ending = self._endings.current
-        if ending is not None and ending.message is message:
-            ending.given_back = True
-
-    def record(self, event: StatusEvent) -> None:
-        """Takes an event of an attempt that runs here, to be stored soon."""
-        if self._session is not None:
-            self._session.record(event)
-
-    def record_end(self, event: StatusEvent, becomes: str) -> None:
-        """Puts the event that ends the attempt with what is stored at its end."""
-        del becomes  # decided by what becomes of the message in fact
-        ending = self._endings.current
-        if ending is not None:
-            ending.event = event
+        if isinstance(message, TakenMessage) and message.ending is not None:
+            message.ending.given_back = True
 
     def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as in Dramatiq
         """Calls the middleware that listens."""
@@ -232,7 +224,7 @@ class StreamBroker(Broker):
     def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as in Dramatiq
         """Calls the middleware that listens; what it enqueues after an actor's body belongs to the attempt's end."""
         if signal in {"process_message", "skip_message"} and isinstance(args[0], TakenMessage):
-            self._endings.current = Ending(args[0])
+            args[0].ending = Ending()
         for hook in self._listeners("after_" + signal):
             try:
                 hook(self, *args, **kwargs)
@@ -262,23 +254,32 @@ class StreamBroker(Broker):
         actor = self.actors.get(message.actor_name)
         return pack(message, most, priority=actor.priority if actor is not None else 0, delay=delay)
 
-    def _follow_up(self, message: dramatiq.Message[Any], delay: int | None, ending: Ending) -> Parcel:
+    def _goes_with_an_end(self, message: dramatiq.Message[Any], delay: int | None) -> bool:
+        """Has a message that follows from an attempt's end enqueued together with it; False: it follows from none."""
+        taken = _ending_message()
+        if taken is None or taken.ending is None:
+            return False
         # The history has it; it would make the message grow.
         message.options.pop("traceback", None)
         message.options.pop("requeue_timestamp", None)
-        return self._pack(message, delay, is_retry=message.message_id == ending.message.message_id)
-
-    def _cancel_attempt(self, message_id: str) -> None:
-        for one in self.middleware:
-            if isinstance(one, Cancellation):
-                one.cancel(message_id)
+        if message.message_id == taken.message_id:
+            taken.ending.retry = self._pack(message, delay, is_retry=True)
+        else:
+            taken.ending.follow_ups.append(self._pack(message, delay))
+        return True
 
     def _forget_session(self) -> None:
         # Threads and connections are the parent's.
         self._session = None
         self._session_lock = new_lock()
-        self._endings = Endings()
         self._sender = sender(self._connect())
+
+
+def _ending_message() -> TakenMessage | None:
+    """The message whose attempt the calling context ends, from the moment when the actor's function has returned."""
+    run = current_run.get()
+    taken = run.message if run is not None else None
+    return taken if isinstance(taken, TakenMessage) and taken.ending is not None and not taken.ended else None
 
 
 def _own(message: dramatiq.Message[Any]) -> dramatiq.Message[Any]:

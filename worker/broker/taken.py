@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import dramatiq
 from dramatiq.broker import MessageProxy
 
+from worker.attempts.run import AttemptRun
 from worker.broker.envelope import Parcel
 from worker.history.events import StatusEvent
 
 
+class Keeper(Protocol):
+    """The session of this process: it knows whether a message is still its own, and has its events stored."""
+
+    def begin(self, message: TakenMessage, run: AttemptRun) -> bool:
+        """Notes that an attempt begins; False: the message is not ours any more, or was cancelled."""
+
+    def record(self, message: TakenMessage, event: StatusEvent) -> None:
+        """Takes an event of a message that has not ended here."""
+
+
 class TakenMessage(MessageProxy):
-    """A message with what the server said of it when it was taken.
+    """A message with what the server said of it when it was taken; it hands its events to the session.
 
     Attributes:
         stream: Where its entry is.
         entry: The entry's id: no two deliveries share one.
-        fence: Grows with every delivery of the message; only who has the newest may store anything.
+        fence: Grows with every delivery of the message; only the newest may be stored.
         attempt: The number of the attempt that will run it.
         redelivered: Whether a process died that had it before.
         epoch: The lease under which it was taken.
-        begun: Whether its attempt has begun; `begun_at`: when, in seconds since the epoch.
-        cancelled: Whether somebody wanted it to end.
+        priority: Its actor's, by which worker threads take it.
+        run: Its attempt, or None before that begins.
+        ending: What goes with its end, or None before the actor's function has returned.
         ended: Whether its attempt has ended.
     """
 
@@ -56,42 +67,53 @@ class TakenMessage(MessageProxy):
         self.attempt = attempt
         self.redelivered = redelivered
         self.epoch = epoch
-        self.begun = False
-        self.begun_at = 0.0
-        self.cancelled = False
+        self.priority = 0
+        self.keeper: Keeper | None = None
+        self.run: AttemptRun | None = None
+        self.ending: Ending | None = None
         self.ended = False
         self._due_at = time.monotonic() - waited_ms / 1000
+
+    @property
+    def message(self) -> TakenMessage:
+        """Itself: a worker thread takes items with a message from its queue."""
+        return self
 
     @property
     def queued_ms(self) -> float:
         """Milliseconds since it was due."""
         return max(0.0, (time.monotonic() - self._due_at) * 1000)
 
+    def begin(self, run: AttemptRun) -> bool:
+        """Begins the attempt; False: the message has gone to another process, or was cancelled before it began."""
+        return self.keeper is not None and self.keeper.begin(self, run)
+
+    def record(self, event: StatusEvent) -> None:
+        """Takes an event of the attempt, to be stored soon; one that comes after its end is dropped."""
+        if self.keeper is not None and not self.ended:
+            self.keeper.record(self, event)
+
+    def record_end(self, event: StatusEvent, becomes: str) -> None:
+        """Puts the event that ends the attempt with what is stored at its end."""
+        del becomes  # decided by what becomes of the message in fact
+        if self.ending is not None:
+            self.ending.event = event
+
 
 @dataclass(slots=True)
 class Ending:
-    """What goes with the end of an attempt, from the moment when the actor's body has returned."""
+    """What goes with the end of an attempt, from the moment when the actor's function has returned.
 
-    message: TakenMessage
+    Attributes:
+        event: The event that ends it.
+        retry: Its message for the next attempt, or None.
+        follow_ups: Messages that are enqueued together with the end.
+        given_back: Whether the message goes back to its queue: its worker ends.
+        rejected: Whether the message is a dead letter.
+    """
+
     event: StatusEvent | None = None
     retry: Parcel | None = None
     follow_ups: list[Parcel] = field(default_factory=list)
     given_back: bool = False
-
-    def add(self, parcel: Parcel) -> None:
-        """Has a message enqueued together with the end; the attempt's own is its retry."""
-        if parcel.message_id == self.message.message_id:
-            self.retry = parcel
-        else:
-            self.follow_ups.append(parcel)
-
-
-class Endings(threading.local):
-    """The ending that the calling thread puts together, if it does."""
-
-    current: Ending | None = None
-
-    def take(self, message: TakenMessage) -> Ending:
-        """What has been put together for the message; from now on nothing is."""
-        ending, self.current = self.current, None
-        return ending if ending is not None and ending.message is message else Ending(message)
+    rejected: bool = False

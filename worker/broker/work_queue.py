@@ -1,4 +1,4 @@
-"""Where taken messages wait for a worker thread, in place of Dramatiq's own queue: without a lock all threads need.
+"""The one place where taken messages wait for a worker thread, instead of Dramatiq's queue: without a common lock.
 
 With eight threads, quick attempts and a lock that each takes twice for a message, they end up waiting for it in a row:
 a thread that is woken by its release owns it long before it may run. That costs four switches of threads a message and
@@ -7,12 +7,13 @@ half of the throughput. Here only what the interpreter does in one step is share
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import queue
 import threading
 import time
-from typing import Any, Protocol
+from typing import Generic, Protocol, TypeVar
 
 
 class _Item(Protocol):
@@ -20,36 +21,43 @@ class _Item(Protocol):
     def priority(self) -> int: ...
 
 
+T = TypeVar("T", bound=_Item)
+
 _JOIN_EVERY = 0.005
 _LOOK_EVERY = 0.05
 
 
-class WorkQueue:
-    """What a Dramatiq worker asks of its queue: the most urgent item first, in their order those that are as urgent."""
+class WorkQueue(Generic[T]):
+    """What a Dramatiq worker asks of its queue: the most urgent message first, equally urgent ones in their order.
 
-    def __init__(self) -> None:
-        self._heap: list[tuple[int, int, Any]] = []
+    Args:
+        threads: How many threads take from it.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._heap: list[tuple[int, int, T]] = []
         self._numbers = itertools.count()
         self._ready: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._busy: set[int] = set()
         self._closed = False
 
-    def close(self, threads: int) -> None:
-        """Has so many threads wait no longer than they should: from now on they look now and then."""
+    def close(self) -> None:
+        """Has the threads wait no longer than they should: from now on they look now and then."""
         # When an item goes to another at the very moment at which a wait should end, the standard library's queue
         # (CPython 3.11) waits for ever. While items come, the next wakes that thread; at the end nothing would.
         self._closed = True
-        for _ in range(threads):
+        for _ in range(self.threads):
             self._ready.put(None)
 
-    def put(self, item: _Item) -> None:
-        """Adds an item."""
-        # Numbers decide before items are compared: pushing is one step of the interpreter.
-        heapq.heappush(self._heap, (item.priority, next(self._numbers), item))
+    def put(self, message: T) -> None:
+        """Adds a message."""
+        # Numbers decide before messages are compared: pushing is one step of the interpreter.
+        heapq.heappush(self._heap, (message.priority, next(self._numbers), message))
         self._ready.put(None)
 
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: ANN401 - as the standard one
-        """Takes the most urgent item.
+    def get(self, block: bool = True, timeout: float | None = None) -> T:
+        """Takes the most urgent message.
 
         Raises:
             queue.Empty: There is none, after `timeout` seconds.
@@ -66,13 +74,22 @@ class WorkQueue:
             self._busy.discard(threading.get_ident())
             raise queue.Empty from None
 
-    def get_nowait(self) -> Any:  # noqa: ANN401 - as the standard one
-        """Takes the most urgent item.
+    def get_nowait(self) -> T:
+        """Takes the most urgent message.
 
         Raises:
             queue.Empty: There is none.
         """
         return self.get(block=False)
+
+    def drain(self) -> list[T]:
+        """Takes all messages, the most urgent first."""
+        taken = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                taken.append(self.get_nowait())
+                self.task_done()
+        return taken
 
     def task_done(self) -> None:
         """Notes that the calling thread is done with what it took."""

@@ -273,7 +273,7 @@ def _warn_of_foreign_interrupts() -> None:
     if foreign:
         warnings.warn(
             f"{' and '.join(foreign)} of Dramatiq cannot interrupt a coroutine: make the broker with "
-            "worker.create_broker, or use worker.attempts's in their place",
+            "worker.create_broker",
             ForeignInterruptsWarning,
             stacklevel=3,
         )

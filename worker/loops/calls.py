@@ -7,7 +7,6 @@ the call, never another error in its place. A coroutine that does not end within
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import io
 import sys
 import threading
@@ -17,9 +16,9 @@ from typing import Any, Self
 
 from worker.errors import SelfCancelledError
 from worker.ground.logs import get_logger
+from worker.loops.account import Blocked, account
 from worker.loops.interrupts import Section, current_section
-from worker.loops.thread_pool import unfinished_calls
-from worker.loops.watchdog import Blocked, blocked_time, start_watchdog
+from worker.loops.watchdog import start_watchdog
 from worker.settings import settings_in_force
 from worker.threads.os_threads import new_lock
 
@@ -36,13 +35,6 @@ def overruns() -> int:
 def cleanup_seconds() -> float:
     """How long a cancelled coroutine may clean up."""
     return settings_in_force().cleanup_timeout.total_seconds()
-
-
-def _await_unfinished() -> None:
-    """Waits for blocking calls that outlast their cancellation: their message is nobody else's until they end."""
-    unfinished = unfinished_calls.get()
-    while unfinished:
-        concurrent.futures.wait([unfinished.pop()])
 
 
 def _suspended_at(coroutine: object) -> str:
@@ -89,9 +81,10 @@ class Call:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         with self._lock:
             self._over = True
-        if self.blocked is not None and self.blocked.seconds and (total := blocked_time.get()) is not None:
-            total.add(self.blocked.seconds, self.blocked.where)
-        _await_unfinished()
+        if (own := account.get()) is not None:
+            if self.blocked is not None and self.blocked.seconds:
+                own.blocked.add(self.blocked.seconds, self.blocked.where)
+            own.wait()
         if self.section is not None:
             self.section.waited()
         if error is None and self.exception is not None:

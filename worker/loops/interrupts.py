@@ -11,26 +11,17 @@ it here rests on two rules: only one interrupt is sent to a section, and a secti
 from __future__ import annotations
 
 import ctypes
-import functools
 import threading
 import time
 from collections.abc import Callable
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from worker.ground.logs import get_logger
 from worker.threads.greenlets import current_greenlet
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 logger = get_logger(__name__)
-
-RETRY_EVERY = 0.05
-"""Seconds between two tries to interrupt a thread that is not in its section: not yet, or no more."""
-
-
-LOOK_EVERY = 1.0
-"""Seconds between two looks at the deadlines while none is near."""
 
 
 class Interruptible(Protocol):
@@ -70,6 +61,14 @@ class Section:
                 return True
             finally:
                 self._deciding = False
+
+    def claim(self, exception: BaseException) -> bool:
+        """Takes the place of the section's one interrupt, which the caller raises itself; False if it is taken."""
+        with self._interrupters:
+            if self.exception is not None:
+                return False
+            self.exception = exception
+            return True
 
     def raise_in_thread(self) -> None:
         """Raises the interrupt in the thread, when it next runs Python."""
@@ -125,48 +124,35 @@ def current_section() -> Section | None:
     return _sections.get(threading.get_ident())
 
 
-def section_of(thread_id: int) -> Section | None:
-    """The section of a thread, if it is in one."""
-    return _sections.get(thread_id)
+def run_in_section(function: Callable[[], R], opened: Callable[[Section], object]) -> R:
+    """Runs a function, the body of an attempt, as a section of the calling thread.
 
+    Args:
+        function: The body.
+        opened: Called with the section first, inside it: from then on interrupts can be sent.
 
-def interrupt(thread_id: int, exception: BaseException) -> bool:
-    """Interrupts the section of a thread; False if the thread is in none."""
-    section = _sections.get(thread_id)
-    return section is not None and section.interrupt(exception)
-
-
-def interruptible(function: Callable[P, R]) -> Callable[P, R]:
-    """Makes a function, the body of an actor, a section of the thread that runs it."""
-    if getattr(function, "is_interruptible", False):
-        return function
-
-    @functools.wraps(function)
-    def body(*args: P.args, **kwargs: P.kwargs) -> R:
-        thread_id = threading.get_ident()
-        if thread_id in _sections:
-            # An actor that calls another one directly: the outer section covers it.
-            return function(*args, **kwargs)
-        section = _sections[thread_id] = Section(thread_id)
-        ended = False
+    Raises:
+        BaseException: The interrupt, or what the function raised.
+    """
+    thread_id = threading.get_ident()
+    section = _sections[thread_id] = Section(thread_id)
+    ended = False
+    try:
         try:
-            try:
-                result = function(*args, **kwargs)
-                ended = True
-            finally:
-                section.end()
-        except BaseException:
-            section.end()
-            if not ended:
-                raise
-            # The interrupt came after the body had ended: dropped.
-            logger.info("an interrupt came after the end and is dropped", exception=repr(section.exception))
+            opened(section)
+            result = function()
+            ended = True
         finally:
-            _sections.pop(thread_id, None)
-        return result
-
-    body.is_interruptible = True  # type: ignore[attr-defined]
-    return body
+            section.end()
+    except BaseException:
+        section.end()
+        if not ended:
+            raise
+        # The interrupt came after the body had ended: dropped.
+        logger.info("an interrupt came after the end and is dropped", exception=repr(section.exception))
+    finally:
+        _sections.pop(thread_id, None)
+    return result
 
 
 def set_exception(thread_id: int, kind: type[BaseException]) -> None:
@@ -177,66 +163,3 @@ def set_exception(thread_id: int, kind: type[BaseException]) -> None:
         kind: Without arguments.
     """
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), ctypes.py_object(kind))
-
-
-class Deadlines:
-    """Interrupts threads when their time has come, from a thread of its own.
-
-    Each thread has one deadline at most. It is due until it is cancelled: a thread that is not in its
-    section yet is tried again.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._due: dict[int, tuple[float, Callable[[], BaseException]]] = {}
-        self._changed = threading.Condition()
-        self._wakes_at = 0.0
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        """Starts the thread."""
-        with self._changed:
-            self._thread = threading.Thread(target=self._watch, name=self._name, daemon=True)
-            self._thread.start()
-
-    def stop(self) -> None:
-        """Ends the thread; nothing is interrupted any more."""
-        with self._changed:
-            thread, self._thread = self._thread, None
-            self._changed.notify()
-        if thread is not None:
-            thread.join()
-
-    def set(self, seconds: float, exception: Callable[[], BaseException]) -> None:
-        """Interrupts the calling thread's section in so many seconds."""
-        at = time.monotonic() + seconds
-        self._due[threading.get_ident()] = at, exception
-        # The watcher sleeps until the earliest deadline; most of them come after it, and go before they are due.
-        if at < self._wakes_at:
-            with self._changed:
-                self._changed.notify()
-
-    def cancel(self) -> None:
-        """Forgets the calling thread's deadline."""
-        self._due.pop(threading.get_ident(), None)
-
-    def set_for(self, thread_id: int, seconds: float, exception: Callable[[], BaseException]) -> None:
-        """Interrupts a thread's section in so many seconds, or as soon as it begins then, unless it is cancelled."""
-        with self._changed:
-            self._due[thread_id] = time.monotonic() + seconds, exception
-            self._changed.notify()
-
-    def _watch(self) -> None:
-        with self._changed:
-            while self._thread is threading.current_thread():
-                now = time.monotonic()
-                # Not later: while nothing is due, every deadline that is set would have to wake this thread.
-                self._wakes_at = now + LOOK_EVERY
-                for thread_id, (at, exception) in list(self._due.items()):
-                    if at > now:
-                        self._wakes_at = min(self._wakes_at, at)
-                    elif interrupt(thread_id, exception()):
-                        self._due.pop(thread_id, None)
-                    else:
-                        self._wakes_at = min(self._wakes_at, now + RETRY_EVERY)
-                self._changed.wait(max(0.0, self._wakes_at - time.monotonic()))

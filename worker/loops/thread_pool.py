@@ -22,6 +22,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from worker.ground.callables import is_async
 from worker.ground.logs import get_logger
+from worker.loops.account import account
 from worker.settings import settings_in_force
 from worker.threads.os_threads import new_condition, new_lock, start_thread
 
@@ -35,11 +36,6 @@ EXIT_TIMEOUT = 2.0
 
 # Of the time in which a cancelled coroutine must have cleaned up: it may have more to do than to wait for a thread.
 _SHARE = 0.9
-
-unfinished_calls: contextvars.ContextVar[list[concurrent.futures.Future[Any]] | None] = contextvars.ContextVar(
-    "unfinished", default=None
-)
-"""Blocking calls of the running attempt that still run in the thread pool although nobody awaits them any more."""
 
 _cancelled: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar("cancelled", default=None)
 
@@ -87,9 +83,9 @@ async def run_in_thread_pool(func: Callable[P, R], /, *args: P.args, **kwargs: P
 
 def _outlives(future: concurrent.futures.Future[Any]) -> None:
     """Has the running attempt last until the call has ended."""
-    unfinished = unfinished_calls.get()
-    if unfinished is not None:
-        unfinished.append(future)
+    own = account.get()
+    if own is not None:
+        own.unfinished.append(future)
 
 
 def _call(func: Callable[P, R], args: Any, kwargs: Any) -> R:  # noqa: ANN401 - as P hands them over

@@ -17,11 +17,10 @@ import threading
 import time
 import weakref
 from collections import deque
-from contextvars import ContextVar
-from dataclasses import dataclass
 from types import FrameType
 
 from worker.errors import ConfigurationError
+from worker.loops.account import Blocked
 from worker.settings import settings_in_force
 from worker.threads.greenlets import Lock, get_os_ident
 from worker.threads.os_threads import new_lock, start_thread
@@ -36,25 +35,6 @@ _LIBRARIES = (
     unpatch.__code__.co_filename,
     Lock.acquire.__code__.co_filename,
 )
-
-
-@dataclass(slots=True)
-class Blocked:
-    """How long the loop was blocked during a call, in seconds in all, and where the longest time."""
-
-    seconds: float = 0.0
-    worst: float = 0.0
-    where: str = ""
-
-    def add(self, seconds: float, where: str) -> None:
-        """Adds a stall."""
-        self.seconds += seconds
-        if seconds >= self.worst:
-            self.worst, self.where = seconds, where or self.where
-
-
-blocked_time: ContextVar[Blocked | None] = ContextVar("blocked_time", default=None)
-"""Where the bridge adds up how long the loops of the running attempt were blocked."""
 
 
 class Turns:

@@ -22,7 +22,7 @@ from worker.history.histogram import middle_ms
 from worker.history.overview import queues, workers
 from worker.history.query import aask, dead_by_cause, state_counts
 from worker.history.sums import ActorSums, actor_sums
-from worker.loops.watchdog import Blocked
+from worker.loops.account import Blocked
 
 # fmt: off
 BOUNDS = (

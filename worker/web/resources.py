@@ -12,7 +12,7 @@ import redis
 from redis import asyncio as redis_asyncio
 
 from worker.bridge import loop_resource
-from worker.loops.watchdog import Blocked
+from worker.loops.account import Blocked
 from worker.operations.health import PROBE_TIMEOUT
 from worker.server.connection import aconnect, connect
 from worker.settings import Settings

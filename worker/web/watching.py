@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from worker.ground.logs import get_logger
-from worker.loops.watchdog import Blocked, watch
+from worker.loops.account import Blocked
+from worker.loops.watchdog import watch
 
 logger = get_logger(__name__)
 

@@ -1,4 +1,4 @@
-"""The one set of events of an attempt, and the spans inside it.
+"""Spans: named stretches of work, each with its events. The outermost one of an attempt is the attempt's own.
 
 Recording never fails the work.
 """
@@ -25,8 +25,7 @@ from worker.history.events import (
     said_by,
 )
 from worker.history.writer import default_writer
-from worker.loops.thread_pool import unfinished_calls
-from worker.loops.watchdog import Blocked, blocked_time
+from worker.loops.account import Blocked
 
 FLUSH_TIMEOUT = 2.0
 """Seconds that the end of a context outside a worker waits for its events to be written."""
@@ -63,21 +62,36 @@ class Span:
         self._attempt: Attempt | None = None
         self._recorder: Recorder | None = None
 
-    def start(self, record: AttemptRecord | None, outer: Span | None, at: float | None = None) -> None:
-        """Begins, and records STARTED; `at` is when it began, on the monotonic clock, if that was before."""
-        self._attempt = record.attempt if record else None
-        self._recorder = record.recorder if record is not None else _recorder_outside()
+    def start(
+        self,
+        recorder: Recorder | None,
+        *,
+        attempt: Attempt | None,
+        root: Span | None,
+        outer: Span | None,
+        at: float | None = None,
+    ) -> None:
+        """Begins, and records STARTED.
+
+        Args:
+            recorder: Its events go there; None: to the configured history.
+            attempt: The attempt in which it runs, or None outside a worker.
+            root: The attempt's own span, or None if that is this one.
+            outer: The span in which it begins, or None.
+            at: When it began, on the monotonic clock, if that was before.
+        """
+        self._attempt = attempt
+        self._recorder = recorder if recorder is not None else _recorder_outside()
         self._started_at = self._progress_at = time.monotonic()
-        root = record.span if record is not None else outer.root if outer is not None else None
-        if root is None or root is self:
-            self.run = self._attempt.message_id if self._attempt else uuid.uuid4().hex
+        if root is None:
+            self.run = attempt.message_id if attempt else uuid.uuid4().hex
         else:
             self.root, self.run, self.number = root, root.run, root.next_number()
-        self.id = f"{self.run}:{self._attempt.number if self._attempt else 0}"
+        self.id = f"{self.run}:{attempt.number if attempt else 0}"
         if self.number:
             self.id = f"{self.id}/{self.number}"
         self._common = self._common_fields()
-        within = outer or (self.root if self.root is not self else None)
+        within = outer or root
         values: dict[str, Any] = {"parent": within.id} if within is not None else {}
         if at is not None:
             values["time"] = datetime.now(UTC) - timedelta(seconds=time.monotonic() - at)
@@ -89,8 +103,8 @@ class Span:
         self._spans += 1
         return self._spans
 
-    def note(self, error: BaseException | None) -> None:
-        """Notes how the work went, with the error that came out of it."""
+    def see(self, error: BaseException | None) -> None:
+        """Takes the error that came out of the work: it decides how the span ends."""
         if error is None:
             return
         self.error = None
@@ -119,23 +133,18 @@ class Span:
         )
         self._recorder.record(event)
 
-    def end(self, *, becomes: str | None = None) -> None:
+    def end(self) -> None:
         """Records the end of a span inside, or of a run outside a worker."""
         if self._recorder is None:
             return
-        event = self._ending((time.monotonic() - self._started_at) * 1000, Blocked())
+        event = self.ending((time.monotonic() - self._started_at) * 1000, Blocked())
         if self.root is self:
-            self._recorder.record_end(event, becomes or message_state(event.state))
+            self._recorder.record_end(event, message_state(event.state))
         else:
             self._recorder.record(event)
 
-    def end_attempt(self, started_at: float, blocked: Blocked, becomes: str | None) -> None:
-        """Records the end of the attempt."""
-        event = self._ending((time.monotonic() - started_at) * 1000, blocked)
-        if self._recorder is not None:
-            self._recorder.record_end(event, becomes or message_state(event.state))
-
-    def _ending(self, duration_ms: float, blocked: Blocked) -> StatusEvent:
+    def ending(self, duration_ms: float, blocked: Blocked) -> StatusEvent:
+        """The event that ends it."""
         values: dict[str, Any] = {"duration_ms": duration_ms}
         if blocked.seconds:
             values |= {"blocked_ms": blocked.seconds * 1000, "blocked_at": blocked.where}
@@ -168,55 +177,3 @@ def message_state(state: State) -> str:
 
 
 current_span: ContextVar[Span | None] = ContextVar("current_span", default=None)
-attempt_record: ContextVar[AttemptRecord | None] = ContextVar("attempt_record", default=None)
-
-
-class AttemptRecord:
-    """The one set of events of an attempt; made, ended and owned by the middleware."""
-
-    def __init__(self, attempt: Attempt, recorder: Recorder) -> None:
-        self.attempt = attempt
-        self.recorder = recorder
-        self.span: Span | None = None
-        self._started_at = time.monotonic()
-        self._blocked = Blocked()
-        self._tokens = attempt_record.set(self), blocked_time.set(self._blocked), unfinished_calls.set([])
-
-    def end(
-        self,
-        error: BaseException | None,
-        *,
-        state: State | None = None,
-        outlook: str = "",
-        becomes: str | None = None,
-    ) -> None:
-        """Records how the attempt ended: with `error`, else as its outermost context said, else COMPLETED.
-
-        Args:
-            error: What escaped from the actor.
-            state: The state, where the error alone does not tell it.
-            outlook: What happens to the message now, for people.
-            becomes: The state it has then; `None`: that of the attempt.
-        """
-        attempt_record.reset(self._tokens[0])
-        blocked_time.reset(self._tokens[1])
-        unfinished_calls.reset(self._tokens[2])
-        if self.span is None:
-            # An actor without a context has its name and nothing else.
-            self.span = Span(self.attempt.actor, "", {})
-            self.span.start(self, None, self._started_at)
-        span = self.span
-        if error is None and span.outcome is State.FAILED:
-            # The actor handled the error that its context saw: the message is acknowledged.
-            span.outcome = State.COMPLETED
-        span.note(error)
-        if error is None and state is not None:
-            span.error = None  # what its context saw was the interrupt
-        span.outcome = state or span.outcome
-        span.text = "; ".join(part for part in (span.text, outlook) if part)
-        span.end_attempt(self._started_at, self._blocked, becomes)
-
-
-def current_record() -> AttemptRecord | None:
-    """The record of the attempt that runs in this context; for the middleware."""
-    return attempt_record.get()

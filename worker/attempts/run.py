@@ -1,0 +1,180 @@
+"""One attempt from its begin to its end: its events, its interrupt, and what its calls leave to it.
+
+It does not know what runs it. The runner (a worker thread) enters it, runs the body inside `run_body`, and ends it.
+Recording never fails the work.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import NamedTuple, TypeVar
+
+from dramatiq.broker import MessageProxy
+from dramatiq.middleware.threading import Interrupt
+from structlog.contextvars import bind_contextvars, unbind_contextvars
+
+from worker.attempts.attempt import Attempt
+from worker.attempts.spans import Span, message_state
+from worker.history.events import Recorder, State
+from worker.loops.account import Account, account
+from worker.loops.interrupts import Section, run_in_section
+
+R = TypeVar("R")
+
+_LOG_FIELDS = ("message_id", "actor", "attempt")
+
+
+class Cancelled(Interrupt):
+    """A person cancelled the attempt: CANCELLED, acknowledged and not retried."""
+
+
+class Deadline(NamedTuple):
+    """When an attempt is interrupted, on the monotonic clock, and with what."""
+
+    at: float
+    interrupt: type[BaseException]
+
+
+class AttemptRun:
+    """One attempt, from the moment when its message has a runner until its end is decided.
+
+    Args:
+        message: The message as the runner has it.
+        attempt: What is known of the attempt.
+        recorder: Its events go there.
+
+    Attributes:
+        begun_at: When it began, in seconds since the epoch.
+        cancelled: Whether a person cancelled it.
+        in_body: Whether the actor's function runs.
+        has_ended: Whether its end was recorded.
+        deadline: When it is interrupted, or None.
+        span: Its outermost status context, or None as long as there is none.
+    """
+
+    def __init__(self, message: MessageProxy, attempt: Attempt, recorder: Recorder) -> None:
+        self.message = message
+        self.attempt = attempt
+        self.recorder = recorder
+        self.begun_at = time.time()
+        self.cancelled = False
+        self.in_body = False
+        self.has_ended = False
+        self.deadline: Deadline | None = None
+        self.span: Span | None = None
+        self._started_at = time.monotonic()
+        self._account = Account()
+        self._interrupt: BaseException | None = None
+        self._section: Section | None = None
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """The message's id and the fence: no two attempts share them."""
+        return self.attempt.message_id, self.attempt.fence
+
+    # ------------------------------------------------------------------ the runner's side
+
+    def enter(self) -> None:
+        """Makes this the attempt of the calling context, until `leave`."""
+        current_run.set(self)
+        account.set(self._account)
+        bind_contextvars(message_id=self.attempt.message_id, actor=self.attempt.actor, attempt=self.attempt.number)
+
+    def leave(self) -> None:
+        """Ends what `enter` began; in the same context."""
+        if current_run.get() is self:
+            current_run.set(None)
+            account.set(None)
+            unbind_contextvars(*_LOG_FIELDS)
+
+    def run_body(self, function: Callable[[], R]) -> R:
+        """Runs the actor's function, where interrupts reach it; in the runner's thread.
+
+        Raises:
+            BaseException: The interrupt, or what the function raised.
+        """
+        self.in_body = True
+        try:
+            return run_in_section(function, self._open)
+        finally:
+            self.in_body = False
+
+    def _open(self, section: Section) -> None:
+        # Said before looking: an interrupter says what it wants before it looks for the section.
+        self._section = section
+        if self._interrupt is not None and section.claim(self._interrupt):
+            raise self._interrupt
+
+    # ------------------------------------------------------------------ interrupts, from any thread
+
+    def interrupt(self, exception: BaseException) -> bool:
+        """Interrupts the body, now or as soon as it begins; False if the body has ended.
+
+        Only the first interrupt counts. A coroutine is cancelled through its loop and cleans up; sync code is
+        interrupted when its thread next runs Python.
+        """
+        if self._interrupt is None:
+            self._interrupt = exception
+        section = self._section
+        return section is None or section.interrupt(self._interrupt)
+
+    def cancel(self) -> None:
+        """Cancels the attempt: it ends CANCELLED, whatever its clean-up raises, unless its body has ended."""
+        self.cancelled = True
+        self.interrupt(Cancelled())
+
+    def limit(self, seconds: float, interrupt: type[BaseException]) -> float:
+        """Has it interrupted in so many seconds, or sooner if a sooner deadline was set; when, monotonic."""
+        at = time.monotonic() + seconds
+        if self.deadline is None or at < self.deadline.at:
+            self.deadline = Deadline(at, interrupt)
+        return at
+
+    # ------------------------------------------------------------------ its end
+
+    def end(
+        self,
+        error: BaseException | None,
+        *,
+        state: State | None = None,
+        outlook: str = "",
+        becomes: str | None = None,
+    ) -> None:
+        """Records how the attempt ended, once: with `error`, else as its outermost context said, else COMPLETED.
+
+        Args:
+            error: What escaped from the actor.
+            state: The state, where the error alone does not tell it.
+            outlook: What happens to the message now, for people.
+            becomes: The state it has then; None: that of the attempt.
+        """
+        if self.has_ended:
+            return
+        self.has_ended = True
+        if self.span is None:
+            # An actor without a context has its name and nothing else.
+            self.span = Span(self.attempt.actor, "", {})
+            self.span.start(self.recorder, attempt=self.attempt, root=None, outer=None, at=self._started_at)
+        span = self.span
+        if error is None and span.outcome is State.FAILED:
+            # The actor handled the error that its context saw: the message is acknowledged.
+            span.outcome = State.COMPLETED
+        span.see(error)
+        if error is None and state is not None:
+            span.error = None  # what its context saw was the interrupt
+        span.outcome = state or span.outcome
+        span.text = "; ".join(part for part in (span.text, outlook) if part)
+        event = span.ending((time.monotonic() - self._started_at) * 1000, self._account.blocked)
+        self.recorder.record_end(event, becomes or message_state(event.state))
+
+
+current_run: ContextVar[AttemptRun | None] = ContextVar("current_run", default=None)
+"""The attempt that runs in this context, or None."""
+
+
+def current_attempt() -> Attempt | None:
+    """The attempt in which this code runs, also inside the bridge and the thread pool, or None outside a worker."""
+    run = current_run.get()
+    return run.attempt if run is not None else None

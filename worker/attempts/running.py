@@ -1,0 +1,86 @@
+"""The attempts that run in this process: what cancels them, ends them in time, and tells of them asks here."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+from dramatiq.middleware.threading import Interrupt
+
+from worker.attempts.run import AttemptRun
+
+LOOK_EVERY = 1.0
+"""Seconds between two looks at the deadlines while none is near."""
+
+
+class RunningAttempts:
+    """The running attempts by message and fence, and the thread that interrupts them when their time has come.
+
+    A deadline lasts as long as its attempt is here: none has to be taken back.
+    """
+
+    def __init__(self) -> None:
+        self._runs: dict[tuple[str, int], AttemptRun] = {}
+        self._changed = threading.Condition()
+        self._wakes_at = 0.0
+        self._thread: threading.Thread | None = None
+
+    def __iter__(self) -> Iterator[AttemptRun]:
+        return iter(list(self._runs.values()))
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def get(self, message_id: str, fence: int) -> AttemptRun | None:
+        """The attempt of that delivery, or None."""
+        return self._runs.get((message_id, fence))
+
+    def add(self, run: AttemptRun) -> None:
+        """Adds an attempt that begins."""
+        self._runs[run.key] = run
+
+    def remove(self, run: AttemptRun) -> None:
+        """Removes an attempt: nothing interrupts it any more."""
+        if self._runs.get(run.key) is run:
+            del self._runs[run.key]
+
+    # ------------------------------------------------------------------ deadlines
+
+    def limit(self, run: AttemptRun, seconds: float, interrupt: type[Interrupt]) -> None:
+        """Has an attempt interrupted in so many seconds; one whose body has not begun then, as soon as it begins."""
+        at = run.limit(seconds, interrupt)
+        # The watch sleeps until the earliest deadline; most of them come after it, and go before they are due.
+        if at < self._wakes_at:
+            with self._changed:
+                self._changed.notify()
+
+    def start(self) -> None:
+        """Starts to watch the deadlines."""
+        with self._changed:
+            self._thread = threading.Thread(target=self._watch, name="deadlines", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the watch; no deadline interrupts any more."""
+        with self._changed:
+            thread, self._thread = self._thread, None
+            self._changed.notify()
+        if thread is not None:
+            thread.join()
+
+    def _watch(self) -> None:
+        with self._changed:
+            while self._thread is threading.current_thread():
+                now = time.monotonic()
+                # Not later: while nothing is due, every deadline that is set would have to wake this thread.
+                self._wakes_at = now + LOOK_EVERY
+                for run in self:
+                    if (deadline := run.deadline) is None:
+                        continue
+                    if deadline.at > now:
+                        self._wakes_at = min(self._wakes_at, deadline.at)
+                    else:
+                        run.deadline = None
+                        run.interrupt(deadline.interrupt())
+                self._changed.wait(max(0.0, self._wakes_at - time.monotonic()))

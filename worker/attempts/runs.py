@@ -1,0 +1,193 @@
+"""Begins and ends the run of each message: the hooks of Dramatiq that surround all others.
+
+Must never fail or hold up a message: the history records the outcome and does not decide it.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
+
+import dramatiq
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.middleware import SkipMessage
+from dramatiq.middleware.shutdown import Shutdown
+
+from worker.attempts.attempt import Attempt
+from worker.attempts.run import AttemptRun, Cancelled, current_run
+from worker.attempts.running import RunningAttempts
+from worker.errors import NoContentFound
+from worker.ground.durations import format_duration
+from worker.ground.logs import get_logger
+from worker.history.events import Recorder, State, Writer
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+logger = get_logger(__name__)
+
+DUE = "due_ms"
+"""The option of messages on a broker that does not know when one was or will be due; milliseconds since the epoch."""
+
+FLUSH_TIMEOUT = 5.0
+"""Seconds that an acknowledgement waits for the event before it, where the broker does not keep both together."""
+
+
+class Delivery(Recorder, Protocol):
+    """A message as our own broker hands it out: it knows its attempt, and keeps its events."""
+
+    attempt: int
+    fence: int
+
+    @property
+    def queued_ms(self) -> float:
+        """Milliseconds since it was due."""
+
+    def begin(self, run: AttemptRun) -> bool:
+        """Begins the attempt; False: the message has gone to another process, or was cancelled before it began."""
+
+
+def as_body(function: Callable[P, R]) -> Callable[P, R]:
+    """Makes a function the body of an attempt: interrupts reach it, and nothing else of the runner's work."""
+    if getattr(function, "is_body", False):
+        return function
+
+    @functools.wraps(function)
+    def body(*args: P.args, **kwargs: P.kwargs) -> R:
+        run = current_run.get()
+        if run is None or run.in_body:
+            # Called directly: outside a worker, or by another actor, to whose body it belongs.
+            return function(*args, **kwargs)
+        return run.run_body(lambda: function(*args, **kwargs))
+
+    body.is_body = True  # type: ignore[attr-defined]
+    return body
+
+
+class Runs(dramatiq.Middleware):
+    """Makes an `AttemptRun` for each message, and tells it how the attempt ended.
+
+    Args:
+        running: The attempts that run in this process.
+        recorder: Where events go; None: the broker's own messages keep them.
+    """
+
+    def __init__(self, running: RunningAttempts, recorder: Writer | None) -> None:
+        self.running = running
+        self._recorder = recorder
+
+    def after_declare_actor(self, broker: Broker, actor: dramatiq.Actor[..., object]) -> None:
+        """Makes the actor's function a body."""
+        actor.fn = as_body(actor.fn)
+        # Dramatiq's worker then logs a line of a cancelled attempt, and no traceback as of an error.
+        expected = actor.options.get("throws") or ()
+        actor.options["throws"] = (*(expected if isinstance(expected, tuple) else (expected,)), Cancelled)
+
+    def before_worker_boot(self, broker: Broker, worker: dramatiq.Worker) -> None:
+        """Starts to watch the deadlines."""
+        self.running.start()
+
+    def after_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
+        """Ends the watch, and writes the events that still wait: no attempt runs any more."""
+        self.running.stop()
+        if self._recorder is not None:
+            self._recorder.flush(FLUSH_TIMEOUT)
+
+    def before_enqueue(self, broker: Broker, message: dramatiq.Message[Any], delay: int | None) -> None:
+        """Notes when the message is due; a retry ends the attempt before it, which it may overtake."""
+        if self._recorder is not None and (delay is not None or DUE not in message.options):
+            message.options[DUE] = int(time.time() * 1000) + (delay or 0)
+        run = current_run.get()
+        if run is not None and not run.in_body and run.attempt.message_id == message.message_id:
+            self._end(run, sys.exception(), f"retry in {format_duration((delay or 0) / 1000)}", "delayed")
+
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
+        """Begins the run.
+
+        Raises:
+            SkipMessage: The message is not this process's any more.
+        """
+        run = self._run_of(message)
+        # Added before looking: who cancels a delivery looks for its run after saying so.
+        self.running.add(run)
+        if self._recorder is None and not cast("Delivery", message).begin(run):
+            self.running.remove(run)
+            raise SkipMessage("the message has gone to another process, or was cancelled")
+        run.enter()
+
+    def after_process_message(
+        self,
+        broker: Broker,
+        message: MessageProxy,
+        *,
+        result: object = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        """Ends the run."""
+        run = current_run.get()
+        if run is None:
+            return
+        if message.failed:
+            self._end(run, exception, "dead letter", "dead")
+        elif isinstance(exception, Shutdown):
+            self._end(run, exception, "shutdown", "queued")
+        elif exception is not None and run.cancelled:
+            # What its clean-up raised is told; the interrupt itself says nothing.
+            error = None if isinstance(exception, Cancelled) else exception
+            self._end(run, error, "on request", state=State.CANCELLED)
+        else:
+            self._end(run, exception)
+        self.running.remove(run)
+
+    def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
+        """Ends the run of a message that another middleware had skipped: nothing here skips silently."""
+        run = current_run.get()
+        if run is not None:
+            dead = ("dead letter", "dead") if message.failed else ()
+            self._end(run, NoContentFound("skipped by a middleware"), *dead)
+            self.running.remove(run)
+
+    def after_ack(self, broker: Broker, message: MessageProxy) -> None:
+        """Leaves the run's context: nothing follows."""
+        self._leave()
+
+    def after_nack(self, broker: Broker, message: MessageProxy) -> None:
+        """Leaves the run's context: nothing follows."""
+        self._leave()
+
+    def _run_of(self, message: MessageProxy) -> AttemptRun:
+        if self._recorder is None:
+            delivery = cast("Delivery", message)
+            number, fence, queued_ms = delivery.attempt, delivery.fence, delivery.queued_ms
+        else:
+            due = message.options.get(DUE, message.message_timestamp)
+            number = fence = int(message.options.get("retries", 0)) + 1
+            queued_ms = max(0.0, time.time() * 1000 - due)
+        attempt = Attempt(message.message_id, message.actor_name, message.queue_name, number, fence, queued_ms)
+        # Not `or`: a recorder that has recorded nothing yet may be empty, and false.
+        recorder = cast("Recorder", message) if self._recorder is None else self._recorder
+        return AttemptRun(message, attempt, recorder)
+
+    def _end(
+        self,
+        run: AttemptRun,
+        exception: BaseException | None,
+        outlook: str = "",
+        becomes: str | None = None,
+        *,
+        state: State | None = None,
+    ) -> None:
+        if run.has_ended:
+            return
+        state = State.CANCELLED if isinstance(exception, Shutdown) else state
+        run.end(exception, state=state, outlook=outlook, becomes=becomes)
+        if self._recorder is not None and not self._recorder.flush(FLUSH_TIMEOUT):
+            logger.warning("the event that ends an attempt waits for Redis", message_id=run.attempt.message_id)
+
+    def _leave(self) -> None:
+        run = current_run.get()
+        if run is not None:
+            run.leave()

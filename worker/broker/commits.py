@@ -1,0 +1,159 @@
+"""What is to be stored of an attempt: that it has started, events, and its end; and how the script reads it.
+
+One object from the runner to the server: what comes later of the same attempt joins it, and it is written when it is
+sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from worker.broker.envelope import NOT_DELAYED, Parcel
+from worker.broker.taken import Ending, TakenMessage
+from worker.history.events import State, StatusEvent
+from worker.history.histogram import bucket
+from worker.history.lines import subject_names, to_line
+
+_SEPARATOR = "\x1f"
+"""Between fields. None of them holds it: JSON writes it otherwise, and names cannot have it."""
+
+
+@dataclass(slots=True)
+class Commit:
+    """Something to be stored of an attempt.
+
+    Attributes:
+        message: Whose attempt it is.
+        started: Whether the attempt has begun.
+        events: In the order in which they were recorded; the one that ends it is among them.
+        ending: What goes with the end, or None as long as the attempt goes on.
+    """
+
+    message: TakenMessage
+    started: bool = False
+    events: list[StatusEvent] = field(default_factory=list)
+    ending: Ending | None = None
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """The message's id and the fence: what bears the same key joins."""
+        return self.message.message_id, self.message.fence
+
+    @property
+    def is_end(self) -> bool:
+        """Whether the attempt ends with it."""
+        return self.ending is not None
+
+    @property
+    def may_be_dropped(self) -> bool:
+        """Whether it may be given up in an outage: it says neither that the attempt has begun nor that it ended."""
+        return self.ending is None and not self.started
+
+    @property
+    def may_lose_events(self) -> bool:
+        """Whether its end is still right without its events, when the server has no memory left."""
+        ending = self.ending
+        return ending is not None and outcome_of(ending) in {"completed", "skipped"} and not ending.follow_ups
+
+    def absorb(self, later: Commit) -> None:
+        """Adds what came later for the same attempt."""
+        self.started = self.started or later.started
+        self.events += later.events
+        # What comes after the end, from a thread that was left behind, does not undo it.
+        self.ending = later.ending or self.ending
+
+    def text(self) -> str:
+        """As the script reads it."""
+        message = self.message
+        return write_commit(
+            (message.message_id, message.fence, message.attempt),
+            started=self.started,
+            lines="".join(map(to_line, self.events)),
+            subjects=[name for event in self.events if event.subject for name in subject_names(event.subject)],
+            end=None if self.ending is None else _end_of(message, self.ending),
+        )
+
+
+class End(NamedTuple):
+    """How an attempt ended, as the script is told, in its order.
+
+    Attributes:
+        stream: Where the message's entry is.
+        entry: The entry's id.
+        outcome: What becomes of the message.
+        kind: The state in which the attempt ended, or `lost`.
+        error: The type of its error, or empty.
+        took: The bucket of its duration, or empty.
+        waited: The bucket of the time for which the message waited, or empty.
+        blocked: Milliseconds for which loops were blocked, or empty.
+        payload: The message for the next attempt, or empty.
+        later: Milliseconds until then; negative: at once.
+        unique: The key that is free now, or empty.
+        follow_ups: Messages that are enqueued together with the end.
+    """
+
+    stream: str
+    entry: str
+    outcome: str
+    kind: str
+    error: str
+    took: str
+    waited: str
+    blocked: str
+    payload: str
+    later: int
+    unique: str
+    follow_ups: Sequence[Parcel]
+
+
+def write_commit(
+    attempt: tuple[str, int, int], *, started: bool, lines: str, subjects: Sequence[str], end: End | None
+) -> str:
+    """What is to be stored of an attempt (its message's id, fence and number), as the script reads it."""
+    fields = [*map(str, attempt), "1" if started else "0", lines, str(len(subjects)), *subjects]
+    if end is None:
+        return _SEPARATOR.join([*fields, ""])
+    *plain, follow_ups = end
+    fields += [*map(str, plain), str(len(follow_ups))]
+    for one in follow_ups:
+        fields += [one.message_id, one.payload.decode(), one.queue, one.lane, one.actor, str(one.delay_ms)]
+    return _SEPARATOR.join(fields)
+
+
+def outcome_of(ending: Ending) -> str:
+    """What becomes of the message: `dead`, `back`, `retry`, or the state in which its attempt ended."""
+    if ending.rejected:
+        return "dead"
+    if ending.given_back:
+        return "back"
+    if ending.retry is not None:
+        return "retry"
+    state = _event_of(ending).state
+    return "dead" if state is State.FAILED else state.value
+
+
+def _event_of(ending: Ending) -> StatusEvent:
+    if ending.event is None:
+        raise ValueError("an ending is stored with the event that ends the attempt")
+    return ending.event
+
+
+def _end_of(message: TakenMessage, ending: Ending) -> End:
+    event, outcome = _event_of(ending), outcome_of(ending)
+    retry = ending.retry if outcome == "retry" else None
+    return End(
+        stream=message.stream,
+        entry=message.entry,
+        outcome=outcome,
+        kind=event.state.value,
+        error=event.error.type if event.error is not None else "",
+        took=bucket(event.duration_ms),
+        waited=bucket(event.queued_ms),
+        blocked="" if event.blocked_ms is None else str(round(event.blocked_ms)),
+        payload=retry.payload.decode() if retry is not None else "",
+        later=retry.delay_ms if retry is not None else NOT_DELAYED,
+        unique=message.options.get("unique") or "",
+        follow_ups=ending.follow_ups,
+    )
