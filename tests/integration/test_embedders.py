@@ -161,8 +161,8 @@ FAILURES = {
     "broken": (fails(500), ModelUnavailable, "answered 500"),
     "refused": (fails(401), Fatal, r"answered 401: .*; check WORKER_\w+_URL, _MODEL and _API_KEY"),
     "moved": (fails(301), Fatal, "answered 301"),
-    "no JSON": (Answer(body=b"<html>"), ModelUnavailable, "answered with no JSON"),
-    "deep JSON": (Answer(body=b"[" * 100_000), ModelUnavailable, "answered with no JSON"),
+    "no JSON": (Answer(body=b"<html>"), ModelUnavailable, "gave an answer that is not JSON"),
+    "deep JSON": (Answer(body=b"[" * 100_000), ModelUnavailable, "gave an answer that is not JSON"),
     "other JSON": (as_json(["x"]), ModelUnavailable, "answered with no"),
     "nothing": (as_json({"data": [], "results": []}), ModelUnavailable, "answered with no"),
     "no numbers": (

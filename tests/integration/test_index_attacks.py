@@ -247,7 +247,7 @@ def test_a_folder_in_it_that_vanishes_meanwhile_is_no_failure(tree: Path, monkey
 def test_a_name_that_can_be_none_is_fatal(settings: Settings, name: str) -> None:
     """At once: it is as bad the next time."""
     assert run_async_in_new_loop(name_of(name)) == name
-    with pytest.raises(Fatal, match="no repository is called|is not there|is no path"):
+    with pytest.raises(Fatal, match="no repository is called|is not there|is not a valid path"):
         sync(name)
     with pytest.raises(ConfigurationError):
         add(Path(name))

@@ -350,7 +350,7 @@ def test_a_folder_that_is_none_is_fatal(tree: Path, kind: str) -> None:
     tree.rename(tree.with_name("elsewhere"))
     if kind == "file":
         tree.write_text("")
-    with pytest.raises(Fatal, match="is not there" if kind == "gone" else "is no folder"):
+    with pytest.raises(Fatal, match="is not there" if kind == "gone" else "is not a folder"):
         sync()
     assert len(indexed()) == 3
 

@@ -197,7 +197,7 @@ def test_what_cannot_be_indexed_is_told_with_the_reason(tmp_path: Path) -> None:
         "empty": "empty",
         "large": "too large",
         "good": "",
-        "pipe": "no regular file",
+        "pipe": "not a regular file",
         "link": "symbolic link",
         "\\xff": "name is not UTF-8",
     }

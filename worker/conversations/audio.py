@@ -1,10 +1,10 @@
-"""Joining the audio chunks of one conversation, of any mix of formats, into one MP3.
+"""Joins the audio chunks of one conversation, in any mix of formats, into one MP3.
 
-Synchronous: PyAV decodes and LAME encodes, outside the GIL, and the caller runs it in a thread. Memory does not grow
-with the length of the conversation: a chunk is decoded, resampled and encoded about a second at a time.
+It is synchronous: PyAV decodes and LAME encodes, outside the GIL, and the caller runs it in a thread. Memory does not
+grow with the length of the conversation: it decodes, resamples and encodes about a second at a time.
 
-It must never turn bytes that are not audio into noise, never lose a readable chunk because another one is not,
-never leave a partial file at the target, and never leave out anything without naming it.
+It must never turn other bytes into noise, never lose a readable chunk because another chunk is damaged, never leave a
+partial file at the target, and never leave out anything without naming it.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from av.container import InputContainer
 from worker.conversations.mp3 import MP3_RATES, Mp3Writer, Samples, measured_seconds
 from worker.errors import NoContentFound
 
-# What chunks come in. Without the list, ffmpeg also reads playlists (which open other files), text and images.
+# The accepted formats. Without this list, ffmpeg also reads playlists (which open other files), text and images.
 _DEMUXERS: Final = "wav,mp3,aac,mov,ogg,matroska,webm,flac"
 # These have no container: any two bytes may look like the start of a frame, so that noise can decode as audio.
 _UNFRAMED: Final = frozenset({"mp3", "aac"})
-# Frames that must decode in a row before an unframed file is believed. Random bytes reach two in a megabyte.
+# Frames that must decode in a row before an unframed file counts as audio. Random bytes reach two in a megabyte.
 _BELIEVABLE_RUN: Final = 4
-# Hz. A damaged header may say 1 Hz, and make a day of a second.
+# Hz. A damaged header may say 1 Hz, which turns a second into a day.
 _BELIEVABLE_RATES: Final = range(4_000, 768_001)
-# What PyAV raises for files it cannot make sense of.
+# The errors of PyAV for unreadable files.
 _UNREADABLE: Final = (av.FFmpegError, ValueError, OSError)
 _LAYOUTS: Final = {1: "mono", 2: "stereo"}
-# Each call into PyAV has a price: paid once a second of audio instead of once a packet, it does not show.
+# Each call into PyAV has a cost: it does not matter once per second of audio, but it does once per packet.
 _BLOCK_SECONDS: Final = 1
-# How much shorter than declared a whole chunk may decode: codecs pad, and trim their padding, by less.
+# A complete chunk may be this much shorter than declared: codecs pad, and trim their padding, by less.
 _SLACK_SECONDS: Final = 0.1
-# What a WAV says of its size when it was written as a stream.
+# The size in the header of a WAV that was written as a stream.
 _UNKNOWN_RIFF_SIZE: Final = 0xFFFF_FFFF
 _OGG_HEADER: Final = 27
 _LONGEST_OGG_PAGE: Final = 65_307
@@ -49,7 +49,7 @@ _REASONS_SHOWN: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One chunk on disk; `name` is what the manifest calls it."""
+    """One chunk on disk; `name` is its name in the manifest."""
 
     name: str
     path: Path
@@ -57,9 +57,10 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A chunk that was left out, or damaged in part, and why: one line, for people.
+    """A chunk that was left out or is damaged in part, with the reason: one line, for people.
 
-    `cut_short`: its time was over, which says nothing of the chunk; with more time it may be read.
+    Attributes:
+        cut_short: True if reading took too long; with more time, the chunk may be readable.
     """
 
     name: str
@@ -69,10 +70,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What `concatenate` wrote.
+    """The result of `concatenate`.
 
-    The duration, in seconds, is measured from the finished file. Names are in the order of the conversation.
-    `damaged` chunks are included, as far as they could be decoded; `dropped` ones are not.
+    The duration, in seconds, is measured in the finished file. Names are in the order of the conversation.
+    The decodable part of `damaged` chunks is included; `dropped` chunks are not included.
     """
 
     duration_seconds: float
@@ -98,13 +99,13 @@ def concatenate(
 
     Args:
         sources: WAV, MP3, M4A or AAC, OGG, WebM and FLAC files, in any mix.
-        target: Where the MP3 goes; replaced if it exists.
-        check: Called between packets; what it raises ends the work and passes through unchanged.
-        file_seconds: Wall-clock seconds that one source may take; over it, the rest of that source is left out.
-        progress: Called with the number of sources done, and of all, whenever one is done.
+        target: The path of the MP3; an existing file is replaced.
+        check: Called between packets; an error from it ends the work and reaches the caller unchanged.
+        file_seconds: Wall-clock seconds that one source may take; the rest of a slower source is left out.
+        progress: Called after each source with the number of finished sources and the number of all.
 
     Raises:
-        NoContentFound: No source holds any audio; the message says why of the first few.
+        NoContentFound: No source holds any audio; the message gives the reasons for the first few.
         OSError: The target cannot be written.
     """
     chunks = [_Chunk(source, check, file_seconds) for source in sources]
@@ -143,7 +144,7 @@ def concatenate(
 
 
 class _Form(NamedTuple):
-    """All that a resampler is built for."""
+    """The properties of audio on which a resampler depends."""
 
     sample_format: str
     layout: str
@@ -156,7 +157,7 @@ class _Form(NamedTuple):
 
 
 class _Chunk:
-    """One source while it is read: what it holds, what is wrong with it, and how long it may still take."""
+    """One source while it is read, with its form, its troubles, and the time that it may still take."""
 
     def __init__(self, source: Source, check: Callable[[], None], seconds: float) -> None:
         self.source = source
@@ -172,7 +173,7 @@ class _Chunk:
         return Refused(self.source.name, "; ".join(self.troubles) or "holds no audio", self.cut_short)
 
     def probe(self) -> _Form | None:
-        """The form of the first audio that decodes: what a header says is not always so."""
+        """The form of the first decoded audio, because a header may be wrong; None if there is no audio."""
         frames = self.frames()
         first = next(frames, None)
         frames.close()
@@ -180,7 +181,7 @@ class _Chunk:
         return self.form
 
     def frames(self) -> Generator[av.AudioFrame, None, None]:
-        """All audio that can be believed, from the start; `troubles` then says what was wrong."""
+        """All credible audio, from the start; after it, `troubles` lists the defects."""
         self.troubles.clear()
         deadline = time.monotonic() + self._seconds_left
         try:
@@ -219,7 +220,7 @@ class _Chunk:
             self.troubles.append(shortfall)
 
     def _decoded(self, container: InputContainer, deadline: float) -> Iterator[list[av.AudioFrame] | None]:
-        """The frames of packet after packet; None stands for a packet that cannot be read or decoded."""
+        """The frames of each packet, or None for a packet that cannot be read or decoded."""
         stream = container.streams.audio[0]
         packets = container.demux(stream)
         ended = False
@@ -230,17 +231,17 @@ class _Chunk:
                 self.troubles.append(f"takes more than {self._bound:g} s, the bound for one file")
                 return
             frames: list[av.AudioFrame] | None = None
-            # A damaged file may raise either here or there; after its own error, `packets` has no more.
+            # A damaged file may raise while it is read or decoded; after a read error, `packets` ends.
             with contextlib.suppress(*_UNREADABLE):
                 packet = next(packets, None)
                 ended = packet is None
-                # Decoding nothing flushes the decoder: at the end, and not at an empty packet before it.
+                # Decoding None flushes the decoder, which is right only at the end; an earlier empty packet is skipped.
                 frames = stream.decode(packet) if packet is None or packet.size else []
             yield frames
 
 
 def _opened(path: Path) -> InputContainer:
-    """Opens a file that has an audio stream we can decode; raises `ValueError` or PyAV's error if it has none."""
+    """Opens a file with a decodable audio stream; raises `ValueError` or PyAV's error if it has none."""
     if not path.stat().st_size:
         raise ValueError("is empty")
     container = av.open(
@@ -249,7 +250,7 @@ def _opened(path: Path) -> InputContainer:
         container_options={
             "format_whitelist": _DEMUXERS,
             "protocol_whitelist": "file",
-            # Or every WAV has its first megabyte read to see whether it hides DTS: 10 ms, twice a chunk.
+            # Otherwise ffmpeg searches the first megabyte of every WAV for DTS: 10 ms, twice per chunk.
             "max_probe_packets": "1",
         },
         metadata_errors="replace",
@@ -262,14 +263,14 @@ def _opened(path: Path) -> InputContainer:
 
 
 def _in_words(error: Exception) -> str:
-    """Why a file cannot be opened, as the end of a sentence about it."""
+    """The reason why a file cannot be opened, as the end of a sentence about it."""
     if isinstance(error, av.error.InvalidDataError | av.error.ArgumentError):
         return "is not WAV, MP3, M4A, AAC, OGG, WebM or FLAC, or has lost its header"
     return f"cannot be opened: {error.strerror}" if isinstance(error, OSError | av.FFmpegError) else str(error)
 
 
 def _shortfall(container: InputContainer, seconds: float) -> str | None:
-    """What says that audio which decoded without an error is not all there was; None if nothing does."""
+    """The sign that audio is missing although all packets were decoded, or None."""
     declared = _declared_seconds(container)
     if declared and seconds < declared - _SLACK_SECONDS:
         return f"holds {seconds:.1f} s of the {declared:.1f} s it declares"
@@ -279,20 +280,20 @@ def _shortfall(container: InputContainer, seconds: float) -> str | None:
 
 
 def _declared_seconds(container: InputContainer) -> float | None:
-    """How long the file says it is; None if it does not, and ffmpeg has only guessed from the bit rate."""
+    """The duration in the file's header, or None if ffmpeg has only guessed it from the bit rate."""
     stream = container.streams.audio[0]
-    # An MP3 that starts later than 0, by the encoder's padding, has the tag that also counts its frames.
+    # An MP3 that starts later than 0, because of the encoder's padding, has a tag with the number of its frames.
     if container.format.name == "aac" or (container.format.name == "mp3" and not stream.start_time):
         return None
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
-    # WebM declares one duration for all of its streams, which with a video may be that of the video.
+    # WebM declares one duration for all of its streams; with a video, it may be the video's.
     whole = container.duration if len(container.streams) == 1 else None
     return whole / av.time_base if whole is not None else None
 
 
 def _is_cut_off(path: Path, format_name: str) -> bool:
-    """Whether a WAV or OGG file ends before its last chunk or page does: ffmpeg takes either for its end."""
+    """Whether a WAV or OGG file ends inside its last chunk or page, which ffmpeg does not report."""
     size = path.stat().st_size
     with path.open("rb") as file:
         if format_name == "wav":
@@ -302,7 +303,7 @@ def _is_cut_off(path: Path, format_name: str) -> bool:
             file.seek(max(0, size - _LONGEST_OGG_PAGE))
             tail = file.read()
             page = tail[tail.rfind(b"OggS") :]
-            # The header ends with the number of segments; their lengths follow, and then they.
+            # The header ends with the number of segments; their lengths follow, and then the segments.
             lengths = page[_OGG_HEADER:][: page[_OGG_HEADER - 1]] if len(page) >= _OGG_HEADER else b""
             return not lengths or len(page) < _OGG_HEADER + len(lengths) + sum(lengths)
     return False
@@ -312,7 +313,7 @@ def _blocks(frames: Iterator[av.AudioFrame]) -> Iterator[av.AudioFrame]:
     """The same audio, in frames of about a second."""
     fifo = av.AudioFifo()
     for frame in frames:
-        frame.pts = None  # Damaged files jump in time; what counts is the order.
+        frame.pts = None  # Damaged files jump in time; only the order counts.
         fifo.write(frame)
         if fifo.samples >= frame.sample_rate * _BLOCK_SECONDS and (block := fifo.read()):
             yield block
@@ -321,12 +322,12 @@ def _blocks(frames: Iterator[av.AudioFrame]) -> Iterator[av.AudioFrame]:
 
 
 def _harmonised(chunk: _Chunk, rate: int, channels: int) -> Iterator[Samples]:
-    """The audio of a chunk, its channels interleaved; whenever its form changes, with a new resampler."""
+    """The audio of a chunk in the target's form, with interleaved channels."""
     for form, frames in itertools.groupby(chunk.frames(), key=_Form.of):
-        # Mixed up from one channel to two, sound would lose 3 dB: it is doubled instead.
+        # A resampler from one channel to two would lose 3 dB: the samples are doubled instead.
         kept = min(form.channels, channels)
         resampler = av.AudioResampler(format="s16", layout=_LAYOUTS[kept], rate=rate)
-        for block in itertools.chain(_blocks(frames), [None]):  # None flushes it
+        for block in itertools.chain(_blocks(frames), [None]):  # None flushes the resampler
             try:
                 resampled = resampler.resample(block)
             except _UNREADABLE as error:

@@ -19,17 +19,17 @@ _SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 async def import_conversation(
     folder: Path, conversation_id: str, *, progress: Callable[[int, int], None] | None = None
 ) -> int:
-    """Keeps the folder's audio files, in name order, with the transcripts beside them (`NAME.txt`).
+    """Stores the folder's audio files, in name order, with the transcripts beside them (`NAME.txt`).
 
     Returns:
-        How many chunks there are.
+        The number of chunks.
 
     Raises:
-        ConfigurationError: There is no such folder, nothing in it to import, or the id is taken or unfit.
+        ConfigurationError: The folder does not exist or holds no audio files, or the id is taken or not valid.
     """
     if not _SAFE_ID.fullmatch(conversation_id):
         raise ConfigurationError(
-            f"{conversation_id!r} is no id for a conversation: at most 100 letters, digits, '_', '-' and '.'"
+            f"{conversation_id!r} is not a valid conversation id: write at most 100 letters, digits, '_', '-' and '.'"
         )
     files = await run_in_thread_pool(_audio_files, folder)
     conversations, objects = await conversation_store(), await object_store()
@@ -40,7 +40,7 @@ async def import_conversation(
     for number, file in enumerate(files):
         key = f"chunks/{conversation_id}/{file.name}"
         await objects.write(key, file)
-        # A second apart: their order is what matters, and what names give.
+        # A second apart: only their order matters, and the names give no more.
         started_at = now + timedelta(seconds=number)
         transcript = await run_in_thread_pool(_transcript, file)
         chunk_id = f"{conversation_id}/{file.name}"
@@ -53,7 +53,7 @@ async def import_conversation(
 
 def _audio_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise ConfigurationError(f"{folder} is no folder")
+        raise ConfigurationError(f"{folder} is not a folder")
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
     if not files:
         raise ConfigurationError(f"{folder} holds no audio files ({', '.join(sorted(SUFFIXES))})")

@@ -1,7 +1,7 @@
 """Merges a conversation's audio chunks into one MP3.
 
-The result's key derives from the chunks' content: the same conversation merged twice is the same object, written
-once, whole or not at all.
+The key of the result is made from the content of the chunks: merging a conversation twice gives the same object,
+written once, and written whole or not at all.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from worker.stores.conversations import Chunk, conversation_store
 from worker.stores.objects import ObjectStore, object_store
 
 _FORMAT = "mp3-1"
-"""Part of the key: raise it when the same chunks would be merged differently."""
+"""Part of the key. Raise its number when the same chunks give another result."""
 
 Progress = Callable[[int, int], None]
 
 
 class _Stopped(Exception):
-    """Ends the work in the thread when nobody waits for it any more."""
+    """Ends the work in the thread after its caller was cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
 class MergedConversation:
-    """What a merge made: the object's key, how long it lasts, which chunks are in it and which are not, and why."""
+    """The result of a merge: the object's key, its duration, the included chunks, and the others with the reasons."""
 
     key: str
     duration_seconds: float
@@ -60,13 +60,13 @@ async def merge_conversation(conversation_id: str, *, progress: Progress | None 
     A chunk that cannot be decoded is left out, and named in the manifest beside the MP3 (`….json`).
 
     Args:
-        conversation_id: Whose chunks.
-        progress: Told after each chunk how many of how many are done; called in a thread.
+        conversation_id: The conversation.
+        progress: Called in a thread after each chunk, with the number of finished chunks and the number of all.
 
     Raises:
         NoContentFound: There are no chunks with audio, or none can be decoded.
-        Unchanged: The same chunks were merged before, and no file was cut short for want of time.
-        TimeoutError: It took longer than `WORKER_MERGE_TIMEOUT`.
+        Unchanged: The same chunks were merged before, and no file was cut short by its time limit.
+        TimeoutError: The merge took longer than `WORKER_MERGE_TIMEOUT`.
     """
     limit = settings_in_force().merge_timeout
     try:
@@ -101,16 +101,16 @@ async def _merge(conversation_id: str, progress: Progress | None) -> MergedConve
 
 
 async def _is_whole(objects: ObjectStore, manifest_key: str) -> bool:
-    """Whether a merge of the same chunks was finished, with all that can be read of them."""
+    """Whether a merge of the same chunks was finished, and read all their readable audio."""
     try:
-        manifest = json.loads(await objects.read(manifest_key))  # written last: where it is, everything is
+        manifest = json.loads(await objects.read(manifest_key))  # written last: if it exists, all is written
     except FileNotFoundError:
         return False
     return not any(refused.get("cut_short") for refused in (*manifest["dropped"], *manifest["damaged"]))
 
 
 async def _fetch(chunks: Sequence[Chunk], objects: ObjectStore, folder: Path) -> tuple[list[Source], list[Refused]]:
-    """The chunks as files, and those whose audio is not there."""
+    """The chunks as files, and the chunks with missing audio."""
     sources, missing = [], []
     for chunk in chunks:
         key = chunk.audio_key or ""
@@ -124,7 +124,7 @@ async def _fetch(chunks: Sequence[Chunk], objects: ObjectStore, folder: Path) ->
 
 
 def _digest(sources: Sequence[Source]) -> str:
-    """Identifies the chunks, their order and the format: the same for the same result."""
+    """The digest of the chunks, their order and the format: the same digest means the same result."""
     whole = hashlib.sha256(_FORMAT.encode())
     for source in sources:
         _stop_if_cancelled()
@@ -157,10 +157,10 @@ def _result(key: str, merged: Merged, missing: Sequence[Refused]) -> MergedConve
 
 
 async def read_manifest(key: str) -> dict[str, object]:
-    """The manifest of a merged object: what is in it, and what was left out and why.
+    """The manifest of a merged object: the included chunks, and the others with the reasons.
 
     Raises:
-        FileNotFoundError: There is none.
+        FileNotFoundError: There is no such manifest.
     """
     objects = await object_store()
     manifest: dict[str, object] = json.loads(await objects.read(f"{key}.json"))

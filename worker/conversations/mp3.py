@@ -1,6 +1,6 @@
-"""Writing an MP3, and measuring how long one lasts.
+"""Writes an MP3, and measures the duration of one.
 
-LAME encodes (`lameenc`: the LAME in PyAV's wheels is compiled without optimisation, and takes three times as long).
+LAME encodes, in the package `lameenc`: the LAME in PyAV's wheels is not optimised, and takes three times as long.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ Samples = npt.NDArray[np.int16]
 
 _LOWEST_RATE_OF_MPEG2: Final = 16_000
 _LOWEST_RATE_OF_MPEG1: Final = 32_000
-# Speech is transparent at 64 kbit/s a channel. It is also all that MPEG-2.5 can do in total.
+# Speech is transparent at 64 kbit/s per channel, which is also the highest total bit rate of MPEG-2.5.
 _KILOBITS_PER_CHANNEL: Final = 64
-# Bytes of a frame between its header and its content, by its samples and channels.
+# Bytes between the header and the content of a frame, by its samples and channels.
 _SIDE_INFO: Final = {(1152, 1): 17, (1152, 2): 32, (576, 1): 9, (576, 2): 17}
-# LAME's own choice, and that of the ffmpeg program, between 0 (best) and 9.
+# The default of LAME and of the ffmpeg program, between 0 (best) and 9.
 _LAME_QUALITY: Final = 3
-# Samples of silence that LAME begins with.
+# Samples of silence at the start of LAME's output.
 _LAME_DELAY: Final = 576
-# All that MP3 can hold (MPEG-2.5, MPEG-2 and MPEG-1), in Hz.
+# The sample rates of MP3 (MPEG-2.5, MPEG-2 and MPEG-1), in Hz.
 MP3_RATES: Final = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 
 
@@ -36,8 +36,8 @@ class Mp3Writer:
     """Writes one MP3, complete after `finish`.
 
     Args:
-        file: Open for reading and writing, empty.
-        rate: Samples a second, one of `MP3_RATES`.
+        file: An empty file, open for reading and writing.
+        rate: Samples per second, one of `MP3_RATES`.
         channels: 1 or 2.
     """
 
@@ -45,7 +45,7 @@ class Mp3Writer:
         self.samples = 0
         self._file = file
         self._channels = channels
-        # MPEG-2.5 has no higher bit rate than that of one channel.
+        # MPEG-2.5 has no higher bit rate than 64 kbit/s, also for two channels.
         self._kilobits = _KILOBITS_PER_CHANNEL * (channels if rate >= _LOWEST_RATE_OF_MPEG2 else 1)
         self._samples_in_frame = 1152 if rate >= _LOWEST_RATE_OF_MPEG1 else 576
         self._bytes_in_frame = Fraction(self._samples_in_frame * self._kilobits * 1000, 8 * rate)
@@ -59,12 +59,12 @@ class Mp3Writer:
         self._tag_size = file.write(bytes(int(self._bytes_in_frame)))
 
     def write(self, samples: Samples) -> None:
-        """Encodes samples, those of one moment next to each other."""
+        """Encodes samples with interleaved channels."""
         self.samples += samples.size // self._channels
         self._file.write(self._lame.encode(samples.tobytes()))
 
     def finish(self) -> None:
-        """Flushes LAME, and fills the place of the tag, from which players know what is padding and skip it."""
+        """Flushes LAME, and writes the tag by which players recognise the padding, and skip it."""
         self._file.write(self._lame.flush())
         size = self._file.tell()
         frames = round((size - self._tag_size) / self._bytes_in_frame)
@@ -75,7 +75,7 @@ class Mp3Writer:
         self._file.write(self._tag(header, frames, size, padding))
 
     def _tag(self, header: bytes, frames: int, size: int, padding: int) -> bytes:
-        """What LAME calls the Info tag, after any frame's header: to other players it is a frame of silence."""
+        """LAME's Info tag, after the header of a frame; other players play it as a frame of silence."""
         without_extra_byte = bytes((*header[:2], header[2] & ~2, header[3]))
         seek_table = bytes(256 * percent // 100 for percent in range(100))
         skipped = (_LAME_DELAY << 12 | padding).to_bytes(3, "big")
@@ -91,7 +91,7 @@ class Mp3Writer:
 
 
 def measured_seconds(path: Path, check: Callable[[], None]) -> float:
-    """The duration of a finished MP3: that of its packets, without what players skip as the encoder's padding."""
+    """The duration of a finished MP3 in seconds, without the encoder's padding, which players skip."""
     seconds = Fraction()
     with av.open(f"file:{path}", "r", format="mp3") as container:
         stream = container.streams.audio[0]

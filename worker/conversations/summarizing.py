@@ -1,4 +1,4 @@
-"""Summarizes a conversation's transcript, however long, with the configured summarizer."""
+"""Summarizes a conversation's transcript of any length, with the configured summarizer."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _LONGEST_WORD = 40
 _PIECE = 4
 
 _PARTS_AT_ONCE = 4
-"""Requests to a model that one conversation has under way."""
+"""The most requests that one conversation sends to a model at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A summary, and how many words it was made from."""
+    """A summary, and the number of words that were summarized."""
 
     text: str
     words_read: int
@@ -39,19 +39,19 @@ class Summary:
 
 
 async def summarize_conversation(conversation_id: str, language: str | None = None) -> Summary:
-    """Summarizes the transcripts of the conversation's chunks, in order, and keeps the summary.
+    """Summarizes the transcripts of the conversation's chunks, in order, and stores the summary.
 
-    A transcript longer than the model takes is split; the parts are summarized, and then their summaries.
+    A transcript that is too long for the model is split. The parts are summarized, and then their summaries.
 
     Args:
-        conversation_id: Whose transcripts.
-        language: What to summarize in, such as "German"; `None`: the transcript's own. The extractive summarizer
-            keeps the transcript's.
+        conversation_id: The conversation.
+        language: The language of the summary, such as "German", or None for the transcript's own. The extractive
+            summarizer always uses the transcript's.
 
     Raises:
-        NoContentFound: There is no transcript, or nothing but white space.
+        NoContentFound: There is no transcript, or it holds only whitespace.
         Unchanged: The same transcript was summarized before, by the same summarizer.
-        RetryLater, Fatal: What the model's endpoint said.
+        RetryLater, ModelUnavailable, Fatal: The model's error.
     """
     conversations = await conversation_store()
     text = clean(chunk.transcript or "" for chunk in await conversations.chunks(conversation_id))
@@ -71,9 +71,9 @@ async def summarize_conversation(conversation_id: str, language: str | None = No
 
 
 def clean(transcripts: Iterable[str]) -> str:
-    """One text of the transcripts: NULs and other control characters gone, white space single, lines kept.
+    """Joins the transcripts into one text, without control characters, with single spaces, and with its lines.
 
-    A transcript that ends in the middle of a sentence goes on with the next one, in the same line.
+    If a transcript ends inside a sentence, the next transcript continues the same line.
     """
     parts: list[str] = []
     for transcript in transcripts:
@@ -91,15 +91,15 @@ def _printable(line: str) -> str:
 
 
 async def condense(model: Summarizer, text: str, *, max_words: int, language: str | None = None) -> str:
-    """Summarizes a text of any length: in parts that the model takes, and then the summaries of the parts.
+    """Summarizes a text of any length: first in parts of a size for the model, then the summaries of the parts.
 
     Raises:
-        RetryLater, Fatal: What the model's endpoint said.
+        RetryLater, ModelUnavailable, Fatal: The model's error.
     """
     takes = model.context_words
     while takes is not None and len(_units(text)) > takes:
         parts = split(text, takes)
-        # Two neighbouring parts hold more than the model takes: a third of it each makes every round shorter.
+        # Two neighbouring parts hold more words than the model takes: a third of that for each shortens every round.
         words = max(1, min(max_words, takes // 3))
         summaries = await _summarize_parts(model, parts, words, language)
         text = "\n".join("".join(_units(summary)[: takes // 3]).strip() for summary in summaries)
@@ -117,13 +117,13 @@ async def _summarize_parts(model: Summarizer, parts: list[str], words: int, lang
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(part)) for part in parts]
     except ExceptionGroup as errors:
-        # What one part's error says (skip, retry then, give up) must reach the actor as itself.
+        # The error of one part (skip, retry at a time, give up) must reach the actor as it is.
         raise errors.exceptions[0] from errors
     return [task.result() for task in tasks]
 
 
 def split(text: str, max_words: int) -> list[str]:
-    """Cuts a text into parts of at most `max_words` words, at ends of lines or sentences where there are any."""
+    """Cuts a text into parts of at most `max_words` words, at the ends of lines or sentences if possible."""
     parts: list[str] = []
     current: list[str] = []
     size = 0
@@ -142,7 +142,7 @@ def split(text: str, max_words: int) -> list[str]:
 
 
 def _units(text: str) -> list[str]:
-    """The words of a text, each with the space before it; what has no spaces, cut into pieces of a word's length."""
+    """The words of a text, each with the space before it; text without spaces is cut into pieces of a word's length."""
     units: list[str] = []
     for word in text.split():
         if len(word) <= _LONGEST_WORD:

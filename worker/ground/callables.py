@@ -1,4 +1,4 @@
-"""What kind of function something is, seen through partials, wrappers and callable objects."""
+"""Tells async functions from plain ones, also behind partials, wrappers and callable objects."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import inspect
 
 
 def is_async(function: object) -> bool:
-    """Whether calling it makes a coroutine or an async generator.
+    """Whether a call of the function makes a coroutine or an async generator.
 
     `inspect.iscoroutinefunction` misses partials of wrapped functions and objects with an async `__call__`. A plain
-    function that returns a coroutine cannot be told before it is called.
+    function that returns a coroutine cannot be recognised before it is called.
     """
     while True:
         if isinstance(function, functools.partial):
@@ -19,5 +19,5 @@ def is_async(function: object) -> bool:
             function = function.__wrapped__
         else:
             break
-    candidates = (function, getattr(function, "__call__", None))  # noqa: B004 - its code is what we ask about
+    candidates = (function, getattr(function, "__call__", None))  # noqa: B004 - we look at its code
     return any(inspect.iscoroutinefunction(c) or inspect.isasyncgenfunction(c) for c in candidates)

@@ -1,6 +1,6 @@
 """Durations as people write them: `500ms`, `10s`, `5m`, `1h`, `7d`, or a number of seconds.
 
-Used by the settings and the command line; everything behind them handles `timedelta`.
+The settings and the command line read them; all other modules use `timedelta`.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from datetime import timedelta
 from worker.ground.texts import shown
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-# Possessive: a long text that is none must be refused at once.
+# Possessive quantifiers: a long text that is not a duration must be refused at once.
 _PART = re.compile(r"(\d++(?:\.\d++)?+)\s*+(ms|s|m|h|d)?+")
 _WHOLE = re.compile(rf"\s*+(?:{_PART.pattern}\s*+)++")
 
 
 def parse_duration(text: str) -> timedelta:
-    """Reads `90`, `1.5h`, `1h 30m` and the like; a bare number is seconds.
+    """Reads texts such as `90`, `1.5h` and `1h 30m`; a bare number is seconds.
 
     Raises:
-        ValueError: The text is no duration; the message says what is.
+        ValueError: The text is not a duration; the message shows how to write one.
     """
     if not _WHOLE.fullmatch(text):
         raise ValueError(f"'{shown(text)}' is not a duration: write 500ms, 10s, 5m, 1h, 7d, or a number of seconds")
@@ -31,7 +31,7 @@ def parse_duration(text: str) -> timedelta:
 
 
 def format_duration(duration: timedelta | float) -> str:
-    """Writes a duration as `parse_duration` reads it: whole units as they are, anything else to a tenth of a second."""
+    """Writes a duration so that `parse_duration` reads it: in whole units, or rounded to 0.1 s (below 1 s, to 1 ms)."""
     seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
     for unit in ("d", "h", "m", "s"):
         size = _UNITS[unit]

@@ -1,4 +1,4 @@
-"""The optional parts of the package: which packages each brings, so that a missing one is told by its extra's name."""
+"""The package's extras and the libraries that each installs, so that an error can name the missing extra."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PACKAGES = {
 
 
 def extra_of(error: ModuleNotFoundError) -> str | None:
-    """The extra that would bring the module that was not found."""
+    """The extra that installs the missing module, or None."""
     package = (error.name or "").partition(".")[0]
     return next((extra for extra, packages in _PACKAGES.items() if package in packages), None)
 
@@ -28,7 +28,7 @@ def require(extra: str, needed_for: str) -> None:
     """Checks that an extra is installed.
 
     Raises:
-        MissingExtra: It is not.
+        MissingExtra: It is not installed.
     """
     if not is_installed(extra):
         raise MissingExtra(extra, needed_for)

@@ -1,6 +1,6 @@
 """Logging: structlog in front, the standard library's handlers behind, so that every library's lines look alike.
 
-Set up at the edges only (the command line, a worker process at its start); importing sets up nothing.
+Only the edges set it up: the command line, and a worker process at its start. An import sets up nothing.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from worker.ground.secrets import mask_url
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """A structlog logger that ends in the standard library's, configured or not.
+    """A structlog logger that writes to the standard library's logger of this name, before and after configuration.
 
-    A bare `structlog.get_logger` prints to standard output until somebody configures it: a library must not.
+    A bare `structlog.get_logger` prints to standard output until it is configured. A library must not do that.
     """
     made: structlog.stdlib.BoundLogger = structlog.wrap_logger(
         logging.getLogger(name), wrapper_class=structlog.stdlib.BoundLogger
@@ -66,13 +66,13 @@ def configure_logs(level: str, form: str) -> None:
 
 
 def _on_a_terminal() -> bool:
-    # Dramatiq replaces sys.stderr in its workers with a pipe to its main process, which writes to the original.
+    # In its workers, Dramatiq replaces sys.stderr with a pipe to its main process, which writes to the real one.
     return sys.__stderr__ is not None and sys.__stderr__.isatty()
 
 
 def _render(console: bool) -> list[Processor]:
     if console:
-        # Plain: the default shows the locals of every frame, secrets among them, and takes half a second for it.
+        # The default formatter shows the local variables of every frame, with secrets, and takes half a second.
         return [_mask_passwords, structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     return [
         structlog.processors.format_exc_info,
@@ -93,7 +93,7 @@ def _is_wanted(record: logging.LogRecord) -> bool:
         return True
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, RetryLater | Fatal):
-        # A service said on purpose what should happen: a line, not a traceback.
+        # The service raised this on purpose: a line is enough, without a traceback.
         record.msg, record.args, record.exc_info = f"{record.getMessage()} {error!r}", None, None
-    # Dramatiq warns about every result nobody asked for; a service may return what it likes.
+    # Dramatiq warns about every result that is not stored; a service may return anything.
     return not str(record.msg).startswith("Actor '")

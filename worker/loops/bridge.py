@@ -1,8 +1,8 @@
 """The bridge from sync code to async services: an event loop for one call, or the process's shared one.
 
-An async service called through it behaves as if its own program had called it: interrupts cancel it through its loop,
-its `finally` blocks run, tasks it left over are cancelled and awaited, its async generators, its executor and
-its loop resources are closed. It never runs inside a running loop, and never imports Dramatiq or Redis.
+An async service that is called through it behaves as in a program of its own: interrupts cancel it through its loop,
+its `finally` blocks run, its leftover tasks are cancelled and awaited, and its async generators, its executor and
+its loop resources are closed. The bridge never runs inside a running loop, and never imports Dramatiq or Redis.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ class ForeignInterruptsWarning(RuntimeWarning):
 
 
 def run_async_in_new_loop(work: Work[T], *, timeout: timedelta | float | None = None) -> T:
-    """Runs a coroutine to its end on an event loop that no one used before, and closes that loop.
+    """Runs a coroutine to its end on a new event loop, and closes that loop.
 
-    When it returns, every task the coroutine left over has been cancelled and awaited, its async generators, its
+    When it returns, all leftover tasks of the coroutine have been cancelled and awaited, and its async generators, its
     executor and its loop resources have been closed. The coroutine sees the caller's contextvars.
     When the attempt is interrupted, the coroutine is cancelled and cleans up, and the interrupt leaves the call.
 
@@ -69,10 +69,10 @@ def run_async_in_new_loop(work: Work[T], *, timeout: timedelta | float | None = 
         timeout: Seconds, or a `timedelta`, after which the coroutine is cancelled.
 
     Raises:
-        TypeError: `work` is neither.
+        TypeError: `work` is not awaitable, and not a function that returns an awaitable.
         RunningLoopError: A loop runs in this thread: await the coroutine instead.
         RuntimeError: `work` is a coroutine that ran before.
-        TimeoutError: `timeout` was over; the coroutine was cancelled and its `finally` blocks have run.
+        TimeoutError: The coroutine took longer than `timeout`. It was cancelled, and its `finally` blocks have run.
         SelfCancelledError: The coroutine cancelled itself.
     """
     _refuse_misuse(work)
@@ -88,11 +88,11 @@ def run_async_in_new_loop(work: Work[T], *, timeout: timedelta | float | None = 
 
 
 def run_async_in_shared_loop(work: Work[T], *, timeout: timedelta | float | None = None) -> T:
-    """Runs a coroutine to its end on the process's one long-lived loop, where clients keep their connections.
+    """Runs a coroutine to its end on the process's one long-lived loop, on which clients keep their connections.
 
-    Like `run_async_in_new_loop` otherwise, but for isolation: the loop is shared with every other call, and
-    tasks that the coroutine leaves over live on. It runs in a thread of its own, started by the first call in
-    this process. An interrupted call returns when its coroutine has really ended, however long that takes.
+    It works like `run_async_in_new_loop`, but without isolation: all calls share the loop, and leftover tasks of the
+    coroutine live on. The loop runs in a thread of its own, which the first call in this process starts. An
+    interrupted call returns only when its coroutine has really ended, after any time.
 
     Raises:
         LoopClosedError: The loop was stopped before the coroutine had ended.
@@ -125,7 +125,7 @@ def _coroutine_of(work: Work[T], timeout: timedelta | float | None) -> Coroutine
 
 
 def _close_refused(work: object) -> None:
-    # So that Python does not warn that nobody awaited it.
+    # Otherwise Python warns that the coroutine was never awaited.
     if inspect.iscoroutine(work) and inspect.getcoroutinestate(work) == inspect.CORO_CREATED:
         work.close()
 
@@ -136,7 +136,7 @@ def _refuse_arguments(function: Callable[..., object]) -> None:
     except TypeError as error:
         raise TypeError(f"{function!r} must be callable without arguments: {error}; pass a lambda") from None
     except ValueError:
-        return  # a builtin without a signature: calling it will tell
+        return  # a builtin without a signature: its call will show
 
 
 async def _awaited(work: Work[T]) -> T:
@@ -160,7 +160,7 @@ async def _within(work: Work[T], limit: timedelta | float) -> T:
 
 
 class _NewLoopCall(Call):
-    """A coroutine on a loop of its own, in the thread that waits for it."""
+    """A coroutine on a new loop, in the thread of its caller."""
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         self.loop = loop = new_loop()
@@ -174,7 +174,7 @@ class _NewLoopCall(Call):
             except BaseException as error:
                 self.ends()
                 if not task.done():
-                    # It hit the loop itself (Ctrl-C), or the loop was stopped: the task is left behind.
+                    # Ctrl-C hit the loop itself, or the loop was stopped: the task has not ended yet.
                     self._end_task(task, coroutine, patient=not isinstance(error, KeyboardInterrupt))
                     raise self.exception or error from None
                 self.leave_with(error)
@@ -188,7 +188,7 @@ class _NewLoopCall(Call):
             close_loop(loop)
 
     def give_up(self) -> None:
-        """Stops the loop, and if a callback blocks it, interrupts its thread as Dramatiq does."""
+        """Stops the loop. If a callback blocks it, interrupts its thread as Dramatiq does."""
         with contextlib.suppress(RuntimeError):
             self.loop.call_soon_threadsafe(self.loop.stop)
         time.sleep(_STOP_TIMEOUT)
@@ -213,7 +213,7 @@ class _NewLoopCall(Call):
 
 
 class _GreenletsNewLoopCall(_NewLoopCall):
-    """The same for a greenlet: the loop runs in a real thread, and other greenlets while this one waits."""
+    """A coroutine on a new loop in a real thread, for a greenlet; other greenlets run while it waits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -252,7 +252,7 @@ def _close(coroutine: Coroutine[Any, Any, Any]) -> None:
     try:
         coroutine.close()
     except RuntimeError as error:
-        # It awaits in its `finally` blocks when it is closed: nothing more can be done for it.
+        # Its `finally` blocks await, although it is being closed: nothing more can be done for it.
         logger.error("a coroutine cannot be closed", error=str(error))  # noqa: TRY400 - its stack was logged
 
 
@@ -260,7 +260,7 @@ _looked_for_foreign = False
 
 
 def _warn_of_foreign_interrupts() -> None:
-    """Looks once at the program's broker, without importing Dramatiq."""
+    """Warns once if the program's broker has Dramatiq's own interrupts; does not import Dramatiq."""
     global _looked_for_foreign
     if _looked_for_foreign:
         return

@@ -1,11 +1,11 @@
-"""A new event loop that costs little until it has to sleep, and the orderly end of any loop.
+"""A new event loop that costs little until it first sleeps, and the orderly end of any loop.
 
-The standard loop makes an epoll descriptor and a pair of sockets before it runs anything, which is most of what a short
-call costs. This one sleeps on a lock while it has no descriptors to watch, and makes its wake-up sockets when it
-first has to sleep on others; it polls without a descriptor of its own.
+The standard loop makes an epoll descriptor and a pair of sockets before it runs anything. That is most of the cost of
+a short call. This loop sleeps on a lock as long as it has no descriptors to watch. It makes its wake-up sockets before
+its first sleep on a descriptor, and polls without a descriptor of its own.
 
-That needs private parts of asyncio. They are used here and nowhere else; where one is missing, `new_loop` returns the
-standard loop, and the contract of the bridge holds on both.
+This needs private parts of asyncio, which no other module uses. If one is missing, `new_loop` returns the standard
+loop; the bridge keeps its promises on both.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _NEEDED_OF_A_LOOP = ("_ready", "_scheduled", "_asyncgens", "_default_executor", 
 
 
 class _AsksWhenNeeded(selectors.BaseSelector):
-    """Tells its loop before the first sleep, and spares the kernel a question whose answer is known."""
+    """A selector that tells its loop before the first sleep, and leaves out system calls with a known answer."""
 
     loop: FreshLoop | None = None
 
@@ -45,7 +45,7 @@ class _AsksWhenNeeded(selectors.BaseSelector):
             return super().select(timeout)
         turns = loop.turns
         waits = timeout is None or timeout > 0
-        # Nothing to ask the kernel about but, at the most, the socket that wakes the loop.
+        # There is nothing to watch, except perhaps the socket that wakes the loop.
         alone = loop.may_nap and len(self.get_map()) <= loop.own_descriptors
         if alone and not waits:
             if turns is not None:
@@ -60,18 +60,18 @@ class _AsksWhenNeeded(selectors.BaseSelector):
 
 
 class _Poll(_AsksWhenNeeded, PollSelector):
-    """Has no descriptor of its own, and suits the few of a short call."""
+    """A selector without a descriptor of its own, for the few descriptors of a short call."""
 
 
 class _Default(_AsksWhenNeeded, DefaultSelector):  # type: ignore[misc, valid-type]
-    """Suits a loop with many descriptors."""
+    """A selector for a loop with many descriptors."""
 
 
 class FreshLoop(asyncio.SelectorEventLoop):
     """An event loop whose start costs little.
 
     Args:
-        selector: What it waits with.
+        selector: The selector that the loop waits with.
     """
 
     def __init__(self, selector: _AsksWhenNeeded) -> None:
@@ -90,10 +90,10 @@ class FreshLoop(asyncio.SelectorEventLoop):
         selector.loop = self
 
     def nap(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Sleeps without a descriptor, which is what costs most about waking a loop; only threads can wake it."""
+        """Sleeps on a lock, which is much cheaper to wake than a descriptor; only threads can wake it."""
         self._napping = True
-        # Another thread looks for the nap after it has queued its callback, we for callbacks after we have said that we
-        # nap: one of us sees the other.
+        # A thread queues its callback and then looks for the nap. The loop announces the nap and then looks for
+        # callbacks. One of the two always sees the other.
         try:
             if not self._ready:  # type: ignore[attr-defined]
                 self._nap.acquire(timeout=-1 if timeout is None else timeout)
@@ -113,16 +113,16 @@ class FreshLoop(asyncio.SelectorEventLoop):
         super().add_signal_handler(sig, callback, *args)
 
     def prepare_to_sleep(self) -> bool:
-        """Makes what other threads wake the loop with, unless it is there; True if there is something to do first."""
+        """Makes the wake-up sockets, if they are missing; True if callbacks are ready, so that it must not sleep."""
         if self._csock is None:
             self._make_self_pipe()
             self.own_descriptors = 1
-            # As with the nap.
+            # The same order as in `nap`.
             return bool(self._ready)  # type: ignore[attr-defined]
         return False
 
     def is_plain(self) -> bool:
-        """Whether nothing was left on it: no task, callback, descriptor, generator, executor or resource."""
+        """Whether nothing is left on the loop: no task, callback, descriptor, generator, executor or resource."""
         return not (
             self._made_tasks
             or self._csock is not None
@@ -140,18 +140,18 @@ class FreshLoop(asyncio.SelectorEventLoop):
         *,
         name: object = None,
         context: contextvars.Context | None = None,
-        **options: Any,  # noqa: ANN401 - what later versions of Python add
+        **options: Any,  # noqa: ANN401 - later versions of Python add some
     ) -> asyncio.Task[T]:
         self._made_tasks = True
         return super().create_task(coro, name=name, context=context, **options)
 
     def main_task(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """The task for which the loop was made, which does not count as left over."""
+        """The task for which the loop was made; it never counts as left over."""
         return super().create_task(coroutine)
 
     def _write_to_self(self) -> None:
         if self._napping:
-            with contextlib.suppress(RuntimeError):  # somebody else has woken it
+            with contextlib.suppress(RuntimeError):  # another thread has woken it
                 self._nap.release()
         else:
             super()._write_to_self()  # type: ignore[misc]
@@ -179,9 +179,9 @@ _possible: bool | None = None
 
 
 def new_loop(*, long_lived: bool = False) -> asyncio.AbstractEventLoop:
-    """An event loop that no one used before; of the program's own kind, where it has set a policy (uvloop).
+    """A new event loop; of the program's own kind, if the program has set a policy (such as uvloop's).
 
-    Under gevent it is the standard library's, whatever the policy: others would start programs, and lose them.
+    Under gevent it is always the standard library's: other loops would start child processes, and lose them.
     """
     global _possible
     if _possible is None:
@@ -194,7 +194,7 @@ def new_loop(*, long_lived: bool = False) -> asyncio.AbstractEventLoop:
 
 
 def watch_loop(loop: asyncio.AbstractEventLoop) -> Turns | None:
-    """Has the watchdog watch a loop that the calling thread is about to run."""
+    """Lets the watchdog watch a loop that the calling thread is about to run; None if the watchdog is off."""
     if not isinstance(loop, FreshLoop):
         return watch(loop)
     loop.turns = turns = watch_loops_of_this_thread()
@@ -204,7 +204,7 @@ def watch_loop(loop: asyncio.AbstractEventLoop) -> Turns | None:
 
 
 def close_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """Ends everything that lives on a stopped loop, in the order in which things depend on each other; closes it."""
+    """Ends all that lives on a stopped loop, each before the things it depends on, and closes the loop."""
     try:
         if not (isinstance(loop, FreshLoop) and loop.is_plain()):
             run_to_its_end(loop, lambda: _end(loop))
@@ -215,17 +215,17 @@ def close_loop(loop: asyncio.AbstractEventLoop) -> None:
 def run_to_its_end(
     loop: asyncio.AbstractEventLoop, cleanup: Callable[[], Coroutine[Any, Any, object]], *, patient: bool = True
 ) -> None:
-    """Runs a cleanup although something on the loop wants to end the program: asyncio lets that stop its loop.
+    """Runs a cleanup to its end, also if a task raises `SystemExit` or the like, which stops an asyncio loop.
 
-    What tasks raise is logged. Ctrl-C waits until the cleanup has ended; a second one does not.
+    Errors of tasks are logged. After Ctrl-C the cleanup still runs to its end; a second Ctrl-C ends it at once.
 
     Args:
         loop: A stopped loop.
-        cleanup: Called again if Ctrl-C hits the cleanup itself.
-        patient: False: a Ctrl-C led here, the next one is the second.
+        cleanup: Makes the cleanup's coroutine; called again if Ctrl-C hits the cleanup itself.
+        patient: False if the first Ctrl-C came before this call, so that the next one ends the cleanup.
 
     Raises:
-        KeyboardInterrupt: There was a Ctrl-C meanwhile.
+        KeyboardInterrupt: Ctrl-C came during the cleanup.
     """
     ctrl_c: KeyboardInterrupt | None = None
     ending = loop.create_task(cleanup())
@@ -233,7 +233,7 @@ def run_to_its_end(
         try:
             loop.run_until_complete(ending)
         except (SystemExit, KeyboardInterrupt) as error:
-            # Signals come in the main thread only; elsewhere it is a task's own.
+            # Signals arrive only in the main thread; in other threads a task has raised it.
             if isinstance(error, SystemExit) or threading.current_thread() is not threading.main_thread():
                 logger.error("a task that was left over wanted to end the program", error=repr(error))  # noqa: TRY400
                 continue
@@ -255,7 +255,7 @@ async def _end(loop: asyncio.AbstractEventLoop) -> None:
         await _in_time(close_loop_resources(), "loop resources")
     for transport in list(getattr(loop, "_transports", {}).values()):
         transport.abort()
-    # A transport that was closed is gone one turn of the loop later.
+    # A closed transport needs one more turn of the loop to be gone.
     await asyncio.sleep(0)
 
 
@@ -264,7 +264,7 @@ def _cleanup_seconds() -> float:
 
 
 async def _in_time(cleanup: Coroutine[Any, Any, None], what: str) -> None:
-    """An edge: the work is done, and its outcome must not hang on a client that closes badly, or never."""
+    """Awaits a cleanup within its time limit; a client that closes badly must not change the outcome of the work."""
     closing = asyncio.create_task(cleanup)
     done, _ = await asyncio.wait([closing], timeout=_cleanup_seconds())
     if not done:
@@ -277,7 +277,7 @@ async def _in_time(cleanup: Coroutine[Any, Any, None], what: str) -> None:
         closing.result()
     except asyncio.CancelledError:
         logger.exception("closing took too long and was cancelled", what=what)
-    except BaseException:  # one that ends the program has gone through the loop before
+    except BaseException:  # an error that ends the program has gone through the loop already
         logger.exception("closing failed", what=what)
 
 
@@ -285,7 +285,7 @@ async def _cancel_other_tasks(loop: asyncio.AbstractEventLoop) -> None:
     others = asyncio.all_tasks(loop) - {asyncio.current_task(loop)}
     if not others:
         return
-    # The bridge has closed a coroutine that did not end: its task cannot but fail.
+    # The bridge has closed a coroutine that did not end: its task can only fail.
     closed = {task for task in others if getattr(task.get_coro(), "cr_frame", task) is None}
     for task in others:
         task.cancel()

@@ -1,7 +1,7 @@
 """Loop resources: a client, an engine or a connection that lives exactly as long as its event loop.
 
-A loop-bound client kept for longer than its loop is what makes "Event loop is closed"; one opened for each call is
-slow. `@loop_resource` opens it once per loop, whoever asks first, and the bridge closes it when the loop ends.
+A client that outlives its loop fails with "Event loop is closed"; a client for each call is slow. `@loop_resource`
+opens one per loop, at the first request, and the bridge closes it when the loop ends.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ ResourceFactory = Callable[[], AsyncIterator[T]] | Callable[[], AbstractAsyncCon
 
 
 class _Resources:
-    """What is open on one loop: each opening is a future that concurrent askers share."""
+    """The open resources of one loop. Each opening is a future that concurrent callers share."""
 
     def __init__(self) -> None:
         self.opened: dict[Callable[..., Any], asyncio.Future[Any]] = {}
         self._managers: list[AbstractAsyncContextManager[Any]] = []
 
     async def open(self, manager: AbstractAsyncContextManager[T]) -> T:
-        """Opens a resource; what it opened first is closed last."""
+        """Opens a resource; resources that it opens itself are closed after it."""
         resource = await manager.__aenter__()
         self._managers.append(manager)
         return resource
 
     async def close(self) -> None:
-        """Closes all of them, each as if no other's closing had failed; raises what the first failure raised."""
+        """Closes all resources, also if closing some of them fails; then raises the first error."""
         failures: list[BaseException] = []
         while self._managers:
             try:
@@ -49,9 +49,9 @@ class _Resources:
 
 @types.coroutine
 def _unknown_to_the_loop(coroutine: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
-    """Runs a coroutine; the loop does not learn of the async generators it begins, which are the resource's own.
+    """Runs a coroutine and hides the async generators that it starts from the loop: they belong to the resource.
 
-    A loop that ends closes the generators it knows before its resources, which they may use.
+    A loop that ends closes its known generators first and its resources later, because the generators may use them.
     """
     step: Callable[[Any], Any] = coroutine.send
     value: Any = None
@@ -68,7 +68,7 @@ def _unknown_to_the_loop(coroutine: Coroutine[Any, Any, T]) -> Generator[Any, An
         try:
             value = yield waits_for
             step = coroutine.send
-        except BaseException as error:  # noqa: BLE001 - it is the coroutine's
+        except BaseException as error:  # noqa: BLE001 - the coroutine gets it
             step, value = coroutine.throw, error
 
 
@@ -78,10 +78,10 @@ _open: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Resources] = weakre
 def loop_resource(factory: ResourceFactory[T]) -> Callable[[], Awaitable[T]]:
     """Makes `client = await name()` open a resource once per event loop.
 
-    Decorates an async generator function that yields the resource once, or a function that returns an async context
-    manager. Concurrent first asks share one opening; if it fails, all of them see its error and the next ask tries
-    again. On loops of the bridge it is closed when the loop ends, in reverse order of opening; on a loop of
-    somebody else (a web server's), `close_loop_resources` closes it.
+    It decorates an async generator function that yields the resource once, or a function that returns an async context
+    manager. Concurrent first calls share one opening; if it fails, all of them get its error, and the next call tries
+    again. The bridge closes the resources of its loops when the loop ends, in reverse order of opening. On other
+    loops (a web server's), `close_loop_resources` closes them.
     """
     manager = cast(
         "Callable[[], AbstractAsyncContextManager[T]]",
@@ -93,7 +93,7 @@ def loop_resource(factory: ResourceFactory[T]) -> Callable[[], Awaitable[T]]:
         resources = _open.setdefault(asyncio.get_running_loop(), _Resources())
         opening = resources.opened.get(ask)
         if opening is None:
-            # A task of its own: an asker who is cancelled must not take the opening from the others.
+            # A task of its own: a cancelled caller must not cancel the opening for the others.
             opening = asyncio.ensure_future(_unknown_to_the_loop(resources.open(manager())))
             resources.opened[ask] = opening
             opening.add_done_callback(lambda done: _forget_failure(resources, ask, done))
@@ -114,10 +114,10 @@ def has_loop_resources(loop: asyncio.AbstractEventLoop) -> bool:
 
 
 async def close_loop_resources() -> None:
-    """Closes what is open on the running loop, last opened first; all of it, even if closing one fails.
+    """Closes all resources of the running loop, the last opened first, also if closing some of them fails.
 
     Raises:
-        BaseException: What the first closing to fail raised, after all were tried.
+        BaseException: The first error, raised after all were tried.
     """
     resources = _open.pop(asyncio.get_running_loop(), None)
     if resources is not None:

@@ -1,7 +1,7 @@
 """The process's one long-lived event loop, in a thread of its own, for services that keep their connections.
 
-It is started by the first call in a process, never at import and never before a fork, and stopped in order. A call in
-flight when it stops fails with a typed error; none hangs.
+The first call in a process starts it, never an import and never before a fork. It stops in order: calls that still
+run then fail with a typed error, and no call hangs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ logger = get_logger(__name__)
 
 
 class SharedCall(Call):
-    """A coroutine on its way to the shared loop, there, or back."""
+    """One coroutine that the shared loop runs for a caller in another thread."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class SharedCall(Call):
         self._context = contextvars.copy_context()
         self._turns: Turns | None = None
         self._started_at = 0.0
-        # A bare lock, taken until the coroutine has ended: half the cost of an Event.
+        # A bare lock, held until the coroutine has ended, costs half as much as an Event.
         self._running = new_lock()
         self._running.acquire()
         self._released = False
@@ -47,24 +47,24 @@ class SharedCall(Call):
     def start(
         self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, object], turns: Turns | None
     ) -> None:
-        """Makes the task; in the loop's thread."""
+        """Makes the task. The loop's thread calls it."""
         self._turns, self._started_at = turns, time.monotonic()
         self.begins(loop, loop.create_task(self._run(coroutine), context=self._context))
 
     def wait(self) -> None:
-        """Waits for the end of the coroutine; in the calling thread, which may be interrupted and wait again."""
+        """Waits for the coroutine's end. The calling thread calls it, again after an interrupt."""
         if not self._released:
             self._running.acquire()
 
     def release(self) -> None:
-        """Ends the wait, unless it has ended."""
+        """Ends the wait; does nothing if it has ended."""
         if not self._released:
             self._released = True
             self._running.release()
 
     def cancel(self) -> None:
-        """Cancels the task; in the loop's thread."""
-        # A task that is cancelled before its first step never comes to its `finally`.
+        """Cancels the task. The loop's thread calls it."""
+        # A task that is cancelled before its first step never runs its `finally` block.
         if self.task is not None:
             self.task.add_done_callback(lambda _: self.release())
         super().cancel()
@@ -72,12 +72,12 @@ class SharedCall(Call):
     async def _run(self, coroutine: Coroutine[Any, Any, object]) -> None:
         try:
             self.result = await coroutine
-        except BaseException as error:  # noqa: BLE001 - an edge: it is raised in the thread that waits, not in the loop
+        except BaseException as error:  # noqa: BLE001 - an edge: the waiting thread raises it, not the loop
             self.error = error
         finally:
             if self._turns is not None:
                 self.blocked = self._turns.since(self._started_at)
-            # The last thing the task does: sooner by a turn of the loop than a callback of it.
+            # The last step of the task itself: a callback would come one turn of the loop later.
             self.release()
 
 
@@ -97,8 +97,8 @@ class SharedLoop:
         """Runs a coroutine to its end, inside the `with` block of its call.
 
         Raises:
-            LoopClosedError: The loop was stopped before.
-            BaseException: What the coroutine raised, or the interrupt that cancelled it.
+            LoopClosedError: The loop was stopped before the coroutine had ended.
+            BaseException: The coroutine's error, or the interrupt that cancelled it.
         """
         self._send(call, coroutine)
         try:
@@ -113,7 +113,7 @@ class SharedLoop:
         return result
 
     def stop(self) -> None:
-        """Takes no new work, cancels what runs and waits for it, closes what lives on the loop, ends the thread."""
+        """Refuses new calls, cancels the running ones and awaits them, closes the loop's resources, ends the thread."""
         self._closed = True
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._loop.stop)
@@ -122,12 +122,12 @@ class SharedLoop:
             logger.error("the shared loop does not stop: a coroutine blocks it, or does not end")
 
     def _send(self, call: SharedCall, coroutine: Coroutine[Any, Any, object]) -> None:
-        # No lock: under one, threads would queue up behind whoever wakes the loop.
+        # No lock: with one, threads would wait for the thread that wakes the loop.
         self._calls.add(call)
         self._coming.append((call, coroutine))
         if self._closed:
             self._take_back(call, coroutine)
-        # One wake-up serves every call that comes before the loop has woken.
+        # One wake-up serves all calls that come before the loop is awake.
         elif not self._called:
             self._called = True
             try:
@@ -136,7 +136,7 @@ class SharedLoop:
                 self._take_back(call, coroutine)
 
     def _take_back(self, call: SharedCall, coroutine: Coroutine[Any, Any, object]) -> None:
-        """Refuses a call that came too late; one that the ending loop has taken ends with it."""
+        """Refuses a call that came too late. If the ending loop has taken the call, it ends with the loop."""
         with contextlib.suppress(ValueError):
             self._coming.remove((call, coroutine))
             self._calls.discard(call)
@@ -153,11 +153,11 @@ class SharedLoop:
             call.start(self._loop, coroutine, self._turns)
 
     def _stopped(self) -> bool:
-        """Runs the loop until it is stopped; False if a task or a callback wanted to end the program."""
+        """Runs the loop until it is stopped; False if a task or a callback raised `SystemExit` or the like."""
         try:
             self._loop.run_forever()
         except (SystemExit, KeyboardInterrupt) as error:
-            # asyncio lets these end its loop; whoever awaits the task gets it, and the others go on.
+            # These end an asyncio loop. The task's caller gets the error, and the other calls go on.
             logger.error("a service on the shared loop wanted to end the program", error=repr(error))  # noqa: TRY400
             return False
         return True
@@ -175,7 +175,7 @@ class SharedLoop:
             try:
                 close_loop(self._loop)
             finally:
-                # Whoever still waits has a task that does not end, or that never took its first step.
+                # The remaining callers have a task that does not end, or that never took its first step.
                 for call in list(self._calls):
                     call.error = call.error or LoopClosedError("the coroutine did not end with the loop")
                     call.release()
@@ -198,7 +198,7 @@ def shared_loop() -> SharedLoop:
 
 
 def stop_shared_loop() -> None:
-    """Cancels what runs on the process's shared loop, closes its resources and ends its thread.
+    """Cancels all calls on the process's shared loop, closes its resources and ends its thread.
 
     The next call starts a new one.
     """
@@ -210,7 +210,7 @@ def stop_shared_loop() -> None:
 
 
 def _forget_shared_loop() -> None:
-    # A forked child has its parent's loop, but not the thread that serves it.
+    # A forked child has its parent's loop object, but not the loop's thread.
     global _shared, _shared_lock
     _shared, _shared_lock = None, new_lock()
 

@@ -1,7 +1,7 @@
-"""One pool of threads a process for blocking calls made by coroutines.
+"""One pool of threads in each process, for blocking calls made by coroutines.
 
-Its threads are daemons: what still runs in them when the process ends cannot keep it from ending, as the threads of
-`concurrent.futures` do. Nothing is made before the first call, and nothing made before a `fork` is used after it.
+Its threads are daemons: unlike those of `concurrent.futures`, they cannot keep the process from ending. Nothing is made
+before the first call, and a forked child makes a pool of its own.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ R = TypeVar("R")
 logger = get_logger(__name__)
 
 EXIT_TIMEOUT = 2.0
-"""Seconds that calls still running get when the process ends."""
+"""Seconds that running calls may still take when the process ends."""
 
-# Of the time in which a cancelled coroutine must have cleaned up: it may have more to do than to wait for a thread.
+# Share of `WORKER_CLEANUP_TIMEOUT` that a cancelled coroutine waits for a thread: it may have more to clean up.
 _SHARE = 0.9
 
 _cancelled: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar("cancelled", default=None)
 
 
 def cancel_requested() -> bool:
-    """Whether the coroutine that awaits this call in the pool was cancelled: a long function asks now and then.
+    """Whether the coroutine that awaits this call was cancelled. A long function asks now and then, and ends early.
 
-    Always False outside `run_in_thread_pool`.
+    It is always False outside `run_in_thread_pool`.
     """
     event = _cancelled.get()
     return event is not None and event.is_set()
@@ -52,10 +52,10 @@ def cancel_requested() -> bool:
 async def run_in_thread_pool(func: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
     """Runs a blocking function in the process's thread pool and awaits its result.
 
-    The function sees the caller's contextvars. If the awaiting task is cancelled, a call that has not started never
-    does; for one that runs, `cancel_requested()` turns true, and the await lasts until it has ended, at most
-    nine tenths of `WORKER_CLEANUP_TIMEOUT`. In a worker the attempt then still lasts until the function has ended, so
-    that two attempts never work at once.
+    The function sees the caller's contextvars. If the awaiting task is cancelled, a waiting call never starts. In a
+    running call `cancel_requested()` becomes True, and the await lasts until the call has ended, at most nine tenths of
+    `WORKER_CLEANUP_TIMEOUT`. In a worker the attempt still lasts until the function has ended, so that two attempts
+    never work at once.
 
     Raises:
         TypeError: `func` is async, or returned a coroutine: await it instead.
@@ -76,7 +76,7 @@ async def run_in_thread_pool(func: Callable[P, R], /, *args: P.args, **kwargs: P
             await asyncio.wait([waiter], timeout=_SHARE * settings_in_force().cleanup_timeout.total_seconds())
             if not future.done():
                 logger.warning("a call in the thread pool goes on although it was cancelled", function=repr(func))
-        # Marks an error as seen: whoever waited for it is gone.
+        # Marks an error as seen: its caller is gone.
         waiter.add_done_callback(lambda done: done.cancelled() or done.exception())
         raise
 
@@ -88,7 +88,7 @@ def _outlives(future: concurrent.futures.Future[Any]) -> None:
         own.unfinished.append(future)
 
 
-def _call(func: Callable[P, R], args: Any, kwargs: Any) -> R:  # noqa: ANN401 - as P hands them over
+def _call(func: Callable[P, R], args: Any, kwargs: Any) -> R:  # noqa: ANN401 - the function's arguments
     result = func(*args, **kwargs)
     if inspect.iscoroutine(result):
         result.close()
@@ -103,13 +103,13 @@ def _async_refused(func: Callable[..., object]) -> TypeError:
 
 @dataclass(frozen=True, slots=True)
 class PoolUsage:
-    """How busy the pool is.
+    """The use of the pool at one moment.
 
     Attributes:
-        size: The most threads there may be.
+        size: The most threads.
         busy: Threads that run a call.
         waiting: Calls that wait for a thread.
-        longest_wait: Seconds that the one has waited that came first.
+        longest_wait: Seconds that the oldest waiting call has waited; 0 if there is none.
     """
 
     size: int
@@ -135,7 +135,7 @@ class ThreadPool:
         self._closed = False
 
     def submit(self, call: Callable[[], R]) -> concurrent.futures.Future[R]:
-        """Queues a call; the future tells its result, and can cancel it until it starts.
+        """Queues a call; the future has its result, and can cancel it until it starts.
 
         Raises:
             RuntimeError: The process is ending.
@@ -153,18 +153,18 @@ class ThreadPool:
         return future
 
     def usage(self) -> PoolUsage:
-        """How busy it is now."""
+        """The use of the pool now."""
         with self._changed:
-            # One that was cancelled while it waited is still in line, and takes no time when its turn comes.
+            # A cancelled call is still in the line, and takes no time at its turn.
             waits = [since for future, _, since in self._calls if not future.cancelled()]
             longest = time.monotonic() - waits[0] if waits else 0.0
             return PoolUsage(self.size, self._busy, len(waits), longest)
 
     def close(self, timeout: float) -> bool:
-        """Takes no more calls, drops those that wait, and gives those that run `timeout` seconds.
+        """Refuses new calls, drops the waiting ones, and waits at most `timeout` seconds for the running ones.
 
         Returns:
-            Whether all had ended.
+            True if all have ended.
         """
         deadline = time.monotonic() + timeout
         with self._changed:
@@ -180,7 +180,7 @@ class ThreadPool:
             _run(*taken)
             with self._changed:
                 self._busy -= 1
-            # A frame that lingers here would keep the last call's result alive.
+            # Otherwise this frame would keep the last call's result alive.
             del taken
 
     def _take(self) -> tuple[concurrent.futures.Future[Any], Callable[[], Any]] | None:
@@ -203,7 +203,7 @@ def _run(future: concurrent.futures.Future[Any], call: Callable[[], Any]) -> Non
         return
     try:
         result = call()
-    except BaseException as error:  # noqa: BLE001 - an edge: the error is the caller's, who awaits it
+    except BaseException as error:  # noqa: BLE001 - an edge: the awaiting caller gets it
         future.set_exception(error)
     else:
         future.set_result(result)
@@ -214,7 +214,7 @@ _pool_lock = new_lock()
 
 
 def pool() -> ThreadPool:
-    """The process's pool, made at its first use with `WORKER_THREAD_POOL_SIZE` threads at most."""
+    """The process's pool, made at its first use, with at most `WORKER_THREAD_POOL_SIZE` threads."""
     global _pool
     with _pool_lock:
         if _pool is None:
@@ -223,7 +223,7 @@ def pool() -> ThreadPool:
 
 
 def _close_pool() -> None:
-    # A forked child has none until it makes its own: it must not wait for its parent's threads.
+    # A forked child has no pool until it makes one: it must not wait for its parent's threads.
     if _pool is not None:
         _pool.close(EXIT_TIMEOUT)
 

@@ -1,8 +1,8 @@
-"""Finds what blocks an event loop: how long, and where, while it happens.
+"""Finds blocking code on an event loop: its place and its duration, while it blocks.
 
-A loop turns: it runs what is ready, then asks the kernel and sleeps. A turn that takes longer than
-`WORKER_BLOCKING_THRESHOLD` is a stall. The loop itself notes when a turn begins and ends; a thread looks now and then
-for a turn that takes too long, and notes the stack of the thread that is stuck in it.
+A loop turns: it runs all ready callbacks, then asks the kernel and sleeps. A turn that takes longer than
+`WORKER_BLOCKING_THRESHOLD` is a stall. The loop itself records the begin and the end of each turn. A thread looks now
+and then for a turn that takes too long, and records where that turn is stuck.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from worker.threads.os_threads import new_lock, start_thread
 from worker.threads.unpatched import unpatch
 
 _KEPT = 100
-"""Stalls of a loop that are remembered, for calls that are still on it."""
+"""The most stalls that are remembered of a loop, for the calls that still run on it."""
 
 _LIBRARIES = (
     *{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")},
-    # Where `time.sleep` and locks are under gevent.
+    # Under gevent, `time.sleep` and locks are in these files.
     unpatch.__code__.co_filename,
     Lock.acquire.__code__.co_filename,
 )
 
 
 class Turns:
-    """The turns of one loop: written by its thread, read by the watchdog.
+    """The turns of one loop. The loop's thread writes them, the watchdog reads them.
 
     Args:
-        thread_id: Whose stack is looked at.
+        thread_id: The loop's thread; the watchdog looks at its stack.
         threshold: Seconds that a turn may take.
     """
 
@@ -55,16 +55,16 @@ class Turns:
         self._stalls: deque[tuple[float, float, str]] | None = None
 
     def begin(self) -> None:
-        """A turn begins: the loop has slept."""
+        """Records the begin of a turn, after a sleep of the loop."""
         self.began = time.monotonic()
 
     def end(self) -> None:
-        """A turn ends: the loop is about to sleep."""
+        """Records the end of a turn, before a sleep of the loop."""
         self.next()
         self.began = 0.0
 
     def next(self) -> None:
-        """A turn ends and the next begins: the loop has no reason to sleep."""
+        """Records the end of a turn and the begin of the next, without a sleep between them."""
         now, began = time.monotonic(), self.began
         self.began = now
         if began and now - began >= self.threshold:
@@ -73,16 +73,16 @@ class Turns:
             self._stalls.append((began, now - began, self._where(began)))
 
     def look(self) -> None:
-        """Notes where the thread is, if its turn takes too long."""
+        """Records the place of the thread, if its turn takes too long."""
         began = self.began
         if began and time.monotonic() - began >= self.threshold and (frame := _frame_of(self.thread_id)) is not None:
             where = _place(frame)
-            # The turn may have ended meanwhile: then the stack is another's.
+            # If the turn has ended meanwhile, the stack belongs to another turn.
             if self.began == began:
                 self._noted = began, where
 
     def stop(self) -> Blocked | None:
-        """The last turn ends; returns the stalls there were, if any, and forgets them."""
+        """Records the end of the last turn; returns the stalls, or None, and forgets them."""
         self.end()
         if self._stalls is None:
             return None
@@ -91,7 +91,7 @@ class Turns:
         return found
 
     def since(self, moment: float) -> Blocked:
-        """The stalls that ended after a moment of the monotonic clock, the one that still lasts included."""
+        """The stalls that ended after a moment of the monotonic clock, and the stall that still lasts."""
         found = Blocked()
         for began, took, where in self._stalls or ():
             if began + took > moment:
@@ -111,7 +111,7 @@ def _frame_of(thread_id: int) -> FrameType | None:
 
 
 def _place(frame: FrameType) -> str:
-    """The innermost place that is nobody's library, else the innermost."""
+    """The innermost place outside of libraries, or else the innermost place."""
     inner: FrameType | None = frame
     while inner is not None and inner.f_code.co_filename.startswith(_LIBRARIES):
         inner = inner.f_back
@@ -121,7 +121,7 @@ def _place(frame: FrameType) -> str:
 
 
 class _Heartbeat(Turns):
-    """The turns of a loop that does not tell (uvloop's): the time is watched that a callback waits for its turn."""
+    """The turns of a loop that does not report them (uvloop): measured by how long a callback waits for its turn."""
 
     __slots__ = ("_beating", "_loop")
 
@@ -131,7 +131,7 @@ class _Heartbeat(Turns):
         self._beating = False
 
     def look(self) -> None:
-        """Sends a beat, or notes where the thread is while the last one waits for too long."""
+        """Sends a beat; if the last beat has waited for too long, records the place of the thread."""
         if self._beating:
             super().look()
             return
@@ -146,13 +146,13 @@ class _Heartbeat(Turns):
 
 
 class _Watchdog:
-    """Looks at every loop of the process, twice in a threshold."""
+    """The thread that looks at every loop of the process, twice per threshold."""
 
     def __init__(self, threshold: float) -> None:
         self.threshold = threshold
         self.watched: weakref.WeakSet[Turns] = weakref.WeakSet()
         self._changes = new_lock()
-        # The loops that a thread runs one after another are watched as one.
+        # All loops that a thread runs, one after another, share one record.
         self.of_thread = threading.local()
         start_thread(self._look, "watchdog")
 
@@ -168,7 +168,7 @@ class _Watchdog:
             turns.look()
 
     def add(self, turns: Turns) -> None:
-        """Begins to look at a loop, for as long as somebody else knows its turns."""
+        """Looks at a loop from now on, until no other object holds its turns."""
         with self._changes:
             self.watched.add(turns)
 
@@ -178,17 +178,17 @@ _start = new_lock()
 
 
 def start_watchdog() -> None:
-    """Starts this process's watchdog, unless that was done, or `WORKER_BLOCKING=off`.
+    """Starts this process's watchdog; does nothing if it runs, or with `WORKER_BLOCKING=off`.
 
     Raises:
-        ConfigurationError: The settings are refused.
+        ConfigurationError: A setting is not valid.
     """
     if _watchdog is None:
         _started()
 
 
 def watch_loops_of_this_thread() -> Turns | None:
-    """Watches the loops that tell of their turns and that this thread runs; `None` where `WORKER_BLOCKING=off`."""
+    """Watches the loops of this thread, which report their turns; None with `WORKER_BLOCKING=off`."""
     watchdog = _watchdog or _started()
     if watchdog is None:
         return None
@@ -201,7 +201,10 @@ def watch_loops_of_this_thread() -> Turns | None:
 
 
 def watch(loop: asyncio.AbstractEventLoop) -> Turns | None:
-    """Watches a loop that does not tell, and that this thread runs, for as long as the result is kept."""
+    """Watches a loop of this thread that does not report its turns, as long as the caller keeps the result.
+
+    The result is None with `WORKER_BLOCKING=off`.
+    """
     watchdog = _watchdog or _started()
     if watchdog is None:
         return None
@@ -224,13 +227,13 @@ def _started() -> _Watchdog | None:
 
 
 def _refuse_blocking_calls() -> None:
-    """Makes blocking calls in a running loop raise, in this process, from now on."""
+    """Makes each blocking call in a running loop raise an error, in this process, from now on."""
     try:
         blockbuster = importlib.import_module("blockbuster")
     except ModuleNotFoundError as error:
         raise ConfigurationError("WORKER_BLOCKING=error needs blockbuster: pip install blockbuster") from error
     guard = blockbuster.BlockBuster()
-    # A loop that has nothing to do sleeps on a lock.
+    # An idle loop sleeps on a lock.
     guard.functions["threading.Lock.acquire"].can_block_in("worker/loops/fresh_loop.py", {"nap"})
     guard.activate()
 

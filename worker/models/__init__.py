@@ -1,1 +1,1 @@
-"""What services ask: a summarizer, an embedder, a reranker; embedded, or over HTTP."""
+"""Models for services: a summarizer, an embedder and a reranker, embedded or behind an HTTP endpoint."""

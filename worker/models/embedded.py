@@ -1,6 +1,6 @@
-"""The embedded model: `wordllama`'s, a vector for each token, shipped inside that package and loaded once a process.
+"""The embedded model: a vector for each token, shipped inside the package `wordllama`, loaded once in each process.
 
-It must never reach for the network, or touch the process's logging.
+It must never use the network, or change the process's logging.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ finally:
 
 
 class EmbeddedModel(NamedTuple):
-    """The model."""
+    """The loaded model."""
 
     tokenizer: Any
     embedding: NDArray[np.float32]
 
     def tokens(self, text: str) -> list[int]:
         """The numbers of a text's tokens."""
-        # One by one: the tokenizer's own batches start threads, which do not survive a fork.
+        # Text by text: the tokenizer's own batches start threads, which do not survive a fork.
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
@@ -43,7 +43,7 @@ _loaded: list[EmbeddedModel] = []
 
 
 def embedded_model() -> EmbeddedModel:
-    """The process's one, loaded at its first use, in about 0.3 s: call it in a thread pool."""
+    """The process's one model. The first call loads it, in about 0.3 s: make it in a thread pool."""
     with _lock:
         if not _loaded:
             folder = Path(wordllama.__file__).parent

@@ -1,7 +1,7 @@
-"""The port through which services turn texts into vectors, and the choice of who does it.
+"""The port through which services turn texts into vectors, and the choice of the embedder.
 
-Texts that mean the same have vectors that point the same way. Vectors of two embedders say nothing to each other:
-the search index asks for the name.
+Texts of the same meaning have vectors of the same direction. Vectors of two embedders cannot be compared: the search
+index stores the embedder's name, and checks it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Vectors = NDArray[np.float32]
 Floats = NDArray[np.float32]
 
 LONGEST_TEXT = 8000
-"""Characters of a text that count."""
+"""Characters of a text that an embedder reads; the rest is ignored."""
 
 _TITLE = 0.5
 _COMMON = 1e-3
@@ -46,46 +46,46 @@ class Embedder(Protocol):
 
     @property
     def name(self) -> str:
-        """Who makes the vectors, down to what changes them; the search index bears it."""
+        """The embedder's name, with all that changes its vectors; the search index stores it."""
 
     @property
     def dimensions(self) -> int:
-        """Numbers in a vector."""
+        """The number of numbers in a vector."""
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        """A vector of length 1 for each text, or of zeros for one that says nothing, a row each.
+        """One row for each text: a vector of length 1, or zeros for a text without meaning.
 
         The first line of a text is its title, which may be blank.
 
         Raises:
             RetryLater: The model asks to come back later.
-            ModelUnavailable: It is out of reach, too slow, or answers nonsense.
+            ModelUnavailable: The model cannot be reached, is too slow, or gives an answer that is not valid.
             Fatal: The model refuses the request.
         """
 
 
 async def refuses_not_everything(model: Embedder) -> None:
-    """Tells an embedder that refused a text of somebody's from one that takes none.
+    """Checks, after an embedder has refused a user's text, that it does not refuse every text.
 
     Raises:
-        Fatal: It refuses what nothing is wrong with: what it says of that.
+        Fatal: The embedder refuses a harmless text too; the error is the embedder's.
     """
     await model.embed([_HARMLESS])
 
 
 class EmbeddedEmbedder:
-    """The mean of the vectors of a text's tokens, computed in the thread pool; offline.
+    """Computes the mean of the vectors of a text's tokens, in the thread pool, without a network.
 
-    A name counts as its parts, a token less the more frequent it is in any language, and twice in a text less than
-    double. The first line is the text's title: it counts half as much again as all of the text.
+    A name counts as its parts. A token counts less if it is frequent in its language, and two occurrences of it count
+    less than double. The first line is the text's title: it counts half as much again as the whole text.
     """
 
     name = "wordllama-2"
-    """Raise it when vectors change."""
+    """The embedder's name. Raise its number when the vectors change."""
     dimensions = 256
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        """The vectors."""
+        """One vector for each text, as `Embedder` promises."""
         return await run_in_thread_pool(_embed_here, list(texts))
 
 
@@ -102,7 +102,7 @@ def _embed_here(texts: Sequence[str]) -> Vectors:
 
 
 def _mean(model: EmbeddedModel, weights: Floats, text: str) -> Vectors:
-    """The direction of the tokens of a text, of length 1; zeros of a text without any."""
+    """The mean of the vectors of a text's tokens, scaled to length 1; zeros for a text without tokens."""
     tokens = list(chain.from_iterable(map(_tokens, names_of(text))))
     ids, counts = np.unique(np.array(tokens, np.intp), return_counts=True)
     total = (weights[ids] * np.log1p(counts, dtype=np.float32)) @ model.embedding.take(ids, axis=0)
@@ -111,7 +111,7 @@ def _mean(model: EmbeddedModel, weights: Floats, text: str) -> Vectors:
 
 @functools.cache
 def _weights(tokens: int) -> Floats:
-    """What each token counts (SIF, Arora et al. 2017): the tokenizer's are in about the order of their frequency."""
+    """The weight of each token (SIF, Arora et al. 2017): the tokenizer's tokens are roughly in order of frequency."""
     frequency = 1 / (np.arange(tokens, dtype=np.float32) + _FIRST)
     frequency /= frequency.sum()
     return np.asarray(_COMMON / (_COMMON + frequency), np.float32)
@@ -119,7 +119,7 @@ def _weights(tokens: int) -> Floats:
 
 @functools.lru_cache(maxsize=50_000)
 def _tokens(name: str) -> tuple[int, ...]:
-    """Remembered: texts have few words, and each of them often. No token spans two words."""
+    """The tokens of a name. They are cached, because texts repeat few words often; no token spans two words."""
     return tuple(embedded_model().tokens(spelled_out(name)))
 
 
@@ -129,7 +129,7 @@ def _of_length_one(vectors: Vectors) -> Vectors:
 
 
 class EndpointEmbedder:
-    """A model behind any endpoint with OpenAI's `/embeddings`.
+    """An embedder behind any endpoint with OpenAI's `/embeddings`.
 
     Args:
         endpoint: The open endpoint.
@@ -156,7 +156,7 @@ class EndpointEmbedder:
             yield cls(endpoint, settings.embedder_model or "", settings.embedder_dimensions or 0)
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        """The vectors; some requests are under way at once."""
+        """One vector for each text, as `Embedder` promises; a few requests run at once."""
         batches = [texts[start : start + _TEXTS_AT_ONCE] for start in range(0, len(texts), _TEXTS_AT_ONCE)]
         at_once = asyncio.Semaphore(_REQUESTS_AT_ONCE)
 
@@ -168,13 +168,13 @@ class EndpointEmbedder:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(one(batch)) for batch in batches]
         except ExceptionGroup as errors:
-            # What one request's error says (retry then, give up) must reach the caller as itself.
+            # The error of one request (retry at a time, give up) must reach the caller as it is.
             raise errors.exceptions[0] from errors
         vectors = [task.result() for task in tasks]
         return np.concatenate(vectors) if vectors else np.zeros((0, self.dimensions), np.float32)
 
     async def _ask(self, texts: Sequence[str]) -> Vectors:
-        # Endpoints refuse a text of nothing.
+        # Endpoints refuse an empty text.
         inputs = [text[:LONGEST_TEXT] if text.strip() else "." for text in texts]
         answer = await self._endpoint.ask({"model": self._model, "input": inputs, "encoding_format": "float"})
         return await run_in_thread_pool(self._read, answer, len(texts))
@@ -187,7 +187,7 @@ class EndpointEmbedder:
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ModelUnavailable(f"{self._model} answered with no embeddings for {count} texts") from error
         if vectors.ndim != 2 or not np.isfinite(vectors).all():  # noqa: PLR2004 - a row for each text
-            raise ModelUnavailable(f"{self._model} answered with embeddings that are none")
+            raise ModelUnavailable(f"{self._model} answered with embeddings that are not valid")
         if vectors.shape[1] != self.dimensions:
             raise ConfigurationError(
                 f"WORKER_EMBEDDER_DIMENSIONS={self.dimensions}: {self._model} answers with {vectors.shape[1]}: set that"

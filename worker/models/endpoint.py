@@ -1,6 +1,6 @@
-"""What clients of a model's HTTP endpoint share: one request, its time-out, and what its failures mean.
+"""One request to a model's HTTP endpoint, with its time-out and its typed errors; shared by all clients.
 
-It asks once: whoever calls decides about another time, and Dramatiq's retries are the retries.
+It sends each request once. The caller decides about another one; the retries are those of the message.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Endpoint:
 
     Attributes:
         client: The open client.
-        url: Of its one question.
-        prefix: What its settings begin with, such as `WORKER_EMBEDDER`.
-        limit: How long one request may take, from its first byte to its answer's last.
+        url: The URL of all requests.
+        prefix: The prefix of its settings, such as `WORKER_EMBEDDER`.
+        limit: The longest time of one request, from its first byte to the last byte of the answer.
     """
 
     client: httpx.AsyncClient
@@ -55,17 +55,18 @@ class Endpoint:
         """Opens a client, which lives as long as the block."""
         headers = {"authorization": f"Bearer {key.get_secret_value()}"} if key is not None else {}
         tls = await run_in_thread_pool(tls_context)
-        # Ours is the time-out: the client's own starts anew with each byte.
+        # `ask` sets the time-out: the client's own starts again with each byte.
         async with httpx.AsyncClient(headers=headers, verify=tls, timeout=None) as client:  # noqa: S113
             yield cls(client, url, prefix, limit, key)
 
     async def ask(self, body: Mapping[str, object]) -> Any:  # noqa: ANN401 - any JSON
-        """What it answers.
+        """The endpoint's answer.
 
         Raises:
-            RetryLater: It is busy or broken, and says when to come back.
-            ModelUnavailable: It is busy, broken, too slow or out of reach, and does not say; or it answers nonsense.
-            Fatal: It refuses the request.
+            RetryLater: The endpoint is busy or broken, and names a time to come back.
+            ModelUnavailable: The endpoint is busy or broken and names no time, is too slow, cannot be reached, or gives
+                an answer that is not valid.
+            Fatal: The endpoint refuses the request.
         """
         where = mask_url(self.url)
         content = await run_in_thread_pool(_encoded, body)
@@ -82,7 +83,7 @@ class Endpoint:
         try:
             return await run_in_thread_pool(json.loads, said)
         except (ValueError, RecursionError) as error:
-            raise ModelUnavailable(f"{where} answered with no JSON") from error
+            raise ModelUnavailable(f"{where} gave an answer that is not JSON") from error
 
     async def _post(self, content: bytes) -> tuple[httpx.Response, bytes]:
         headers = {"content-type": "application/json"}
@@ -104,5 +105,5 @@ class Endpoint:
 
 
 def _encoded(body: Mapping[str, object]) -> bytes:
-    # In ASCII: halves of characters have no UTF-8.
+    # In ASCII, because lone surrogates cannot be encoded in UTF-8.
     return json.dumps(body).encode()

@@ -1,10 +1,10 @@
-"""Summaries without a network: the sentences of a text that say most of what it says.
+"""Summaries without a network: the most important sentences of a text.
 
-A word weighs by how often it occurs, in how few sentences, and how near its embedding (`wordllama`, shipped inside
-that package) is to that of the whole text. Sentences are taken one by one: each time the one whose words, as far as
-they are not said yet, weigh most for its length, unless it is mostly "uh" and stutter.
+The weight of a word grows with its frequency, falls with the number of sentences that have it, and grows with the
+nearness of its embedding (`wordllama`, shipped inside that package) to the embedding of the whole text. Sentences are
+chosen one by one: each time the one with the most new weight for its length, unless it is mostly "uh" and stutter.
 
-It must never write a word that is not in the text, or reach for the network.
+It must never write a word that is not in the text, or use the network.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 MAX_SENTENCE_WORDS = 60
-"""Longer runs are cut: a transcript without punctuation has sentences too."""
+"""The most words of a sentence; longer ones are cut, because a transcript may have no punctuation."""
 
-_SHARE = 0.4  # of a short text: a summary is shorter than what it sums up
+_SHARE = 0.4  # the longest summary, as a share of the text's words
 _MIN_WORDS = 8  # a shorter sentence says little on its own: taken only if no other fits
-_MIN_GAIN = 0.25  # of the best sentence's: so does one that weighs less, and a summary needs no padding
+_MIN_GAIN = 0.25  # a sentence with a smaller share of the best one's gain is padding, and left out
 _LENGTH_POWER = 0.25  # 0 takes the longest sentences, 1 the densest and shortest
-_SAID = 0.3  # what a word still weighs once a chosen sentence said it
+_SAID = 0.3  # the share of its weight that a word keeps after a chosen sentence has it
 _COMMON = 1e-3  # words more frequent than this share say little of the topic (SIF, Arora et al. 2017)
 
 _FILLERS = frozenset(
@@ -42,7 +42,7 @@ _FILLERS = frozenset(
 # ruff: noqa: RUF001 - the punctuation of other scripts is meant
 _MARK = re.compile(r"\{[A-Za-z_]{1,30}\}")
 _WORD = re.compile(r"\w{1,40}(?:['’]\w{1,40})?")
-# Starts only where a run of marks does, and gives none back: linear in time, whatever the text.
+# It starts only at the start of a run of marks, and does not backtrack: the time is linear in any text.
 _END = re.compile(r"(?<![.!?…؟।])[.!?…؟।]++[\"'”’»)\]]*+(?=\s)|[。！？]+[」』”’）]*")
 _NO_END = re.compile(
     r"(?<!\w)(?:[A-HJ-Z]|(?i:mr|mrs|ms|dr|prof|hon|rev|gen|sen|gov|messrs|mme|st|e\.g|i\.e|vs|cf|approx))\.(?=\s)"
@@ -53,8 +53,8 @@ _NO_END = re.compile(
 def split_sentences(text: str) -> list[str]:
     """The sentences of a text, in order.
 
-    Each is verbatim, except that runs of whitespace became one space and transcribers' marks such as `{gap}` are gone.
-    A line break always ends a sentence, so that a speaker's turn does; none has more than `MAX_SENTENCE_WORDS` words.
+    They are verbatim, but each run of whitespace becomes one space, and transcribers' marks such as `{gap}` are gone.
+    A line break always ends a sentence, as it ends a speaker's turn. A sentence has at most `MAX_SENTENCE_WORDS` words.
     """
     return list(chain.from_iterable(map(_split_line, _MARK.sub(" ", text).splitlines())))
 
@@ -71,7 +71,7 @@ def _cut(words: list[str]) -> Iterator[str]:
     while start < len(words):
         end = start + MAX_SENTENCE_WORDS
         if end < len(words):
-            # At the last comma or the like of the second half, so that the part reads as a clause.
+            # Cut after the last comma or the like in the second half, so that the part reads as a clause.
             clauses = (i for i in range(end, end - MAX_SENTENCE_WORDS // 2, -1) if words[i - 1][-1] in ",;:")
             end = next(clauses, end)
         yield " ".join(words[start:end])
@@ -79,23 +79,23 @@ def _cut(words: list[str]) -> Iterator[str]:
 
 
 class ExtractiveSummarizer:
-    """Summarizes a text by its own sentences, offline.
+    """Summarizes a text by its own sentences, without a network.
 
-    One instance serves any number of threads; the model is loaded at the first use, once per process, in about 0.3 s.
+    One instance serves any number of threads. The first use in a process loads the model, in about 0.3 s.
     """
 
     name = "extractive-1"
-    """Part of the digest by which 'unchanged' is recognised: raise it when results change."""
+    """The summarizer's name, a part of the digest of a summary's input. Raise its number when results change."""
     context_words: int | None = None
-    """Takes a text of any length."""
+    """None: it takes a text of any length."""
 
     def summarize(self, text: str, *, max_words: int = 150) -> str:
-        """The sentences of the text that say most of it, verbatim, in their order, one a line.
+        """The most important sentences of the text, verbatim, in their order, one on each line.
 
-        They have `max_words` words at most, and at most 40 % of the words of the text, or are a single sentence.
-        Words are what whitespace separates. The same text always gives the same summary; an empty one gives "".
-        If no sentence has as few as `max_words` words, the best one is cut there and ends with "…".
-        It is synchronous and occupies a CPU, for less than half a second for 15,000 words: call it in a thread pool.
+        The summary has at most `max_words` words, and at most 40 % of the words of the text, or is a single sentence.
+        Words are separated by whitespace. The same text always gives the same summary; an empty one gives "".
+        If every sentence has more than `max_words` words, the best one is cut there and ends with "…".
+        It occupies a CPU, for less than half a second for 15,000 words: call it in a thread pool.
 
         Raises:
             ValueError: `max_words` is less than 1.
@@ -108,7 +108,7 @@ class ExtractiveSummarizer:
         lengths = np.array([len(sentence.split()) for sentence in sentences])
         ranking = _Ranking(sentences, lengths)
         chosen = ranking.choose(min(max_words, int(_SHARE * lengths.sum())))
-        # A text of a few sentences: one of them, if it takes more than its share.
+        # In a text of few sentences, one sentence may have more words than the allowed share.
         chosen = chosen or ranking.choose(max_words, at_most=1)
         if chosen:
             return "\n".join(sentences[i] for i in sorted(chosen))
@@ -139,7 +139,7 @@ class _Ranking:
         return np.where([word in _FILLERS for word in vocabulary], 0.0, weights)
 
     def choose(self, budget: int, at_most: int | None = None) -> list[int]:
-        """The sentences to take, best first, of `budget` words in all."""
+        """The numbers of the chosen sentences, the best first, with at most `budget` words in all."""
         weights, chosen = self._weights.copy(), list[int]()
         gains = self._gains(weights)
         free = (self._lengths >= _MIN_WORDS) & (gains >= _MIN_GAIN * gains.max())
@@ -158,19 +158,19 @@ class _Ranking:
         return chosen
 
     def _gains(self, weights: Floats) -> Floats:
-        """What each sentence would add to a summary."""
+        """The weight that each sentence would add to the summary."""
         added = np.bincount(self._sentence, weights[self._flat], len(self._words))
         return np.asarray(added * self._fluency, np.float64)
 
 
 def _fluency(words: list[str]) -> float:
-    """The share of the words that are neither fillers nor said twice in a row."""
+    """The share of the words that are not fillers and do not repeat the word before."""
     stutters = sum(word in _FILLERS for word in words) + sum(a == b for a, b in pairwise(words))
     return max(0.0, 1 - stutters / len(words)) if words else 0.0
 
 
 def _nearness(vocabulary: list[str], counts: Ints) -> Floats:
-    """The cosine, at least 0, between the embedding of each word and that of the whole text."""
+    """The cosine between the embedding of each word and the embedding of the whole text; at least 0."""
     model = embedded_model()
     tokens = [model.tokens(word) or [0] for word in vocabulary]
     starts = np.cumsum([0, *map(len, tokens[:-1])])

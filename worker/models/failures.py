@@ -1,4 +1,4 @@
-"""What clients of a model's endpoint share, whichever library they ask with: what its failures mean, and TLS."""
+"""Typed errors for a model endpoint's failures, and its TLS context, for clients with any HTTP library."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _SERVER_ERRORS = 500
 
 
 class ModelUnavailable(WorkerError):
-    """The model's endpoint cannot be reached, or answers nonsense; the message is retried."""
+    """The model's endpoint cannot be reached, or gives an answer that is not valid; the message is retried."""
 
 
 @functools.cache
 def tls_context() -> ssl.SSLContext:
-    """The process's one TLS context: it takes 16 ms to make, and a client lives only as long as its loop."""
+    """The process's one TLS context. It takes 16 ms to make, too long for each client: a client lives with its loop."""
     return ssl.create_default_context()
 
 
 def failure(status: int, said: str, *, retry_after: str, prefix: str) -> WorkerError:
-    """What an answer that is no success means.
+    """The error for an answer without success: `RetryLater`, `ModelUnavailable` or `Fatal`.
 
     Args:
-        status: Of the answer.
-        said: One line for the history.
-        retry_after: The header of that name, or nothing.
-        prefix: What the settings of the endpoint begin with.
+        status: The answer's HTTP status.
+        said: The error's text, one line for the history.
+        retry_after: The answer's header of that name, or an empty text.
+        prefix: The prefix of the endpoint's settings.
     """
     if status != _TOO_MANY_REQUESTS and status < _SERVER_ERRORS:
         return Fatal(f"{said}; check {prefix}_URL, _MODEL and _API_KEY")
@@ -40,7 +40,7 @@ def failure(status: int, said: str, *, retry_after: str, prefix: str) -> WorkerE
 
 
 def _delay(header: str) -> timedelta | None:
-    """What the server says: seconds, or a date (RFC 9110, section 10.2.3)."""
+    """The delay in a `Retry-After` header, as seconds or as a date (RFC 9110, section 10.2.3), or None."""
     try:
         return timedelta(seconds=max(0.0, float(header)))
     except (ValueError, OverflowError):

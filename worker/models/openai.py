@@ -1,6 +1,6 @@
 """A summarizer behind any endpoint with OpenAI's chat API.
 
-It asks once: Dramatiq's retries are the retries, and the history shows each of them.
+It sends each request once. The retries are those of the message, and the history shows each of them.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class OpenAISummarizer:
     Args:
         client: The open client.
         model: The model's name.
-        context_words: How many words it takes at once.
-        timeout: How long one request may take.
+        context_words: The most words of one request.
+        timeout: The longest time of one request.
     """
 
     def __init__(self, client: openai.AsyncOpenAI, model: str, context_words: int, timeout: timedelta) -> None:
@@ -50,13 +50,13 @@ class OpenAISummarizer:
         """Opens a client for the configured endpoint, model and key."""
         key = settings.summarizer_api_key
         async with openai.AsyncOpenAI(
-            # Local endpoints want no key, the client wants some; without ours it would look into the environment.
+            # Local endpoints need no key, but the client does; without ours it would read the environment.
             api_key=key.get_secret_value() if key is not None else "none",
             base_url=settings.summarizer_url or "https://api.openai.com/v1",
             max_retries=0,
             http_client=openai.DefaultAsyncHttpxClient(verify=await run_in_thread_pool(tls_context)),
         ) as client:
-            # These too it takes from the environment.
+            # The client takes these from the environment too.
             client.organization = client.project = None
             model = settings.summarizer_model or ""
             yield cls(client, model, settings.summarizer_context_words, settings.summarizer_timeout)
@@ -65,13 +65,14 @@ class OpenAISummarizer:
         """A summary in about `max_words` words, in `language` or the text's own.
 
         Raises:
-            RetryLater: The endpoint is busy or broken, and says when to come back.
-            ModelUnavailable: It is busy, broken, too slow or out of reach, and does not say; or it answers nonsense.
-            Fatal: It refuses the request.
+            RetryLater: The endpoint is busy or broken, and names a time to come back.
+            ModelUnavailable: The endpoint is busy or broken and names no time, is too slow, cannot be reached, or gives
+                an answer that is not valid.
+            Fatal: The endpoint refuses the request.
         """
         instruction = _INSTRUCTION.format(words=max_words, language=language or "the transcript's own language")
         try:
-            # The client's own time-out starts anew with each byte.
+            # The client's own time-out starts again with each byte.
             async with asyncio.timeout(self._timeout.total_seconds()):
                 answer = await self._client.chat.completions.create(
                     model=self._model,
@@ -85,7 +86,7 @@ class OpenAISummarizer:
             took = format_duration(self._timeout)
             raise ModelUnavailable(f"{self._url} did not answer within {took} (WORKER_SUMMARIZER_TIMEOUT)") from error
         except ValueError as error:
-            raise ModelUnavailable(f"{self._url} answered with no JSON") from error
+            raise ModelUnavailable(f"{self._url} gave an answer that is not JSON") from error
         return _content_of(answer, self._model)
 
 
@@ -95,13 +96,13 @@ def _content_of(answer: ChatCompletion, model: str) -> str:
         if content and content.strip():
             return content.strip()
     except (AttributeError, IndexError, TypeError) as error:
-        # The client does not check what an endpoint answers.
+        # The client does not check the answer.
         raise ModelUnavailable(f"{model} answered with no completion") from error
     raise ModelUnavailable(f"{model} answered with no text")
 
 
 def _translated(error: openai.APIStatusError, key: str) -> WorkerError:
-    # The client's message begins with "Error code: 500 - ", and goes on with what the endpoint said.
+    # The client's message begins with "Error code: 500 - ", followed by the endpoint's own words.
     said = f"the model's endpoint answered {error.status_code}: {error.message.partition(' - ')[2] or error.message}"
     said = said.replace(key, "***")
     after = error.response.headers.get("retry-after", "")

@@ -1,4 +1,4 @@
-"""The port through which recall has a model order what was found, and the choice of who does it: nobody by default."""
+"""The port through which recall has a model order its hits, and the choice of that model: none by default."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from worker.models.failures import ModelUnavailable
 from worker.settings import Settings, settings_in_force
 
 LONGEST_TEXT = 4000
-"""Characters of a text that a reranker is shown."""
+"""Characters of a text that are sent to a reranker; the rest is cut off."""
 
 
 class Reranker(Protocol):
-    """Says how well each of some texts answers a question."""
+    """A model that scores how well each text answers a question."""
 
     @property
     def name(self) -> str:
-        """Who reranks."""
+        """The reranker's name."""
 
     async def rank(self, question: str, texts: Sequence[str]) -> list[float]:
-        """A score for each text, higher is better.
+        """A score for each text, in their order; higher is better.
 
         Raises:
             RetryLater: The model asks to come back later.
-            ModelUnavailable: It is out of reach, too slow, or answers nonsense.
+            ModelUnavailable: The model cannot be reached, is too slow, or gives an answer that is not valid.
             Fatal: The model refuses the request.
         """
 
 
 class EndpointReranker:
-    """A model behind an endpoint with `/rerank`, in the form that Cohere and Jina share.
+    """A reranker behind an endpoint with `/rerank`, in the form that Cohere and Jina share.
 
     Args:
         endpoint: The open endpoint.
-        model: The model's name, where the endpoint has several.
+        model: The model's name, or None if the endpoint has only one.
     """
 
     def __init__(self, endpoint: Endpoint, model: str | None) -> None:
@@ -59,7 +59,7 @@ class EndpointReranker:
             yield cls(endpoint, settings.reranker_model)
 
     async def rank(self, question: str, texts: Sequence[str]) -> list[float]:
-        """The scores, in the order of the texts."""
+        """A score for each text, as `Reranker` promises."""
         body: dict[str, object] = {
             "query": question,
             "documents": [text[:LONGEST_TEXT] for text in texts],
@@ -74,13 +74,13 @@ class EndpointReranker:
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ModelUnavailable(f"{self.name} answered with no scores for {len(texts)} texts") from error
         if not all(map(math.isfinite, ordered)):
-            raise ModelUnavailable(f"{self.name} answered with scores that are no numbers")
+            raise ModelUnavailable(f"{self.name} answered with scores that are not finite numbers")
         return ordered
 
 
 @loop_resource
 async def reranker() -> AsyncIterator[Reranker | None]:
-    """The configured reranker, or `None`; a client lives as long as its loop."""
+    """The configured reranker, or None; a client lives as long as its loop."""
     settings = settings_in_force()
     if settings.reranker_url is None:
         yield None

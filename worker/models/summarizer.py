@@ -1,4 +1,4 @@
-"""The port through which services ask for a summary, and the choice of who answers."""
+"""The port through which services ask for a summary, and the choice of the summarizer."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from worker.settings import settings_in_force
 
 
 class Summarizer(Protocol):
-    """Makes a short text of a long one."""
+    """A model that makes a short text from a long one."""
 
     @property
     def name(self) -> str:
-        """Who summarizes, down to what changes the result; the digest of a summary's input contains it."""
+        """The summarizer's name, with all that changes its results; the digest of a summary's input contains it."""
 
     @property
     def context_words(self) -> int | None:
-        """How many words it takes at once; `None`: any number."""
+        """The most words that it takes at once, or None for any number."""
 
     async def summarize(self, text: str, *, max_words: int, language: str | None = None) -> str:
         """A summary of at most about `max_words` words; in `language`, else in the text's own.
@@ -33,7 +33,7 @@ class Summarizer(Protocol):
 
 
 class _InThreadPool:
-    """The embedded summarizer, which computes, off the loop."""
+    """Runs the embedded summarizer, which computes, in the thread pool."""
 
     def __init__(self, embedded: ExtractiveSummarizer) -> None:
         self._embedded = embedded

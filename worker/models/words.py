@@ -1,6 +1,6 @@
-"""Text made into words for the full-text index: the same for code and prose, in any language.
+"""Splits text into words for the full-text index: code and prose alike, in any language.
 
-Never changes what is stored or shown, and never reads a query as anything but words: there is no syntax.
+It never changes the stored or the shown text. A query is only words: it has no syntax.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 LONGEST = 40
-"""Characters of a word that count: longer runs are keys, hashes and base64."""
+"""The most characters of a word; longer runs, such as keys, hashes and base64, are cut."""
 
 MOST_WORDS = 200
-"""Of a question: more of them find nothing more, and take longer."""
+"""The most words of a question; more words find nothing more, and take longer."""
 
 _RUN = re.compile(r"\w+")
-# Scripts that put no space between words: their words are found by pairs of characters.
+# Scripts without spaces between words: pairs of characters stand for their words.
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
     "\U00020000-\U0003ffff]+"
@@ -27,13 +27,13 @@ _PART = re.compile(r"[^\W\d_]+|\d+")
 
 
 def words_of(text: str) -> Iterator[str]:
-    """The words of a text, in order, folded; a name such as `parseHTTP_url2` also gives each of its parts."""
+    """The words of a text, in order, in folded case; a name such as `parseHTTP_url2` also gives each of its parts."""
     for run in _RUN.findall(text if text.isascii() else unicodedata.normalize("NFKC", text)):
         yield from _words_of_run(run) if len(run) <= LONGEST else _of_run(run)
 
 
 def first_words(text: str) -> list[str]:
-    """The first words of a question, each once, in order: a word that is said twice in it does not mean more."""
+    """The first `MOST_WORDS` words of a question, in order, each once: a repeated word does not mean more."""
     words: dict[str, None] = {}
     for word in words_of(text):
         words[word] = None
@@ -43,13 +43,13 @@ def first_words(text: str) -> list[str]:
 
 
 def names_of(text: str) -> list[str]:
-    """The names and words of a text as they are written there, in order; of very long ones the beginning."""
+    """The names and words of a text, as written, in order; very long ones are cut after `LONGEST` characters."""
     runs = _RUN.findall(text if text.isascii() else unicodedata.normalize("NFKC", text))
     return [run[:LONGEST] for run in runs]
 
 
 def spelled_out(name: str) -> str:
-    """A name as a person would say it: `parseHTTP_url2` as four words. Scripts without spaces stay as they are."""
+    """The name as a person says it: `parseHTTP_url2` as four words. Scripts without spaces stay unchanged."""
     return " ".join(hump.casefold() for part in _PART.findall(name) for hump in _humps(part))
 
 
@@ -59,7 +59,7 @@ def _of_run(run: str) -> Iterator[str]:
 
 @functools.lru_cache(maxsize=50_000)
 def _words_of_run(run: str) -> tuple[str, ...]:
-    """Remembered: a repository has few names, and each of them often."""
+    """The words of one run. They are cached, because a repository repeats few names often."""
     return tuple(_of_run(run))
 
 

@@ -1,1 +1,1 @@
-"""The built-in application, second room: repositories, conversations and notes that are searched. Plain asyncio."""
+"""The built-in application, second room: searching repositories, conversations and notes. Plain asyncio."""

@@ -1,7 +1,7 @@
-"""Cuts a text into pieces that are found as one: along the structure of its language, or by lines.
+"""Cuts a text into pieces for the index: along the structure of its language, or by lines.
 
-A piece is a stretch of the text. The first begins where the text does, the last ends where it does, and between two
-there is no gap: pieces of one structure follow each other, those cut by lines overlap. It never changes the text.
+A piece is a stretch of the text. The first piece begins at the begin of the text, the last ends at its end, and there
+are no gaps: pieces of a structure follow each other, pieces cut by lines overlap. The text never changes.
 """
 
 from __future__ import annotations
@@ -17,20 +17,23 @@ from worker.loops.thread_pool import cancel_requested
 from worker.recall.languages import grammar_of
 
 LONGEST = 1600
-"""Characters of a piece: about as much as a person reads at a glance, and as an embedder takes in whole."""
+"""The most characters of a piece: about as much as a person reads at a glance, and an embedder reads as a whole."""
 
 SHORTEST = 400
-"""Shorter pieces are joined with their neighbours, as far as that makes none too long."""
+"""Characters below which a piece is joined with its neighbour, unless the result would be too long."""
 
 OVERLAP = 200
-"""Characters, at most, that two pieces cut by lines share."""
+"""The most characters that two pieces cut by lines share."""
 
 _LONGEST_SYMBOL = 200
 
 _READ_AT_ONCE = 4096
 _FEWEST_STEPS = 1000
 _BYTES_A_STEP = 5
-"""Real programs take a hundred bytes a step. Steps, not seconds: the same text is always cut the same way."""
+"""Bytes of text for each allowed step of the parser; real programs need one step for a hundred bytes.
+
+The limit counts steps and not seconds, so that the same text is always cut in the same way.
+"""
 
 _DEFINITIONS = frozenset(
     """
@@ -52,7 +55,7 @@ class Piece:
     """A stretch of a text, from the character `start` to before `end`, and the lines it is on (the first is 1).
 
     Attributes:
-        symbol: What is defined in it, such as `Store.get`; `None` if nothing with a name is.
+        symbol: The name that it defines, such as `Store.get`, or None.
     """
 
     start: int
@@ -64,7 +67,7 @@ class Piece:
 
 @dataclass(slots=True)
 class _Definition:
-    """Something with a name, on the lines from `first` to `last` (the first is 0)."""
+    """A named part of a program, on the lines from `first` to `last` (the first line is 0)."""
 
     first: int
     last: int
@@ -86,7 +89,7 @@ class _Lines:
         self.text = text
         parts = text.split("\n")
         self.starts = list(accumulate((len(part) + 1 for part in parts), initial=0))
-        # What follows the last line break is a line only if there is something.
+        # Text after the last line break is a line only if it is not empty.
         self.count = len(parts) - (not parts[-1])
         self.starts[self.count :] = [len(text)]
 
@@ -103,11 +106,11 @@ class _Lines:
 
 
 def cut(text: str, language: str | None = None) -> list[Piece]:
-    """The pieces of a text, in order; none of an empty one.
+    """The pieces of a text, in order; an empty text has none.
 
     Args:
-        text: Any.
-        language: What it is written in, as `language_of` says.
+        text: Any text.
+        language: The text's language, as `language_of` names it, or None.
     """
     if not text:
         return []
@@ -140,7 +143,7 @@ def _spans(
 
 
 def _joined(spans: Iterable[_Span], lines: _Lines) -> list[_Span]:
-    """Short ones joined with the one before them."""
+    """The spans, with each short one joined with the span before it."""
     joined: list[_Span] = []
     for span in spans:
         if joined and _belong_together(joined[-1], span, lines):
@@ -162,7 +165,7 @@ def _belong_together(before: _Span, span: _Span, lines: _Lines) -> bool:
 
 
 def _pieces(span: _Span, lines: _Lines) -> Iterator[Piece]:
-    """A span as it is, or cut by lines if it is too long."""
+    """The span as one piece, or cut by lines if it is too long."""
     start, end = lines.starts[span.first], lines.starts[span.last + 1]
     if len(lines.text[start:end].strip()) <= LONGEST and end - start <= 2 * LONGEST:
         yield lines.piece(start, end, span.symbols)
@@ -176,7 +179,7 @@ def _pieces(span: _Span, lines: _Lines) -> Iterator[Piece]:
 
 
 def _stop(start: int, end: int, lines: _Lines) -> int:
-    """Where a piece that begins there ends: after its last line that fits, or within a line that does not."""
+    """The end of the piece that begins at `start`: after its last complete line, or inside a line that is too long."""
     if end - start <= LONGEST:
         return end
     after = lines.starts[bisect_right(lines.starts, start + LONGEST) - 1]
@@ -184,22 +187,22 @@ def _stop(start: int, end: int, lines: _Lines) -> int:
 
 
 def _next_start(start: int, stop: int, end: int, lines: _Lines) -> int:
-    """Where the piece after that one begins: at its last lines, or its last characters if it ends within a line."""
+    """The begin of the next piece: it repeats the last lines, or the last characters if the piece ends in a line."""
     line = bisect_right(lines.starts, stop) - 1
     if lines.starts[line] < stop:
         return stop - OVERLAP
     while lines.starts[line - 1] > start and stop - lines.starts[line - 1] <= OVERLAP:
         line -= 1
-    # A long line after these would leave no room for anything new.
+    # If a long line follows, the repeated lines would leave no room for new text.
     return lines.starts[line] if _stop(lines.starts[line], end, lines) > stop else stop
 
 
 def _definitions(text: str, lines: _Lines, grammar: tree_sitter.Language) -> list[_Definition]:
-    """What is defined in a text at the top, and inside what is too long to be one piece."""
+    """The definitions at the top of a text, and those inside definitions that are too long for one piece."""
     top: list[_Definition] = []
     if (tree := _parsed(text.encode("utf-8", "replace"), grammar)) is None:
         return top
-    # Of each node, where what it defines is added. A loop, since programs write deeper nests than Python recurses.
+    # Each entry is a node and the list for its definitions. A loop, because generated code nests too deep to recurse.
     todo: list[tuple[tree_sitter.Node, list[_Definition], int]] = [(tree.root_node, top, 0)]
     while todo:
         parent, found, wrapped = todo.pop()
@@ -211,7 +214,7 @@ def _definitions(text: str, lines: _Lines, grammar: tree_sitter.Language) -> lis
             if first is None or (before + 1 < begin and not wraps):
                 first = begin
             if any(word in node.type for word in _LEADING):
-                # What is said of a definition is right above it.
+                # The comment on a definition is right above it.
                 before = end
                 continue
             into = found
@@ -229,7 +232,7 @@ def _definitions(text: str, lines: _Lines, grammar: tree_sitter.Language) -> lis
 
 
 def _parsed(content: bytes, grammar: tree_sitter.Language) -> tree_sitter.Tree | None:
-    """The tree of a text; `None` of one that no parser gets through in reasonable time."""
+    """The tree of a text, or None if the parser needs too many steps."""
     steps = 0
 
     def has_had_enough(_offset: int, _error: bool) -> bool:
@@ -237,7 +240,7 @@ def _parsed(content: bytes, grammar: tree_sitter.Language) -> tree_sitter.Tree |
         steps += 1
         return steps > _FEWEST_STEPS + len(content) // _BYTES_A_STEP or cancel_requested()
 
-    # The parser holds the interpreter's lock but while it is handed more: a few kilobytes are a millisecond.
+    # The parser holds the interpreter's lock, except while it reads: a few kilobytes take it a millisecond.
     def read(offset: int, _point: tree_sitter.Point) -> bytes:
         return content[offset : offset + _READ_AT_ONCE]
 
@@ -262,7 +265,7 @@ def _last_row(node: tree_sitter.Node) -> int:
 
 
 def _name(node: tree_sitter.Node) -> str:
-    """The name of what a node defines; empty if it has none."""
+    """The name that a node defines; empty if there is none."""
     named: tree_sitter.Node | None = node
     if node.type == "section":
         named = node.named_children[0].child_by_field_name("heading_content") if node.named_children else None

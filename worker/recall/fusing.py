@@ -1,4 +1,4 @@
-"""Makes one ranking of several, by reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009)."""
+"""Makes one ranking from several, by reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import TypeVar
 K = TypeVar("K", bound=Hashable)
 
 CONSTANT = 60
-"""The paper's: how little the very first places count for more than those that follow them."""
+"""The constant of the paper: the larger it is, the less the first places differ from the following ones."""
 
 
 def fuse(rankings: Iterable[Sequence[K]]) -> list[tuple[K, float]]:
-    """Everything that is in any of the rankings, once, with its score, the best first.
+    """All entries of the rankings, each once, with its score, the best first.
 
-    Each ranking adds 1 / (60 + place), and says nothing of what is not in it. Of two that are equal, the one comes
-    first that is first in an earlier ranking.
+    Each ranking adds 1 / (60 + place) to its entries. Of two entries with equal scores, the first is the one from an
+    earlier ranking, or from an earlier place in it.
     """
     scores: dict[K, float] = {}
     for ranking in rankings:

@@ -1,6 +1,6 @@
-"""What a repository's own files say about it, read without git: where they are, and which files git tracks.
+"""Reads a repository's `.git` without git: its place, its own ignore rules, and the list of tracked files.
 
-It only reads, and takes whatever it cannot read as saying nothing: the tree can be scanned all the same.
+It only reads. Unreadable files count as empty, so that the tree can still be scanned.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _SUBMODULE = 0o160000
 _SHA256 = re.compile(rb'^\s*objectformat\s*=\s*"?sha256\b', re.IGNORECASE | re.MULTILINE)
 
 _LONGEST_PATH = 4096
-"""Bytes; longer ones no system call takes (`PATH_MAX`), and only a hostile index has them."""
+"""The most bytes of a path: no system call takes longer ones (`PATH_MAX`), and only a hostile index has them."""
 
 
 @dataclass(frozen=True, slots=True)
 class GitFolder:
-    """A repository's `.git`: its own files, and those that it shares with the other work trees."""
+    """A repository's `.git`: the work tree's own folder, and the folder that it shares with other work trees."""
 
     own: bytes
     shared: bytes
 
 
 def git_folder(top: bytes) -> GitFolder | None:
-    """The `.git` of the repository whose work tree this folder is; `None` if it is none."""
+    """The `.git` of this work tree, or None if the folder is not a work tree."""
     own = os.path.join(top, b".git")
     if os.path.isfile(own):  # a submodule, or one of several work trees
         said = read_small(own, _LONGEST_POINTER) or b""
@@ -50,16 +50,16 @@ def git_folder(top: bytes) -> GitFolder | None:
 
 
 def excluded(git: GitFolder) -> bytes:
-    """The rules that a repository keeps to itself, in `info/exclude`."""
+    """The repository's own ignore rules, from `info/exclude`."""
     return read_small(os.path.join(git.shared, b"info", b"exclude"), LONGEST_RULES) or b""
 
 
 def tracked(git: GitFolder) -> Iterator[bytes]:
-    """The paths of the files that git tracks, whatever the rules say of them."""
+    """The paths of the files that git tracks; ignore rules do not count."""
     content = read_small(os.path.join(git.own, b"index"), _LONGEST_INDEX)
     config = read_small(os.path.join(git.shared, b"config"), LONGEST_RULES) or b""
     id_bytes = 32 if _SHA256.search(config) else 20
-    # A file that git is writing, or of a kind that we do not know.
+    # Git may be writing the file, or it has an unknown format.
     with contextlib.suppress(struct.error, IndexError, ValueError):
         if content is not None and content.startswith(b"DIRC"):
             yield from _entries(content, id_bytes)
@@ -74,7 +74,7 @@ def _entries(content: bytes, id_bytes: int) -> Iterator[bytes]:
         at += 40 + id_bytes
         (flags,) = struct.unpack_from(">H", content, at)
         at += 4 if version > 2 and flags & _EXTENDED else 2  # noqa: PLR2004 - version 3 brought the extension
-        if version == 4:  # noqa: PLR2004 - each path says how much of the one before it keeps
+        if version == 4:  # noqa: PLR2004 - each path begins with a part of the one before it
             dropped, at = _number(content, at)
             end = content.index(b"\0", at)
             path = path[: len(path) - dropped] + content[at:end]
@@ -90,7 +90,7 @@ def _entries(content: bytes, id_bytes: int) -> Iterator[bytes]:
 
 
 def _number(content: bytes, at: int) -> tuple[int, int]:
-    """A number of variable length, as git packs offsets, and where it ends."""
+    """A number of variable length, as git packs offsets, and the position after it."""
     byte = content[at]
     value = byte & 0x7F
     while byte & 0x80:
@@ -101,9 +101,9 @@ def _number(content: bytes, at: int) -> tuple[int, int]:
 
 
 def read_small(path: bytes, longest: int) -> bytes | None:
-    """A regular file's content; `None` if it cannot be read, is a link, or longer than that."""
+    """A regular file's content, or None if it cannot be read, is a link, or is longer than `longest` bytes."""
     try:
-        # A pipe that somebody put there must not be waited for.
+        # Do not wait for a pipe that has this name.
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError):
         return None

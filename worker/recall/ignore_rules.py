@@ -1,7 +1,7 @@
 """The rules of one `.gitignore` (or `.git/info/exclude`, or a user's globs), read as git reads them.
 
-A file's rules become one regular expression, so that a tree of many files is matched quickly, and one that cannot be
-made to run for ever by a hostile pattern. It works on bytes, as git does, and never touches the disk.
+The rules of a file become one regular expression. It matches a tree of many files quickly, and no hostile pattern can
+make it run for ever. It works on bytes, as git does, and never touches the disk.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _POSIX_CLASSES = {
 
 
 class _Malformed(ValueError):
-    """The pattern matches nothing, as git has it."""
+    """The pattern is malformed: for git, it matches nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class _Rule:
 
 
 class IgnoreRules:
-    """What the lines of one file of rules say about what lies beneath its folder."""
+    """The rules of one file, for the paths below its folder."""
 
     def __init__(self, lines: Iterable[bytes]) -> None:
         self._rules = tuple(_rules(lines))
@@ -57,11 +57,11 @@ class IgnoreRules:
         return bool(self._rules)
 
     def ignores(self, path: bytes, *, folder: bool) -> bool | None:
-        """Whether the last rule that matches ignores it (True) or wants it back (False); `None` where none matches.
+        """True if the last matching rule ignores the path, False if it includes it again, or None without a match.
 
         Args:
-            path: Relative to the folder of the rules, with `/`.
-            folder: Whether it is one.
+            path: The path relative to the folder of the rules, with `/`.
+            folder: Whether the path is a folder.
         """
         regex, verdicts = self._for_folders if folder else self._for_files
         found = regex.fullmatch(path) if verdicts else None
@@ -77,7 +77,7 @@ class IgnoreRules:
 
 
 def _compiled(rules: Iterable[_Rule]) -> tuple[re.Pattern[bytes], list[bool]]:
-    # The last rule that matches counts, and of alternatives the first is taken.
+    # The last matching rule counts, but a regular expression takes the first matching alternative.
     backwards = list(rules)[::-1]
     regex = b"|".join(b"(%s)" % rule.regex for rule in backwards)
     return re.compile(regex, re.DOTALL), [rule.ignores for rule in backwards]
@@ -107,15 +107,15 @@ def _without_trailing_spaces(line: bytes) -> bytes:
 
 
 def _name(pattern: bytes) -> bytes:
-    """A pattern without a slash: it is about names, wherever they are."""
+    """The regular expression of a pattern without a slash, which matches names in any folder."""
     return _within_a_folder(list(_tokens(pattern)))
 
 
 def _path(pattern: bytes) -> bytes:
-    """A pattern with a slash: it is about paths from the folder of the rules.
+    """The regular expression of a pattern with a slash, which matches paths from the folder of the rules.
 
-    `**/` is any number of folders. What stands before the first wildcard is compared first, and for what comes
-    after it the pattern begins there: for git a `**` is then at a beginning, whatever was before it.
+    `**/` stands for any number of folders. Git compares the text before the first wildcard on its own. Then the rest
+    counts as a pattern of its own: a `**` after that text is at a beginning for git.
     """
     pattern = pattern.removeprefix(b"/")
     special = _SPECIAL.search(pattern)
@@ -136,15 +136,15 @@ def _path(pattern: bytes) -> bytes:
     first, *others = [_within_a_folder(group) for group in groups]
     if not others:
         return re.escape(pattern[:cut]) + first + tail
-    # What the first of two `**` leaves is enough for the second: nothing need be tried again.
+    # The rest after the first of two `**` is enough for the second: no backtracking is needed.
     middle = b"".join(rb"(?>(?:.*?/)??%s)" % one for one in others[:-1])
     return re.escape(pattern[:cut]) + first + middle + rb"(?:.*/)?" + others[-1] + tail
 
 
 def _within_a_folder(tokens: list[bytes]) -> bytes:
-    """The regular expression of tokens in which a star stays within a name.
+    """The regular expression of tokens whose stars match inside one name.
 
-    All stars but the last take as little as they can and never again: what follows them is a star.
+    Each star but the last matches as little as possible, without backtracking, because another star follows.
     """
     runs: list[list[bytes]] = [[]]
     for token in tokens:
@@ -159,7 +159,7 @@ def _within_a_folder(tokens: list[bytes]) -> bytes:
 
 
 def _tokens(pattern: bytes) -> Iterator[bytes]:
-    """A character, `?`, `*`, `**` (two stars or more, before the end), `**/`, or the regular expression of a set."""
+    """The tokens of a pattern: a character, `?`, `*`, `**` (two or more stars), `**/`, or the expression of a set."""
     at = 0
     while at < len(pattern):
         one = pattern[at : at + 1]
@@ -177,7 +177,7 @@ def _tokens(pattern: bytes) -> Iterator[bytes]:
         elif one == b"\\":
             if at + 1 == len(pattern):
                 raise _Malformed
-            # As a set, so that it is no wildcard.
+            # In a group, so that the character is not a wildcard.
             yield b"(?:%s)" % re.escape(pattern[at + 1 : at + 2])
             at += 2
         else:
@@ -186,7 +186,7 @@ def _tokens(pattern: bytes) -> Iterator[bytes]:
 
 
 def _set(pattern: bytes, at: int) -> tuple[bytes, int]:
-    """The regular expression of a set of characters that begins before `at`, and where it ends."""
+    """The regular expression of a set of characters that begins before `at`, and the position after it."""
     negated = pattern[at : at + 1] in (b"!", b"^")
     at += negated
     parts: list[bytes] = []
@@ -210,7 +210,7 @@ def _set(pattern: bytes, at: int) -> tuple[bytes, int]:
         before, at = _character(pattern, at)
         parts.append(re.escape(before))
     inside = b"".join(parts)
-    # No set has the slash in it, not even one that says what it has not.
+    # No set matches the slash, not even a negated one.
     regex = rb"[^/%s]" % inside if negated else rb"(?!/)[%s]" % inside if inside else _NEVER
     return regex, at + 1
 
@@ -224,7 +224,7 @@ def _character(pattern: bytes, at: int) -> tuple[bytes, int]:
 
 
 def _named_class(pattern: bytes, at: int) -> tuple[bytes, int] | None:
-    """A class such as `[:alpha:]` as a part of a set, and where it ends; `None` if it is none."""
+    """A class such as `[:alpha:]` as a part of a set, and the position after it; or None if it is not a class."""
     end = pattern.find(b"]", at + 2)
     if end < 0:
         raise _Malformed

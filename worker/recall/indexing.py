@@ -1,4 +1,4 @@
-"""Puts what is no file into the index: notes, and the transcripts and summaries of conversations."""
+"""Puts texts outside of files into the index: notes, and the transcripts and summaries of conversations."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ LONGEST_TAG = 100
 
 @dataclass(frozen=True, slots=True)
 class Indexed:
-    """In how many chunks something was indexed.
+    """The number of chunks that were indexed.
 
     Attributes:
-        is_scattered: The index lies in so many files that somebody should call `optimize`.
+        is_scattered: True if the index has so many files that it should be optimized.
     """
 
     chunks: int
@@ -39,12 +39,12 @@ class Indexed:
 
 
 async def capture(note_id: str, text: str, tags: Sequence[str] = (), *, created: datetime | None = None) -> Indexed:
-    """Keeps a note in the index; the same id again replaces it.
+    """Stores a note in the index, in place of a note with the same id.
 
     Raises:
-        NoContentFound: It is blank.
-        ConfigurationError: It is too long, or has tags that are; or the index was made by another embedder.
-        RetryLater: The embedder asks to come back later, or others write too much.
+        NoContentFound: The note is blank.
+        ConfigurationError: The note or its tags are too long, or another embedder made the index.
+        RetryLater: The embedder asks to come back later, or other writers came first too many times.
     """
     check_note(text, tags)
     if not text.strip():
@@ -55,10 +55,10 @@ async def capture(note_id: str, text: str, tags: Sequence[str] = (), *, created:
 
 
 def check_note(text: str, tags: Sequence[str]) -> None:
-    """Refuses what is no note.
+    """Refuses a note that is too long.
 
     Raises:
-        ConfigurationError: It is too long, or has too many tags, or too long ones.
+        ConfigurationError: The note is too long, or it has too many tags, or a tag is empty or too long.
     """
     if len(text) > LONGEST_NOTE:
         raise ConfigurationError(f"the note has {len(text)} characters: keep it to {LONGEST_NOTE}")
@@ -67,10 +67,10 @@ def check_note(text: str, tags: Sequence[str]) -> None:
 
 
 async def index_conversation(conversation_id: str) -> Indexed:
-    """Has a conversation's transcript and summary found, in place of what was indexed of it before.
+    """Indexes a conversation's transcript and summary, in place of those that were indexed before.
 
     Raises:
-        NoContentFound: There is neither; what was indexed of it is gone.
+        NoContentFound: There is no transcript and no summary; the indexed ones were removed.
     """
     store = await conversation_store()
     known = await store.get(conversation_id)
@@ -89,19 +89,19 @@ async def index_conversation(conversation_id: str) -> Indexed:
 
 
 async def optimize_index() -> bool:
-    """Has the index lie in few files, so that answers stay fast; false: somebody else is at it."""
+    """Joins the index's files, so that answers stay fast; False if another process is doing it."""
     return await (await search_index()).optimize()
 
 
 async def rebuild_index(progress: Callable[[int, int], None] | None = None) -> int:
-    """Makes the index anew for the configured embedder.
+    """Rebuilds the index for the configured embedder.
 
     Returns:
-        How many chunks there are.
+        The number of chunks.
 
     Raises:
-        ConfigurationError: It cannot be opened.
-        RetryLater, ModelUnavailable, Fatal: What the embedder says.
+        ConfigurationError: The index cannot be opened.
+        RetryLater, ModelUnavailable, Fatal: The embedder's error.
     """
     return await rebuild(settings_in_force().index_dir, await embedder(), progress)
 

@@ -1,6 +1,6 @@
-"""Which language a file is written in, by its name, and the grammar for it, where there is one.
+"""Finds a file's language by its name, and the grammar for that language.
 
-Grammars come in wheels and are loaded when a file needs one; nothing is downloaded.
+Grammars come in wheels, and are loaded when a file needs them; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -68,14 +68,14 @@ _GRAMMARS = {
 
 
 def language_of(path: str) -> str | None:
-    """The language of a file of this name; `None` if the name does not tell."""
+    """The language of a file with this name, or None if the name is not known."""
     name = PurePosixPath(path)
     return _NAMES.get(name.name) or _LANGUAGES.get(name.suffix.lower())
 
 
 @functools.cache
 def grammar_of(language: str | None) -> tree_sitter.Language | None:
-    """The language's grammar; `None` if there is none."""
+    """The language's grammar, or None."""
     if language not in _GRAMMARS:
         return None
     module, function = _GRAMMARS[language]

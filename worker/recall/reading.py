@@ -1,6 +1,6 @@
-"""Reads the files of a repository and cuts them into chunks, each file by itself: what is wrong with one costs only it.
+"""Reads the files of a repository and cuts them into chunks. A bad file affects only itself.
 
-It blocks: call it in a thread pool. It never follows a link, waits for a pipe, or reads more than it was told to.
+It blocks: call it in a thread pool. It never follows a link, waits for a pipe, or reads more than its limit.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from worker.recall.scanning import Found, left_out
 from worker.stores.chunks import FileState, NewChunk, hash_of
 
 FAILED = "failed: "
-"""What the reason begins with why a file has no chunks, if that is to be tried again."""
+"""The begin of a reason for a file without chunks, if the next sync should try the file again."""
 
 CLOCK_TICK = 0.02
-"""Seconds: two changes of a file within a tick of the system's clock may bear the same time."""
+"""Seconds within which two changes of a file may have the same time, because the system's clock ticks."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadFile:
-    """A file as it is now, and its chunks.
+    """A file in its present state, and its chunks.
 
     Attributes:
-        state: As the index remembers it.
-        chunks: `None` if the index has this content already.
+        state: The state to store in the index.
+        chunks: The chunks, or None if the index has this content already.
     """
 
     path: str
@@ -41,13 +41,13 @@ class ReadFile:
 
 
 def read_files(root: Path, files: Iterable[Found], known: Mapping[str, FileState], largest: int) -> list[ReadFile]:
-    """The files as they are now; those that are gone meanwhile, or were not reached when nobody waits, are missing."""
+    """The files in their present state. Files that are gone are missing, and so is the rest after a cancel."""
     top = os.path.realpath(os.fsencode(root))
     return [one for found in files if not cancel_requested() for one in _read(top, found, known, largest)]
 
 
 def failed(found: Found | str, reason: str) -> ReadFile:
-    """A file that there are no chunks of, to be tried again with the next sync."""
+    """A file without chunks that the next sync tries again."""
     path = found if isinstance(found, str) else found.path
     return ReadFile(path, None, FileState("", 0, 0, 0, FAILED + reason), [])
 
@@ -63,12 +63,12 @@ def _read(top: bytes, found: Found, known: Mapping[str, FileState], largest: int
     try:
         yield _content(top, found.path, known.get(found.path), largest)
     except (FileNotFoundError, NotADirectoryError):
-        return  # since the folder was listed
+        return  # removed since the folder was listed
     except OSError as error:
         yield failed(found, error.strerror or str(error))
     except WorkerError:
         raise
-    except Exception as error:  # noqa: BLE001 - an edge: whatever one file does to a parser, the others are indexed
+    except Exception as error:  # noqa: BLE001 - an edge: a file that breaks a parser must not stop the others
         yield failed(found, f"{type(error).__name__}: {error}")
 
 
@@ -85,7 +85,7 @@ def _content(top: bytes, path: str, known: FileState | None, largest: int) -> Re
             return ReadFile(path, None, FileState("", before.st_size, before.st_ctime_ns, 0, reason), [])
         content = opened.read(largest)
         after = os.fstat(file)
-    # One that changes while it is read, or just before, is read again next time: its time does not tell.
+    # A file that changes while it is read, or just before, is read again next time, because its time is not certain.
     is_settled = after.st_ctime_ns == before.st_ctime_ns < begun and len(content) == after.st_size
     changed_ns = after.st_ctime_ns if is_settled else 0
     return _cut(path, content, changed_ns, known)
@@ -107,7 +107,7 @@ def _cut(path: str, content: bytes, changed_ns: int, known: FileState | None) ->
 
 
 def _text(content: bytes) -> tuple[str, str | None]:
-    """A file's text, or nothing and why."""
+    """The file's text, or an empty text and the reason."""
     if b"\0" in content:
         return "", "binary"
     try:

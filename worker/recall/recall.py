@@ -1,8 +1,8 @@
-"""Answers a question with what the index holds: code, transcripts, summaries and notes.
+"""Answers a question from the index: with code, transcripts, summaries and notes.
 
-The index is asked by vector and by word at once, the two rankings are fused, a reranker may order them anew, and
-snippets are read from the files. It must never fail or wait because one of these parts does: the answer goes without
-it, and says so.
+It searches the index by vector and by word at once, fuses the two rankings, may have a reranker order the result, and
+reads snippets from the files. If one of these parts fails or hangs, it must not fail or hang too: the answer goes
+without that part, and names it.
 """
 
 from __future__ import annotations
@@ -39,31 +39,30 @@ logger = get_logger(__name__)
 
 MOST_HITS = 100
 LONGEST_QUESTION = 8000
-"""Characters of a question that count."""
+"""Characters of a question that are read; the rest is ignored."""
 
 _DEPTH = 100
-"""How far down each ranking is looked at."""
+"""The number of hits that are read from each ranking."""
 
 _SEARCHES_AT_ONCE = max(2, os.cpu_count() or 1)
 
 _RERANKED = 30
-"""How many a reranker is shown, if no more hits are wanted."""
+"""The fewest hits that are sent to a reranker; more if the limit is higher."""
 
 
 class BadQuestion(ConfigurationError):
-    """The question is blank, or the limit unfit, or there is no such repository."""
+    """The question is blank, the limit is out of range, or the repository does not exist."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
-    """Something that was found.
+    """One result of a question.
 
     Attributes:
-        repository: Empty for what is in none.
-        path: The file's within its repository; else the conversation's id, or the note's.
-        score: Higher is better; only within one answer comparable.
-        changed: Whether the file is another than the one that was indexed; `None` of what is in no file, or if it
-            cannot be told.
+        repository: The repository's name; empty for conversations and notes.
+        path: The file's path within its repository, or the id of the conversation or note.
+        score: Higher is better; comparable only within one answer.
+        changed: Whether the file has changed since it was indexed, or None (not a file, or not known).
     """
 
     kind: Kind
@@ -81,7 +80,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A part that the answer goes without."""
+    """A part that the answer goes without, and the reason."""
 
     part: str
     reason: str
@@ -89,7 +88,7 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was found, the best first, and what the answer goes without."""
+    """The hits, the best first, and the parts that the answer goes without."""
 
     question: str
     hits: tuple[Hit, ...]
@@ -103,20 +102,20 @@ class Answer:
 
 @dataclass(slots=True)
 class _Parts:
-    """The parts of one answer: each has its time, and those that fail are noted."""
+    """The parts of one answer: each has a time limit, and a list holds those that fail."""
 
     limit: timedelta
     left_out: list[LeftOut]
 
     async def get(self, part: str, work: Coroutine[Any, Any, T]) -> T | None:
-        """What a part brings; `None` if it fails or is too slow."""
+        """The result of a part, or None if it fails or is too slow."""
         try:
             async with asyncio.timeout(self.limit.total_seconds()):
                 return await work
         except TimeoutError:
             took = format_duration(self.limit)
             self.leave_out(part, f"it took longer than {took} (WORKER_RECALL_TIMEOUT)")
-        except IndexMismatch:  # an answer of words alone would hide for ever that the index must be made anew
+        except IndexMismatch:  # an answer by words alone would hide that the index must be rebuilt
             raise
         except (WorkerError, OSError, RuntimeError, ValueError) as error:
             self.leave_out(part, str(error) or type(error).__name__)
@@ -128,10 +127,10 @@ class _Parts:
 
 
 def check_question(question: str, limit: int) -> None:
-    """Refuses what no index could answer.
+    """Refuses a question that no index can answer.
 
     Raises:
-        BadQuestion: The question is blank, or the limit unfit.
+        BadQuestion: The question is blank, or the limit is out of range.
     """
     if not question.strip():
         raise BadQuestion("the question is blank: ask for something")
@@ -140,18 +139,18 @@ def check_question(question: str, limit: int) -> None:
 
 
 async def recall(question: str, *, repository: str | None = None, limit: int = 10) -> Answer:
-    """Finds what answers a question.
+    """Answers a question.
 
     Args:
-        question: Words of any language, a name, a line of code; nothing in it is syntax.
-        repository: Only there; `None`: everywhere, in conversations and notes too.
+        question: Words of any language, a name, or a line of code; it has no syntax.
+        repository: The name of one repository, or None for all, with conversations and notes.
         limit: The most hits, from 1 to `MOST_HITS`.
 
     Raises:
-        BadQuestion: It is blank, the limit unfit, or there is no such repository.
-        IndexMismatch: The index was made by another embedder.
+        BadQuestion: The question is blank, the limit is out of range, or the repository does not exist.
+        IndexMismatch: Another embedder made the index.
         ConfigurationError: The index or the database cannot be opened.
-        RecallFailed: It could be asked neither by vector nor by word, or not be opened in time.
+        RecallFailed: Both searches failed, or the index could not be opened in time.
     """
     check_question(question, limit)
     parts = _Parts(settings_in_force().recall_timeout, [])
@@ -168,12 +167,12 @@ async def recall(question: str, *, repository: str | None = None, limit: int = 1
 
 
 class RecallFailed(WorkerError):
-    """The index could be asked neither by vector nor by word, or not read; retried where a message asked."""
+    """Both searches of the index failed, or it cannot be read. A message that asked is retried."""
 
 
 async def _opened(parts: _Parts, repository: str | None) -> tuple[SearchIndex, Reranker | None]:
-    """What no answer goes without."""
-    await run_in_thread_pool(load_lancedb)  # a machine that is slow to load it is no index that does not answer
+    """Opens the parts that every answer needs: the index, and the reranker or None."""
+    await run_in_thread_pool(load_lancedb)  # outside the time limit: a slow load does not mean a broken index
     try:
         async with asyncio.timeout(parts.limit.total_seconds()):
             if repository is not None:
@@ -181,13 +180,13 @@ async def _opened(parts: _Parts, repository: str | None) -> tuple[SearchIndex, R
             return await search_index(), await reranker()
     except TimeoutError as error:
         took = format_duration(parts.limit)
-        raise RecallFailed(f"to open the index took longer than {took} (WORKER_RECALL_TIMEOUT)") from error
+        raise RecallFailed(f"opening the index took longer than {took} (WORKER_RECALL_TIMEOUT)") from error
 
 
 async def _candidates(
     index: SearchIndex, parts: _Parts, question: str, repository: str | None, enough: int
 ) -> list[Passage]:
-    """The best of what either search has found, each once."""
+    """The best hits of both searches, each once."""
     turns = await _turns()
     where: dict[str, Any] = {"limit": max(enough, _DEPTH), "repository": repository}
 
@@ -196,7 +195,7 @@ async def _candidates(
         if vectors is None:
             return None
         [vector] = vectors
-        if not vector.any():  # to the embedder the question says nothing
+        if not vector.any():  # the question has no meaning for the embedder
             return []
         async with turns:
             return await parts.get("vectors", index.search_vector(vector, **where))
@@ -216,7 +215,7 @@ async def _candidates(
 
 @loop_resource
 async def _turns() -> AsyncIterator[asyncio.Semaphore]:
-    """Searches compute: more of them at once than there are cores only keep each other, and the loop, from ending."""
+    """Limits concurrent searches to the number of cores: they compute, and more would slow each other and the loop."""
     yield asyncio.Semaphore(_SEARCHES_AT_ONCE)
 
 
@@ -227,8 +226,8 @@ async def _embedded(question: str) -> Vectors:
 async def _reranked(
     model: Reranker, parts: _Parts, question: str, found: Sequence[Passage], limit: int
 ) -> list[Passage]:
-    """The best of what was found."""
-    if len(found) < 2:  # noqa: PLR2004 - one is in order
+    """The best hits, in the reranker's order; or in their present order if the reranker fails."""
+    if len(found) < 2:  # noqa: PLR2004 - one hit needs no order
         return list(found)
     scores = await parts.get("reranker", model.rank(question, [f"{one.path}\n{one.text}" for one in found]))
     if scores is None:
@@ -239,11 +238,11 @@ async def _reranked(
 
 async def _check_repository(name: str) -> None:
     if await (await repository_store()).get(name) is None:
-        raise BadQuestion(f"no repository {shown(name)!r}: `worker repositories list` shows those there are")
+        raise BadQuestion(f"no repository {shown(name)!r}: see `worker repositories list`")
 
 
 async def _snippets(parts: _Parts, found: Sequence[Passage]) -> list[Snippet]:
-    """What was found as it reads now; where a file cannot be read in time, as it was indexed."""
+    """The hits' text as the files have it now, or as indexed if a file cannot be read in time."""
     repositories = {passage.repository for passage in found if passage.kind == "code"}
     known = await parts.get("repositories", _folders(repositories)) if repositories else None
     to_read = [passage for passage in found if known and passage.repository in known]
@@ -256,7 +255,7 @@ async def _folders(repositories: Collection[str]) -> dict[str, Path]:
 
 
 async def _in_time(parts: _Parts, folders: Mapping[str, Path], found: Sequence[Passage]) -> dict[str, Snippet]:
-    """Those that could be read, by the passage's id; for what takes too long, nobody waits."""
+    """The snippets that were read in time, by the passage's id."""
     read: dict[str, Snippet | OSError] = {}
     left = threading.Event()
     wanted = (passage for passage in found if not left.is_set())
@@ -265,14 +264,14 @@ async def _in_time(parts: _Parts, folders: Mapping[str, Path], found: Sequence[P
     def ended(reading: asyncio.Future[None]) -> None:
         readers.release()
         if not reading.cancelled():
-            reading.exception()  # whoever waited for it may be gone
+            reading.exception()  # marks it as seen: the caller may be gone
 
     try:
         async with asyncio.timeout(parts.limit.total_seconds()):
             await readers.acquire()
-            # One call of the pool for all of them: each would have to wait for a thread, and for the interpreter.
+            # One call of the thread pool for all: each call would wait for a thread, and for the interpreter.
             reading = asyncio.ensure_future(run_in_thread_pool(snippets.read_each, folders, wanted, read))
-            # It is not cancelled: that would end before its thread does.
+            # It is not cancelled, because the cancelled task would end before its thread.
             reading.add_done_callback(ended)
             await asyncio.wait([reading])
             reading.result()
@@ -290,7 +289,7 @@ async def _in_time(parts: _Parts, folders: Mapping[str, Path], found: Sequence[P
 
 @loop_resource
 async def _readers() -> AsyncIterator[asyncio.Semaphore]:
-    """A drive that hangs keeps the threads that read from it: most of the pool is for others."""
+    """Limits concurrent reads: a drive that hangs holds its threads, and most of the pool must stay free."""
     yield asyncio.Semaphore(max(1, settings_in_force().thread_pool_size // 16))
 
 

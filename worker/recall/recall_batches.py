@@ -1,6 +1,6 @@
-"""Answers many questions, and keeps the answers as an object.
+"""Answers many questions, and stores the answers as an object.
 
-It must never hold them all: a long list with many hits each is more than fits into memory.
+It must never hold all answers at once: many questions with many hits do not fit into memory.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ async def recall_all(
     limit: int = 10,
     progress: Callable[[int, int], None] | None = None,
 ) -> str:
-    """Answers questions one after another, and keeps the answers as an object, one JSON value a line.
+    """Answers questions one after another, and stores the answers as an object with one JSON value on each line.
 
     Returns:
-        Where the object is.
+        The object's path or URL.
 
     Raises:
         NoContentFound: There are no questions.
-        BadQuestion: One of them, the limit or the repository is unfit; none has been answered then.
-        ConfigurationError, RecallFailed: As `recall`, of any of them; nothing is kept then.
+        BadQuestion: A question, the limit or the repository is not valid; no question was answered.
+        ConfigurationError, RecallFailed: An error of `recall` for one question; nothing was stored.
     """
     if not questions:
         raise NoContentFound("there are no questions")
@@ -55,6 +55,6 @@ async def recall_all(
 
 
 def _append(file: Path, answer: Answer) -> None:
-    """Adds a line."""
+    """Adds an answer, as one line."""
     with file.open("a", encoding="utf-8") as opened:
         opened.write(json.dumps(asdict(answer), default=str) + "\n")

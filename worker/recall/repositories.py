@@ -1,6 +1,6 @@
-"""The repositories that are synced: folders, what they are called, and what is stored of each.
+"""Adds, names, describes and removes the synced repositories.
 
-What is removed is gone from the index before it is forgotten: an interrupted removal can be done again.
+A removal first empties the index and then removes the repository, so that an interrupted removal can be repeated.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 async def add_repository(
     path: Path, name: str | None = None, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> Repository:
-    """Has a folder synced from now on; once more with the same name, it changes which of its files are.
+    """Adds a folder as a repository to sync; for a known name, it changes the globs.
 
     Args:
         path: The folder.
-        name: What it is called; `None`: as the folder is.
-        include: Globs of the files that are wanted, written as in a `.gitignore`; none: all.
-        exclude: Globs of those that are not.
+        name: The repository's name, or None for the folder's name.
+        include: Globs of the wanted files, written as in a `.gitignore`; empty for all files.
+        exclude: Globs of the unwanted files among them.
 
     Raises:
-        ConfigurationError: There is no such folder, the name is taken or unfit, or a glob is.
+        ConfigurationError: The folder does not exist, the name is taken or not valid, or a glob is not valid.
     """
     Globs(include, exclude)
     folder = await run_in_thread_pool(_folder, path)
     called = folder.name if name is None else name
     if not _NAME.fullmatch(called):
         raise ConfigurationError(
-            f"{called!r} is no name for a repository: choose one with --name, of at most 100 letters, digits, "
+            f"{called!r} is not a valid name for a repository: choose one with --name, of at most 100 letters, digits, "
             "'_', '-' and '.'"
         )
     store = await repository_store()
@@ -65,10 +65,11 @@ def _folder(path: Path) -> Path:
 
 
 async def name_of(path_or_name: str) -> str:
-    """What a repository is called; a folder that is not known yet is added, and called as it is.
+    """The name of a repository. A new folder is added, under the folder's name.
 
     Returns:
-        What was given, if it is neither: `sync_repository` says what is wrong with it.
+        The repository's name; or `path_or_name` itself if it is neither a repository nor a folder, so that
+        `sync_repository` reports the error.
     """
     if not is_storable(path_or_name):
         return path_or_name
@@ -87,27 +88,27 @@ async def name_of(path_or_name: str) -> str:
 
 
 def _name_of(path: Path) -> str:
-    """A name that no other folder has."""
+    """The folder's name, changed if another folder has it."""
     fit = re.sub(r"[^A-Za-z0-9_]+", "-", path.name).strip("-")[:80] or "repository"
     return f"{fit}-{sha256(os.fsencode(path)).hexdigest()[:8]}"
 
 
 async def remove_repository(name: str) -> None:
-    """Forgets a repository, with all that is stored of it; its files stay.
+    """Removes a repository and its chunks in the index; its files stay.
 
     Raises:
-        ConfigurationError: There is none of that name.
+        ConfigurationError: There is no repository of this name.
     """
     store = await repository_store()
     if await store.get(name) is None:
         raise ConfigurationError(f"no repository is called {name!r}: see `worker repositories list`")
-    # In this order: what is left of an interrupted removal can still be removed.
+    # In this order, an interrupted removal can be repeated.
     await (await search_index()).remove_repository(name)
     await store.remove(name)
 
 
 async def describe_repository(repository: Repository) -> dict[str, Any]:
-    """A repository, how much is stored of it, and how its last sync goes or went; as JSON types."""
+    """A repository, the numbers of its stored files and chunks, and its last sync, as JSON types."""
     totals = await (await search_index()).totals(repository.name)
     sync = repository.sync
     return {
@@ -136,21 +137,21 @@ async def describe_repository(repository: Repository) -> dict[str, Any]:
 
 
 def left_out_of(totals: Totals) -> dict[str, int]:
-    """How many files were left out, by the reason, most first; without those that failed."""
+    """The numbers of files that were left out, by the reason, the largest first; failed files are not counted."""
     reasons = {reason: count for reason, count in totals.left_out.items() if not reason.startswith(FAILED)}
     return dict(sorted(reasons.items(), key=lambda one: (-one[1], one[0])))
 
 
 def failures_in(totals: Totals) -> int:
-    """How many files failed."""
+    """The number of files that failed."""
     return sum(count for reason, count in totals.left_out.items() if reason.startswith(FAILED))
 
 
 def check_folder(path: Path) -> None:
-    """Tells whether something is a folder.
+    """Checks that a path is a folder.
 
     Raises:
-        Fatal: It is not there, is none, or may not be looked at.
+        Fatal: The path does not exist, is not a folder, or may not be read.
     """
     try:
         mode = path.stat().st_mode
@@ -161,6 +162,6 @@ def check_folder(path: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENAMETOOLONG):
             raise
-        raise Fatal(f"{shown(str(path))} is no path: {error.strerror}") from error
+        raise Fatal(f"{shown(str(path))} is not a valid path: {error.strerror}") from error
     if not stat.S_ISDIR(mode):
-        raise Fatal(f"{path} is no folder")
+        raise Fatal(f"{path} is not a folder")

@@ -1,8 +1,8 @@
-"""Brings what the index holds of a repository to what is on disk: what is new and changed, and nothing that is gone.
+"""Syncs a repository: makes the index match the files on disk.
 
-What has been done stays done: batches are stored one by one, each whole, and what is stored says what is still to do.
-So a sync that was interrupted anywhere goes on where it was. Two syncs of one repository at once would undo each
-other's work: the caller sees to that. Memory holds a few batches and, of each file that is to be read, its name.
+Batches are stored one by one, each whole, and the index itself shows the remaining work. So an interrupted sync
+continues from where it stopped. Two syncs of one repository at once would undo each other's work: the caller must
+prevent that. Memory holds a few batches, and the names of all files to read.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from worker.stores.index import SearchIndex, search_index
 from worker.stores.repositories import Repository, repository_store
 
 MOST_NAMED = 20
-"""Files that failed which the result names; the rest are counted."""
+"""The most failed files that the result names; the others are only counted."""
 
 _SLICE = 500
-"""Files that are looked for at a time: some milliseconds, after which nobody may want them any more."""
+"""Files that are scanned at a time; it takes some milliseconds, and then the sync may have been cancelled."""
 
 _IN_FLIGHT = 3
 _BATCH_BYTES = 4 * 2**20
@@ -43,7 +43,7 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True, slots=True)
 class FailedFile:
-    """A file that could not be read or cut; it is tried again with the next sync."""
+    """A file that could not be read or cut; the next sync tries it again."""
 
     path: str
     reason: str
@@ -51,15 +51,15 @@ class FailedFile:
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """What a sync came to.
+    """The result of a sync.
 
     Attributes:
-        stored: Files whose chunks were stored.
-        chunks: How many these are.
-        removed: Files that are gone.
-        failed: Files that could not be read or cut.
-        totals: What is stored of the repository now.
-        is_scattered: The index lies in so many files that somebody should call `optimize`.
+        stored: The number of files that were stored.
+        chunks: The number of their chunks.
+        removed: The number of files that were removed from the index.
+        failed: The files that could not be read or cut.
+        totals: The numbers of all files and chunks of the repository in the index.
+        is_scattered: True if the index has so many files that it should be optimized.
     """
 
     stored: int
@@ -87,18 +87,19 @@ def _counted(reasons: Mapping[str, int]) -> str:
 
 
 async def sync_repository(name: str, *, progress: Progress | None = None) -> Synced:
-    """Brings what the index holds of a repository to what is on disk.
+    """Makes the index match the repository's files on disk.
 
     Args:
-        name: Of a repository that was added.
-        progress: Told after each batch how many of how many files are done, and how many chunks are stored.
+        name: The name of a repository that was added.
+        progress: Called after each batch with the number of finished files, the number of all, and a text.
 
     Raises:
-        Fatal: There is no such repository, or not any more; its folder is not there, is none, or may not be read.
-        Unchanged: There was nothing to do.
+        Fatal: The repository does not exist, or was removed meanwhile; its folder does not exist, is not a folder, or
+            may not be read.
+        Unchanged: The index matched already.
         NoContentFound: There is nothing to index.
         ConfigurationError: Another embedder made the index.
-        RetryLater: The embedder asks to come back later, or others write too much.
+        RetryLater: The embedder asks to come back later, or other writers came first too many times.
     """
     store = await repository_store()
     repository = await store.get(name)
@@ -112,7 +113,7 @@ async def sync_repository(name: str, *, progress: Progress | None = None) -> Syn
             synced = await syncing.run()
             record.sync = replace(record.sync, text=synced.describe())
     except RepositoryRemoved:
-        # What was stored since then would belong to nobody.
+        # Chunks that were stored after the removal would belong to no repository.
         await (await search_index()).remove_repository(name)
         raise
     return synced
@@ -138,7 +139,7 @@ class _Syncing:
         found, scanned = await _scan(self.repository)
         known = await self.index.files_of(self.repository.name)
         todo = [one for one in found.values() if not _is_as_stored(one, known.get(one.path))]
-        # Of a folder that cannot be listed nobody knows what is gone.
+        # The files of a folder that cannot be listed may still exist.
         closed = tuple(f"{one.path}/" for one in found.values() if one.failed)
         gone = [path for path in known if path not in found and not path.startswith(closed)]
         done = len(found) - len(todo)
@@ -155,7 +156,7 @@ class _Syncing:
         self.removed += len(gone)
 
     async def _store(self, todo: Sequence[Found], known: Mapping[str, FileState]) -> None:
-        """Reads, embeds and stores the files in batches, some of which are under way at once."""
+        """Reads, embeds and stores the files in batches, a few of them at once."""
         room = asyncio.Semaphore(_IN_FLIGHT)
         try:
             async with asyncio.TaskGroup() as group:
@@ -164,7 +165,7 @@ class _Syncing:
                     task = group.create_task(self._store_batch(batch, known))
                     task.add_done_callback(lambda _: room.release())
         except ExceptionGroup as errors:
-            # What the error says (retry then, give up) must reach the caller as itself.
+            # The error (retry at a time, give up) must reach the caller as it is.
             raise errors.exceptions[0] from errors
 
     async def _store_batch(self, batch: Sequence[Found], known: Mapping[str, FileState]) -> None:
@@ -177,14 +178,14 @@ class _Syncing:
             await run_in_thread_pool(check_folder, self.repository.path)
         gone = missing & known.keys()
         name = self.repository.name
-        # One after another: writers at once would only get into each other's way.
+        # One after another: concurrent writers would only disturb each other.
         async with self._storing:
             await self.index.replace_files(name, changed)
             await self.index.touch_files(name, touched)
             await self._remove(gone)
             await self._note(changed, len(batch))
             if await self.index.is_scattered(in_between=True):
-                # A long sync must not slow down those who ask meanwhile; if others write too much, the next batch will.
+                # A long sync must not slow down searches. If other writers come first, the next batch optimizes.
                 with contextlib.suppress(RetryLater):
                     await self.index.optimize()
 
@@ -203,7 +204,7 @@ class _Syncing:
             self.progress(self.record.sync.done, sync.matching, f"{self.chunks} chunks stored{failures}")
 
     async def _embedded(self, files: Sequence[ReadFile]) -> list[FileChunks]:
-        """The files with their vectors; where the embedder refuses the text of one, that one fails."""
+        """The files with their vectors; a file fails if the embedder refuses its text."""
         try:
             return await self._with_vectors(files)
         except (Fatal, ValueError):
@@ -218,7 +219,7 @@ class _Syncing:
 
     async def _with_vectors(self, files: Sequence[ReadFile]) -> list[FileChunks]:
         texts = [searched(file.path, chunk.symbol, chunk.text) for file in files for chunk in file.chunks or ()]
-        # An endpoint need not be asked for nothing.
+        # Without texts, no request is needed.
         nothing: Vectors = np.zeros((0, self.embedder.dimensions), np.float32)
         vectors = await self.embedder.embed(texts) if texts else nothing
         return list(_with_their_vectors(files, vectors))
@@ -255,7 +256,7 @@ def _with_their_vectors(files: Iterable[ReadFile], vectors: Vectors) -> Iterator
 
 
 def _is_as_stored(found: Found, state: FileState | None) -> bool:
-    """Whether the index holds a file as it is, as far as that is told without reading it."""
+    """Whether the index has the file in its present state, as far as its size and time show."""
     if state is None or found.failed:
         return False
     if found.left_out:
@@ -265,11 +266,11 @@ def _is_as_stored(found: Found, state: FileState | None) -> bool:
 
 
 def _batches(files: Iterable[Found], most: int) -> Iterator[list[Found]]:
-    """So many files at a time, or fewer if they are large."""
+    """Batches of at most `most` files, or fewer if they are large."""
     batch: list[Found] = []
     held = 0
     for one in files:
-        size = 0 if one.left_out else one.stamp.size  # it is not read then
+        size = 0 if one.left_out else one.stamp.size  # such a file is not read
         if batch and (len(batch) == most or held + size > _BATCH_BYTES):
             yield batch
             batch, held = [], 0
@@ -280,7 +281,7 @@ def _batches(files: Iterable[Found], most: int) -> Iterator[list[Found]]:
 
 
 async def _scan(repository: Repository) -> tuple[dict[str, Found], int]:
-    """The wanted files by path, and how many git would see."""
+    """The wanted files by path, and the number of files that git would see."""
     largest = settings_in_force().sync_max_file_bytes
     scan = Scan(repository.path, Globs(repository.include, repository.exclude), largest)
     found: dict[str, Found] = {}
@@ -288,9 +289,9 @@ async def _scan(repository: Repository) -> tuple[dict[str, Found], int]:
         await run_in_thread_pool(check_folder, repository.path)
         walk = scan.files()
         while some := await run_in_thread_pool(_some, walk):
-            # A name that is not UTF-8 may be shown as another file is called.
+            # The escaped name of a file that is not UTF-8 may be another file's name.
             found.update((one.path, one) for one in some if not (one.left_out and one.path in found))
-        # If it is gone by now (a disk, a network drive), its files are not.
+        # If the folder is gone now (a disk, a network drive), its files may still exist.
         await run_in_thread_pool(check_folder, repository.path)
     except PermissionError as error:
         raise Fatal(f"{repository.path} may not be read: {error.strerror}") from error
@@ -304,7 +305,7 @@ def _some(walk: Iterator[Found]) -> list[Found]:
 
 
 async def _let_the_clock_tick(newest_ns: int) -> None:
-    """Waits until a file that changes from now on bears a later time than one that has just changed."""
+    """Waits until a file that changes from now on gets a later time than the file that changed last."""
     since = datetime.now(UTC).timestamp() - newest_ns / 1e9
     if 0 <= since < 2 * CLOCK_TICK:
         await asyncio.sleep(2 * CLOCK_TICK)

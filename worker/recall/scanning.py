@@ -1,10 +1,10 @@
-"""Finds the files of a folder that git would see, without git, and never a way out of the folder.
+"""Finds the files of a folder that git would see, without git, and never leaves the folder.
 
-A folder's `.gitignore` counts beneath it, the nearest first; then the repository's `info/exclude`. A tracked file is
-seen whatever the rules say. A repository within another, a submodule or not, is scanned by its own rules.
-Rules above the folder count too, unless they ignore the folder itself: who names it wants it. A user's own
-`core.excludesFile` does not count: the same tree has the same files whoever runs the worker.
-Nothing is opened but files of rules, and no symbolic link is followed.
+A folder's `.gitignore` counts for the files below it, the nearest first; then the repository's `info/exclude`. A
+tracked file is seen despite all rules. A repository within another, a submodule or not, is scanned by its own rules.
+Rules above the folder count too, unless they ignore the folder itself: the user named it, and so wants it. A user's own
+`core.excludesFile` does not count: the same tree has the same files for every user.
+It opens only files of rules, and follows no symbolic link.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from worker.recall.git_files import LONGEST_RULES, excluded, git_folder, read_sm
 from worker.recall.ignore_rules import IgnoreRules
 
 _DEEPEST = 1_000
-"""Folders within folders; deeper ones have paths that no system call takes."""
+"""The deepest level of folders within folders; no system call takes longer paths."""
 
 _NO_RULES = IgnoreRules(())
 
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What tells, without reading it, that a file has not changed."""
+    """The size and the time that show, without reading a file, that it has not changed."""
 
     size: int
     modified_ns: int
@@ -35,7 +35,7 @@ class Stamp:
 
     @classmethod
     def of(cls, found: os.stat_result) -> Stamp:
-        """That of a file with this status."""
+        """The stamp of a file with this status."""
         return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
@@ -44,10 +44,10 @@ class Found:
     """A file that git would see.
 
     Attributes:
-        path: Relative to the scanned folder, with `/`.
-        stamp: As it was when it was found.
-        left_out: Why it cannot be indexed; empty if it can.
-        failed: Why it, or the folder that it is, could not be looked at; empty if it could.
+        path: The path relative to the scanned folder, with `/`.
+        stamp: The file's stamp at the time of the scan.
+        left_out: The reason why it cannot be indexed; empty if it can.
+        failed: The reason why the file or folder could not be read; empty if it could.
     """
 
     path: str
@@ -57,7 +57,7 @@ class Found:
 
 
 class Globs:
-    """Which files a user wants: those that a pattern of `include` matches (all, if there are none), less `exclude`.
+    """The files that a user wants: the matches of `include` (all files if it is empty), without those of `exclude`.
 
     Patterns are written as in a `.gitignore`: `*.py` anywhere, `/docs` at the top, `src/**/test_*`.
 
@@ -69,7 +69,7 @@ class Globs:
         self._include, self._exclude = _read_globs(include, "--include"), _read_globs(exclude, "--exclude")
 
     def want(self, path: bytes) -> bool:
-        """Whether the file of this path is wanted, by its own name or by that of a folder that it is in."""
+        """Whether the file is wanted, by its own name or by the name of one of its folders."""
         if self._include and not _matches(self._include, path):
             return False
         return not (self._exclude and _matches(self._exclude, path))
@@ -101,7 +101,7 @@ def _matches(rules: IgnoreRules, path: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Level:
-    """The rules of a folder, and where it is: relative to the repository's top, with a slash at its end."""
+    """The rules of a folder, and its path relative to the repository's top, with a slash at its end."""
 
     base: bytes
     rules: IgnoreRules
@@ -109,7 +109,7 @@ class _Level:
 
 @dataclass(frozen=True, slots=True)
 class _Repository:
-    """A work tree: where it is, its own rules, and what git tracks in it whatever the rules say."""
+    """A work tree: its path, its own rules, and the files that git tracks in it."""
 
     top: bytes
     excluded: IgnoreRules = _NO_RULES
@@ -137,12 +137,12 @@ def _folders_of(paths: Iterable[bytes]) -> set[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class _Folder:
-    """A folder still to be looked at.
+    """A folder that is still to be scanned.
 
     Attributes:
-        path: Relative to the scanned folder, with a slash at its end, or empty.
-        place: The same, relative to the repository's top.
-        only_tracked: It is ignored: only what git tracks in it is seen.
+        path: The path relative to the scanned folder, with a slash at its end, or empty.
+        place: The path relative to the repository's top, likewise.
+        only_tracked: True for an ignored folder: only its tracked files are seen.
     """
 
     path: bytes
@@ -152,7 +152,7 @@ class _Folder:
     only_tracked: bool = False
 
     def ignores(self, path: bytes, *, folder: bool) -> bool:
-        """Whether the rules ignore what is there, relative to the repository's top."""
+        """Whether the rules ignore a path, which is relative to the repository's top."""
         for level in reversed(self.levels):
             verdict = level.rules.ignores(path[len(level.base) :], folder=folder)
             if verdict is not None:
@@ -162,15 +162,15 @@ class _Folder:
 
 @dataclass(slots=True)
 class Scan:
-    """A walk over a folder's files, in any order; each part of it is some milliseconds of blocking work.
+    """A walk over a folder's files, in any order. Each step blocks for some milliseconds.
 
     Args:
         root: The folder.
-        globs: Which of its files are wanted.
-        largest: The size in bytes of the largest file that is.
+        globs: The patterns of the wanted files.
+        largest: The size in bytes of the largest file to index.
 
     Attributes:
-        scanned: Files that git would see so far, wanted or not.
+        scanned: The number of files so far that git would see, wanted or not.
     """
 
     root: Path
@@ -179,7 +179,7 @@ class Scan:
     scanned: int = 0
 
     def files(self) -> Iterator[Found]:
-        """The wanted files, with those that cannot be indexed or looked at.
+        """The wanted files, also those that cannot be indexed or read.
 
         Raises:
             OSError: The folder itself cannot be listed.
@@ -194,7 +194,7 @@ class Scan:
                 if not folder.path:
                     raise
                 if isinstance(error, FileNotFoundError | NotADirectoryError):
-                    continue  # since the folder above it was listed
+                    continue  # removed since the folder above it was listed
                 yield Found(_shown(folder.path), failed=error.strerror or str(error))
                 continue
             for entry in entries:
@@ -217,7 +217,7 @@ class Scan:
         try:
             found = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
-            return  # since the folder was listed
+            return  # removed since the folder was listed
         except OSError as error:
             yield Found(_shown(path), failed=error.strerror or str(error))
             return
@@ -225,11 +225,11 @@ class Scan:
 
 
 def left_out(path: bytes, found: os.stat_result, largest: int) -> str:
-    """Why a file cannot be indexed, as far as that is told without reading it; empty if it can."""
+    """The reason why a file cannot be indexed, as far as its status and name show; empty if it can."""
     if stat.S_ISLNK(found.st_mode):
         return "symbolic link"
     if not stat.S_ISREG(found.st_mode):
-        return "no regular file"
+        return "not a regular file"
     if found.st_size == 0:
         return "empty"
     if found.st_size > largest:
@@ -256,7 +256,7 @@ def _first(top: bytes) -> _Folder:
 
 
 def _beneath(folder: _Folder, entry: os.DirEntry[bytes]) -> _Folder | None:
-    """A folder in this one, or `None` if git would not see into it."""
+    """A folder inside this one, or None if git would not look into it."""
     path, place = folder.path + entry.name, folder.place + entry.name
     if path.count(b"/") >= _DEEPEST:
         return None

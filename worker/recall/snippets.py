@@ -1,4 +1,4 @@
-"""Reads from files what a search has found in them, and tells whether they have changed since.
+"""Reads the found passages from their files, and shows whether the files have changed since.
 
 It must never leave the repository's folder, follow a link out of it, wait for a pipe, or read without a limit.
 """
@@ -22,16 +22,15 @@ LONGEST = 4000
 _LONGEST_FILE = 16 * 2**20
 
 _IS_GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}
-"""What says that there is no such file any more, but nothing, a link or a socket."""
+"""The errors that mean that the file is gone, or that a link or a socket has its name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snippet:
-    """What a search found, as it reads now.
+    """The present text of a found passage.
 
     Attributes:
-        changed: Whether the file is another than the one that was indexed; `None` of what is in no file, or if it
-            cannot be told.
+        changed: Whether the file has changed since it was indexed, or None (not a file, or not known).
     """
 
     text: str
@@ -41,12 +40,12 @@ class Snippet:
 
 
 def stored(passage: Passage, *, changed: bool | None = None) -> Snippet:
-    """The text as it was indexed."""
+    """The passage's text as it was indexed."""
     return Snippet(passage.text[:LONGEST], passage.start_line, passage.end_line, changed)
 
 
 def read_each(folders: Mapping[str, Path], passages: Iterable[Passage], found: dict[str, Snippet | OSError]) -> None:
-    """Reads the passages one after another, and puts each into `found` as soon as it is read, or why it cannot be.
+    """Reads the passages one after another, and puts each into `found` at once, or the error of reading it.
 
     It blocks: call it in a thread pool.
     """
@@ -60,25 +59,25 @@ def read_each(folders: Mapping[str, Path], passages: Iterable[Passage], found: d
 
 
 def read(folder: Path, passage: Passage) -> Snippet:
-    """The lines of the passage, as they are in the file; the text as it was indexed where the file has others now.
+    """The passage's lines as the file has them now; the text as indexed if the file no longer has it.
 
     It blocks: call it in a thread pool.
 
     Raises:
-        OSError: The file cannot be read, or the folder is not there: whether it has changed cannot be told.
+        OSError: The file cannot be read, or the folder does not exist: a change cannot be known.
     """
     file = _opened(folder, passage.path)
     if file is None:
         return stored(passage, changed=True)
     with file:
         size = os.fstat(file.fileno()).st_size
-        if size > _LONGEST_FILE:  # more than is read to answer a question; of the same size it may be the same
+        if size > _LONGEST_FILE:  # too large to read for an answer; with the same size it may be unchanged
             return stored(passage, changed=None if size == passage.file_size else True)
         content = file.read(_LONGEST_FILE)
     text = content.decode("utf-8", "replace")
     if hash_of(content) == passage.file_hash:
         lines = "\n".join(text.split("\n")[passage.start_line - 1 : passage.end_line])
-        if len(lines) > LONGEST:  # it is a part of a long line
+        if len(lines) > LONGEST:  # the passage is a part of a long line
             return stored(passage, changed=False)
         return Snippet(lines, passage.start_line, passage.end_line, changed=False)
     place = text.find(passage.text)
@@ -89,22 +88,22 @@ def read(folder: Path, passage: Passage) -> Snippet:
 
 
 def _opened(folder: Path, path: str) -> BinaryIO | None:
-    """The file; `None` if the folder has no such file any more.
+    """The file, or None if the folder has no such file any more.
 
     Raises:
-        OSError: The file cannot be opened, or the folder is not there.
+        OSError: The file cannot be opened, or the folder does not exist.
     """
     top = os.path.realpath(folder)
     file = os.path.realpath(Path(top) / path)
     if not file.startswith(f"{top.rstrip('/')}/"):
         return None
     try:
-        # A pipe that somebody put there must not be waited for.
+        # Do not wait for a pipe that has this name.
         opened = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         if error.errno not in _IS_GONE:
             raise
-        os.stat(f"{top}/.")  # noqa: PTH116 - a path leaves the dot out, which fails if that is no folder
+        os.stat(f"{top}/.")  # noqa: PTH116 - `Path` drops the dot, which fails if this is not a folder
         return None
     if stat.S_ISREG(os.fstat(opened).st_mode):
         return os.fdopen(opened, "rb")

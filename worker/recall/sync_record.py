@@ -1,6 +1,6 @@
-"""A repository's own record of its sync, as `worker repositories show` and the dashboard draw it.
+"""The record of a repository's sync, which `worker repositories show` and the dashboard show.
 
-It tells the truth whatever ends the sync, but for a killed process: then the next sync begins it anew.
+It is right after every end of a sync, except if the process was killed: then the next sync replaces it.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from worker.stores.repositories import Repository, RepositoryStore, Sync, SyncSt
 
 
 class RepositoryRemoved(Fatal):
-    """The repository is not kept any more."""
+    """The repository was removed while it was synced."""
 
 
 class SyncRecord:
-    """How a sync goes.
+    """The progress of a running sync.
 
     Args:
-        store: Of the repositories.
-        repository: Which is synced.
+        store: The store of the repositories.
+        repository: The synced repository.
     """
 
     def __init__(self, store: RepositoryStore, repository: Repository) -> None:
@@ -34,10 +34,10 @@ class SyncRecord:
         self.sync = Sync(state=SyncState.RUNNING, started_at=now, updated_at=now)
 
     async def save(self, sync: Sync) -> None:
-        """Stores it, with the time.
+        """Stores the state of the sync, with the present time.
 
         Raises:
-            RepositoryRemoved: There is no such repository any more.
+            RepositoryRemoved: The repository was removed.
         """
         self.sync = replace(sync, updated_at=datetime.now(UTC))
         if not await self._store.save_sync(self._name, self.sync):
@@ -46,7 +46,7 @@ class SyncRecord:
 
 @asynccontextmanager
 async def recorded(store: RepositoryStore, repository: Repository) -> AsyncIterator[SyncRecord]:
-    """A record that tells, after the block, how it ended."""
+    """A record that stores, at the end of the block, the outcome of the sync."""
     record = SyncRecord(store, repository)
     await record.save(record.sync)
     try:

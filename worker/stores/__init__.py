@@ -1,1 +1,1 @@
-"""Where services keep things: conversations (SQL), objects (files or S3)."""
+"""The stores of services: conversations and repositories (SQL), objects (files or S3), the search index (LanceDB)."""

@@ -1,6 +1,6 @@
-"""What the search index holds: the chunks of files, transcripts, summaries and notes, and what is known of each file.
+"""The content of the search index: chunks of files, transcripts, summaries and notes, and the state of each file.
 
-Plain values: nothing here touches the disk.
+These are plain values: no function here touches the disk.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DocumentKind = Literal["transcript", "summary", "note"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewChunk:
-    """A piece of a text that is found as one: some lines of it, from `start_line` (the first is 1) to `end_line`."""
+    """A piece of a text, found as a whole: the lines from `start_line` to `end_line` (the first line is 1)."""
 
     text: str
     start_line: int
@@ -29,13 +29,13 @@ class NewChunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileChunks:
-    """A file as it was read, its chunks, and a vector for each; a file without chunks is remembered too.
+    """A file that was read, its chunks, and a vector for each chunk. A file without chunks is stored too.
 
     Attributes:
-        path: Within its repository, with `/`.
-        hash: `hash_of` its content.
-        changed_ns: When the system says that it was last changed.
-        left_out: Why it has no chunks and never will, as long as it stays as it is.
+        path: The path within its repository, with `/`.
+        hash: The `hash_of` its content.
+        changed_ns: The time of its last change in nanoseconds, as the system reports it.
+        left_out: The reason why the unchanged file never has chunks, or None.
     """
 
     path: str
@@ -50,10 +50,10 @@ class FileChunks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """A text that is no file: a conversation's transcript or summary, or a note.
+    """A text outside of files: a conversation's transcript or summary, or a note.
 
     Attributes:
-        name: The conversation's id, or the note's: with the kind it says which document this replaces.
+        name: The id of the conversation or note. It replaces the stored document of the same kind and name.
     """
 
     kind: DocumentKind
@@ -65,7 +65,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """What is stored of a file: what it was like when it was read, and how many chunks it has."""
+    """The stored state of a file: its size, time and hash when it was read, and its number of chunks."""
 
     hash: str
     size: int
@@ -76,10 +76,10 @@ class FileState:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """How much is stored of a repository.
+    """The numbers of files, chunks and bytes that are stored of a repository.
 
     Attributes:
-        left_out: How many more files have no chunks, by the reason.
+        left_out: The numbers of other files, without chunks, by the reason.
     """
 
     files: int
@@ -90,13 +90,13 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A chunk that was found.
+    """A chunk that a search found.
 
     Attributes:
-        repository: Empty for what is in none.
-        path: The file's, or the document's name.
-        file_hash: Of the file it was cut from; of documents there is none.
-        score: Higher is better; only of the same search comparable.
+        repository: The repository's name; empty for documents.
+        path: The file's path, or the document's name.
+        file_hash: The hash of the file when it was indexed; None for documents.
+        score: Higher is better; comparable only within one search.
     """
 
     id: str
@@ -115,25 +115,25 @@ class Passage:
 
 
 class Ranked(NamedTuple):
-    """The id of a chunk that was found, and its score: higher is better, and only of the same search comparable."""
+    """The id and the score of a chunk that a search found. Higher is better; comparable only within one search."""
 
     id: str
     score: float
 
 
 def searched(path: str, symbol: str | None, text: str) -> str:
-    """What is searched for a chunk, by vector and by word: its text below a title.
+    """The text by which a chunk is found, by vector and by word: a title line, then the chunk's text.
 
-    Who asks for a thing by name means its definition, and names its file.
+    The title holds the path and the symbol: a question that names a thing should find its definition.
 
     Args:
-        path: Of a file; of a document, nothing.
-        symbol: The chunk's.
-        text: The chunk's.
+        path: The file's path; empty for a document.
+        symbol: The chunk's symbol, or None.
+        text: The chunk's text.
     """
     return f"{path} {symbol or ''}\n{text}"
 
 
 def hash_of(content: bytes) -> str:
-    """The hash by which a file's content is recognised."""
+    """The hash that identifies a file's content."""
     return hashlib.sha256(content).hexdigest()

@@ -1,4 +1,4 @@
-"""Conditions that rows of the index must meet, made of values: nothing that somebody typed is ever read as a filter."""
+"""Conditions for rows of the index, made from values: a user's text is never read as a filter."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def among(column: str, values: Iterable[str]) -> Expr:
 
 
 def all_of(*conditions: Expr) -> Expr:
-    """Each of these is met; there is at least one."""
+    """All of these conditions are met. Pass at least one."""
     return reduce(and_, conditions)
 
 
 def any_of(conditions: Iterable[Expr]) -> Expr:
-    """One of these is met; there is at least one."""
+    """At least one of these conditions is met. Pass at least one."""
     return reduce(or_, conditions)
 
 
 def is_document(kind: DocumentKind, name: str) -> Expr:
-    """The row belongs to a document."""
+    """The row belongs to this document."""
     return all_of(equals("kind", kind), equals("path", name))

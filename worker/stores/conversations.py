@@ -1,7 +1,7 @@
-"""Conversations and their chunks, in SQL: SQLite by default, whatever `WORKER_DATABASE_URL` names otherwise.
+"""Conversations and their chunks, in SQL: in SQLite by default, or in the database of `WORKER_DATABASE_URL`.
 
 A chunk belongs to a conversation in one of two ways: older data name the conversation in the chunk itself, newer data
-link both in a table, so that a chunk can belong to several. Both are always asked.
+link both in a table, so that a chunk can belong to several. Every query reads both.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _links = Table(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """A piece of a conversation: its audio's key in the object store, its transcript, either or both."""
+    """A piece of a conversation, with the key of its audio in the object store, its transcript, or both."""
 
     id: str
     started_at: datetime
@@ -60,7 +60,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation:
-    """A conversation and what was made of it: the merged audio's key, the summary and the digest of its input."""
+    """A conversation and its results: the merged audio's key, the summary, and the digest of the summary's input."""
 
     id: str
     created_at: datetime
@@ -73,21 +73,21 @@ class ConversationStore:
     """Conversations in a database.
 
     Args:
-        engine: Its schema must exist: `conversation_store` sees to that.
+        engine: The database; its tables must exist. `conversation_store` makes them.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
     async def get(self, conversation_id: str) -> Conversation | None:
-        """The conversation, or `None`."""
+        """The conversation, or None."""
         query = select(_conversations).where(_conversations.c.id == conversation_id)
         async with self._engine.connect() as connection:
             row = (await connection.execute(query)).mappings().first()
         return Conversation(**row) if row is not None else None
 
     async def chunks(self, conversation_id: str) -> list[Chunk]:
-        """The conversation's chunks, linked either way, each once, in the order of their times, then ids."""
+        """The conversation's chunks, linked in either way, each once, ordered by time and then by id."""
         linked = select(_links.c.chunk_id).where(_links.c.conversation_id == conversation_id)
         query = (
             select(_chunks.c.id, _chunks.c.started_at, _chunks.c.audio_key, _chunks.c.transcript)
@@ -101,7 +101,7 @@ class ConversationStore:
         """Adds a conversation with these chunks, linked through the table.
 
         Raises:
-            ConfigurationError: It exists already, or one of its chunks does.
+            ConfigurationError: The conversation or one of the chunks exists already.
         """
         rows = [
             {"id": c.id, "started_at": c.started_at, "audio_key": c.audio_key, "transcript": c.transcript}
@@ -120,18 +120,18 @@ class ConversationStore:
             ) from error
 
     async def save_merged(self, conversation_id: str, key: str) -> None:
-        """Notes where the merged audio is."""
+        """Stores the key of the merged audio."""
         await self._update(conversation_id, merged_key=key)
 
     async def save_summary(self, conversation_id: str, summary: str, digest: str) -> None:
-        """Keeps the summary, with the digest of what it was made from."""
+        """Stores the summary, and the digest of its input."""
         await self._update(conversation_id, summary=summary, summary_digest=digest)
 
     async def _update(self, conversation_id: str, **values: str) -> None:
         statement = _conversations.update().where(_conversations.c.id == conversation_id).values(**values)
         async with self._engine.begin() as connection:
             if (await connection.execute(statement)).rowcount == 0:
-                # Older chunks may name a conversation that nobody recorded.
+                # Older chunks may name a conversation that was never stored.
                 await _insert_conversation(connection, conversation_id)
                 await connection.execute(statement)
 
@@ -142,7 +142,7 @@ async def _insert_conversation(connection: AsyncConnection, conversation_id: str
 
 @loop_resource
 async def conversation_store() -> AsyncIterator[ConversationStore]:
-    """The configured database's conversations, its schema made where it is missing; one engine per loop.
+    """The conversations of the configured database; makes missing tables. One engine per loop.
 
     Raises:
         ConfigurationError: `WORKER_DATABASE_URL` cannot be read, or names a driver that is not installed.

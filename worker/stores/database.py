@@ -1,4 +1,4 @@
-"""The configured database, SQLite by default: opened the same way by every store that keeps tables in it."""
+"""The configured database, SQLite by default. Every store with tables opens it in this way."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from worker.loops.thread_pool import run_in_thread_pool
 from worker.settings import settings_in_force
 
 _BUSY_SECONDS = 10
-"""How long a writer waits for another."""
+"""Seconds that a writer waits for another."""
 
 
 class DatabaseFailed(WorkerError):
@@ -33,24 +33,24 @@ class DatabaseFailed(WorkerError):
 
 @contextlib.contextmanager
 def failures_told() -> Iterator[None]:
-    """Tells in one line what is wrong with the database.
+    """Turns errors of the database into one typed error with one line of text.
 
     Raises:
-        DatabaseFailed: Something is.
-        IntegrityError: Not with the database, but with what is written.
+        DatabaseFailed: The database failed.
+        IntegrityError: The database works, but refuses the written values.
     """
     try:
         yield
     except IntegrityError:
         raise
-    except (SQLAlchemyError, OSError) as error:  # a server that is away is told in other words by each driver
+    except (SQLAlchemyError, OSError) as error:  # each driver has its own error for a server that is away
         url = mask_url(settings_in_force().database_url.get_secret_value())
         said = error.orig if isinstance(error, DBAPIError) else error
         raise DatabaseFailed(f"the database {url} cannot be read or written: {said}") from error
 
 
 def is_storable(text: str) -> bool:
-    """Whether every database takes it: not with a NUL, nor with half of a character."""
+    """Whether every database can store the text: it has no NUL and no lone surrogate."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -59,7 +59,7 @@ def is_storable(text: str) -> bool:
 
 
 class Instant(TypeDecorator[datetime]):
-    """A moment: kept in UTC, so that moments compare as they should, and read back with its zone."""
+    """A moment, stored in UTC, so that moments compare correctly, and read back with its time zone."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -75,7 +75,7 @@ class Instant(TypeDecorator[datetime]):
 
 @contextlib.asynccontextmanager
 async def open_database(schema: MetaData) -> AsyncIterator[AsyncEngine]:
-    """The configured database, with these tables made where they are missing.
+    """The configured database; makes the missing tables of this schema.
 
     Raises:
         ConfigurationError: `WORKER_DATABASE_URL` cannot be read, or names a driver that is not installed.
@@ -120,7 +120,7 @@ async def _prepare_sqlite(engine: AsyncEngine, schema: MetaData, url: str) -> No
 
     @event.listens_for(engine.sync_engine, "connect")
     def _share(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-        # Several worker processes write: writers wait for each other, and readers are not blocked by them.
+        # Several worker processes write: writers wait for each other, and do not block readers.
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
         cursor.execute("PRAGMA foreign_keys=ON")
@@ -136,9 +136,9 @@ async def _prepare_sqlite(engine: AsyncEngine, schema: MetaData, url: str) -> No
 
 
 def _switch_to_wal(file: Path) -> None:
-    """Has a database file keep a write-ahead log, so that readers and a writer do not block each other."""
+    """Switches a database file to a write-ahead log, so that readers and a writer do not block each other."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # SQLite does not wait when two connections switch a new file at once.
+    # SQLite does not wait if two connections switch a new file at once.
     with file.with_name(f"{file.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with contextlib.closing(sqlite3.connect(file, timeout=_BUSY_SECONDS)) as connection:

@@ -1,7 +1,7 @@
 """The search index: chunks of files, transcripts, summaries and notes, by vector and by word, in a LanceDB table.
 
-A commit is seen whole or not at all: no reader meets half of a file. Several processes may write and read at once.
-It must never block the loop, mix the vectors of two embedders, or take text for a filter or for a query's syntax.
+Readers see a commit whole or not at all, never half of a file. Several processes may write and read at once.
+It must never block the loop, mix the vectors of two embedders, or read text as a filter or as query syntax.
 """
 
 from __future__ import annotations
@@ -55,28 +55,31 @@ _ATTEMPTS = 8
 _LONGEST_WAIT = 2.0
 _BUSY = timedelta(seconds=10)
 _AT_ONCE = 1000
-"""Paths in one filter: it is read by a parser."""
+"""The most paths in one filter, because a parser reads it."""
 
 _PROBED = 20
+"""The fewest parts of the vector index that a search reads."""
 _REFINED = 2
-"""Parts of the vector index that are looked at, and how many times what is wanted is compared exactly: with these, of
-150,000 chunks the hundred nearest were found as by comparing all."""
+"""A search compares this many times its limit exactly.
+
+With both values, a search of 150,000 chunks found the same hundred nearest as a comparison of all.
+"""
 
 
 _COLUMNS = [field.name for field in fields(Passage) if field.name != "score"]
 
 
 class IndexFailed(WorkerError):
-    """The search index cannot be read or written: the disk is full, or its files are damaged or not ours."""
+    """The search index cannot be read or written: the disk is full, or its files are damaged or belong to others."""
 
 
 class SearchIndex:
-    """The chunks in a folder; made by `open`.
+    """The chunks in a folder. Use `open` to make one.
 
     Args:
-        table: Of the chunks.
-        embedder: Who makes the vectors.
-        folder: For messages.
+        table: The table of the chunks.
+        embedder: The name of the embedder.
+        folder: The index's folder, for error texts.
     """
 
     def __init__(self, table: lancedb.AsyncTable, embedder: Made, folder: Path) -> None:
@@ -88,16 +91,16 @@ class SearchIndex:
     @classmethod
     @contextlib.asynccontextmanager
     async def open(cls, folder: Path, embedder: str, dimensions: int) -> AsyncIterator[SearchIndex]:
-        """Opens the index in a folder, made where there is none.
+        """Opens the index in a folder; makes it if it is missing.
 
         Args:
             folder: A folder of this machine.
-            embedder: Says who makes the vectors; another one's are never mixed with them.
-            dimensions: Numbers in a vector.
+            embedder: The name of the embedder; vectors of two embedders are never mixed.
+            dimensions: The number of numbers in a vector.
 
         Raises:
-            IndexMismatch: Another embedder made it.
-            ConfigurationError: It cannot be opened.
+            IndexMismatch: Another embedder made the index.
+            ConfigurationError: The index cannot be opened.
             MissingExtra: LanceDB is not installed.
         """
         made = Made(embedder, dimensions)
@@ -107,11 +110,11 @@ class SearchIndex:
             yield index
 
     async def replace_files(self, repository: str, files: Sequence[FileChunks]) -> None:
-        """Puts the chunks of these files in the place of what was stored of them, all at once.
+        """Replaces the stored chunks of these files with new ones, all at once.
 
         Raises:
-            IndexMismatch: Another embedder has made the index anew meanwhile.
-            RetryLater: Others write too much.
+            IndexMismatch: Another embedder has rebuilt the index meanwhile.
+            RetryLater: Other writers came first too many times.
         """
         paths = [file.path for file in files]
         if len(set(paths)) < len(paths):
@@ -121,7 +124,7 @@ class SearchIndex:
             await self._replace(rows, all_of(equals("repository", repository), among("path", paths)))
 
     async def touch_files(self, repository: str, files: Mapping[str, FileState]) -> None:
-        """Remembers another size and time of files whose content is the same."""
+        """Stores a new size and time for files with unchanged content."""
         if files:
             values = {
                 "id": [id_of(FILE, repository, path, 0) for path in files],
@@ -133,45 +136,45 @@ class SearchIndex:
             await self._write(lambda: self._table.merge_insert("id").when_matched_update_all().execute(rows))
 
     async def remove_files(self, repository: str, paths: Collection[str]) -> None:
-        """Forgets files."""
+        """Removes files."""
         for some in _batches(list(paths)):
             await self._delete(all_of(equals("repository", repository), among("path", some)))
 
     async def remove_repository(self, repository: str) -> None:
-        """Forgets everything of a repository."""
+        """Removes all files and chunks of a repository."""
         await self._delete(equals("repository", repository))
 
     async def files_of(self, repository: str) -> dict[str, FileState]:
-        """What is stored of the repository's files, by path."""
+        """The stored states of the repository's files, by path."""
         columns = ["path", "file_hash", "file_size", "file_changed_ns", "chunks", "left_out"]
         where = all_of(equals("kind", FILE), equals("repository", repository))
         found = await self._rows(where, columns)
         return await run_in_thread_pool(_states, found)
 
     async def totals(self, repository: str) -> Totals:
-        """How much is stored of the repository, counted in what is stored."""
+        """The numbers of files, chunks and bytes of the repository, counted in the index itself."""
         where = equals("repository", repository)
         found = await self._rows(where, ["kind", "file_size", "left_out"])
         return await run_in_thread_pool(_count, found)
 
     async def replace_documents(self, documents: Sequence[Document]) -> None:
-        """Puts documents in the place of those of the same kind and name, all at once; one without chunks is gone."""
+        """Replaces the stored documents of the same kind and name, all at once; one without chunks is removed."""
         if documents:
             rows = await run_in_thread_pool(rows_of_documents, self._schema, documents)
             await self._replace(rows, any_of(is_document(one.kind, one.name) for one in documents))
 
     async def remove_documents(self, kind: DocumentKind, names: Collection[str]) -> None:
-        """Forgets documents."""
+        """Removes documents."""
         for some in _batches(list(names)):
             await self._delete(all_of(equals("kind", kind), among("path", some)))
 
     async def search_vector(
         self, vector: Vectors, *, limit: int, repository: str | None = None, kinds: Collection[Kind] = ()
     ) -> list[Ranked]:
-        """The chunks whose vectors are nearest to this one, the nearest first; `kinds` empty: of any kind."""
+        """The chunks with the nearest vectors, the nearest first; of any kind if `kinds` is empty."""
         table = await self._checked()
         query = table.query().nearest_to(vector).distance_type("cosine")
-        # No maximum: what little a filter leaves may lie in parts that are far away.
+        # No maximum: the few rows that pass a filter may lie in distant parts.
         query = query.minimum_nprobes(_PROBED).maximum_nprobes(0).refine_factor(_REFINED)
         query = _only(query, repository, kinds)
         return await _ranked(query, "_distance", limit, lambda distance: 1.0 - distance)
@@ -179,7 +182,7 @@ class SearchIndex:
     async def search_text(
         self, text: str, *, limit: int, repository: str | None = None, kinds: Collection[Kind] = ()
     ) -> list[Ranked]:
-        """The chunks that have the words of the text, those with the rarest and most first; nothing is syntax."""
+        """The chunks with words of the text, those with the most and the rarest words first; the text has no syntax."""
         words = await run_in_thread_pool(first_words, text)
         if not words:
             return []
@@ -189,9 +192,9 @@ class SearchIndex:
         return await _ranked(query, "_score", limit, float)
 
     async def passages(self, ranked: Sequence[Ranked]) -> list[Passage]:
-        """The chunks of these ids with these scores, in this order; what was removed meanwhile is missing.
+        """The chunks with these ids and scores, in this order; chunks that were removed meanwhile are missing.
 
-        To read a chunk costs more than to find it: read those that are shown.
+        Reading a chunk costs more than finding it: read only the chunks that you show.
         """
         scores = dict(ranked)
         found = await self._rows(among("id", scores), _COLUMNS)
@@ -206,20 +209,20 @@ class SearchIndex:
             raise _failed(self._folder, "read", error) from error
 
     async def is_scattered(self, *, in_between: bool = False) -> bool:
-        """Whether it lies in so many files, or so much of it is in no index, that answers take longer.
+        """Whether answers take longer, because the table has many files, or many rows outside of its indexes.
 
         Args:
-            in_between: Much more is about to be written: not every time, then, that a little is in no index.
+            in_between: True while much more is about to be written; then a few rows outside do not count.
         """
         return await upkeep.is_scattered(self._table, in_between=in_between)
 
     async def optimize(self) -> bool:
-        """Makes few files of many, indexes what is new, and drops what no reader needs any more.
+        """Joins the table's files, indexes new rows, and drops old versions.
 
-        Nothing has to call it for answers to be right: only for them to stay fast.
+        Answers are right without it; it keeps them fast.
 
         Returns:
-            Whether it was done; nothing is, while somebody else is at it.
+            False if another process or task is doing it, so that nothing was done.
         """
         done = False
 
@@ -233,14 +236,14 @@ class SearchIndex:
     async def _replace(self, rows: pa.Table, where: Expr) -> None:
         async def merge() -> None:
             before = await self._table.version()
-            # Only where something may have to go: for that, the whole table is looked through.
+            # Only if rows may have to go, because removing them reads the whole table.
             if await self._count(where, 1):
                 await self._merge(rows, where)
                 return
             await self._merge(rows, None)
             is_alone = await self._table.version() == before + 1
             if not is_alone and await self._count(where, rows.num_rows + 1) > rows.num_rows:
-                # Somebody else has stored more of the same meanwhile.
+                # Another writer has stored more chunks of the same file or document meanwhile.
                 await self._merge(rows, where)
 
         await self._write(merge)
@@ -261,7 +264,7 @@ class SearchIndex:
         await self._write(lambda: self._table.delete(where))
 
     async def _write(self, write: Callable[[], Awaitable[object]]) -> None:
-        """Writes, again where another writer came first: nothing of an attempt that failed is ever seen."""
+        """Writes, and tries again if another writer came first; readers never see a write that failed."""
         await self._check()
         for attempt in range(_ATTEMPTS):
             try:
@@ -270,7 +273,7 @@ class SearchIndex:
                 if not _CONFLICT.search(str(error)):
                     raise _failed(self._folder, "written", error) from error
                 longest = min(_LONGEST_WAIT, 0.05 * 2**attempt)
-                await asyncio.sleep(random.uniform(0, longest))  # noqa: S311 - so that writers part ways
+                await asyncio.sleep(random.uniform(0, longest))  # noqa: S311 - so that two writers do not meet again
             else:
                 return
         raise RetryLater(_BUSY, f"others write the search index in {self._folder}")
@@ -280,7 +283,7 @@ class SearchIndex:
         return self._table
 
     async def _check(self) -> None:
-        """Another process may have made the index anew, with another embedder."""
+        """Refuses an index that another process has rebuilt with another embedder."""
         made = Made.read(await self._table.schema())
         if made != self._embedder:
             raise IndexMismatch(made.describe(), self._embedder.describe(), str(self._folder))
@@ -300,8 +303,8 @@ async def search_index() -> AsyncIterator[SearchIndex]:
     """The configured index, for the configured embedder.
 
     Raises:
-        IndexMismatch: Another embedder made it.
-        ConfigurationError: It cannot be opened.
+        IndexMismatch: Another embedder made the index.
+        ConfigurationError: The index cannot be opened.
     """
     model = await embedder()
     async with SearchIndex.open(settings_in_force().index_dir, model.name, model.dimensions) as index:
@@ -323,7 +326,10 @@ def _count(found: pa.Table) -> Totals:
 
 
 def _only(query: Q, repository: str | None, kinds: Collection[Kind]) -> Q:
-    """What is found there, and of these kinds; a search that takes all finds no rows of files, which have no words."""
+    """The query, limited to a repository and to these kinds.
+
+    An unlimited search never finds the rows of whole files, because they have no words.
+    """
     wanted = [among("kind", kinds)] if kinds else []
     if repository is not None:
         wanted.append(equals("repository", repository))

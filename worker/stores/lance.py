@@ -1,4 +1,4 @@
-"""LanceDB, loaded when it is needed: that takes a second, and must never happen on a loop."""
+"""Loads LanceDB at its first use. That takes a second, and must never happen on a loop."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from worker.errors import MissingExtra
 from worker.threads.os_threads import start_thread
 
 _NICER = 10
-"""As much as the command `nice`: what a search computes waits for every loop that has something to do."""
+"""The niceness of LanceDB's threads, as the command `nice` sets it: a search gives way to every busy loop."""
 
 
 def load_lancedb() -> None:
-    """Loads all of it that is used, and begins its threads; it blocks.
+    """Loads the modules of LanceDB that we use, and starts its threads; it blocks.
 
     Raises:
-        MissingExtra: It is not installed.
+        MissingExtra: LanceDB is not installed.
     """
     for module in ("lancedb", "lancedb.index", "lancedb.query", "lancedb.expr"):
         lance(module)
@@ -31,14 +31,14 @@ def load_lancedb() -> None:
 
 @functools.cache
 def _begin_threads() -> None:
-    """Has its threads let the loops of this process go first: each is as nice as the one that begins it."""
+    """Starts LanceDB's threads from a thread with a higher niceness, which they inherit, so that loops go first."""
     start_thread(_begin_nicely, "lancedb").join()
 
 
 def _begin_nicely() -> None:
-    if sys.platform == "linux":  # elsewhere processes are nice, not threads
+    if sys.platform == "linux":  # other systems have a niceness for processes, not for threads
         me = threading.get_native_id()
-        with contextlib.suppress(OSError):  # where a sandbox forbids it, all are equal
+        with contextlib.suppress(OSError):  # a sandbox may forbid it: then all threads are equal
             os.setpriority(os.PRIO_PROCESS, me, os.getpriority(os.PRIO_PROCESS, me) + _NICER)
     asyncio.run(_connect_to_nothing())
 
@@ -48,10 +48,10 @@ async def _connect_to_nothing() -> None:
 
 
 def lance(module: str) -> Any:  # noqa: ANN401 - a module
-    """One of its modules.
+    """A module of LanceDB.
 
     Raises:
-        MissingExtra: It is not installed.
+        MissingExtra: LanceDB is not installed.
     """
     try:
         return importlib.import_module(module)
@@ -60,6 +60,6 @@ def lance(module: str) -> Any:  # noqa: ANN401 - a module
 
 
 @functools.cache
-def shared_caches() -> Any:  # noqa: ANN401 - a type of a module that is loaded when it is needed
-    """What LanceDB remembers of its files: shared by all that this process opens, and bounded."""
+def shared_caches() -> Any:  # noqa: ANN401 - a type of a module that is loaded later
+    """LanceDB's caches of its files: bounded, and shared by all indexes that this process opens."""
     return lance("lancedb").Session(index_cache_size_bytes=128 * 2**20, metadata_cache_size_bytes=32 * 2**20)

@@ -1,6 +1,6 @@
-"""How the chunks lie in the table of the search index: its columns, who made its vectors, and its rows.
+"""The layout of the search index's table: its columns, its rows, and the embedder that made its vectors.
 
-It only makes rows, and never writes them.
+This module makes rows, and never writes them.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ except ImportError as error:
     raise MissingExtra("recall", "the search index") from error
 
 FILE = "file"
-"""The kind of the rows that stand for a file as a whole: they are never found."""
+"""The kind of the rows for whole files; no search finds them."""
 
 _LAYOUT = "1"
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """Who made the vectors of an index."""
+    """The embedder, its dimensions and the layout with which an index was made."""
 
     embedder: str
     dimensions: int
@@ -38,21 +38,21 @@ class Made:
 
     @classmethod
     def read(cls, schema: pa.Schema) -> Made:
-        """What a table's schema says."""
+        """Reads it from a table's schema."""
         said = {name.decode(): value.decode() for name, value in (schema.metadata or {}).items()}
         return cls(said.get("embedder", ""), int(said.get("dimensions", "0")), said.get("layout", ""))
 
     def describe(self) -> str:
-        """For people."""
+        """One line for people."""
         layout = "" if self.layout == _LAYOUT else f", layout {self.layout}"
         return f"{self.embedder} ({self.dimensions} dimensions{layout})"
 
 
 def schema_of(made: Made) -> pa.Schema:
-    """The columns, and who makes the vectors."""
+    """The table's schema: its columns, with the embedder in its metadata."""
     return pa.schema(
         [
-            # As a key, so that of two who store it at once the second does not store it twice.
+            # A key, so that two writers that store a row at the same time store it once.
             pa.field("id", pa.string(), nullable=False, metadata={"lance-schema:unenforced-primary-key": "true"}),
             pa.field("kind", pa.string(), nullable=False),
             pa.field("repository", pa.string(), nullable=False),
@@ -66,7 +66,7 @@ def schema_of(made: Made) -> pa.Schema:
             pa.field("vector", pa.list_(pa.float32(), made.dimensions)),
             pa.field("file_hash", pa.string()),
             pa.field("file_size", pa.int64()),
-            # Of rows that stand for a file as a whole.
+            # Only in rows for whole files.
             pa.field("file_changed_ns", pa.int64()),
             pa.field("chunks", pa.int32()),
             pa.field("left_out", pa.string()),
@@ -77,7 +77,7 @@ def schema_of(made: Made) -> pa.Schema:
 
 
 def rows_of_files(schema: pa.Schema, repository: str, files: Sequence[FileChunks]) -> pa.Table:
-    """A row for each file as a whole, and one for each of its chunks."""
+    """A row for each whole file, and a row for each of its chunks."""
     now = datetime.now(UTC)
     rows: list[dict[str, Any]] = []
     vectors: list[Vectors | None] = []
@@ -132,22 +132,22 @@ def _rows_of_chunks(kind: Kind, repository: str, path: str, chunks: Sequence[New
 
 
 def words_in(kind: str, path: str, symbol: str | None, text: str) -> str:
-    """The words by which a chunk is found, with a space between them."""
+    """The words that find a chunk, with spaces between them."""
     return " ".join(words_of(searched_of(kind, path, symbol, text)))
 
 
 def searched_of(kind: str, path: str, symbol: str | None, text: str) -> str:
-    """What is searched for a chunk; of what is no file, the path is an id that nobody asks for."""
+    """The text by which a chunk is found; without the path for a document, which is an id that no question names."""
     return searched(path if kind == "code" else "", symbol, text)
 
 
 def _storable(text: str | None) -> str | None:
-    """Halves of characters, which Python makes of bytes that are no UTF-8, cannot be written."""
+    """The text without lone surrogates, which Python makes from bytes that are not UTF-8; they cannot be written."""
     return text if text is None or text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def as_table(schema: pa.Schema, rows: Sequence[Mapping[str, Any]], vectors: Sequence[Vectors | None]) -> pa.Table:
-    """The rows with a vector for each, or none."""
+    """The rows as a table, each with its vector or with null."""
     columns = {name: [row.get(name) for row in rows] for name in schema.names if name != "vector"}
     vector = schema.field("vector").type
     zeros = np.zeros(vector.list_size, np.float32)
@@ -160,6 +160,6 @@ def as_table(schema: pa.Schema, rows: Sequence[Mapping[str, Any]], vectors: Sequ
 
 
 def id_of(kind: str, repository: str, path: str, number: int) -> str:
-    """The id of a chunk, the `number`th of a file or document: the same whenever it is stored."""
+    """The id of chunk number `number` of a file or document; always the same for the same arguments."""
     name = "\0".join([kind, repository, path, str(number)])
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""Objects (audio files, manifests), in a folder by default or in S3; `WORKER_OBJECTS_URL` decides.
+"""Objects (audio files, manifests), in a folder by default, or in S3, as `WORKER_OBJECTS_URL` says.
 
 An object is written whole or not at all.
 """
@@ -31,11 +31,11 @@ class ObjectStore:
         self._folder = _folder(url)
 
     def location(self, key: str) -> str:
-        """Where an object is, for people: a path, or a URL."""
+        """The object's path or URL, for people."""
         return str(self._folder / key) if self._folder is not None else f"{self._url}/{key}"
 
     async def exists(self, key: str) -> bool:
-        """Whether there is such an object."""
+        """Whether the object exists."""
         try:
             await obstore.head_async(self._backend, key)
         except FileNotFoundError:
@@ -43,22 +43,22 @@ class ObjectStore:
         return True
 
     async def read(self, key: str) -> bytes:
-        """A small object's content.
+        """The content of a small object.
 
         Raises:
-            FileNotFoundError: There is none.
+            FileNotFoundError: The object does not exist.
         """
         return bytes(await (await obstore.get_async(self._backend, key)).bytes_async())
 
     async def write(self, key: str, content: bytes | Path) -> None:
-        """Keeps bytes, or a file's content, under this key."""
+        """Stores bytes, or a file's content, under this key."""
         await obstore.put_async(self._backend, key, content)
 
     async def fetch(self, key: str, into: Path) -> Path:
-        """The object as a file: its own where it is one, else a copy in the folder `into`.
+        """The object as a file: the stored file itself, or a copy in the folder `into` if it is in S3.
 
         Raises:
-            FileNotFoundError: There is none.
+            FileNotFoundError: The object does not exist.
         """
         if self._folder is not None:
             await obstore.head_async(self._backend, key)
@@ -84,7 +84,7 @@ async def object_store() -> AsyncIterator[ObjectStore]:
     url = settings_in_force().objects_url.get_secret_value()
     try:
         folder = _folder(url)
-        # Making the folder is a system call or two; a listing or a copy would go to the pool.
+        # Making the folder is one or two system calls; a listing or a copy would need the thread pool.
         backend = LocalStore(folder, mkdir=True) if folder is not None else from_url(url)
     except (BaseError, OSError, ValueError) as error:
         said = f"WORKER_OBJECTS_URL={url}: {str(error).splitlines()[0]}; write file:///folder or s3://bucket"
@@ -93,17 +93,17 @@ async def object_store() -> AsyncIterator[ObjectStore]:
 
 
 def _folder(url: str) -> Path | None:
-    """The folder that a file URL names.
+    """The folder of a file URL, or None for another URL.
 
     Raises:
-        ValueError: It names none on this machine.
+        ValueError: The URL does not name a folder of this machine.
     """
     parts = urlsplit(url)
     if parts.scheme != "file":
         return None
     if parts.netloc or not parts.path.startswith("/"):
-        raise ValueError("that is no absolute path on this machine")
+        raise ValueError("it is not an absolute path on this machine")
     folder = Path(unquote(parts.path))
     if folder.exists() and not folder.is_dir():
-        raise ValueError("that is a file")
+        raise ValueError("it is a file")
     return folder

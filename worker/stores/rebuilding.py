@@ -1,4 +1,4 @@
-"""Makes the search index anew for another embedder, beside the old one, which is there until the new one is whole."""
+"""Rebuilds the search index for another embedder, beside the old index, which stays until the new one is complete."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _AT_ONCE = 1000
 
 
 async def rebuild(folder: Path, model: Embedder, progress: Callable[[int, int], None] | None = None) -> int:
-    """Makes an index anew for another embedder: the same chunks with vectors of its own, put in place all at once.
+    """Rebuilds an index with another embedder: the same chunks with new vectors, put in place all at once.
 
-    Until then, and if it is interrupted, the index is what it was. What others write meanwhile may be lost.
+    Until then, and after an interrupt, the old index stays as it was. Concurrent writes of others may be lost.
 
     Returns:
-        How many chunks there are.
+        The number of chunks.
 
     Raises:
-        ConfigurationError: It cannot be opened.
-        RetryLater, ModelUnavailable, Fatal: What the embedder says.
+        ConfigurationError: The index cannot be opened.
+        RetryLater, ModelUnavailable, Fatal: The embedder's error.
     """
     made = Made(model.name, model.dimensions)
     async with opened(folder, made) as (connection, table):
@@ -61,7 +61,7 @@ async def rebuild(folder: Path, model: Embedder, progress: Callable[[int, int], 
 
 
 async def _vectors(model: Embedder, chunks: Sequence[dict[str, Any]]) -> Sequence[Vectors | None]:
-    """A vector for each chunk; none for one whose text the embedder refuses: that is still found by its words."""
+    """A vector for each chunk, or None if the embedder refuses its text; such a chunk is still found by its words."""
     texts = [searched_of(row["kind"], row["path"], row["symbol"], row["text"]) for row in chunks]
     try:
         return list(await model.embed(texts))
@@ -86,6 +86,6 @@ def _rows_anew(schema: pa.Schema, rows: Sequence[dict[str, Any]], vectors: Seque
 
 
 def _reader(folder: Path, columns: Sequence[str]) -> pa.RecordBatchReader:
-    """Reads what was rebuilt while it is written to its place: it need not fit into memory."""
+    """Reads the rebuilt rows while they are written to their place, so that they need not fit into memory."""
     table = lance("lancedb").connect(folder).open_table(_REBUILT)
     return table.search().select(list(columns)).to_batches(_AT_ONCE)

@@ -1,6 +1,6 @@
-"""The repositories that are synced: where each is, which of its files are wanted, and how its last sync went.
+"""The synced repositories: the folder of each, its wanted files, and the state of its last sync.
 
-How much is stored of a repository is counted in the index and never written here: it cannot be wrong.
+The numbers of stored files and chunks are counted in the index and never written here, so they cannot be wrong.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from worker.loops.loop_resources import loop_resource
 from worker.stores.database import Instant, failures_told, is_storable, open_database
 
 _LONGEST_SILENCE = timedelta(minutes=10)
-"""Of a sync that runs: longer than a batch and its time-outs take, and than an attempt may by default."""
+"""The longest time between two updates of a running sync.
+
+It is longer than a batch with its time-outs, and longer than the default time limit of an attempt.
+"""
 
 _schema = MetaData()
 
@@ -45,7 +48,7 @@ _repositories = Table(
 
 
 class SyncState(StrEnum):
-    """How a sync goes, or went; LOST is never noted, but what is shown of one that was not heard of for long."""
+    """The state of a sync. LOST is never stored: it is shown for a running sync without updates for a long time."""
 
     RUNNING = "running"
     COMPLETED = "completed"
@@ -60,11 +63,11 @@ class Sync:
     """A repository's last sync.
 
     Attributes:
-        text: What it came to.
-        updated_at: When it was last heard of.
-        scanned: Files that git would see.
-        matching: Those of them that are wanted.
-        done: Those of these that are stored as they are now, or left out for a reason.
+        text: The outcome, or the reason for its end.
+        updated_at: The time of its last update.
+        scanned: The number of files that git would see.
+        matching: The number of wanted files among them.
+        done: The number of wanted files that are stored in their present state, or left out for a reason.
     """
 
     state: SyncState
@@ -81,8 +84,8 @@ class Repository:
     """A repository.
 
     Attributes:
-        path: The folder, absolute.
-        include: Globs; empty: all files.
+        path: The folder's absolute path.
+        include: Globs of the wanted files; empty for all files.
     """
 
     name: str
@@ -97,7 +100,7 @@ class RepositoryStore:
     """Repositories in a database.
 
     Args:
-        engine: Its schema must exist: `repository_store` sees to that.
+        engine: The database; its tables must exist. `repository_store` makes them.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
@@ -110,31 +113,31 @@ class RepositoryStore:
                 yield connection
 
     async def get(self, name: str) -> Repository | None:
-        """The repository of that name, or `None`."""
+        """The repository of this name, or None."""
         if not is_storable(name):
             return None
         return next(iter(await self._select(_repositories.c.name == name)), None)
 
     async def at(self, path: Path) -> Repository | None:
-        """The repository of that folder, the first that was added; or `None`."""
+        """The repository of this folder, or None; the first added, if there are several."""
         return next(iter(await self._select(_repositories.c.path == str(path))), None)
 
     async def all(self) -> list[Repository]:
-        """All of them, in the order in which they were added."""
+        """All repositories, in the order of their adding."""
         return await self._select()
 
     async def folders(self, names: Collection[str]) -> dict[str, Path]:
-        """Where repositories are; of those that are not known, nothing."""
+        """The folders of repositories by name; unknown names are left out."""
         return {one.name: one.path for one in await self._select(_repositories.c.name.in_(names))}
 
     async def add(self, repository: Repository) -> Repository:
-        """Adds a repository, or changes which files of it are wanted.
+        """Adds a repository, or changes the globs of its wanted files.
 
         Returns:
-            It, with what is known of it.
+            The stored repository, with its last sync.
 
         Raises:
-            ConfigurationError: Another folder has its name.
+            ConfigurationError: Another folder has this name.
         """
         values = {"include": list(repository.include), "exclude": list(repository.exclude)}
         new = values | {"name": repository.name, "path": str(repository.path), "added_at": repository.added_at}
@@ -152,12 +155,12 @@ class RepositoryStore:
         return repository
 
     async def remove(self, name: str) -> None:
-        """Forgets a repository."""
+        """Removes a repository."""
         async with self._connected() as connection:
             await connection.execute(_repositories.delete().where(_repositories.c.name == name))
 
     async def save_sync(self, name: str, sync: Sync) -> bool:
-        """Notes how a sync goes; false: there is no such repository any more."""
+        """Stores the state of a sync; False if the repository was removed."""
         values = {
             "sync_state": sync.state.value,
             "sync_text": sync.text,
@@ -194,7 +197,7 @@ def _repository(row: RowMapping) -> Repository:
 def _sync(row: RowMapping) -> Sync:
     state, text = SyncState(row["sync_state"]), row["sync_text"]
     if state is SyncState.RUNNING and datetime.now(UTC) - row["updated_at"] > _LONGEST_SILENCE:
-        state, text = SyncState.LOST, "not heard of any more; the next sync goes on where it was"
+        state, text = SyncState.LOST, "no update for a long time; the next sync continues it"
     return Sync(
         state=state,
         started_at=row["started_at"],
@@ -208,7 +211,7 @@ def _sync(row: RowMapping) -> Sync:
 
 @loop_resource
 async def repository_store() -> AsyncIterator[RepositoryStore]:
-    """The configured database's repositories, its schema made where it is missing; one engine per loop.
+    """The repositories of the configured database; makes missing tables. One engine per loop.
 
     Raises:
         ConfigurationError: `WORKER_DATABASE_URL` cannot be read, or names a driver that is not installed.
@@ -218,5 +221,5 @@ async def repository_store() -> AsyncIterator[RepositoryStore]:
 
 
 async def repository_folders(names: Collection[str]) -> dict[str, Path]:
-    """Where repositories are; of those that are not known, nothing."""
+    """The folders of repositories by name; unknown names are left out."""
     return await (await repository_store()).folders(names)

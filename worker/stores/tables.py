@@ -1,6 +1,6 @@
-"""Opens the table of the search index, or makes it: several processes may do so at once.
+"""Opens or makes the table of the search index; several processes may do so at once.
 
-It must never replace a table in which there is something.
+It must never replace a table that is not empty.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ TABLE = "chunks"
 
 @contextlib.asynccontextmanager
 async def opened(folder: Path, made: Made) -> AsyncIterator[tuple[lancedb.AsyncConnection, lancedb.AsyncTable]]:
-    """The table in a folder, made where there is none, and its connection; whoever made it, it is given.
+    """The connection to a folder, and its table; makes a missing table. It may be another embedder's table.
 
     Raises:
-        ConfigurationError: It cannot be opened.
+        ConfigurationError: The table cannot be opened.
         MissingExtra: LanceDB is not installed.
     """
     await run_in_thread_pool(_prepare, folder)
@@ -41,7 +41,7 @@ async def opened(folder: Path, made: Made) -> AsyncIterator[tuple[lancedb.AsyncC
 
 
 def _prepare(folder: Path) -> None:
-    """Makes the folder, and loads LanceDB: a second that the loop has better use for."""
+    """Makes the folder, and loads LanceDB, which takes a second: not on the loop."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -52,7 +52,7 @@ def _prepare(folder: Path) -> None:
 
 
 async def _connect(folder: Path) -> lancedb.AsyncConnection:
-    # Each question looks for the newest version: what was captured is found at once.
+    # Each search looks for the newest version, so that it finds new chunks at once.
     connection: lancedb.AsyncConnection = await lance("lancedb").connect_async(
         folder, read_consistency_interval=timedelta(0), session=shared_caches()
     )
@@ -65,7 +65,7 @@ async def _table(connection: lancedb.AsyncConnection, made: Made) -> lancedb.Asy
         table = await connection.open_table(TABLE)
         if Made.read(await table.schema()) == made or await table.count_rows():
             return table
-        mode = "overwrite"  # nothing is in it: nobody's vectors are lost
+        mode = "overwrite"  # the table is empty: no vectors are lost
     except (ValueError, FileNotFoundError):
         pass
     try:

@@ -1,7 +1,7 @@
-"""Keeps the table of the search index fast to ask: its indexes by word, vector and id, and the files that it lies in.
+"""Keeps searches fast: maintains the table's indexes by word, vector and id, and joins its files.
 
-Answers are right without any of it. It must never be done by two at once, nor cost more than the writing that called
-for it: making few files of many writes the whole table anew.
+Answers are right without it. Two processes must never do it at once, and it must not cost more than the writes that
+made it necessary: joining the files writes the whole table again.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from worker.stores.lance import lance
 if TYPE_CHECKING:
     import lancedb
 
-# A reader may be at work on what was the newest version when it began.
+# A reader may still use the version that was the newest at its start.
 _OLD = timedelta(minutes=5)
 
 _MANY_FILES = 60
 _MANY_ROWS = 5000
 _SHARE = 8
 _ROWS_A_FILE = 1000
-"""Each file costs a question some tenths of a millisecond, and writing so many rows anew about 60 ms."""
+"""Rows for which one file is right: each file costs a search some tenths of a millisecond, writing the rows 60 ms."""
 
 _WORTH_AN_INDEX = 20_000
-"""Rows: the vectors of fewer are compared, one and all, in some milliseconds."""
+"""Rows from which a vector index pays: comparing the vectors of fewer rows takes some milliseconds."""
 
 _WORDS, _VECTORS, _IDS = "words_idx", "vector_idx", "id_idx"
 
@@ -35,7 +35,7 @@ _WORDS, _VECTORS, _IDS = "words_idx", "vector_idx", "id_idx"
 async def ensure_indexes(table: lancedb.AsyncTable) -> None:
     """Makes the indexes that every table has: by word, and by id."""
     index = lance("lancedb.index")
-    # Our own words are the tokens: nothing is left to be done to them.
+    # The tokens are our own words, and need no further processing.
     plain = {"stem": False, "lower_case": False, "remove_stop_words": False, "ascii_folding": False}
     words = index.FTS(base_tokenizer="whitespace", max_token_length=None, **plain)
     await _ensure(table, _WORDS, "words", words)
@@ -43,14 +43,14 @@ async def ensure_indexes(table: lancedb.AsyncTable) -> None:
 
 
 async def is_scattered(table: lancedb.AsyncTable, *, in_between: bool) -> bool:
-    """Whether it lies in so many files, or so much of it is in no index, that answers take longer.
+    """Whether answers take longer, because the table has many files, or many rows outside of its indexes.
 
     Args:
-        table: Of the chunks.
-        in_between: Much more is about to be written. Then more may be in no index: what puts it there writes the
-            whole table anew, so it has to grow by a share each time.
+        table: The table of the chunks.
+        in_between: True while much more is about to be written. Then more rows may be outside: indexing them writes
+            the whole table again, so the table must have grown by a share first.
     """
-    stats: Any = await table.stats()  # a dict, whatever its annotation says
+    stats: Any = await table.stats()  # a dict, despite its annotation
     rows, files = stats["num_rows"], stats["fragment_stats"]["num_fragments"]
     if files > _MANY_FILES + rows // _ROWS_A_FILE:
         return True
@@ -59,14 +59,14 @@ async def is_scattered(table: lancedb.AsyncTable, *, in_between: bool) -> bool:
 
 
 async def optimize(table: lancedb.AsyncTable, folder: Path) -> bool:
-    """Makes few files of many, indexes what is new, and drops what no reader needs any more.
+    """Joins the table's files, indexes new rows, and drops old versions.
 
     Args:
-        table: Of the chunks.
-        folder: The table's.
+        table: The table of the chunks.
+        folder: The table's folder.
 
     Returns:
-        Whether it was done; nothing is, while somebody else, in any process, is at it.
+        False if another process or task is doing it, so that nothing was done.
     """
     lock = await run_in_thread_pool(_locked, folder / "upkeep.lock")
     if lock is None:
@@ -88,7 +88,7 @@ def _locked(path: Path) -> IO[str] | None:
     return lock
 
 
-async def _ensure(table: lancedb.AsyncTable, name: str, column: str, config: Any) -> None:  # noqa: ANN401 - of types that are loaded when they are needed
+async def _ensure(table: lancedb.AsyncTable, name: str, column: str, config: Any) -> None:  # noqa: ANN401 - types of modules that are loaded later
     if name in await _indexes(table):
         return
     try:

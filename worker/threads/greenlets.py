@@ -1,8 +1,8 @@
 """Greenlets and OS threads side by side, where gevent has patched the standard library (`dramatiq-gevent`).
 
-gevent's own locks lose wake-ups between OS threads, and its `threading` makes greenlets of threads. Here is what works
-for both: a lock, a call into the hub's thread, a throw into a greenlet. gevent is never imported unless the
-program has patched with it.
+gevent's own locks lose wake-ups between OS threads, and its `threading` starts greenlets in place of threads. This
+module has tools that work for both: a lock, a call into the hub's thread, a throw into a greenlet. It imports gevent
+only if the program has patched with it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ R = TypeVar("R")
 
 
 def is_gevent() -> bool:
-    """Whether gevent has made greenlets of this program's threads."""
+    """Whether gevent has replaced this program's threads with greenlets."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
-def original(module: str, name: str) -> Any:  # noqa: ANN401 - whatever gevent has replaced
-    """What a module of the standard library has under this name without gevent."""
+def original(module: str, name: str) -> Any:  # noqa: ANN401 - any object that gevent replaced
+    """The object that a module of the standard library has under this name without gevent."""
     monkey = sys.modules.get("gevent.monkey")
     if monkey is not None:
         return monkey.get_original(module, name)
@@ -36,18 +36,18 @@ def original(module: str, name: str) -> Any:  # noqa: ANN401 - whatever gevent h
 
 allocate_lock: Final = original("_thread", "allocate_lock")
 get_os_ident: Final = original("_thread", "get_ident")
-"""The identity of the OS thread: `threading.get_ident` is a greenlet's where gevent is."""
+"""The identity of the OS thread; under gevent, `threading.get_ident` is that of a greenlet."""
 
 _here: Final = original("_thread", "_local")()
 
 
 def in_os_thread() -> bool:
-    """Whether this is one of our own OS threads, where no greenlets run; only to be asked where gevent is."""
+    """Whether this is an OS thread of our own, in which no greenlets run. Only for programs under gevent."""
     return getattr(_here, "is_ours", False)
 
 
 def mark_os_thread() -> None:
-    """Makes the calling thread one of our own."""
+    """Marks the calling thread as an OS thread of our own."""
     _here.is_ours = True
 
 
@@ -59,10 +59,10 @@ def _hub() -> Any:  # noqa: ANN401 - gevent's
 
 
 class Lock:
-    """A lock for greenlets and OS threads alike: a greenlet that waits lets others run.
+    """A lock for greenlets and OS threads: while a greenlet waits, other greenlets run.
 
-    A waiting greenlet puts itself in line and then looks at the lock; whoever releases it does so and then
-    looks at the line. One of them sees the other, and none holds anything meanwhile.
+    A waiting greenlet joins the line and then looks at the lock; the holder releases the lock and then looks at the
+    line. One of them always sees the other, and neither holds a lock meanwhile.
     """
 
     __slots__ = ("__weakref__", "_line", "_lock")
@@ -72,7 +72,7 @@ class Lock:
         self._line: deque[Callable[[], object]] = deque()
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """Takes the lock; False if it cannot be had, or not in time."""
+        """Takes the lock; False if it is taken, or is still taken after `timeout` seconds."""
         if self._lock.acquire(False):
             return True
         if not blocking:
@@ -89,12 +89,12 @@ class Lock:
         self.release()
 
     def release(self) -> None:
-        """Gives it back, from whatever thread or greenlet."""
+        """Releases the lock, from any thread or greenlet."""
         self._lock.release()
         self._wake_next()
 
     def locked(self) -> bool:
-        """Whether somebody has it."""
+        """Whether the lock is taken."""
         taken: bool = self._lock.locked()
         return taken
 
@@ -119,7 +119,7 @@ class Lock:
             with contextlib.suppress(ValueError):
                 self._line.remove(ring)
             if not taken:
-                # It may have been woken for nothing: the next one's turn.
+                # This wake-up may have been for this greenlet: pass it on.
                 self._wake_next()
         return taken
 
@@ -133,14 +133,14 @@ class Lock:
 
 
 class CurrentGreenlet:
-    """The calling greenlet, for who wants to interrupt it."""
+    """The calling greenlet, as another thread or greenlet can interrupt it."""
 
     def __init__(self) -> None:
         gevent = sys.modules["gevent"]
         self._greenlet, self._hub = gevent.getcurrent(), gevent.get_hub()
 
     def throw(self, exception: BaseException, is_wanted: Callable[[], bool]) -> None:
-        """Raises an exception where the greenlet waits, if that is still wanted when the hub comes to it."""
+        """Raises an exception where the greenlet waits, if `is_wanted()` is still true when the hub does it."""
         self._hub.loop.run_callback_threadsafe(self._throw, exception, is_wanted)
 
     def _throw(self, exception: BaseException, is_wanted: Callable[[], bool]) -> None:
@@ -149,7 +149,7 @@ class CurrentGreenlet:
 
 
 def current_greenlet() -> CurrentGreenlet | None:
-    """The calling greenlet; `None` without gevent, or in an OS thread of our own."""
+    """The calling greenlet, or None (without gevent, or in an OS thread of our own)."""
     return CurrentGreenlet() if is_gevent() and not in_os_thread() else None
 
 
@@ -157,16 +157,16 @@ _main_hub: Any = None
 
 
 def note_hub() -> None:
-    """Remembers the calling thread's hub as that of the program's greenlets."""
+    """Remembers the calling thread's hub as the hub of the program's greenlets."""
     global _main_hub
     if _main_hub is None and not in_os_thread():
         _main_hub = sys.modules["gevent"].get_hub()
 
 
 def call_among_greenlets(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-    """Calls a function where it may use what belongs to greenlets, such as a connection they share.
+    """Calls a function where it may use objects of greenlets, such as a connection that they share.
 
-    From an OS thread of our own that is a greenlet of the program's hub; otherwise, here.
+    An OS thread of our own has it called by a greenlet of the program's hub; any other caller calls it itself.
     """
     if not in_os_thread() or _main_hub is None:
         return function(*args, **kwargs)
@@ -179,7 +179,7 @@ def call_among_greenlets(function: Callable[P, R], /, *args: P.args, **kwargs: P
     def run() -> None:
         try:
             outcome.append(call())
-        except BaseException as error:  # noqa: BLE001 - an edge: it is raised in the thread that waits
+        except BaseException as error:  # noqa: BLE001 - an edge: the waiting thread raises it
             errors.append(error)
         finally:
             done.release()

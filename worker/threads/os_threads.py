@@ -1,6 +1,6 @@
-"""OS threads, for the loops and the blocking calls of the bridge: real ones under gevent too.
+"""OS threads for the bridge's loops and blocking calls; under gevent too, they are real threads.
 
-Without gevent all this is what `threading` offers, at no further cost.
+Without gevent this is `threading` itself, without extra cost.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from worker.threads.unpatched import start_os_thread, unpatch
 T = TypeVar("T")
 
 GEVENT: Final = is_gevent()
-"""Decided when the bridge is imported: gevent must patch before anything else does."""
+"""Whether the program runs under gevent; decided at import, because gevent must patch before all other imports."""
 
 new_lock: Final[Callable[[], Any]] = Lock if GEVENT else threading.Lock
 """Makes a lock that greenlets and OS threads may share."""
@@ -28,13 +28,13 @@ def new_condition() -> threading.Condition:
 
 
 class OsThread(Protocol):
-    """What is known of a thread that was started."""
+    """A thread that was started."""
 
     def join(self, timeout: float | None = None) -> None:
-        """Waits for its end, for so many seconds at most."""
+        """Waits for the thread's end, at most `timeout` seconds."""
 
     def is_alive(self) -> bool:
-        """Whether it has not ended yet."""
+        """Whether the thread still runs."""
 
 
 def start_thread(function: Callable[[], object], name: str) -> OsThread:
@@ -47,7 +47,7 @@ def start_thread(function: Callable[[], object], name: str) -> OsThread:
 
 
 class _BesideGreenlets:
-    """A real thread where `threading` makes greenlets."""
+    """A real thread in a program whose `threading` starts greenlets."""
 
     def __init__(self, function: Callable[[], object], name: str) -> None:
         unpatch()
@@ -69,14 +69,14 @@ class _BesideGreenlets:
 
 
 def wait_to_the_end(wait: Callable[[], object], interrupted: Callable[[BaseException], object]) -> None:
-    """Waits although something is raised in this thread, or thrown into this greenlet, meanwhile.
+    """Waits until `wait` returns, also when exceptions are raised in this thread, or thrown into this greenlet.
 
     Args:
-        wait: Called again until it returns.
-        interrupted: Told each time, to have what is waited for end sooner.
+        wait: The function that waits; it is called again after each exception.
+        interrupted: Called with each exception; it should make the wait end sooner.
 
     Raises:
-        KeyboardInterrupt: A second Ctrl-C: it does not wait.
+        KeyboardInterrupt: A second Ctrl-C ends the wait at once.
     """
     ctrl_c = False
     while True:
@@ -95,8 +95,8 @@ def run_in_os_thread(function: Callable[[], T], interrupted: Callable[[BaseExcep
     """Runs a function in a real thread while other greenlets run, and returns its result.
 
     Args:
-        function: What is called; in a thread of as many as are needed, which are kept for later calls.
-        interrupted: Told what is thrown into the greenlet while it waits; the function ends first.
+        function: The function to call. Threads are started as needed, and kept for later calls.
+        interrupted: Called with each exception thrown into the waiting greenlet, which still waits for the function.
     """
     if in_os_thread():
         return function()
@@ -110,7 +110,7 @@ def run_in_os_thread(function: Callable[[], T], interrupted: Callable[[BaseExcep
 
 
 class _Call:
-    """A function on its way to another thread, there, or back."""
+    """A call that another thread makes, and its result."""
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self.running = Lock()
@@ -122,7 +122,7 @@ class _Call:
     def run(self) -> None:
         try:
             self._result = self._function()
-        except BaseException as error:  # noqa: BLE001 - an edge: it is raised in the greenlet that waits
+        except BaseException as error:  # noqa: BLE001 - an edge: the waiting greenlet raises it
             self._error = error
 
     def result(self) -> Any:  # noqa: ANN401 - the function's

@@ -1,7 +1,7 @@
-"""What gevent has patched, made to work in OS threads too.
+"""Makes the modules that gevent patched work in OS threads too.
 
-Where a coroutine's loop or a blocking call runs, `threading.Thread` must be a thread, `asyncio` needs real sockets, and
-a lock must wake whoever waits for it. `unpatch` sees to that, once a process; greenlets notice nothing.
+In the thread of a coroutine's loop or of a blocking call, `threading.Thread` must be a thread, `asyncio` needs real
+sockets, and a lock must wake its waiters. `unpatch` does that, once a process; greenlets notice nothing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _unpatched = False
 
 
 def unpatch() -> None:
-    """Makes OS threads possible beside greenlets; called by one of them, and by all after the first for nothing."""
+    """Makes OS threads possible beside greenlets. A greenlet calls it; calls after the first do nothing."""
     global _unpatched
     note_hub()
     if _unpatched:
@@ -51,7 +51,7 @@ def unpatch() -> None:
 
 
 def start_os_thread(function: Callable[..., object], *args: Any, **kwargs: Any) -> int:  # noqa: ANN401 - passed on
-    """Starts a real thread, and ends what gevent may have made for it when it ends."""
+    """Starts a real thread; at its end, the hub that gevent may have made for it is destroyed."""
     ident: int = original("_thread", "start_new_thread")(_run, (function, args, kwargs))
     return ident
 
@@ -63,12 +63,12 @@ def _run(function: Callable[..., object], args: Any, kwargs: Any) -> None:  # no
     finally:
         hub = sys.modules["gevent._hub_local"].get_hub_if_exists()
         if hub is not None:
-            # Something that waits gevent's way was used here: its loop has descriptors.
+            # The thread has waited through gevent: the hub's loop has open descriptors.
             hub.destroy(destroy_loop=True)
 
 
 def _rebind(module: ModuleType, name: str, new: object) -> None:
-    """Replaces what a module offers, also where other modules have imported it by name."""
+    """Replaces a name of a module, also in the modules that have imported it by name."""
     old = getattr(module, name)
     for other in list(sys.modules.values()):
         kept = getattr(other, "__dict__", {})
@@ -96,9 +96,9 @@ def _unpatch_threading() -> None:
 
 
 def _replace_existing_locks(of_greenlets: Any) -> None:  # noqa: ANN401 - gevent's class
-    """Gives whoever has made a lock before one for both worlds: modules, objects, loggers, the threads' own books.
+    """Replaces the locks made before, in modules, objects, loggers and `threading` itself, with locks for both worlds.
 
-    One that is held now is left to those who know it.
+    A lock that is held now stays as it is.
     """
     objects: list[Any] = gc.get_objects()
     reentrant: Any = type(threading.RLock())
@@ -134,7 +134,7 @@ def _by_thread(in_greenlets: Callable[..., Any], in_threads: Callable[..., Any])
 
 
 def _keep_real_threads_out_of_greenlets() -> None:
-    # gevent's Thread asks its greenlet to tell when it ends; Python itself tells of a thread.
+    # gevent's Thread learns of its end from its greenlet; Python itself reports the end of a thread.
     of_threads = original("threading", "Thread")._set_tstate_lock  # noqa: SLF001
     threading.Thread._set_tstate_lock = _by_thread(  # type: ignore[attr-defined]  # noqa: SLF001
         threading.Thread._set_tstate_lock,  # type: ignore[attr-defined]  # noqa: SLF001
@@ -143,7 +143,7 @@ def _keep_real_threads_out_of_greenlets() -> None:
 
 
 def _unpatch_joinable_threads() -> None:
-    """Python 3.13 and later: a thread is started for its handle, which tells what it is the handle of."""
+    """Starts real threads in Python 3.13 and later, where a handle says what kind of thread it belongs to."""
     greenlets = threading._start_joinable_thread  # type: ignore[attr-defined]  # noqa: SLF001
     threads = original("threading", "_start_joinable_thread")
     handle_of_threads = original("threading", "_ThreadHandle")
@@ -155,7 +155,7 @@ def _unpatch_joinable_threads() -> None:
 
     threading._start_joinable_thread = start  # type: ignore[attr-defined]  # noqa: SLF001
 
-    # In a forked child gevent asks all threads, real ones too, for what only handles of its own can do.
+    # In a forked child, gevent calls a method on all threads that only its own handles have.
     hooks = sys.modules["gevent.threading"]._ForkHooks  # noqa: SLF001
     stop = hooks._stop_running_greenlets_in_child  # noqa: SLF001
 
@@ -176,7 +176,7 @@ def _unpatch_queue() -> None:
     of_threads, of_greenlets = original("queue", "SimpleQueue"), queue.SimpleQueue
 
     class SimpleQueue(of_greenlets):  # type: ignore[misc, valid-type]
-        # The standard one is written in C and knows no lock of ours: each serves the world it was made in.
+        # The standard queue is written in C and cannot use our lock: each queue serves the world it was made in.
         def __new__(cls, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - passed on
             return of_threads() if in_os_thread() else of_greenlets.__new__(cls, *args, **kwargs)
 
@@ -184,7 +184,7 @@ def _unpatch_queue() -> None:
 
 
 def _unpatch_asyncio() -> None:
-    """Gives asyncio sockets and selectors that have no hub."""
+    """Gives asyncio real sockets and selectors, which do not use a hub."""
     real_socket = _copy(socket)
     real_selectors = ModuleType("selectors")
     real_selectors.__dict__.update(selectors.__dict__, PollSelector=PollSelector, DefaultSelector=DefaultSelector)
@@ -197,7 +197,7 @@ def _unpatch_asyncio() -> None:
 
 
 def _copy(module: ModuleType) -> ModuleType:
-    """A second copy of a module of the standard library, made from its source: one that nobody has patched."""
+    """A second, unpatched copy of a module of the standard library, made from its source."""
     name = f"_unpatched_{module.__name__}"
     spec = importlib.util.spec_from_file_location(name, module.__file__)
     if spec is None or spec.loader is None:
