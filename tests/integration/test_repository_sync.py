@@ -426,7 +426,7 @@ def test_a_name_is_of_one_folder(tree: Path, tmp_path: Path) -> None:
     other = write(tmp_path / "other", {"a.py": "1"})
     with pytest.raises(ConfigurationError, match="another repository is called 'tree'"):
         add(other, "tree")
-    with pytest.raises(ConfigurationError, match="no name for a repository"):
+    with pytest.raises(ConfigurationError, match="not a valid name for a repository"):
         add(other, "../x")
     for path in ("nowhere", "tree/a.py"):
         with pytest.raises(ConfigurationError, match="name a folder"):

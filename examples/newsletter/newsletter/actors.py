@@ -1,4 +1,4 @@
-"""What runs in the background."""
+"""The actor that runs the service in the background."""
 
 from newsletter import services
 from worker import actor

@@ -1,4 +1,4 @@
-"""The outbox: a folder in which a mail server picks up what is to be sent."""
+"""The outbox: a folder from which a mail server takes the messages to send."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from worker import RetryLater, loop_resource, run_in_thread_pool
 
 DELIVERIES_AT_ONCE = 4
 BUSY_FOR = timedelta(seconds=30)
-"""How long to leave a busy outbox alone."""
+"""The delay before a retry when the outbox is busy."""
 
 
 class Outbox:
-    """Takes a few messages at once, and none while the mail server has put a file `.busy` there."""
+    """Takes a few messages at once, and none while the mail server keeps a file `.busy` in the folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -27,7 +27,7 @@ class Outbox:
         self._slots = asyncio.Semaphore(DELIVERIES_AT_ONCE)
 
     async def deliver(self, message: EmailMessage, *, name: str) -> int:
-        """Puts a message there, in the place of an earlier one of that name, and returns its size in bytes.
+        """Puts a message there, in place of an earlier one with this name, and returns its size in bytes.
 
         Raises:
             RetryLater: The outbox is busy.

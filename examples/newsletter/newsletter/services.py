@@ -16,14 +16,14 @@ _ADDRESS = re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)+", re.ASCII)
 
 
 async def send_newsletter(issue: str, subscriber: str) -> int:
-    """Delivers an issue to a subscriber; delivering it again replaces what was there.
+    """Delivers an issue to a subscriber; a second delivery replaces the first.
 
     Returns:
         The size of the message in bytes.
 
     Raises:
-        Fatal: The subscriber's address is none.
-        NoContentFound: There is no such issue, or nothing in it yet.
+        Fatal: The subscriber's address is not valid.
+        NoContentFound: There is no such issue, or it is empty.
         RetryLater: The outbox is busy.
     """
     if not _ADDRESS.fullmatch(subscriber):
@@ -37,9 +37,9 @@ def read_issue(issue: str) -> str:
     """The Markdown of an issue.
 
     Raises:
-        NoContentFound: There is no such issue, or nothing in it yet.
+        NoContentFound: There is no such issue, or it is empty.
     """
-    # Looked up among those there are, so that no name leads out of the folder.
+    # Looked up among the existing files, so that no name leads out of the folder.
     file = {file.stem: file for file in ISSUES.glob("*.md")}.get(issue)
     if file is None:
         raise NoContentFound(f"there is no issue {issue!r}")
