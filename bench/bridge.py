@@ -1,8 +1,8 @@
-"""What a call through the bridge costs, beside what others take for the same; every contender in the same run.
+"""Measures the cost of a call through the bridge, beside other libraries; all contenders in the same run.
 
     python bench/bridge.py [--rounds 5] [--seconds 0.3] [--json FILE]
 
-Microseconds a call, medians of interleaved rounds. The extra `bench` brings the contenders.
+The figures are microseconds per call, medians of interleaved rounds. The extra `bench` installs the contenders.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 
 def http_call(url: str) -> Service:
     async def get() -> int:
-        # As a loop resource: on the new loop a client for each call, on the shared loop one for all.
+        # A loop resource: a client for each call on the new loop, one client for all on the shared loop.
         response = await (await client()).get(url)
         return response.status_code
 
@@ -79,7 +79,7 @@ _ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
 def _serve(port: Connection) -> None:
-    """Answers every request with the same, in a process of its own: it must not share our interpreter."""
+    """Answers every request with the same text, in a process of its own: it must not share our interpreter."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
@@ -134,7 +134,7 @@ def contenders() -> Iterator[dict[str, Contender]]:
 
 
 def microseconds(run: Contender, service: Service, threads: int, seconds: float) -> float:
-    """The wall time of a call, with so many threads calling for so long."""
+    """The wall-clock microseconds of a call, from this many threads, measured for this many seconds."""
     calls = [0] * threads
     begin = threading.Barrier(threads + 1)
 
@@ -228,7 +228,7 @@ def report(found: dict[str, dict[str, dict[int, float]]], opening: dict[str, flo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.3, help="of calling, for each figure in each round")
+    parser.add_argument("--seconds", type=float, default=0.3, help="seconds of calls, for each figure in each round")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     found: dict[str, Any] = measure(options.rounds, options.seconds)

@@ -1,20 +1,20 @@
-"""What our broker costs beside others: throughput, enqueueing, latency, idleness, memory; all in the same run.
+"""Measures our broker beside others: throughput, enqueueing, latency, idleness, memory; all in the same run.
 
     python bench/broker.py [--rounds 3] [--messages 20000] [--only NAME …] [--part PART …] [--appendonly] [--json FILE]
 
-Everything is seen from outside. A private server is started, and emptied before each measurement; contenders take
+Everything is measured from outside. A private server is started, and emptied before each measurement; contenders take
 turns. Each no-op only writes the time and its process into a file that all processes share (`contenders/stamps.py`).
-- throughput: all messages are enqueued first, then the workers start. The rate is taken while all processes are at
+- throughput: all messages are enqueued first, then the workers start. The rate counts the time in which all processes
   work: from the moment the last one began to the moment the first one ended. CPU is that of the workers and of the
-  server, in microseconds a message; bytes are what stays in the server for each message when all is done.
-- enqueue: messages a second, one after the other, from one thread; and together, where there is a way.
+  server, in microseconds per message; bytes are those that the server still holds for each message at the end.
+- enqueue: messages per second, one after the other, from one thread; and together, if the contender can do that.
 - latency: from `send` to the first line of the actor, on an idle worker, at random intervals of 50 to 500 ms.
-- idle: what a process with three queues and nothing to do asks of the server and of the CPU: requests are what it
-  sends, commands also what its scripts call.
-- memory: of one process of ours over ten times as many messages, of which every tenth fails with a long traceback.
+- idle: the load of a process with three queues and no messages, on the server and the CPU. Requests are those that it
+  sends; commands include those that its scripts call.
+- memory: that of one process of ours over ten times as many messages; every tenth fails with a long traceback.
 
-The extra `bench-broker` brings the contenders. arq and SAQ refuse the version of redis-py that the others use: give an
-interpreter that has them with `--second-python`. Whoever is not installed is left out, and that is said.
+The extra `bench-broker` installs the contenders. arq and SAQ refuse the version of redis-py that the others use: give
+an interpreter that has them with `--second-python`. Missing contenders are left out, and named.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from worker.server.embedded import server_program
 
 
 class Size(NamedTuple):
-    """How much is measured."""
+    """The numbers of messages and rounds."""
 
     messages: int
     rounds: int
@@ -77,7 +77,7 @@ QUIET = 3.0
 
 
 class Failed(Exception):
-    """A contender did not do what is measured."""
+    """A contender failed at the measured work."""
 
 
 class Server:
@@ -108,33 +108,33 @@ class Server:
         self._process.wait()
 
     def used_memory(self) -> int:
-        """Bytes that the server holds, when it has freed what was dropped."""
+        """Bytes that the server holds, after it has freed dropped data."""
         while (told := self.info("memory"))["lazyfree_pending_objects"]:
             time.sleep(POLL)
         return int(told["used_memory"])
 
     def commands(self) -> dict[str, int]:
-        """How often each command was called so far."""
+        """The number of calls of each command so far."""
         return {name.removeprefix("cmdstat_"): stat["calls"] for name, stat in self.info("commandstats").items()}
 
     def requests(self) -> int:
-        """How many times something was read from clients; what they send in one pipeline counts once."""
+        """The number of reads from clients; a pipeline counts once."""
         return int(self.info("stats")["total_reads_processed"])
 
     def info(self, section: str) -> dict[str, Any]:
-        """A section of what the server tells of itself."""
+        """A section of the server's INFO."""
         return dict(self.client.info(section))
 
 
 class Usage(NamedTuple):
-    """What processes had used at a moment: CPU seconds, of each worker process and of the server."""
+    """The CPU seconds of each worker process and of the server, up to a moment."""
 
     at: int
     workers: dict[int, float]
     server: float
 
     def workers_since(self, earlier: Usage) -> float:
-        """CPU seconds of the worker processes since then."""
+        """CPU seconds of the worker processes since an earlier moment."""
         return sum(cpu - earlier.workers[pid] for pid, cpu in self.workers.items() if pid in earlier.workers)
 
 
@@ -146,17 +146,17 @@ class Workers:
         self._server = server
 
     def all(self) -> list[psutil.Process]:
-        """Every process there is now."""
+        """All present processes."""
         with contextlib.suppress(psutil.NoSuchProcess):
             return [process for root in self._roots for process in (root, *root.children(recursive=True))]
         return []
 
     def ended(self) -> bool:
-        """Whether one of those that were started has ended."""
+        """Whether one of the started processes has ended."""
         return not all(root.is_running() and root.status() != psutil.STATUS_ZOMBIE for root in self._roots)
 
     def usage(self) -> Usage:
-        """What they and the server have used so far."""
+        """The CPU seconds of the workers and the server so far."""
         workers = {}
         for process in self.all():
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -170,7 +170,7 @@ def _cpu(process: psutil.Process) -> float:
 
 
 class Bench:
-    """What all measurements share: the server, a folder, and how contenders are started in them."""
+    """The server, the folder and the contenders' processes, for all measurements."""
 
     def __init__(self, folder: Path, server: Server, pythons: dict[str, str]) -> None:
         self.server = server
@@ -179,14 +179,14 @@ class Bench:
         self._numbers = itertools.count()
 
     def begin(self, count: int) -> Stamps:
-        """Empties the server, and makes the stamps of so many messages."""
+        """Empties the server, and makes the stamps for this many messages."""
         self.server.client.flushall()
         self.server.client.config_resetstat()
         self._stamps = self._folder / f"stamps-{next(self._numbers)}"
         return Stamps.create(self._stamps, count)
 
     def drive(self, contender: Contender, mode: str) -> Figures:
-        """Sends the messages, in a process of its own; returns what it measured."""
+        """Sends the messages, in a process of its own; returns its figures."""
         done = subprocess.run(
             [self._pythons[contender.name], "-m", "contenders.drive", contender.module, mode],
             env=self._environment(contender, {}),
@@ -207,10 +207,10 @@ class Bench:
         """Starts the contender's worker processes, and stops them at the end.
 
         Args:
-            contender: Whose.
-            processes: How many.
-            quiet: Throw their log away, where it would be very long.
-            more: Variables of their environment.
+            contender: The contender.
+            processes: The number of worker processes.
+            quiet: Throw their log away, because it would be very long.
+            more: More environment variables for them.
         """
         log = self._folder / "log"
         environment = self._environment(contender, more)
@@ -254,7 +254,7 @@ def _stop(started: list[subprocess.Popen[bytes]]) -> None:
     for process in started:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(STOP_TIMEOUT)
-        # Each leads a group of its own: nothing of it outlives its measurement.
+        # Each leads a process group of its own, so that no child outlives the measurement.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -265,7 +265,7 @@ def _last_line(text: str) -> str:
 
 
 def until_all_ran(stamps: Stamps, workers: Workers, poll: float = POLL) -> Iterator[int]:
-    """How many have run, again and again, until all have."""
+    """The number of messages that have run, again and again, until all have run."""
     before, since = 0, time.monotonic()
     while (ran := stamps.ran()) < stamps.count:
         if ran > before:
@@ -277,7 +277,7 @@ def until_all_ran(stamps: Stamps, workers: Workers, poll: float = POLL) -> Itera
 
 
 def rates(stamps: Stamps, processes: int) -> Figures:
-    """Messages a second: while all processes were at work, and from the first to the last message."""
+    """Messages per second: while all processes worked, and from the first to the last message."""
     times: dict[int, list[int]] = defaultdict(list)
     for at, by in zip(stamps.ran_at, stamps.ran_by, strict=True):
         times[by].append(at)
@@ -285,7 +285,7 @@ def rates(stamps: Stamps, processes: int) -> Figures:
     whole = (len(everything) - 1) / (everything[-1] - everything[0]) * 1e9
     begin, end = max(map(min, times.values())), min(map(max, times.values()))
     together = sum(begin <= at <= end for at in everything)
-    # Where one process did nearly everything, there is no time that tells what two can do.
+    # If one process did nearly all the work, the time shows nothing about two.
     told = len(times) == processes and together > len(everything) / 10
     return {
         "per_second": (together - 1) / (end - begin) * 1e9 if told else whole,
@@ -323,7 +323,7 @@ def enqueue(bench: Bench, contender: Contender, size: Size) -> Figures:
 
 
 def latency(bench: Bench, contender: Contender, size: Size) -> Figures:
-    # The first message finds out that the worker is up. The rounds share the others.
+    # The first message shows that the worker is up. The rounds share the others.
     stamps = bench.begin(1 + math.ceil(min(size.messages, LATENCY_MESSAGES) / size.rounds))
     with bench.workers(contender) as workers:
         bench.drive(contender, "latency")
@@ -345,7 +345,7 @@ def idle(bench: Bench, contender: Contender, size: Size) -> Figures:
         time.sleep(IDLE_SECONDS)
         after, requests_after, usage_after = bench.server.commands(), bench.server.requests(), workers.usage()
     calls = {name: count - before.get(name, 0) for name, count in after.items()}
-    # Two of our own lie between those that count.
+    # Two calls are our own.
     calls["info"] -= 2
     return {
         "requests_per_second": (requests_after - requests - 2) / IDLE_SECONDS,
@@ -384,7 +384,7 @@ def memory(bench: Bench, contender: Contender, size: Size) -> Figures:
 
 Measure = Callable[[Bench, Contender, Size], Figures]
 
-# The part, what its figures are called, and what measures them.
+# The part, the names of its figures, and the function that measures them.
 MEASURES: tuple[tuple[str, str, Measure], ...] = (
     *(("throughput", f"throughput_{n}", functools.partial(throughput, processes=n)) for n in PROCESSES),
     ("enqueue", "enqueue", enqueue),
@@ -403,11 +403,11 @@ def taking_part(part: str, contenders: list[Contender]) -> list[Contender]:
 
 
 def measure(bench: Bench, contenders: list[Contender], parts: list[str], size: Size) -> Found:
-    """All figures: of each kind, by contender, one for each round."""
+    """All figures: for each part and contender, one for each round."""
     found: Found = {}
     for number in range(size.rounds):
         for part, kind, measure_one in MEASURES:
-            # Memory is followed for long rather than often.
+            # Memory is measured once, over a long time.
             if part not in parts or (part == "memory" and number > 0):
                 continue
             for contender in taking_part(part, contenders):
@@ -423,13 +423,13 @@ def measure(bench: Bench, contenders: list[Contender], parts: list[str], size: S
 
 
 def tell(what: str) -> None:
-    """Says what is being measured, where somebody watches."""
+    """Prints the present measurement, if standard error is a terminal."""
     if sys.stderr.isatty():
         print(what.ljust(60), end="\r", file=sys.stderr, flush=True)
 
 
 def medians(rounds: list[Figures]) -> Figures:
-    """The median of each figure that every round has; waits are taken together."""
+    """The median of each figure that all rounds have; the waits of all rounds are joined."""
     good = [figures for figures in rounds if "failed" not in figures]
     if not good:
         return {}
@@ -498,7 +498,7 @@ VERSIONS = "import importlib.metadata as m, json, sys; print(json.dumps({n: m.ve
 
 
 def versions(python: str, packages: Iterable[str]) -> dict[str, str] | None:
-    """The versions that an interpreter has of these packages; `None` if it lacks one."""
+    """An interpreter's versions of these packages, or None if it lacks one."""
     asked = subprocess.run([python, "-c", VERSIONS, *packages], capture_output=True, text=True, check=False)
     if asked.returncode != 0:
         return None
@@ -507,7 +507,7 @@ def versions(python: str, packages: Iterable[str]) -> dict[str, str] | None:
 
 
 def installed(contenders: Iterable[Contender], pythons: list[str]) -> Iterator[tuple[Contender, str, dict[str, str]]]:
-    """Those who are installed, each with its interpreter and versions."""
+    """The installed contenders, each with its interpreter and versions."""
     for contender in contenders:
         for python in pythons:
             told = versions(python, (*contender.packages, "redis", "hiredis"))
@@ -560,8 +560,8 @@ def main() -> None:
     parser.add_argument("--only", action="append", metavar="NAME", choices=names, help=f"one of {', '.join(names)}")
     parser.add_argument("--part", action="append", choices=PARTS)
     parser.add_argument("--appendonly", action="store_true", help="the server keeps its append-only file")
-    parser.add_argument("--second-python", type=Path, metavar="PROGRAM", help="has the contenders that this one lacks")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
+    parser.add_argument("--second-python", type=Path, metavar="PROGRAM", help="one with the missing contenders")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="the file to write the figures to")
     options = parser.parse_args()
     report = run(options)
     if options.json is not None:

@@ -1,24 +1,23 @@
-"""What the history costs, and how quickly it answers, with a million messages in it.
+"""Measures the history with a million messages: its cost, and the speed of its answers.
 
     python bench/history.py [--messages 1000000] [--runs 200] [--part PART …] [--keep DIR] [--json FILE]
 
 A private server, embedded as in a project without Redis, is filled by two worker processes without actors
 (`history_load.py`): every message is sent, taken, begun and ended through the scripts that all workers use. There are
 12 actors, one of them rare, and 4 queues; 4 % of first attempts fail, with a traceback, by 20 types of errors, and 1 %
-of the messages are dead letters; there are 20,000 conversations, and a large and a small tenant, whom 30 % and 0.5 % of
-the messages are about. 5,000 more are delayed, 1,000 wait and 64 run. The clock of the server cannot be moved: the
-counters of times before the filling are copies of its own. With `--keep`, the folder is filled as far as it is not, and
-used as it is then.
-- questions: each is asked by one client, in turn with all others, so many times. The time is the caller's, from the
-  question to the typed answer; `server` is the script's alone. Where an answer comes in parts, it is that of all of
-  them, to a full page or a whole count: `calls` says how many. Then again while another process writes 2,000 events a
-  second, and while it also keeps a tenth less than what is stored, so that every commit removes old messages.
-- memory: bytes a message, without the tail and the counters, which have a bound of their own.
-- latency: at 2,000 events a second, from a worker's `record` of an event to a follower in another process; and to a
-  client of `worker web`, which reads server-sent events over HTTP as a browser does. The clock is the machine's, and is
+of the messages are dead letters; there are 20,000 conversations, and a large and a small tenant, with 30 % and 0.5 % of
+the messages. 5,000 more are delayed, 1,000 wait and 64 run. The clock of the server cannot be moved: the counters of
+times before the filling are copies of present ones. With `--keep`, a folder is filled up to the number, and kept.
+- questions: one client asks each of them many times, in turn with all others. The time is the caller's, from the
+  question to the typed answer; `server` is the script's alone. If an answer comes in parts, the time is that of all of
+  them, to a full page or a whole count; `calls` is their number. Then again while another process writes 2,000 events
+  per second, and while its limit is a tenth below the stored number, so that every commit removes old messages.
+- memory: bytes per message, without the tail and the counters, which have a bound of their own.
+- latency: at 2,000 events per second, from a worker's `record` of an event to a follower in another process; and to a
+  client of `worker web`, which reads server-sent events over HTTP as a browser does. The time is the machine's clock,
   carried in the events' text.
 
-The append-only file is on, as it is for everybody, and is rewritten before the measuring, not during it.
+The append-only file is on, as in every installation, and is rewritten before the measuring, not during it.
 """
 
 from __future__ import annotations
@@ -89,7 +88,7 @@ FINISHED = ("completed", "skipped", "dead", "cancelled")
 
 
 def tell(what: str) -> None:
-    """Says what is being done, where somebody watches."""
+    """Prints the present step, if standard error is a terminal."""
     if sys.stderr.isatty():
         print(what.ljust(60), end="\r", file=sys.stderr, flush=True)
 
@@ -98,7 +97,7 @@ def tell(what: str) -> None:
 
 
 def filled(settings: Settings, client: redis.Redis, messages: int) -> Figures:
-    """Fills the history up to so many finished messages; what that took, in seconds and bytes."""
+    """Fills the history up to this many finished messages; returns the seconds and bytes that it took."""
     known = settings.data_dir / "filled.json"
     there = depth(client, *FINISHED)
     if there >= messages:
@@ -128,7 +127,7 @@ def filled(settings: Settings, client: redis.Redis, messages: int) -> Figures:
 
 
 def bytes_used(client: redis.Redis, before: int) -> Figures:
-    """Bytes a message, in all and of its parts."""
+    """Bytes per message, in all and for each part."""
 
     def of(pattern: str) -> int:
         return sum(client.memory_usage(key, samples=0) or 0 for key in client.scan_iter(pattern, count=1000))
@@ -151,7 +150,7 @@ def bytes_used(client: redis.Redis, before: int) -> Figures:
 
 
 def complete(client: redis.Redis) -> None:
-    """Adds what is there besides finished messages."""
+    """Adds delayed, waiting and running messages."""
     number = int(client.get("worker:seq") or 0)
     if (missing := DELAYED - depth(client, "delayed")) > 0:
         send(Sender(client), range(number, number + missing), delayed=True)
@@ -168,7 +167,7 @@ def complete(client: redis.Redis) -> None:
 
 
 def copy_counters(client: redis.Redis) -> None:
-    """Gives times before the filling the counters of its fullest minute and hour."""
+    """Copies the counters of the fullest minute and hour to the times before the filling."""
     now = time.time() * 1000
     for kind, minutes, count in (("w", 1, MINUTES), ("w10", 10, MINUTES // 10), ("h", 60, HOURS), ("d", 24 * 60, DAYS)):
         unit = minutes * MINUTE_MS
@@ -185,7 +184,7 @@ def copy_counters(client: redis.Redis) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """How much was found, in how many calls."""
+    """The number of results, and the number of calls for them."""
 
     found: int
     calls: int
@@ -195,7 +194,7 @@ Ask = Callable[[redis.Redis, random.Random], Answered]
 
 
 def page(wanted: Callable[[random.Random], MessageFilter] | MessageFilter, *, later: float = 0) -> Ask:
-    """A page of 50; `later`: from there on in the numbers of messages, 0 being the newest and 1 the oldest."""
+    """A page of 50, from the share `later` of all messages on: 0 is the newest, 1 the oldest."""
 
     def ask(client: redis.Redis, chance: random.Random) -> Answered:
         now = wanted if isinstance(wanted, MessageFilter) else wanted(chance)
@@ -251,7 +250,7 @@ def conversation(chance: random.Random, **more: Any) -> MessageFilter:  # noqa: 
 
 
 def all_questions(client: redis.Redis) -> dict[str, Ask]:
-    """What is asked, by name."""
+    """All questions, by name."""
     global _newest
     _newest = int(client.get("worker:seq") or 0)
     found: Any = client.zrange("worker:segments", 0, -1, withscores=True)
@@ -366,7 +365,7 @@ def all_questions(client: redis.Redis) -> dict[str, Ask]:
 
 
 def asked(client: redis.Redis, questions: Mapping[str, Ask], runs: int) -> dict[str, Figures]:
-    """Asks each so many times, in turn."""
+    """Asks each question this many times, in turn."""
     chance = random.Random(1)
     times: dict[str, list[float]] = {name: [] for name in questions}
     last: dict[str, Answered] = {}
@@ -392,7 +391,7 @@ def spread(times: list[float]) -> Figures:
 
 
 def server_times(client: redis.Redis, questions: Mapping[str, Ask]) -> dict[str, float]:
-    """Milliseconds that the server is busy with each."""
+    """Milliseconds for which the server is busy with each question."""
     chance = random.Random(2)
 
     def busy() -> float:
@@ -415,7 +414,7 @@ def server_times(client: redis.Redis, questions: Mapping[str, Ask]) -> dict[str,
 
 @contextlib.contextmanager
 def writing(settings: Settings, client: redis.Redis, *, events: int, limit: int | None = None) -> Iterator[Figures]:
-    """A worker process that holds attempts and writes so many events a second; says at the end how many it wrote."""
+    """A worker process that holds attempts and writes events; at the end, its figures have the number of events."""
     first = int(client.get("worker:seq") or 0)
     process = subprocess.Popen(
         [
@@ -443,7 +442,7 @@ def writing(settings: Settings, client: redis.Redis, *, events: int, limit: int 
 
 
 def ask_in_all_ways(settings: Settings, client: redis.Redis, runs: int) -> Figures:
-    """All questions: in quiet, while events are written, and while old messages are removed too."""
+    """All questions: on an idle server, while events are written, and while old messages are removed too."""
     found: Figures = {}
     with writing(settings, client, events=0):
         questions = all_questions(client)
@@ -456,7 +455,7 @@ def ask_in_all_ways(settings: Settings, client: redis.Redis, runs: int) -> Figur
     limit = round(depth(client, "completed") * 0.9)
     with writing(settings, client, events=EVENTS, limit=limit) as figures:
         began = time.monotonic()
-        # Some are gone now that were asked for by their ids.
+        # Some messages of questions by id are gone now.
         found["retired"] = asked(client, all_questions(client), runs)
         seconds = time.monotonic() - began
     written = figures["events_per_second"] / 2 * seconds
@@ -468,7 +467,7 @@ def ask_in_all_ways(settings: Settings, client: redis.Redis, runs: int) -> Figur
 
 
 def latencies(settings: Settings, client: redis.Redis) -> Figures:
-    """From `record` to who follows, in milliseconds."""
+    """Milliseconds from `record` to the follower."""
     found: Figures = {}
     with writing(settings, client, events=EVENTS) as figures:
         tell("following")
@@ -507,7 +506,7 @@ def streamed(url: str) -> list[float]:
 
 @contextlib.contextmanager
 def web(settings: Settings) -> Iterator[str]:
-    """`worker web`, at any port; its address."""
+    """Runs `worker web` on a free port; yields its address."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("WORKER_")}
     process = subprocess.Popen(
         [sys.executable, "-m", "worker", "web", "--port", "0", "--json"],
@@ -558,7 +557,7 @@ def show(report: Figures) -> None:
     if "questions" in report:
         show_questions(report["questions"])
     if "latency" in report:
-        print(f"\nFrom `record` to who follows, at {EVENTS:,} events/s: milliseconds")
+        print(f"\nFrom `record` to the follower, at {EVENTS:,} events/s: milliseconds")
         for name, figures in report["latency"].items():
             shown = ", ".join(f"{figures[key]:,.1f}" for key in ("median_ms", "p99_ms", "worst_ms"))
             print(f"{name:24}{shown} ({figures['events_per_second']:,.0f} events/s)")
@@ -594,11 +593,11 @@ def measure(options: argparse.Namespace, folder: Path) -> Figures:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--messages", type=int, default=1_000_000, help="that have ended")
-    parser.add_argument("--runs", type=int, default=200, help="of each question")
+    parser.add_argument("--messages", type=int, default=1_000_000, help="number of ended messages")
+    parser.add_argument("--runs", type=int, default=200, help="runs of each question")
     parser.add_argument("--part", action="append", choices=PARTS)
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="where the filled history is, and stays")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="folder of the filled history, which is kept")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="the file to write the figures to")
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
         folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -1,8 +1,8 @@
-"""What `bench/history.py` has others do: a worker process that fills the history, or writes to it while it is asked.
+"""The load for `bench/history.py`: a worker process that fills the history, or writes to it during the questions.
 
-Everything goes the way it goes for a worker: messages are sent, taken, begun and ended through `WorkerSession`, with
-the same scripts and in the same groups; only the bodies of the actors are missing. What becomes of a message follows
-from its number, so that any process can run it.
+It works as every worker does: it sends, takes, begins and ends messages through `WorkerSession`, with the same scripts
+and in the same groups; only the bodies of the actors are missing. The fate of a message follows from its number, so
+that any process can run it.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ ACTORS = tuple(
     )
 )
 RARE_ACTOR = ACTORS[-1]
-"""One message in 5,000 is its."""
+"""The actor of one message in 5,000."""
 
 CONVERSATIONS = 20_000
 TENANT = "acme"
 SMALL_TENANT = "umbrella"
-"""Three messages in ten are about the one, five in a thousand about the other."""
+"""The large tenant has three messages in ten, this one five in a thousand."""
 
 ERRORS = tuple(
     f"{module}.{name}"
@@ -77,10 +77,10 @@ ERRORS = tuple(
 RARE_ERROR = ERRORS[-1]
 
 AHEAD = 2_000
-"""Messages that wait while the history is filled."""
+"""The most messages that wait while the history is filled."""
 
 HELD = 64
-"""Attempts that run on while the history is asked."""
+"""Attempts that keep running during the questions."""
 
 LIMIT = 10_000_000
 SEND = 500
@@ -91,16 +91,16 @@ TICK = 0.01
 
 
 class Fate(NamedTuple):
-    """What becomes of a message.
+    """The fate of a message.
 
     Attributes:
-        actor: Who runs it.
-        queue: Where it waits.
-        subject: What it is about.
-        end: How its last attempt ends.
+        actor: The message's actor.
+        queue: The message's queue.
+        subject: The message's subject.
+        end: The state that ends its last attempt.
         fails_first: Whether an attempt fails before that.
-        error: What fails it.
-        milliseconds: How long an attempt takes.
+        error: The error of a failed attempt.
+        milliseconds: The duration of an attempt.
     """
 
     actor: str
@@ -113,7 +113,7 @@ class Fate(NamedTuple):
 
 
 def fate(number: int) -> Fate:
-    """What becomes of the message of that number."""
+    """The fate of the message with this number."""
     some = _mixed(number)
     actor = len(ACTORS) - 1 if some % 5000 == 0 else int((len(ACTORS) - 1) * ((some >> 8) % 1000 / 1000) ** 2)
     more = _mixed(some)
@@ -157,8 +157,8 @@ class Load:
     """A worker process without actors.
 
     Args:
-        settings: Which history.
-        stamped: Whether the text of each event is the machine's monotonic clock when it was recorded.
+        settings: The settings that name the server.
+        stamped: Whether the text of each event is the machine's monotonic clock at its recording.
     """
 
     def __init__(self, settings: Settings, *, stamped: bool = False) -> None:
@@ -182,7 +182,7 @@ class Load:
         send(self._sender, numbers)
 
     def hold(self, count: int) -> None:
-        """Takes so many messages that go on running."""
+        """Takes this many messages, whose attempts keep running."""
         while len(self._held) < count:
             for message in self._taken(count - len(self._held)):
                 self._begin(message)
@@ -190,7 +190,7 @@ class Load:
         self._session.flush(10)
 
     def run(self, most: int) -> int:
-        """Runs messages that were taken, so many at most; answers how many."""
+        """Runs at most this many taken messages; returns their number."""
         ran = 0
         for message in self._taken(most):
             self._begin(message)
@@ -199,7 +199,7 @@ class Load:
         return ran
 
     def close(self) -> None:
-        """Ends what is held, and stores everything."""
+        """Ends the held attempts, and stores everything."""
         for message in self._held:
             self._end(message)
         self._session.flush(60)
@@ -257,7 +257,7 @@ class Load:
 
 
 def send(sender: Sender, numbers: Iterable[int], *, delayed: bool = False) -> None:
-    """Sends the messages of these numbers; delayed by some hours, each by another time."""
+    """Sends the messages with these numbers; if `delayed`, each with another delay of some hours."""
     parcels = []
     for number in numbers:
         of = fate(number)
@@ -270,13 +270,13 @@ def send(sender: Sender, numbers: Iterable[int], *, delayed: bool = False) -> No
 
 
 def depth(client: redis.Redis, *states: str) -> int:
-    """How many messages are in these states."""
+    """The number of messages in these states."""
     found = client.hmget("worker:states", *states)
     return sum(int(one or 0) for one in found)
 
 
 def fill(load: Load, numbers: range) -> None:
-    """Sends these messages, and runs messages until none waits."""
+    """Sends these messages, and runs messages until no message waits."""
     sent = numbers.start
     while True:
         if sent < numbers.stop and depth(load.client, "queued") < AHEAD:
@@ -290,7 +290,7 @@ def fill(load: Load, numbers: range) -> None:
 
 
 def write(load: Load, first: int, events_per_second: int) -> None:
-    """Holds some attempts; writes so many events a second, and no others, until its standard input ends."""
+    """Holds some attempts, and writes this many events per second until its standard input ends."""
     load.send(range(first, first + HELD))
     load.hold(HELD)
     print("ready", flush=True)
@@ -319,7 +319,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--messages", type=int, default=0)
     parser.add_argument("--events", type=int, default=0, help="a second")
-    parser.add_argument("--limit", type=int, default=LIMIT, help="ended messages that are kept of each state")
+    parser.add_argument("--limit", type=int, default=LIMIT, help="most ended messages of each state that are kept")
     options = parser.parse_args()
     settings = Settings(data_dir=options.data, redis_url=None, history_limit=options.limit)
     load = Load(settings, stamped=options.what == "write")

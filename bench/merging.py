@@ -1,8 +1,8 @@
-"""How fast, and in how much memory, an hour of audio in many small files of mixed formats becomes one MP3.
+"""Measures the time and the memory of merging an hour of audio, in many small files of mixed formats, into one MP3.
 
-Builds a conversation, then merges it in turn with `worker.conversations.audio` and, if it is on the PATH, with
+It builds a conversation, then merges it in turn with `worker.conversations.audio` and, if ffmpeg is on the PATH, with
 ffmpeg's own concat filter: the same files, to the same sample rate, channels and bit rate, with the same encoder.
-Every run is a process of its own, timed from its start to its end, and its peak memory is what the system saw.
+Every run is a process of its own, timed from its start to its end; its peak memory is the system's figure.
 
     python bench/merging.py [--hours 1] [--chunks 360] [--rounds 3] [--json FILE]
 
@@ -36,7 +36,7 @@ from worker.conversations.audio import Source, concatenate
 Samples = npt.NDArray[np.int16]
 
 SPEECH = Path(__file__).parents[2] / "shared" / "data" / "librivox"
-RATE, CHANNELS, BIT_RATE = 48_000, 2, 128_000  # what ours chooses for the files below
+RATE, CHANNELS, BIT_RATE = 48_000, 2, 128_000  # our choice for the files below
 CODECS = {
     ".wav": "pcm_s16le",
     ".mp3": "libmp3lame",
@@ -50,7 +50,7 @@ SPEECH_RATE = 16_000
 
 
 def speech() -> Samples:
-    """Some seconds of speech, or of what keeps codecs as busy: tones that come and go, over noise."""
+    """Some seconds of speech, or of sound that keeps codecs as busy: tones that come and go, over noise."""
     pieces = []
     for path in sorted(SPEECH.glob("*.wav")):
         with av.open(path, "r") as container:
@@ -101,7 +101,7 @@ def merge(folder: Path, target: Path) -> None:
 
 
 def ffmpeg_command(program: str, folder: Path, target: Path) -> list[str]:
-    """Its concat filter needs its inputs alike, hence a filter for each of them."""
+    """The command for ffmpeg's concat filter, with a filter for each input, because all inputs must be alike."""
     inputs = sorted(folder.iterdir())
     same = f"aformat=sample_fmts=fltp:sample_rates={RATE}:channel_layouts=stereo"
     alike = ";".join(f"[{number}:a]{same}[a{number}]" for number in range(len(inputs)))
@@ -115,7 +115,7 @@ def ffmpeg_command(program: str, folder: Path, target: Path) -> list[str]:
 
 
 def run(command: list[str]) -> tuple[float, float, float]:
-    """Runs a command to its end; its wall-clock seconds, its CPU seconds and its peak memory in MB."""
+    """Runs a command to its end; returns its wall-clock seconds, its CPU seconds and its peak memory in MB."""
     started = time.perf_counter()
     process = subprocess.Popen(command)
     _, status, usage = os.wait4(process.pid, 0)
@@ -137,7 +137,7 @@ def compare(hours: float, chunks: int, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "chunks"
         folder.mkdir()
-        # In a process of its own: a child's peak memory starts from what its parent holds.
+        # In a process of its own, because a child's peak memory starts from its parent's memory.
         run([sys.executable, __file__, "--build", str(folder), "--hours", str(hours), "--chunks", str(chunks)])
         targets = {"ours": Path(name) / "ours.mp3"}
         commands = {"ours": [sys.executable, __file__, "--merge", str(folder), str(targets["ours"])]}
@@ -193,9 +193,9 @@ def show(report: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hours", type=float, default=1.0, help="length of the conversation")
-    parser.add_argument("--chunks", type=int, default=360, help="number of files it comes in")
+    parser.add_argument("--chunks", type=int, default=360, help="number of its files")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each, in turn; the median counts")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="the file to write the figures to")
     parser.add_argument("--build", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--merge", type=Path, nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()

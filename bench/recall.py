@@ -1,7 +1,8 @@
-"""How often recall finds the function that a question is about, and how long an answer takes.
+"""Measures the quality and the speed of recall: the share of questions that find their function, and the time.
 
-The questions are first sentences of docstrings of Python's standard library; the docstrings are taken out of what is
-indexed. A hit counts if it shows lines of the function. By vector alone, by word alone, and by both, fused.
+The questions are first sentences of docstrings of Python's standard library; the indexed files do not have the
+docstrings. A hit counts if it shows lines of the function. The searches are by vector alone, by word alone, and by
+both, fused.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ CLIENTS = 8
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a docstring says, and the lines of its function."""
+    """The first sentence of a docstring, and the lines of its function."""
 
     text: str
     path: str
@@ -59,7 +60,7 @@ class Question:
     last: int
 
     def is_answered_by(self, passage: Passage) -> bool:
-        """Whether it shows lines of the function."""
+        """Whether the passage shows lines of the function."""
         return passage.path == self.path and passage.start_line <= self.last and passage.end_line >= self.first
 
 
@@ -73,7 +74,7 @@ def sources(top: Path) -> Iterator[tuple[str, str]]:
 
 
 def without_docstrings(path: str, text: str) -> tuple[str, list[Question]]:
-    """The text with each docstring made blank, and the questions that they are."""
+    """The text with blank lines for its docstrings, and the questions made from them."""
     lines = text.split("\n")
     questions = []
     kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -85,14 +86,14 @@ def without_docstrings(path: str, text: str) -> tuple[str, list[Question]]:
             lines[number] = ""
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and len(node.body) > 1:
             sentence = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split()).partition(". ")[0]
-            # A question that names what it asks for is none.
+            # A question must not name its function.
             if len(sentence.split()) >= FEWEST_WORDS and node.name.lower() not in sentence.lower():
                 questions.append(Question(sentence, path, node.lineno, node.end_lineno or node.lineno))
     return "\n".join(lines), questions
 
 
 async def index_all(index: SearchIndex) -> tuple[list[Question], int, float]:
-    """Indexes the library; the questions, how many chunks there are, and how many seconds it took."""
+    """Indexes the library; returns the questions, the number of chunks, and the seconds."""
     questions: list[Question] = []
     files, count = [], 0
     began = time.perf_counter()
@@ -151,7 +152,7 @@ def searches(index: SearchIndex) -> dict[str, Search]:
 
 
 async def quality(index: SearchIndex, questions: Sequence[Question]) -> dict[str, dict[str, float]]:
-    """The share of questions whose function is the first hit, and among the first ten."""
+    """The shares of questions that find their function at the first place, and among the first ten."""
     found = {}
     for name, search in searches(index).items():
         places = []
@@ -166,7 +167,7 @@ async def quality(index: SearchIndex, questions: Sequence[Question]) -> dict[str
 
 
 async def latencies(questions: Sequence[Question], clients: int) -> dict[str, float]:
-    """Milliseconds that an answer takes, with so many clients who ask one question after another."""
+    """The milliseconds of an answer, with this many clients that ask one question after another."""
     took: list[float] = []
     waiting = iter(questions)
 
@@ -183,7 +184,7 @@ async def latencies(questions: Sequence[Question], clients: int) -> dict[str, fl
 
 
 async def measure(count: int, seed: int) -> dict[str, object]:
-    """All of it."""
+    """All figures."""
     index = await search_index()
     questions, chunks, seconds = await index_all(index)
     chosen = random.Random(seed).sample(questions, min(count, len(questions)))
@@ -201,7 +202,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--questions", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--json", type=Path, help="the file to write the figures to")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         put_in_force(Settings(data_dir=Path(folder), blocking="off"))

@@ -1,6 +1,6 @@
-"""How fast repositories are synced: files and chunks a second for a first sync, and the time with nothing changed.
+"""Measures the sync of repositories: files and chunks per second of a first sync, and the time without changes.
 
-On Python's standard library, and the sources of Dramatiq and of SQLAlchemy as they are installed beside it.
+The repositories are Python's standard library, and the installed sources of Dramatiq and SQLAlchemy.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ AGAIN = 3
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A repository's first sync, and the quickest of those that had nothing to do."""
+    """A repository's first sync, and the fastest of its syncs without changes."""
 
     repository: str
     files: int
@@ -40,7 +40,7 @@ class Measured:
 
 
 def sources() -> dict[str, Path]:
-    """The folders, by what they are called."""
+    """The folders, by name."""
     found = {"stdlib": Path(sysconfig.get_path("stdlib"))}
     for package in ("dramatiq", "sqlalchemy"):
         spec = importlib.util.find_spec(package)
@@ -51,7 +51,7 @@ def sources() -> dict[str, Path]:
 
 
 def measure(name: str, folder: Path) -> Measured:
-    """Syncs a folder, and again."""
+    """Syncs a folder, and syncs it again without changes."""
     run_async_in_new_loop(add_repository(folder, name, exclude=["/site-packages", "__pycache__"]))
     began = time.perf_counter()
     synced = run_async_in_new_loop(sync_repository(name))
@@ -69,18 +69,18 @@ def measure(name: str, folder: Path) -> Measured:
 
 
 def unchanged(name: str) -> float:
-    """Seconds of a sync that has nothing to do."""
+    """Seconds of a sync without changes."""
     began = time.perf_counter()
     try:
         run_async_in_new_loop(sync_repository(name))
     except Unchanged:
         return time.perf_counter() - began
-    raise SystemExit(f"{name} changes while it is measured: sync a folder that nobody writes to")
+    raise SystemExit(f"{name} changes while it is measured: sync a folder that no program writes to")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    parser.add_argument("--json", type=Path, help="the file to write the figures to")
     options = parser.parse_args()
     results = []
     with tempfile.TemporaryDirectory(prefix="bench-repositories-") as folder:

@@ -1,10 +1,10 @@
-"""Whether the server goes on answering while everybody wants something of it.
+"""Measures whether the server keeps answering under load.
 
 Fifty clients recall and capture against a real server, workers sync two repositories, and the embedder is an endpoint
-that takes 100 to 500 ms and now and then stalls. Told are the latencies, of `/health/live` above all, requests and
-notes that were lost, how long the server's loop was blocked, and its memory.
+that takes 100 to 500 ms and now and then stalls. The report has the latencies, above all that of `/health/live`, the
+lost requests and notes, the time for which the server's loop was blocked, and its memory.
 
-`--synchronous` calls the endpoint as the systems before this one did: from inside the handlers, without a thread.
+`--synchronous` calls the endpoint as the systems before this one did: inside the handlers, without a thread.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ WORDS = (
 
 
 def serve_endpoint(bound: socket.socket) -> None:
-    """An embedder that is slow: its vectors are made up, and the same for the same text."""
+    """A slow embedder: its vectors are made up, and always the same for the same text."""
     chance = np.random.default_rng(1)
     vectors = [json.dumps([round(float(x), 4) for x in chance.standard_normal(DIMENSIONS)]) for _ in range(500)]
     asked = 0
@@ -99,20 +99,20 @@ def serve_endpoint(bound: socket.socket) -> None:
 
 
 class SynchronousEmbedder:
-    """Asks the endpoint as those before did: whoever else wants something of the loop waits."""
+    """Asks the endpoint as the systems before this one did: all other work of the loop waits."""
 
     name = "slow"
     dimensions = DIMENSIONS
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        """The vectors."""
+        """One vector for each text."""
         url = f"{settings_in_force().embedder_url}/embeddings"
-        answer = httpx.post(url, json={"input": list(texts)}, timeout=PATIENCE)  # noqa: ASYNC210 - what is measured
+        answer = httpx.post(url, json={"input": list(texts)}, timeout=PATIENCE)  # noqa: ASYNC210 - the measured mistake
         return np.array([one["embedding"] for one in answer.json()["data"]], np.float32)
 
 
 def serve_web(bound: socket.socket, *, synchronous: bool) -> None:
-    """The web process; at its end it says how long its loop was blocked."""
+    """The web process; at its end it prints the time for which its loop was blocked."""
     if synchronous:
 
         async def embedder() -> SynchronousEmbedder:
@@ -132,7 +132,7 @@ def serve_web(bound: socket.socket, *, synchronous: bool) -> None:
 
 @dataclass(slots=True)
 class Seen:
-    """What the clients saw."""
+    """The results of the clients."""
 
     took: dict[str, list[float]] = field(default_factory=lambda: {"recall": [], "capture": [], "live": []})
     failures: Counter[str] = field(default_factory=Counter)
@@ -141,13 +141,13 @@ class Seen:
     memory: list[int] = field(default_factory=list)
 
     def add_probes(self, probes: dict[str, list[Any]]) -> None:
-        """What the prober saw."""
+        """Adds the results of the probe process."""
         self.took["live"] = [one for one in probes["took"] if one is not None]
         self.failures["live: no answer"] += len(probes["took"]) - len(self.took["live"])
         self.memory = probes["memory"]
 
     async def time(self, what: str, asked: Awaitable[httpx.Response]) -> httpx.Response | None:
-        """Awaits an answer, and notes how long it took, or why there was none."""
+        """Awaits an answer, and records its time, or the reason why there was none."""
         began = time.perf_counter()
         try:
             answer = await asked
@@ -180,7 +180,7 @@ async def client(web: httpx.AsyncClient, seen: Seen, number: int, until: float) 
 
 
 async def attend(url: str, clients: int, seconds: float) -> Seen:
-    """Everybody at once, for so long."""
+    """Runs all clients at once, for this many seconds."""
     seen = Seen()
     until = time.monotonic() + seconds
     limits = httpx.Limits(max_connections=clients)
@@ -190,15 +190,15 @@ async def attend(url: str, clients: int, seconds: float) -> Seen:
 
 
 def probe(port: int, pid: int) -> None:
-    """Asks whether the server lives, as whoever would restart it does: a process of its own, for that and nothing else.
+    """Probes whether the server lives, in a process of its own, as a supervisor does.
 
-    Prints, at its end, how long the answers took and how much memory the server had; `null` is no answer.
+    At its end it prints the times of the answers and the memory of the server; `null` stands for a missing answer.
     """
     process = psutil.Process(pid)
     took: list[float | None] = []
     memory: list[int] = []
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
     with contextlib.suppress(KeyboardInterrupt):
         print("up", flush=True)
         while True:
@@ -222,7 +222,7 @@ def probe(port: int, pid: int) -> None:
 def running(
     *words: str, environment: dict[str, str], sockets: Sequence[socket.socket] = ()
 ) -> Iterator[subprocess.Popen[str]]:
-    """A process until the block ends."""
+    """A process that runs until the block ends."""
     handed = [bound.fileno() for bound in sockets]
     process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True, pass_fds=handed)
     try:
@@ -238,7 +238,7 @@ def running(
 
 
 def measure(folder: Path, seconds: float, clients: int, *, synchronous: bool) -> dict[str, Any]:
-    """Starts everything, has the clients in, and counts what came of it."""
+    """Starts everything, runs the clients, and collects the figures."""
     endpoint, web = (socket.create_server(("127.0.0.1", 0)) for _ in range(2))
     own = {
         "WORKER_DATA_DIR": str(folder / "data"),
@@ -285,7 +285,7 @@ def measure(folder: Path, seconds: float, clients: int, *, synchronous: bool) ->
 
 
 def _lost(settings: Settings, notes: int) -> dict[str, int]:
-    """Waits until every note that was taken is in the index, and counts those that are not."""
+    """Waits until every accepted note is in the index, and counts the missing ones."""
     client = connect(settings)
     deadline = time.monotonic() + PATIENCE
     completed = 0
@@ -326,7 +326,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--synchronous", action="store_true", help="call the endpoint inside the handlers")
-    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--json", type=Path, help="the file to write the figures to")
     parser.add_argument("--endpoint", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--web", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--probe", type=int, nargs=2, help=argparse.SUPPRESS)

@@ -1,10 +1,10 @@
-"""Compares the embedded summarizer with sumy's and with no summarizer at all, on real meetings.
+"""Compares the embedded summarizer with those of sumy, and with the first words of the text, on real meetings.
 
 Run it with `python bench/summaries.py`; it needs `pip install 'dramatiq-bridge[tasks,bench]'` and no network.
 
-Every contender gets the same sentences and the same 150 words, and takes turns with the others in the same process, so
-that a busy machine slows all of them. Scores are against a person's summary (ROUGE F, with stemming). sumy gets its
-English stemmer and stop words, and its ranked sentences are taken as long as they fit.
+Every contender gets the same sentences and the same limit of 150 words, and takes turns with the others in the same
+process, so that a busy machine slows all of them. Scores compare with a person's summary (ROUGE F, with stemming). sumy
+gets its English stemmer and stop words; its ranked sentences are taken as long as they fit.
 """
 
 import argparse
@@ -40,11 +40,11 @@ class Tokenizer:
     """Our sentences and simple words for sumy, whose own tokenizer has to download its data."""
 
     def to_sentences(self, text: str) -> list[str]:
-        """The sentences every contender chooses from."""
+        """The sentences from which every contender chooses."""
         return split_sentences(text)
 
     def to_words(self, sentence: str) -> list[str]:
-        """What consists of letters, digits and apostrophes."""
+        """The runs of letters, digits and apostrophes."""
         return re.findall(r"\w+(?:['’]\w+)?", sentence)  # noqa: RUF001 - the typographic apostrophe
 
 
@@ -63,7 +63,7 @@ def sumy(algorithm: Any) -> Callable[[str], str]:  # noqa: ANN401 - sumy has no 
     tokenizer = Tokenizer()
 
     def summarize(text: str) -> str:
-        # Without sumy's parser: it takes "OK ." for a heading and joins lines, so the sentences would differ.
+        # Without sumy's parser, which reads "OK ." as a heading and joins lines: the sentences would differ.
         sentences = [Sentence(sentence, tokenizer) for sentence in tokenizer.to_sentences(text)]
         document = ObjectDocumentModel([Paragraph(sentences)])
         return "\n".join(str(sentence) for sentence in summarizer(document, while_they_fit))
@@ -72,7 +72,7 @@ def sumy(algorithm: Any) -> Callable[[str], str]:  # noqa: ANN401 - sumy has no 
 
 
 def while_they_fit(ranked: Sequence[Any]) -> list[Any]:
-    """The best sentences that have `MAX_WORDS` words in all; sumy puts them into the order of the text."""
+    """The best sentences, with at most `MAX_WORDS` words in all; sumy puts them into the order of the text."""
     taken, left = [], MAX_WORDS
     for info in ranked:
         words = len(str(info.sentence).split())
@@ -91,7 +91,7 @@ CONTENDERS: dict[str, Callable[[str], str]] = {
 
 
 def meetings(folder: Path) -> list[tuple[str, str]]:
-    """The text, a turn a line, and a person's summary of each meeting."""
+    """The text of each meeting, with a turn on each line, and a person's summary of it."""
     found = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
     return [("\n".join(turn["text"] for turn in meeting["turns"]), meeting["summary"]) for meeting in found]
 
@@ -164,7 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compare the embedded summarizer with others.")
     parser.add_argument("--meetings", type=Path, default=MEETINGS, metavar="DIR", help="JSON files: turns and summary")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
-    parser.add_argument("--rounds", type=int, default=3, help="of which the median time counts")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds; the median time counts")
     arguments = parser.parse_args()
     if arguments.rounds < 1:
         parser.error("--rounds: 1 or more")

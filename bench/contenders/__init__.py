@@ -1,7 +1,7 @@
-"""Who takes part in `bench/broker.py`: one module each, with a no-op and `enqueue`, and how its workers are started.
+"""The contenders of `bench/broker.py`: a module for each, with a no-op and `enqueue`; here, the workers' commands.
 
-`enqueue(numbers)` sends one message for each number, singly, one after the other. `enqueue_many`, where there is one,
-sends them together.
+`enqueue(numbers)` sends one message for each number, one after the other. `enqueue_many`, if a contender has it, sends
+them together.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class Contender:
     """One tool, set up as its documentation recommends for many short messages.
 
     Attributes:
-        name: What it is called in the results.
-        module: Its module in this package.
-        workers: What follows `python -m`. Where it holds no `{processes}`, it is started so many times.
-        packages: Distributions whose versions are told with the results.
-        environment: Variables of its workers.
+        name: The contender's name in the results.
+        module: The contender's module in this package.
+        workers: The words after `python -m`. If no word is `{processes}`, one command is started for each process.
+        packages: The distributions with versions in the results.
+        environment: Environment variables of its workers.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Contender:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def commands(self, processes: int) -> list[list[str]]:
-        """What to start for so many worker processes, each after `python -m`."""
+        """The commands to start for this many worker processes, each without `python -m`."""
         times = 1 if any("{processes}" in word for word in self.workers) else processes
         return [[word.format(processes=processes, number=number) for word in self.workers] for number in range(times)]
 

@@ -18,7 +18,7 @@ async def noop(context: dict[str, Any], number: int) -> None:
 
 
 class WorkerSettings:
-    """What the `arq` command is given."""
+    """The settings for the `arq` command."""
 
     functions = (noop,)
     redis_settings = RedisSettings.from_dsn(REDIS_URL)

@@ -1,4 +1,4 @@
-"""Sends a contender's messages from a process of their own, and prints what that took, as JSON.
+"""Sends a contender's messages from a process of its own, and prints its figures as JSON.
 
 python -m contenders.drive MODULE enqueue|enqueue_many|latency
 """

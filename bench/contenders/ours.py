@@ -1,4 +1,4 @@
-"""Ours: a sync actor on `create_broker`, every message with its full history."""
+"""Our broker: a sync actor on `create_broker`, every message with its full history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ours: a coroutine on a loop of its own, inside a status context."""
+"""Our broker: a coroutine on a new loop, inside a status context."""
 
 from __future__ import annotations
 

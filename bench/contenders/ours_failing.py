@@ -1,4 +1,4 @@
-"""Ours, where one message in ten fails for good, with a traceback of many frames and a long text."""
+"""Our broker: one message in ten fails for good, with a traceback of many frames and a long text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEXT = "what the service answered, in full; " * 100
 
 
 def down(frames: int, number: int) -> None:
-    """Alternates with `deeper`: a function that only calls itself is shortened in tracebacks."""
+    """Calls `deeper`, which calls it again: Python shortens a traceback of one function that only calls itself."""
     if frames == 0:
         raise RuntimeError(f"message {number}: {TEXT}")
     deeper(frames - 1, number)

@@ -1,4 +1,4 @@
-"""What taskiq does with any of its brokers: the no-op, and how it is sent."""
+"""The no-op for taskiq with any of its brokers, and the function that sends it."""
 
 from __future__ import annotations
 

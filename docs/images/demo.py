@@ -1,6 +1,6 @@
-"""The actors of the screenshots: a shop's background work, some of which fails, is retried, or takes its time.
+"""The actors of the screenshots: a shop's background work; some of it fails, is retried, or takes long.
 
-They do nothing but wait; the waits and the errors are what a real shop would see.
+They only wait; the waits and the errors are like those of a real shop.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def number_of_attempt() -> int:
 
 @actor(subject=("order_id",), retry=4)
 async def send_invoice(order_id: int) -> None:
-    """Quick, and refused now and then."""
+    """A quick actor that is refused now and then."""
     await asyncio.sleep(random.lognormvariate(-2.6, 0.6))
     if order_id % 197 == 0:
         raise Fatal(f"order {order_id} has no address")
@@ -78,7 +78,7 @@ async def read_feed(rows: int, progress: Callable[[int, int, str], None]) -> Non
 
 @dramatiq.actor(queue_name="reports", time_limit=1_200_000)
 def import_catalogue(shop: str, rows: int) -> None:
-    """Long, with progress."""
+    """A long actor with progress."""
     with ProcessingStatusContext("import_catalogue", "reading the feed", shop=shop) as status:
         run_async_in_new_loop(read_feed(rows, status.progress))
         status.set_exit_message(f"{rows} rows")
@@ -102,7 +102,7 @@ async def write_report(number: int, progress: Callable[[int, int, str], None]) -
 
 @dramatiq.actor(queue_name="reports", max_retries=3, min_backoff=6_000, max_backoff=20_000)
 def monthly_report(month: str) -> None:
-    """Fails twice, and completes: a timeline worth looking at."""
+    """Fails twice, and then completes."""
     with ProcessingStatusContext("monthly_report", month=month) as status:
         run_async_in_new_loop(write_report(number_of_attempt(), status.progress))
         status.set_exit_message("12 pages")

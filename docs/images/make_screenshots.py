@@ -1,7 +1,7 @@
 """Makes the pictures of the README from a real run: `make screenshots`, or `python -m docs.images.make_screenshots`.
 
 A server, workers and the dashboard are started in a temporary folder; a shop's messages go through them for some
-minutes; then the pages are photographed, and what `worker status` says.
+minutes; then the pages are photographed, and the output of `worker status`.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ COLUMNS = 156
 def main() -> None:
     """Runs the demo, and takes the pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=12, help="how long the demo runs before")
-    parser.add_argument("--to", type=Path, default=HERE, help="where the pictures are put")
+    parser.add_argument("--minutes", type=float, default=12, help="minutes that the demo runs before")
+    parser.add_argument("--to", type=Path, default=HERE, help="the folder for the pictures")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp())
     shop = Project(
@@ -58,7 +58,7 @@ def main() -> None:
 
 @contextlib.contextmanager
 def running(shop: Project, minutes: float) -> Iterator[str]:
-    """Workers, messages and the dashboard; its address."""
+    """Runs workers, messages and the dashboard; yields the dashboard's address."""
     pool = [sys.executable, "-m", "dramatiq", "docs.images.demo", "--processes", "2", "--threads", "6"]
     load = [sys.executable, "-m", "docs.images.load", str(minutes + 2)]
     web = ["/usr/bin/env", WORKER, "web", "--port", "0", "--json"]
@@ -70,7 +70,7 @@ def running(shop: Project, minutes: float) -> Iterator[str]:
 
 
 def photograph(browser: Browser, url: str, shop: Project, to: Path, minutes: float) -> None:
-    """The overview in light and dark, watched for a while so that it has something to draw, and a timeline."""
+    """Photographs a timeline, and the overview in light and dark, after some minutes so that its charts are full."""
     light = Visit(browser, url, size=SIZE, scheme="light")
     dark = Visit(browser, url, size=SIZE, scheme="dark")
     for visit in (light, dark):
@@ -91,7 +91,7 @@ def photograph(browser: Browser, url: str, shop: Project, to: Path, minutes: flo
 
 
 def report(shop: Project) -> str:
-    """A message with a timeline that is worth looking at."""
+    """The id of a message with an interesting timeline."""
     wanted = MessageFilter(actor="monthly_report", states=("completed",))
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
@@ -102,7 +102,7 @@ def report(shop: Project) -> str:
 
 
 def picture_of(said: str) -> str:
-    """What a terminal shows, as SVG that asks no other server for a font."""
+    """The output of a terminal as SVG, without fonts from other servers."""
     console = Console(record=True, width=COLUMNS, file=Path("/dev/null").open("w"), force_terminal=True)  # noqa: SIM115
     console.print(Text.from_ansi(said.rstrip()))
     drawn = console.export_svg(title="worker status")
