@@ -82,7 +82,7 @@ async def run_in_thread_pool(func: Callable[P, R], /, *args: P.args, **kwargs: P
 
 
 def _outlives(future: concurrent.futures.Future[Any]) -> None:
-    """Has the running attempt last until the call has ended."""
+    """Makes the running attempt last until the call has ended."""
     own = account.get()
     if own is not None:
         own.unfinished.append(future)
