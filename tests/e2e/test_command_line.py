@@ -112,8 +112,8 @@ def test_events_are_printed_oldest_first_as_one_json_object_a_line(
 
 
 FILTERS: dict[tuple[str, ...], list[int]] = {
-    ("--message", "m-1"): [2, 3, 4, 5, 6],
-    ("--message", "nobody"): [],
+    ("--message-id", "m-1"): [2, 3, 4, 5, 6],
+    ("--message-id", "nobody"): [],
     ("--subject", "conversation_id=42"): [2, 3, 4, 5, 6],
     ("--subject", "conversation_id=x y", "--subject", "part=a"): [0, 1],
     ("--subject", "conversation_id=42", "--subject", "part=a"): [],

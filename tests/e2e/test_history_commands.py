@@ -157,7 +157,7 @@ def test_a_failed_message_is_found_shown_and_replayed(project: Project) -> None:
 def test_hostile_text_of_messages_is_printed_as_text(project: Project) -> None:
     """Neither a pipe nor a terminal gets a control character, and markup is no markup."""
     sent = broken(project, 43)
-    for words in (["show", sent], ["messages"], ["dead"], ["status"], ["events", "--message", sent]):
+    for words in (["show", sent], ["messages"], ["dead"], ["status"], ["events", "--message-id", sent]):
         out = project.worker(*words).stdout
         assert "\\x1b[31mred\\x1b[0m" in out
         assert not COLOURS.search(out)

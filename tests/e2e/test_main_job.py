@@ -293,7 +293,7 @@ def test_what_was_enqueued_survives_the_server_and_one_interrupt_stops_everythin
         assert len(project.processes()) > 2
         assert interrupt(up) == 0
         assert project.processes() == {}
-    again = project.worker("events", "--message", sent, "--json").stdout.splitlines()
+    again = project.worker("events", "--message-id", sent, "--json").stdout.splitlines()
     assert [json.loads(line)["id"] for line in again if '"progress"' not in line] == [event.id for event in events]
 
 

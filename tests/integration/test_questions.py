@@ -36,7 +36,7 @@ from worker.errors import ServerUnreachable
 from worker.history import overview, query, writer
 from worker.history.answers import StoredMessage
 from worker.history.events import ErrorInfo, State, StatusEvent
-from worker.history.filters import ATTEMPT_MARKS, MESSAGE_STATES, EventFilter, MessageFilter
+from worker.history.filters import EventFilter, MessageFilter
 from worker.history.overview import actor_rates, audit_log, queues, windows, workers
 from worker.history.query import (
     Question,
@@ -53,6 +53,7 @@ from worker.history.query import (
     running_messages,
     state_counts,
 )
+from worker.history.states import ATTEMPT_MARKS, MessageState
 from worker.history.tail import BEGINNING, TAIL, afollow_events, follow_events
 from worker.history.timeline import attempts_of
 from worker.operations.actions import cancel, pause, run_now
@@ -230,7 +231,7 @@ def population(shared_client: redis.Redis) -> Population:
             _tell(clocked, chance.choice(ids), chance)
     made = stored_messages(shared_client)
     assert len(made) == 500
-    assert {message.state for message in made.values()} == set(MESSAGE_STATES)
+    assert {message.state for message in made.values()} == set(MessageState)
     return Population(clocked, sorted(made.values(), key=lambda message: -message.number))
 
 
@@ -251,7 +252,7 @@ def _tell(clocked: Clocked, one: tuple[str, str, str], chance: random.Random) ->
 a_moment = st.none() | st.integers(-MINUTE, 500 * MINUTE).map(lambda ms: moment(START + ms))
 filters = st.builds(
     MessageFilter,
-    states=st.lists(st.sampled_from([*MESSAGE_STATES, *ATTEMPT_MARKS]), max_size=3, unique=True).map(tuple),
+    states=st.lists(st.sampled_from([*MessageState, *ATTEMPT_MARKS]), max_size=3, unique=True).map(tuple),
     actor=st.none() | st.sampled_from([*ACTORS, "nobody"]),
     queue=st.none() | st.sampled_from(QUEUES),
     subject=st.sampled_from([*SUBJECTS, {}, {}, {"n": "3"}]),

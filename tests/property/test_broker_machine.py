@@ -46,8 +46,9 @@ from worker.broker.commits import End, write_commit
 from worker.broker.envelope import Parcel
 from worker.history import overview, query
 from worker.history.events import ErrorInfo, State, StatusEvent
-from worker.history.filters import MARKS, MessageFilter
+from worker.history.filters import MessageFilter
 from worker.history.lines import to_line
+from worker.history.states import MARKS
 from worker.operations import actions
 from worker.server.connection import connect, streams_in
 from worker.server.embedded import EmbeddedServer

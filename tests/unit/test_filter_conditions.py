@@ -9,14 +9,8 @@ import pytest
 
 from worker.errors import ConfigurationError
 from worker.history.events import ErrorInfo, State, StatusEvent
-from worker.history.filters import (
-    ATTEMPT_MARKS,
-    MESSAGE_STATES,
-    EventFilter,
-    MessageFilter,
-    read_event_filter,
-    read_message_filter,
-)
+from worker.history.filters import EventFilter, MessageFilter, read_event_filter, read_message_filter
+from worker.history.states import MARKS
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
@@ -24,8 +18,8 @@ NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 def test_a_filter_without_conditions_is_that_for_everything() -> None:
     """Empty texts, as forms and query strings have them, are no conditions."""
     empty = {"actor": "", "queue": "", "error": "", "since": "", "until": ""}
-    assert read_message_filter() == read_message_filter(**empty) == MessageFilter()
-    assert read_event_filter(message_id="", state="", **empty) == EventFilter()
+    assert read_message_filter({}) == read_message_filter(empty) == MessageFilter()
+    assert read_event_filter({"message_id": "", "state": "", **empty}) == EventFilter()
     assert MessageFilter().describe() == "everything"
 
 
@@ -35,25 +29,29 @@ def test_a_filter_says_what_it_is_for() -> None:
         states=("dead",), actor="a", queue="q", error="E", subject={"n": "1"}, since=NOON, until=NOON
     )
     assert wanted.describe() == (
-        "state=dead actor=a queue=q error=E subject n=1 since=2026-11-21T12:00:00+00:00 until=2026-11-21T12:00:00+00:00"
+        "state=dead actor=a queue=q subject n=1 error=E since=2026-11-21T12:00:00+00:00 until=2026-11-21T12:00:00+00:00"
     )
 
 
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"states": ["ded"]}, "state ded: there are queued, delayed"),
+        ({"state": ["ded"]}, "state ded: there are queued, delayed"),
         ({"subject": ["42"]}, "subject 42: write key=value"),
         ({"subject": ["=42"]}, "subject =42: write key=value"),
         ({"since": "tomorrow"}, "since tomorrow: write how long ago, such as 2h"),
+        ({"since": "90"}, "since 90: write how long ago, such as 2h"),
+        ({"actor": "x" * 1_001}, "actor x.*: it is too long: at most 1,000 characters"),
+        ({"subject": [f"{n}=1" for n in range(11)]}, "subject: 11 were given: at most 10"),
+        ({"colour": "red"}, "colour: there is no such filter; there are state, actor"),
         ({"until": "99999999999999d"}, "until .*: write how long ago"),
-        ({"states": ["\x1b[31m"]}, r"state \\x1b\[31m: there"),
+        ({"state": ["\x1b[31m"]}, r"state \\x1b\[31m: there"),
     ],
 )
 def test_what_cannot_be_read_is_named_with_the_remedy(values: dict[str, Any], says: str) -> None:
     """On one line, without anything a terminal would obey."""
     with pytest.raises(ConfigurationError, match=says) as caught:
-        read_message_filter(**values)
+        read_message_filter(values)
     assert "\n" not in str(caught.value)
     assert "\x1b" not in str(caught.value)
 
@@ -61,10 +59,10 @@ def test_what_cannot_be_read_is_named_with_the_remedy(values: dict[str, Any], sa
 def test_states_of_events_and_of_messages_are_not_mixed_up() -> None:
     """A message is never `started`, and an attempt never `dead`."""
     with pytest.raises(ConfigurationError, match="there are started"):
-        read_event_filter(state="dead")
+        read_event_filter({"state": "dead"})
     with pytest.raises(ConfigurationError, match="there are queued"):
         MessageFilter(states=("started",))
-    for state in (*MESSAGE_STATES, *ATTEMPT_MARKS):
+    for state in MARKS:
         assert MessageFilter(states=(state,)).states == (state,)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import example, given, settings
@@ -15,9 +15,10 @@ from tests.support.examples import examples
 from worker.cli.options import event_filter, message_filter
 from worker.errors import ConfigurationError
 from worker.history.events import State
-from worker.history.filters import MARKS, EventFilter, MessageFilter, read_message_filter, read_moment
+from worker.history.filters import EventFilter, MessageFilter, read_message_filter, read_moment
 from worker.history.overview import actor_rates
 from worker.history.query import count_of_messages, page_of_messages
+from worker.history.states import MARKS
 
 NASTY = [
     "",
@@ -64,10 +65,10 @@ def read_or_refused(read: Callable[[], T]) -> T | None:
 
 
 @settings(max_examples=examples(2_000))
-@given(st.fixed_dictionaries({"states": st.lists(st.sampled_from(sorted(MARKS)) | TEXT, max_size=3), **OPTIONS}))
-def test_a_filter_of_messages_is_read_or_refused_in_one_line(values: dict[str, object]) -> None:
+@given(st.fixed_dictionaries({"state": st.lists(st.sampled_from(sorted(MARKS)) | TEXT, max_size=3), **OPTIONS}))
+def test_a_filter_of_messages_is_read_or_refused_in_one_line(values: dict[str, Any]) -> None:
     """Whatever is typed; what is read can be told in words and asked of the server."""
-    wanted = read_or_refused(lambda: message_filter(**values))
+    wanted = read_or_refused(lambda: message_filter(values))
     if wanted is not None:
         assert wanted.describe()
         assert page_of_messages(wanted).arguments[0] == 50
@@ -76,9 +77,9 @@ def test_a_filter_of_messages_is_read_or_refused_in_one_line(values: dict[str, o
 
 @settings(max_examples=examples(2_000))
 @given(st.fixed_dictionaries({"state": st.none() | st.sampled_from(sorted(State)) | TEXT, **OPTIONS}))
-def test_a_filter_of_events_is_read_or_refused_in_one_line(values: dict[str, object]) -> None:
+def test_a_filter_of_events_is_read_or_refused_in_one_line(values: dict[str, Any]) -> None:
     """Whatever is typed."""
-    assert isinstance(read_or_refused(lambda: event_filter(**values)), EventFilter | None)
+    assert isinstance(read_or_refused(lambda: event_filter(values)), EventFilter | None)
 
 
 @settings(max_examples=examples(1_000), deadline=timedelta(seconds=10))
@@ -96,32 +97,32 @@ def test_a_time_is_read_or_refused_at_once(text: str) -> None:
 def test_an_empty_value_on_the_command_line_is_refused(name: str, empty: str) -> None:
     """Of a variable that is not set in a script: without it everything would match."""
     with pytest.raises(ConfigurationError, match=f"--{name} is empty"):
-        message_filter(**{name: empty})
+        message_filter({name: empty})
 
 
 def test_two_values_for_one_part_of_a_subject_are_refused() -> None:
     """The second would silently take the place of the first; the same twice is no harm."""
-    assert read_message_filter(subject=["a=1", "a=1"]).subject == {"a": "1"}
+    assert read_message_filter({"subject": ["a=1", "a=1"]}).subject == {"a": "1"}
     with pytest.raises(ConfigurationError, match="'?a'? was given before, as '?1"):
-        read_message_filter(subject=["a=1", "a=2"])
+        read_message_filter({"subject": ["a=1", "a=2"]})
 
 
 def test_a_filter_reads_as_people_write_it() -> None:
     """States in any case, pairs of subjects, times as durations and dates."""
     before = datetime.now(UTC)
-    found = message_filter(states=["Failed", "dead"], subject=["conversation_id=42", "a=b=c"], since="2h")
+    found = message_filter({"state": ["Failed", "dead"], "subject": ["conversation_id=42", "a=b=c"], "since": "2h"})
     assert found.states == ("failed", "dead")
     assert found.subject == {"conversation_id": "42", "a": "b=c"}
     assert found.since is not None
     assert timedelta(0) <= found.since - (before - timedelta(hours=2)) < timedelta(seconds=5)
-    assert message_filter(until="2026-11-21T09:00").until == datetime(2026, 11, 21, 9, tzinfo=UTC)
-    assert message_filter() == read_message_filter() == MessageFilter()
+    assert message_filter({"until": "2026-11-21T09:00"}).until == datetime(2026, 11, 21, 9, tzinfo=UTC)
+    assert message_filter({}) == read_message_filter({}) == MessageFilter()
 
 
 @pytest.mark.parametrize("text", ["1969-12-31T23:59:59.999", "0001-01-01", "0001-01-01T00:00+23:59"])
 def test_a_time_before_all_computers_is_asked_for_as_such(text: str) -> None:
     """`--until` such a time matches nothing; it once was taken for none, and matched everything."""
-    arguments = page_of_messages(message_filter(until=text)).arguments
+    arguments = page_of_messages(message_filter({"until": text})).arguments
     assert arguments[3] == 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
@@ -14,6 +14,7 @@ from worker.cli.plain import plain
 from worker.errors import ConfigurationError
 from worker.ground.texts import shown
 from worker.history.filters import MessageFilter
+from worker.history.states import Action
 from worker.operations import actions
 from worker.operations.actions import ACTIONS, ASK_ABOVE, Outcome, Preview, Targets, as_previewed
 
@@ -26,7 +27,12 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only count and list the
 Yes = Annotated[bool, typer.Option("--yes", help=f"Do not ask, even above {ASK_ABOVE} messages.")]
 QueueName = Annotated[str, typer.Argument(help="The queue's name.")]
 
-_DONE = {"replay": "enqueued again", "purge": "purged", "cancel": "cancelled", "run_now": "enqueued now"}
+_DONE: Mapping[str, str] = {
+    Action.REPLAY: "enqueued again",
+    Action.PURGE: "purged",
+    Action.CANCEL: "cancelled",
+    Action.RUN_NOW: "enqueued now",
+}
 
 
 @filters_messages
@@ -39,7 +45,7 @@ def cancel(
     as_json: AsJson = False,
 ) -> None:
     """Cancel messages that wait, are delayed or run."""
-    act("cancel", choose(wanted, ids, everything=all_), dry_run=dry_run, yes=yes, as_json=as_json)
+    act(Action.CANCEL, choose(wanted, ids, everything=all_), dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 @filters_messages
@@ -52,7 +58,7 @@ def run_now(
     as_json: AsJson = False,
 ) -> None:
     """Enqueue delayed messages now."""
-    act("run_now", choose(wanted, ids, everything=all_), dry_run=dry_run, yes=yes, as_json=as_json)
+    act(Action.RUN_NOW, choose(wanted, ids, everything=all_), dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 def pause(queue: QueueName, as_json: AsJson = False) -> None:

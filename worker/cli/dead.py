@@ -15,6 +15,7 @@ from worker.cli.show import UnknownMessage, find_message, show_message
 from worker.errors import ConfigurationError
 from worker.history.filters import MessageFilter
 from worker.history.query import PAGE, all_messages
+from worker.history.states import Action, MessageState
 
 app = typer.Typer(add_completion=False, help="List, show, replay and purge dead letters.")
 
@@ -39,7 +40,7 @@ def list_(wanted: MessageFilter, limit: Limit = PAGE, as_json: AsJson = False) -
 def show(message_id: MessageId, arguments: WithArguments = False, as_json: AsJson = False) -> None:
     """Show what happened to a dead letter, through every attempt."""
     message = find_message(open_server(), message_id)
-    if message.state != "dead":
+    if message.state != MessageState.DEAD:
         raise UnknownMessage(f"message {message_id} is no dead letter: it is {message.state}; see `worker show`")
     show_message(message, arguments=arguments, as_json=as_json)
 
@@ -55,7 +56,7 @@ def replay(
     as_json: AsJson = False,
 ) -> None:
     """Enqueue dead letters again: the same messages, with a new retry budget."""
-    act("replay", choose(wanted, ids, everything=all_), dry_run=dry_run, yes=yes, as_json=as_json)
+    act(Action.REPLAY, choose(wanted, ids, everything=all_), dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 @app.command()
@@ -69,11 +70,11 @@ def purge(
     as_json: AsJson = False,
 ) -> None:
     """Remove dead letters and their history for good."""
-    act("purge", choose(wanted, ids, everything=all_), dry_run=dry_run, yes=yes, as_json=as_json)
+    act(Action.PURGE, choose(wanted, ids, everything=all_), dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 def _list(client: redis.Redis, wanted: MessageFilter, limit: int, *, as_json: bool) -> None:
-    dead_letters = list(islice(all_messages(client, wanted, within=("dead",)), limit))
+    dead_letters = list(islice(all_messages(client, wanted, within=(MessageState.DEAD,)), limit))
     if as_json:
         print_json({"messages": plain(dead_letters)})
     else:

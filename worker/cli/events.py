@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Annotated
 
 import redis
@@ -24,13 +23,11 @@ _RETRY_EVERY = 1.0
 @filters_events
 def events(
     wanted: EventFilter,
-    message: Annotated[str | None, typer.Option(help="Of this message.")] = None,
     limit: Limit = 100,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with those that come.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show status events, oldest first; with --json one object a line."""
-    wanted = replace(wanted, message_id=message)
     client = open_server()
     try:
         after = position(client)

@@ -27,6 +27,7 @@ from worker.cli.plain import plain, plain_message
 from worker.history.answers import Page, StoredMessage
 from worker.history.filters import MessageFilter
 from worker.history.query import PAGE, ask, count_messages, delayed_messages, page_of_messages
+from worker.history.states import MessageState
 from worker.history.timeline import TimelineAttempt, attempts_of
 
 Cursor = Annotated[int | None, typer.Option(min=0, help="Go on where the last page ended.")]
@@ -61,7 +62,7 @@ def messages(
 
 def running(limit: Limit = PAGE, cursor: Cursor = None, as_json: AsJson = False) -> None:
     """List what runs now, that enqueued last first."""
-    page = read_page(open_server(), MessageFilter(states=("running",)), limit, cursor)
+    page = read_page(open_server(), MessageFilter(states=(MessageState.RUNNING,)), limit, cursor)
     if as_json:
         print_json({"messages": [plain_running(one) for one in page.messages], "cursor": page.cursor})
         return

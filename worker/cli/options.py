@@ -1,10 +1,10 @@
-"""What several commands take, with the same name and the same help everywhere, and how it is read."""
+"""The options that several commands share, each with one name and one help, and how they are read."""
 
 from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Annotated, Any, get_type_hints
 
@@ -15,8 +15,16 @@ from worker.errors import ConfigurationError
 from worker.ground.durations import parse_duration
 from worker.ground.logs import configure_logs
 from worker.ground.texts import shown
-from worker.history.events import State
-from worker.history.filters import MARKS, EventFilter, MessageFilter, read_event_filter, read_message_filter
+from worker.history.filters import (
+    EVENT_FIELDS,
+    MESSAGE_FIELDS,
+    EventFilter,
+    FilterField,
+    Given,
+    MessageFilter,
+    read_event_filter,
+    read_message_filter,
+)
 from worker.server.connection import check_server, connect
 from worker.settings import Settings, settings_in_force
 
@@ -27,90 +35,78 @@ def _beginning(words: list[str]) -> Callable[[str], list[str]]:
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Limit = Annotated[int, typer.Option(min=1, max=100_000, help="So many at most.")]
-WithArguments = Annotated[bool, typer.Option("--arguments", help="With the arguments of messages.")]
+Limit = Annotated[int, typer.Option(min=1, max=100_000, help="At most this many.")]
+WithArguments = Annotated[bool, typer.Option("--arguments", help="Show the arguments of messages too.")]
 MessageId = Annotated[str, typer.Argument(help="The message's id.")]
-
-States = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--state",
-        help=f"In this state ({', '.join(MARKS)}: the last two, that an attempt ended so); several: in one of them.",
-        autocompletion=_beginning(list(MARKS)),
-    ),
-]
-EventState = Annotated[
-    str | None,
-    typer.Option("--state", help=f"Of this state ({', '.join(State)}).", autocompletion=_beginning(list(State))),
-]
-Actor = Annotated[str | None, typer.Option("--actor", help="Of this actor.")]
-Queue = Annotated[str | None, typer.Option("--queue", help="Of this queue.")]
-Subject = Annotated[
-    list[str] | None, typer.Option("--subject", help="About this, such as conversation_id=42; several: all of them.")
-]
-ErrorType = Annotated[str | None, typer.Option("--error", help="Failed with an error of this type.")]
-Cause = Annotated[
-    str | None,
-    typer.Option("--cause", help="A dead letter that died of this: an error's type with its module, or lost."),
-]
-Since = Annotated[str | None, typer.Option("--since", help="Not older than this: 2h, or 2026-11-21T09:00.")]
-Until = Annotated[str | None, typer.Option("--until", help="Not newer than this: 2h, or 2026-11-21T09:00.")]
-
-_COMMON = {"actor": Actor, "queue": Queue, "subject": Subject, "error": ErrorType, "since": Since, "until": Until}
-_OF_MESSAGES: dict[str, Any] = {"states": States} | _COMMON | {"cause": Cause}
-_OF_EVENTS: dict[str, Any] = {"state": EventState} | _COMMON
 
 
 def filters_messages(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options of a filter of messages; it gets what they say as its argument `wanted`."""
-    return _with_options(command, _OF_MESSAGES, message_filter)
+    """Gives a command the options of a filter of messages; its argument `wanted` is the filter."""
+    return _with_options(command, MESSAGE_FIELDS, message_filter)
 
 
 def filters_events(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options of a filter of events; it gets what they say as its argument `wanted`."""
-    return _with_options(command, _OF_EVENTS, event_filter)
+    """Gives a command the options of a filter of events; its argument `wanted` is the filter."""
+    return _with_options(command, EVENT_FIELDS, event_filter)
 
 
-def message_filter(**values: Any) -> MessageFilter:  # noqa: ANN401 - texts and lists of them
+def message_filter(given: Given) -> MessageFilter:
     """Reads the options of a filter of messages.
 
     Raises:
-        ConfigurationError: One cannot be read.
+        ConfigurationError: The value of an option cannot be read, or is empty.
     """
     with _complaints_about_options():
-        return read_message_filter(**_given(values))
+        return read_message_filter(_not_empty(given))
 
 
-def event_filter(**values: Any) -> EventFilter:  # noqa: ANN401 - texts and lists of them
+def event_filter(given: Given) -> EventFilter:
     """Reads the options of a filter of events.
 
     Raises:
-        ConfigurationError: One cannot be read.
+        ConfigurationError: The value of an option cannot be read, or is empty.
     """
     with _complaints_about_options():
-        return read_event_filter(**_given(values))
+        return read_event_filter(_not_empty(given))
 
 
 @contextlib.contextmanager
 def _complaints_about_options() -> Iterator[None]:
-    """Has a complaint name the option: it begins with what cannot be read, such as `state done: …`."""
+    """Makes a complaint name the option: it begins with the name of the field, as in `state done: …`."""
     try:
         yield
     except ConfigurationError as error:
-        raise ConfigurationError(f"--{error}") from None
+        name, space, rest = str(error).partition(" ")
+        raise ConfigurationError(f"--{name.replace('_', '-')}{space}{rest}") from None
 
 
-def _given(values: dict[str, Any]) -> dict[str, Any]:
-    """The values of the options that were given."""
-    for name, value in values.items():
-        # Of a variable that is not set in somebody's script: a filter without it would match far more than was meant.
-        if value is not None and any(not one.strip() for one in ([value] if isinstance(value, str) else value)):
-            raise ConfigurationError(f"{name.removesuffix('s')} is empty: leave it out, or give it a value")
-    return {name: value for name, value in values.items() if value is not None}
+def _not_empty(given: Given) -> Given:
+    """The same values; refuses empty ones.
+
+    A variable that is not set in somebody's script gives one, and a filter without it would match far more.
+    """
+    for name, value in given.items():
+        texts = [value] if isinstance(value, str) else value or ()
+        if any(not text.strip() for text in texts):
+            raise ConfigurationError(f"{name} is empty: leave it out, or give it a value")
+    return given
+
+
+def _option(field: FilterField) -> inspect.Parameter:
+    """The option of a field, as Typer reads it from a signature."""
+    words = list(field.choices)
+    option = typer.Option(
+        None,
+        f"--{field.name.replace('_', '-')}",
+        help=f"{field.help} ({', '.join(words)})" if words else field.help,
+        autocompletion=_beginning(words) if words else None,
+    )
+    kind = list[str] | None if field.is_list else str | None
+    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind)
 
 
 def _with_options(
-    command: Callable[..., None], options: dict[str, Any], read: Callable[..., object]
+    command: Callable[..., None], table: Sequence[FilterField], read: Callable[[Given], object]
 ) -> Callable[..., None]:
     hints = get_type_hints(command, include_extras=True)
     own = [
@@ -119,12 +115,11 @@ def _with_options(
         if name != "wanted"
     ]
     keyword = inspect.Parameter.KEYWORD_ONLY
-    more = [inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in options.items()]
 
     def run(**values: Any) -> None:  # noqa: ANN401 - as the command's own
-        command(wanted=read(**{name: values.pop(name) for name in options}), **values)
+        command(wanted=read({field.name: values.pop(field.name) for field in table}), **values)
 
-    parameters = [*more, *(parameter.replace(kind=keyword) for parameter in own)]
+    parameters = [*map(_option, table), *(parameter.replace(kind=keyword) for parameter in own)]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     run.__name__, run.__doc__ = command.__name__, command.__doc__

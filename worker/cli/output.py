@@ -21,6 +21,7 @@ from worker.ground.durations import format_duration
 from worker.ground.texts import UNPRINTABLE, visible
 from worker.history.answers import StoredMessage
 from worker.history.events import State, StatusEvent
+from worker.history.states import MessageState
 
 _STYLES = {
     State.STARTED: "cyan",
@@ -32,14 +33,14 @@ _STYLES = {
     State.CANCELLED: "magenta",
     State.LOST: "red",
 }
-MESSAGE_STYLES = {
-    "queued": "cyan",
-    "delayed": "yellow",
-    "running": "bold cyan",
-    "completed": "green",
-    "skipped": "yellow",
-    "dead": "red",
-    "cancelled": "magenta",
+MESSAGE_STYLES: Mapping[str, str] = {
+    MessageState.QUEUED: "cyan",
+    MessageState.DELAYED: "yellow",
+    MessageState.RUNNING: "bold cyan",
+    MessageState.COMPLETED: "green",
+    MessageState.SKIPPED: "yellow",
+    MessageState.DEAD: "red",
+    MessageState.CANCELLED: "magenta",
 }
 _PIPE_WIDTH = 10_000
 

@@ -25,6 +25,7 @@ from worker.ground.texts import shown
 from worker.history.answers import StoredMessage
 from worker.history.events import State, StatusEvent
 from worker.history.query import ask, one_message
+from worker.history.states import MessageState
 from worker.history.timeline import TimelineAttempt, attempts_of, requests_of
 
 
@@ -72,7 +73,7 @@ def show_message(message: StoredMessage, *, arguments: bool, as_json: bool) -> N
 
 def _print_head(message: StoredMessage, *, arguments: bool) -> None:
     since = local_time(message.since)
-    when = f"due {since}" if message.state == "delayed" else f"since {since} ({ago(message.since)} ago)"
+    when = f"due {since}" if message.state == MessageState.DELAYED else f"since {since} ({ago(message.since)} ago)"
     print_texts("message   ", message.id)
     print_texts("state     ", message_state(message.state), f", {when}")
     if message.queue:

@@ -36,14 +36,16 @@ from worker.errors import ServerUnreachable
 from worker.ground.texts import visible
 from worker.history import overview, query
 from worker.history.answers import ActorRates, QueueInfo, StoredMessage, WorkerInfo
-from worker.history.filters import MESSAGE_STATES, MessageFilter
+from worker.history.filters import MessageFilter
 from worker.history.histogram import Percentiles
 from worker.history.query import all_messages, ask
+from worker.history.states import FAILURES, MessageState
 from worker.operations.health import Health, check_health
 from worker.server.connection import address, check_server, connect
 from worker.settings import Settings
 
 REFRESH_EVERY = 2.0
+_RUNNING = MessageFilter(states=(MessageState.RUNNING,))
 NEWEST = 5
 """Messages that run, and failures, that are shown."""
 
@@ -95,7 +97,7 @@ def look(client: redis.Redis, settings: Settings, over: timedelta) -> Status:
         ServerUnreachable: The server did not answer, or refused.
     """
     now = datetime.now(UTC)
-    failed = MessageFilter(states=("failed", "lost"), since=now - over)
+    failed = MessageFilter(states=FAILURES, since=now - over)
     return Status(
         time=now,
         server=address(settings),
@@ -105,7 +107,7 @@ def look(client: redis.Redis, settings: Settings, over: timedelta) -> Status:
         actors=ask(client, overview.actor_rates(over)),
         queues=ask(client, overview.queues()),
         workers=ask(client, overview.workers()),
-        running=_if_it_can_be_asked(lambda: read_page(client, MessageFilter(states=("running",)), NEWEST).messages),
+        running=_if_it_can_be_asked(lambda: read_page(client, _RUNNING, NEWEST).messages),
         dead_by_cause=ask(client, query.dead_by_cause()),
         failures=_if_it_can_be_asked(lambda: tuple(islice(all_messages(client, failed, at_once=NEWEST), NEWEST))),
     )
@@ -143,7 +145,7 @@ def _watch(client: redis.Redis, settings: Settings, over: timedelta, *, as_json:
 
 def _print(found: Status, *, as_json: bool) -> None:
     if as_json:
-        counts = {state: found.messages.get(state, 0) for state in MESSAGE_STATES}
+        counts = {state: found.messages.get(state, 0) for state in MessageState}
         health = {"state": found.health.state, "reasons": list(found.health.reasons), "workers": found.health.workers}
         running = [plain_running(one) for one in found.running]
         print_json(plain(found) | {"messages": counts, "health": health, "running": running})
@@ -173,7 +175,7 @@ def _head(found: Status) -> list[Text]:
         *(Text(f"  {visible(reason)}", style=HEALTH_STYLES[health.state]) for reason in health.reasons),
     ]
     counts = Text("messages  ")
-    for state in MESSAGE_STATES:
+    for state in MessageState:
         counts.append_text(message_state(state)).append(f" {found.messages.get(state, 0)}  ")
     counts.rstrip()
     return [*lines, counts]

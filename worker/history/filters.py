@@ -1,38 +1,132 @@
-"""Which messages and events are wanted; a filter reads the same on the command line, over HTTP and in Python."""
+"""The filters of messages and of events: one table, and how what a person wrote is read by it.
+
+The options of the command line, the query parameters and bodies of the API, the forms and URLs of the pages, and their
+help are all made of this table.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
+from enum import Enum
+from typing import Any
 
 from worker.errors import ConfigurationError
 from worker.ground.durations import parse_duration
 from worker.ground.texts import shown
 from worker.history.events import State, StatusEvent
+from worker.history.states import MARKS
 
-MESSAGE_STATES = ("queued", "delayed", "running", "completed", "skipped", "dead", "cancelled")
-"""The states of a message."""
+LONGEST = 1_000
+"""Characters of a value."""
 
-ATTEMPT_MARKS = {"failed": "ended:failed", "lost": "ended:lost"}
-"""States of attempts by which messages are found too: those that have such an attempt."""
+Given = Mapping[str, str | Sequence[str] | None]
+"""What a person wrote, by the name of the field. Empty texts ask for nothing."""
 
-MARKS = {state: f"state:{state}" for state in MESSAGE_STATES} | ATTEMPT_MARKS
+
+class Kind(Enum):
+    """The ways in which a value is written."""
+
+    TEXT = "any text"
+    CHOICE = "one of a few words, in any case"
+    PAIR = "key=value"
+    MOMENT = "how long ago, such as 2h, or when, such as 2026-11-21T09:00"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterField:
+    """One condition of a filter.
+
+    Attributes:
+        name: Its name in a query, a body, the URL of a page and a complaint; `--name` on the command line.
+        kind: How a value is written.
+        help: A sentence for people.
+        most: How many values it may have; with more than one it is a list.
+        choices: The words, where it is one of a few.
+        example: A value, for forms and descriptions.
+    """
+
+    name: str
+    kind: Kind = Kind.TEXT
+    help: str
+    most: int = 1
+    choices: tuple[str, ...] = ()
+    example: str = ""
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it may have several values."""
+        return self.most > 1
+
+
+_ACTOR = FilterField(name="actor", help="Of this actor.")
+_QUEUE = FilterField(name="queue", help="Of this queue.")
+_SUBJECT = FilterField(
+    name="subject",
+    kind=Kind.PAIR,
+    help="About this, such as conversation_id=42. Several: about all of them.",
+    most=10,
+    example="conversation_id=42",
+)
+_ERROR = FilterField(
+    name="error",
+    help="Failed with an error of this type, written with or without its module.",
+    example="ValueError",
+)
+_SINCE = FilterField(name="since", kind=Kind.MOMENT, help="Not older than this: 2h, or 2026-11-21T09:00.", example="2h")
+_UNTIL = FilterField(
+    name="until", kind=Kind.MOMENT, help="Not newer than this: 2h, or 2026-11-21T09:00.", example="2026-11-21T09:00"
+)
+
+MESSAGE_FIELDS = (
+    FilterField(
+        name="state",
+        kind=Kind.CHOICE,
+        help="In this state; failed, lost: with an attempt that ended so. Several: in one of them.",
+        most=len(MARKS),
+        choices=tuple(MARKS),
+    ),
+    _ACTOR,
+    _QUEUE,
+    _SUBJECT,
+    _ERROR,
+    FilterField(
+        name="cause",
+        help="A dead letter with this cause: an error's type with its module, lost, or unknown.",
+        example="builtins.ValueError",
+    ),
+    _SINCE,
+    _UNTIL,
+)
+"""The conditions of a filter of messages."""
+
+EVENT_FIELDS = (
+    FilterField(name="message_id", help="Of this message."),
+    FilterField(name="state", kind=Kind.CHOICE, help="Of this state.", choices=tuple(State)),
+    _ACTOR,
+    _QUEUE,
+    _SUBJECT,
+    _ERROR,
+    _SINCE,
+    _UNTIL,
+)
+"""The conditions of a filter of events."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageFilter:
-    """Which messages are wanted: those that match everything that is set.
+    """Selects the messages that match everything that is set.
 
     Attributes:
-        states: They are in one of these, or (failed, lost) have an attempt that ended so.
-        actor: Of this actor.
-        queue: Of this queue.
-        subject: About all of this; compared by its text, so that `conversation_id=42` finds 42 and "42".
+        states: The message is in one of these, or (failed, lost) has an attempt that ended so.
+        actor: The actor's name.
+        queue: The queue's name.
+        subject: The message is about all of this; compared as text, so that `conversation_id=42` finds 42 and "42".
         error: An attempt failed with an error of this type, written with or without its module.
-        cause: It is a dead letter that died of this: an error's type with its module, `lost` or `unknown`.
-        since: It got its state, or is due if it is delayed, not before this.
-        until: And not after this.
+        cause: The message is a dead letter with this cause: an error's type with its module, `lost` or `unknown`.
+        since: The message got its state, or is due if it is delayed, at this time or later.
+        until: The same, at this time or earlier.
     """
 
     states: tuple[str, ...] = ()
@@ -51,32 +145,37 @@ class MessageFilter:
 
     def describe(self) -> str:
         """The filter in words, for the audit log."""
-        parts = [f"state={state}" for state in self.states]
-        parts += [f"{name}={value}" for name in ("actor", "queue", "error", "cause") if (value := getattr(self, name))]
-        parts += [f"subject {key}={value}" for key, value in self.subject.items()]
-        moments = {"since": self.since, "until": self.until}
-        parts += [f"{name}={moment.isoformat(timespec='seconds')}" for name, moment in moments.items() if moment]
+        parts: list[str] = []
+        for name, value in ((part.name, getattr(self, part.name)) for part in fields(self)):
+            if isinstance(value, tuple):
+                parts += [f"state={state}" for state in value]
+            elif isinstance(value, Mapping):
+                parts += [f"subject {key}={text}" for key, text in value.items()]
+            elif isinstance(value, datetime):
+                parts.append(f"{name}={value.isoformat(timespec='seconds')}")
+            elif value:
+                parts.append(f"{name}={value}")
         return " ".join(parts) or "everything"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFilter:
-    """Which events are wanted: those that match everything that is set.
+    """Selects the events that match everything that is set.
 
-    `subject` is compared by its text, so that `conversation_id=42` finds 42 and "42".
+    `subject` is compared as text, so that `conversation_id=42` finds 42 and "42".
     """
 
     message_id: str | None = None
-    subject: Mapping[str, str] = field(default_factory=dict)
+    state: State | None = None
     actor: str | None = None
     queue: str | None = None
-    state: State | None = None
+    subject: Mapping[str, str] = field(default_factory=dict)
     error: str | None = None
     since: datetime | None = None
     until: datetime | None = None
 
     def matches(self, event: StatusEvent) -> bool:
-        """Whether the event is wanted."""
+        """Whether the filter selects the event."""
         return (
             self.message_id in (None, event.message_id)
             and self.actor in (None, event.actor)
@@ -93,109 +192,104 @@ def _is_of_type(event: StatusEvent, error: str) -> bool:
     return event.error is not None and (event.error.type == error or event.error.type.endswith(f".{error}"))
 
 
-def read_message_filter(
-    *,
-    states: Sequence[str] = (),
-    actor: str | None = None,
-    queue: str | None = None,
-    subject: Iterable[str] = (),
-    error: str | None = None,
-    cause: str | None = None,
-    since: str | None = None,
-    until: str | None = None,
-) -> MessageFilter:
-    """Reads a filter as a person writes it.
+# ---------------------------------------------------------------------- reading
+
+
+def read_message_filter(given: Given) -> MessageFilter:
+    """Reads a filter of messages as a person writes it, such as `{"state": ["dead"], "since": "2h"}`.
 
     Raises:
-        ConfigurationError: A part of it cannot be read; one line with the part, its value and what may be written.
+        ConfigurationError: A value cannot be read, or a name is unknown. One line: the name, the value, the remedy.
     """
-    return MessageFilter(
-        states=tuple(state.lower() for state in states),
-        actor=actor or None,
-        queue=queue or None,
-        subject=read_subject(subject),
-        error=error or None,
-        cause=cause or None,
-        since=read_moment("since", since),
-        until=read_moment("until", until),
-    )
+    found = _read(MESSAGE_FIELDS, given)
+    return MessageFilter(states=found.pop("state"), **found)
 
 
-def read_event_filter(
-    *,
-    message_id: str | None = None,
-    state: str | None = None,
-    actor: str | None = None,
-    queue: str | None = None,
-    subject: Iterable[str] = (),
-    error: str | None = None,
-    since: str | None = None,
-    until: str | None = None,
-) -> EventFilter:
-    """Reads a filter as a person writes it.
+def read_event_filter(given: Given) -> EventFilter:
+    """Reads a filter of events as a person writes it, such as `{"state": "failed", "since": "2h"}`.
 
     Raises:
-        ConfigurationError: A part of it cannot be read; one line with the part, its value and what may be written.
+        ConfigurationError: A value cannot be read, or a name is unknown. One line: the name, the value, the remedy.
     """
-    return EventFilter(
-        message_id=message_id or None,
-        state=read_state(state),
-        actor=actor or None,
-        queue=queue or None,
-        subject=read_subject(subject),
-        error=error or None,
-        since=read_moment("since", since),
-        until=read_moment("until", until),
-    )
+    found = _read(EVENT_FIELDS, given)
+    state = found.pop("state")
+    return EventFilter(state=None if state is None else State(state), **found)
 
 
-def read_state(text: str | None) -> State | None:
-    """Reads the state of an event.
+def _read(table: Sequence[FilterField], given: Given) -> dict[str, Any]:
+    names = [one.name for one in table]
+    for name in given:
+        if name not in names:
+            raise ConfigurationError(f"{shown(name)}: there is no such filter; there are {', '.join(names)}")
+    return {one.name: read_field(one, given.get(one.name)) for one in table}
+
+
+def read_field(wanted: FilterField, given: str | Sequence[str] | None) -> Any:  # noqa: ANN401 - as the field's kind is
+    """Reads the values of one field.
+
+    Returns:
+        Pairs as a dictionary, a list as a tuple, one value as a text or a time; None where none was given.
 
     Raises:
-        ConfigurationError: There is no such state.
+        ConfigurationError: A value cannot be read, is too long, or there are too many.
     """
-    if not text:
-        return None
-    try:
-        return State(text.lower())
-    except ValueError:
-        raise ConfigurationError(f"state {shown(text)}: there are {', '.join(State)}") from None
+    texts = [text for text in ([given] if isinstance(given, str) else given or ()) if text]
+    name = wanted.name
+    if len(texts) > wanted.most:
+        raise ConfigurationError(f"{name}: {len(texts)} were given: at most {wanted.most}")
+    for text in texts:
+        if len(text) > LONGEST:
+            raise ConfigurationError(f"{name} {shown(text)}: it is too long: at most {LONGEST:,} characters")
+    if wanted.kind is Kind.PAIR:
+        return _read_pairs(name, texts)
+    values = [_read_one(wanted, text) for text in texts]
+    if wanted.is_list:
+        return tuple(values)
+    return values[0] if values else None
 
 
-def read_subject(pairs: Iterable[str]) -> dict[str, str]:
-    """Reads `key=value` pairs.
+def _read_one(wanted: FilterField, text: str) -> str | datetime:
+    if wanted.kind is Kind.MOMENT:
+        return read_moment(wanted.name, text)
+    if wanted.kind is Kind.CHOICE:
+        return _read_choice(wanted, text)
+    return text
 
-    Raises:
-        ConfigurationError: One has no `=`, or no key.
-    """
+
+def _read_choice(wanted: FilterField, text: str) -> str:
+    word = text.lower()
+    if word not in wanted.choices:
+        raise ConfigurationError(f"{wanted.name} {shown(text)}: there are {', '.join(wanted.choices)}")
+    return word
+
+
+def _read_pairs(name: str, texts: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
+    for text in texts:
+        key, equals, value = text.partition("=")
         if not (key and equals):
-            raise ConfigurationError(f"subject {shown(pair)}: write key=value, such as conversation_id=42")
+            raise ConfigurationError(f"{name} {shown(text)}: write key=value, such as conversation_id=42")
         if found.setdefault(key, value) != value:
-            raise ConfigurationError(f"subject {shown(pair)}: {shown(key)} was given before, as {shown(found[key])}")
+            raise ConfigurationError(f"{name} {shown(text)}: {shown(key)} was given before, as {shown(found[key])}")
     return found
 
 
-def read_moment(name: str, text: str | None) -> datetime | None:
+def read_moment(name: str, text: str) -> datetime:
     """Reads a time: how long ago it was (`2h`), or when (`2026-11-21T09:00`, in UTC unless it says otherwise).
 
     Raises:
-        ConfigurationError: It is neither.
+        ConfigurationError: The text is neither. A bare number is neither: it may be seconds, or a year.
     """
-    if not text:
-        return None
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
         pass
     else:
         return found if found.tzinfo else found.replace(tzinfo=UTC)
+    complaint = f"{name} {shown(text)}: write {Kind.MOMENT.value}"
+    if text.rstrip()[-1:].isdecimal():
+        raise ConfigurationError(complaint)
     try:
         return datetime.now(UTC) - parse_duration(text)
     except (ValueError, OverflowError) as error:
-        raise ConfigurationError(
-            f"{name} {shown(text)}: write how long ago, such as 2h, or 2026-11-21T09:00"
-        ) from error
+        raise ConfigurationError(complaint) from error

@@ -23,12 +23,11 @@ from worker.history.answers import (
 )
 from worker.history.histogram import percentiles
 from worker.history.query import PAGE, Question
+from worker.history.states import ENDINGS, FAILURES
 from worker.server.scripts import Script
 
 LONGEST = timedelta(days=366)
 """The longest time of which rates are asked: the server looks at each hour of it."""
-
-_ENDINGS = ("completed", "skipped", "failed", "cancelled", "lost")
 
 _COUNTERS, _QUEUES = Script("counters"), Script("queues")
 _WORKERS, _AUDIT = Script("workers"), Script("audit")
@@ -71,21 +70,21 @@ def _window(start: datetime, length: int, fields: bytes) -> Window:
     return Window(
         start=start,
         length=timedelta(milliseconds=length),
-        ended={state: counts[state] for state in _ENDINGS if state in counts},
+        ended={state.value: counts[state] for state in ENDINGS if state in counts},
         duration=percentiles(durations),
         wait=percentiles(waits),
     )
 
 
 def _rates(actor: str, counts: dict[str, int], seconds: float) -> ActorRates:
-    ended = {state: counts[state] for state in _ENDINGS if state in counts}
+    ended = {state.value: counts[state] for state in ENDINGS if state in counts}
     total = sum(ended.values())
     durations, waits = _histograms(counts)
     return ActorRates(
         actor=actor,
         ended=ended,
         per_second=total / seconds,
-        error_share=(ended.get("failed", 0) + ended.get("lost", 0)) / total if total else 0.0,
+        error_share=sum(ended.get(state, 0) for state in FAILURES) / total if total else 0.0,
         duration=percentiles(durations),
         wait=percentiles(waits),
         blocked_ms=counts.get("blocked", 0),

@@ -21,8 +21,9 @@ from worker.history.answers import (
     read_record,
 )
 from worker.history.events import StatusEvent
-from worker.history.filters import MARKS, EventFilter, MessageFilter
+from worker.history.filters import EventFilter, MessageFilter
 from worker.history.lines import subject_names
+from worker.history.states import FOUND_BY_ENDING, MARKS, MessageState
 from worker.history.tail import newest_of_tail
 from worker.server.scripts import Argument, Script
 
@@ -193,7 +194,7 @@ def delayed_messages(*, limit: int = PAGE, after: StoredMessage | None = None) -
 
 def running_messages(*, limit: int = PAGE, cursor: int | None = None) -> Question[Page]:
     """What runs now, that enqueued last first; where and since when, `worker.history.timeline` tells."""
-    return page_of_messages(MessageFilter(states=("running",)), limit=limit, cursor=cursor)
+    return page_of_messages(MessageFilter(states=(MessageState.RUNNING,)), limit=limit, cursor=cursor)
 
 
 def state_counts() -> Question[dict[str, int]]:
@@ -207,7 +208,7 @@ def state_counts() -> Question[dict[str, int]]:
 
 
 def dead_by_cause() -> Question[dict[str, int]]:
-    """Dead letters by the type of the error they died of (`lost`: their workers died), the most frequent first."""
+    """Dead letters by cause (an error's type, `lost` with their workers, or `unknown`), the most frequent first."""
 
     def read(answer: list[Any]) -> dict[str, int]:
         counts = {cause.decode(): int(number) for cause, number in zip(answer[::2], answer[1::2], strict=True)}
@@ -243,21 +244,13 @@ def read_events(client: redis.Redis, wanted: EventFilter, limit: int) -> list[St
     return newest_first[:limit][::-1]
 
 
-_FOUND_BY = {
-    "completed": ("completed",),
-    "skipped": ("skipped",),
-    "failed": ("failed",),
-    "lost": ("lost",),
-}
-
-
 def _candidates(client: redis.Redis, wanted: EventFilter, limit: int) -> Iterator[StoredMessage]:
     if wanted.message_id is not None:
         one = ask(client, one_message(wanted.message_id))
         if one is not None:
             yield one
         return
-    states = _FOUND_BY.get(wanted.state.value, ()) if wanted.state is not None else ()
+    states = (wanted.state.value,) if wanted.state in FOUND_BY_ENDING else ()
     yield from all_messages(
         client,
         MessageFilter(

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from worker.history.answers import StoredMessage
 from worker.history.events import ErrorInfo, State, StatusEvent, WorkerId
+from worker.history.states import MessageState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,7 @@ def attempts_of(message: StoredMessage) -> tuple[TimelineAttempt, ...]:
     for event in message.events:
         if event.state is not State.REQUESTED:
             by_number.setdefault(event.attempt or 0, []).append(event)
-    if message.state == "running" and message.attempts not in by_number:
+    if message.state == MessageState.RUNNING and message.attempts not in by_number:
         # Its STARTED is not stored yet.
         by_number[message.attempts] = []
     return tuple(_attempt(message, number, events) for number, events in sorted(by_number.items()))
@@ -74,7 +75,7 @@ def _attempt(message: StoredMessage, number: int, events: list[StatusEvent]) -> 
     told = end or start
     return TimelineAttempt(
         number=number,
-        state=end.state.value if end is not None else "running",
+        state=end.state.value if end is not None else MessageState.RUNNING.value,
         started=started,
         ended=end.time if end is not None else None,
         queued_ms=next((one.queued_ms for one in (start, end) if one is not None and one.queued_ms is not None), None),

@@ -24,6 +24,7 @@ from worker.history.events import WorkerId
 from worker.history.filters import MessageFilter
 from worker.history.overview import queues
 from worker.history.query import all_messages, ask, count_messages, one_message
+from worker.history.states import APPLIES_TO, Action
 from worker.server.scripts import Argument, Script
 
 logger = get_logger(__name__)
@@ -36,14 +37,6 @@ ASK_ABOVE = 10
 
 Targets = MessageFilter | Sequence[str]
 """Everything that matches a filter, or the messages of these ids (a text is one id)."""
-
-APPLIES_TO: Mapping[str, tuple[str, ...]] = {
-    "replay": ("dead",),
-    "purge": ("dead",),
-    "cancel": ("queued", "delayed", "running"),
-    "run_now": ("delayed",),
-}
-"""The actions on messages, and the states of the messages that each is for."""
 
 # What Dramatiq and we note in a message while it runs.
 _SPENT = ("retries", "traceback", "requeue_timestamp", "eta", "due_ms", "unique")
@@ -88,7 +81,7 @@ def replay(client: redis.Redis, targets: Targets, *, by: str | None = None) -> O
     Raises:
         ServerUnreachable: The server did not answer, or refused; what was done before stays done.
     """
-    return _act(client, "replay", targets, by=by, script=_REPLAY, arguments_of=_replayed)
+    return _act(client, Action.REPLAY, targets, by=by, script=_REPLAY, arguments_of=_replayed)
 
 
 def purge(client: redis.Redis, targets: Targets, *, by: str | None = None) -> Outcome:
@@ -97,7 +90,7 @@ def purge(client: redis.Redis, targets: Targets, *, by: str | None = None) -> Ou
     Raises:
         ServerUnreachable: The server did not answer, or refused; what was done before stays done.
     """
-    return _act(client, "purge", targets, by=by, script=_PURGE, arguments_of=_named)
+    return _act(client, Action.PURGE, targets, by=by, script=_PURGE, arguments_of=_named)
 
 
 def cancel(client: redis.Redis, targets: Targets, *, by: str | None = None) -> Outcome:
@@ -109,7 +102,7 @@ def cancel(client: redis.Redis, targets: Targets, *, by: str | None = None) -> O
     Raises:
         ServerUnreachable: The server did not answer, or refused; what was done before stays done.
     """
-    return _act(client, "cancel", targets, by=by, script=_CANCEL, arguments_of=_named)
+    return _act(client, Action.CANCEL, targets, by=by, script=_CANCEL, arguments_of=_named)
 
 
 def run_now(client: redis.Redis, targets: Targets, *, by: str | None = None) -> Outcome:
@@ -118,14 +111,14 @@ def run_now(client: redis.Redis, targets: Targets, *, by: str | None = None) -> 
     Raises:
         ServerUnreachable: The server did not answer, or refused; what was done before stays done.
     """
-    return _act(client, "run_now", targets, by=by, script=_RUN_NOW, arguments_of=_named)
+    return _act(client, Action.RUN_NOW, targets, by=by, script=_RUN_NOW, arguments_of=_named)
 
 
 ACTIONS: Mapping[str, Callable[..., Outcome]] = {
-    "replay": replay,
-    "purge": purge,
-    "cancel": cancel,
-    "run_now": run_now,
+    Action.REPLAY: replay,
+    Action.PURGE: purge,
+    Action.CANCEL: cancel,
+    Action.RUN_NOW: run_now,
 }
 
 

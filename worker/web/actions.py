@@ -6,19 +6,20 @@ from datetime import timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Path
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictBool, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictBool, create_model, model_validator
 
 from worker.actor import enqueue_unique
 from worker.bridge import run_in_thread_pool
 from worker.errors import ConfigurationError
 from worker.ground.logs import get_logger
-from worker.history.filters import MessageFilter, read_message_filter
+from worker.history.filters import MESSAGE_FIELDS, MessageFilter, read_message_filter
+from worker.history.states import Action
 from worker.operations import actions
 from worker.operations.actors import check_arguments, find_actor
 from worker.settings import Settings
 from worker.web import shapes
 from worker.web.dependencies import Acting, Client, InForce
-from worker.web.parameters import Mark, Moment, Name, Pair
+from worker.web.parameters import Name, bounds_of, value_of
 from worker.web.problems import NOT_FOUND, WITH_BODY, Problem
 
 logger = get_logger(__name__)
@@ -36,30 +37,15 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Filter(_Body):
-    """Which messages: those that match everything that is given."""
+_FIELDS: dict[str, Any] = {field.name: (value_of(field), Field(**bounds_of(field))) for field in MESSAGE_FIELDS}
 
-    state: Annotated[list[Mark], Field(max_length=9)] = []
-    actor: Name | None = None
-    queue: Name | None = None
-    subject: Annotated[list[Pair], Field(max_length=10)] = []
-    error: Name | None = None
-    cause: Name | None = None
-    since: Moment | None = None
-    until: Moment | None = None
+
+class Filter(create_model("FilterFields", __base__=_Body, **_FIELDS)):  # type: ignore[misc]  # made of the table
+    """Selects the messages that match everything that is given."""
 
     def read(self) -> MessageFilter:
         """The filter."""
-        return read_message_filter(
-            states=self.state,
-            actor=self.actor,
-            queue=self.queue,
-            subject=self.subject,
-            error=self.error,
-            cause=self.cause,
-            since=self.since,
-            until=self.until,
-        )
+        return read_message_filter(self.model_dump())
 
 
 class Order(_Body):
@@ -88,7 +74,7 @@ class Order(_Body):
 class Done(shapes.Shape):
     """What was done; in a dry run, what would be."""
 
-    action: shapes.ActionName
+    action: Action
     dry_run: bool
     count: int = Field(description="How many messages were changed, or would be.")
     ids: list[shapes.Text] = Field(description="Theirs; of more than 1,000, and in a dry run, only the newest.")
@@ -144,7 +130,7 @@ class Enqueued(shapes.Shape):
     "/actions/{action}",
     responses={409: {"model": Problem, "description": f"More than {actions.ASK_ABOVE} messages, and not confirmed."}},
 )
-async def act(action: shapes.ActionName, order: Order, visitor: Acting, client: Client) -> Done:
+async def act(action: Action, order: Order, visitor: Acting, client: Client) -> Done:
     """Replays or purges dead letters, cancels messages, or runs delayed ones now.
 
     Messages that are in no state for the action are left alone.

@@ -1,67 +1,55 @@
-"""What the URL of a page asks for, and the filters that it means."""
+"""The filter in the URL of a page, read by the table of filters."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from starlette.datastructures import QueryParams
 
-from worker.history.filters import EventFilter, MessageFilter, read_event_filter, read_message_filter
+from worker.history.filters import FilterField, Kind
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Asked:
-    """What the URL asks for, as a person wrote it; nothing asks for everything."""
+    """What the URL asks for, as a person wrote it.
 
-    state: tuple[str, ...]
-    subject: tuple[str, ...]
-    actor: str
-    queue: str
-    error: str
-    cause: str
-    since: str
-    until: str
+    Attributes:
+        fields: The fields that the page knows.
+        given: The values that the URL has, by the name of the field; without any, the page shows everything.
+    """
+
+    fields: Sequence[FilterField]
+    given: Mapping[str, tuple[str, ...]]
 
     @classmethod
-    def read(cls, given: QueryParams) -> Asked:
-        """Reads the URL; forms send what is empty, too."""
-        lists = {name: tuple(one for one in given.getlist(name) if one) for name in ("state", "subject")}
-        texts = {name: given.get(name, "").strip() for name in ("actor", "queue", "error", "cause", "since", "until")}
-        return cls(**lists, **texts)  # type: ignore[arg-type]  # by name
+    def read(cls, fields: Sequence[FilterField], url: QueryParams) -> Asked:
+        """Reads a URL. Forms send empty texts too: they ask for nothing."""
+        found = {field.name: _texts(field, url.getlist(field.name)) for field in fields}
+        return cls(fields, {name: texts for name, texts in found.items() if texts})
+
+    @property
+    def states(self) -> Sequence[str]:
+        """The states that the page offers."""
+        return next(field.choices for field in self.fields if field.name == "state")
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """The values of a field."""
+        return self.given.get(name, ())
 
     def query(self) -> str:
-        """The same for a URL, of this site and of the API."""
-        parts = {one.name: getattr(self, one.name) for one in fields(self)}
-        return urlencode({name: value for name, value in parts.items() if value}, doseq=True)
+        """The same for a URL of this site, or of the API."""
+        return urlencode(self.given, doseq=True)
 
-    def message_filter(self) -> MessageFilter:
-        """Which messages.
+    def body(self) -> dict[str, object]:
+        """The same for the body of an action."""
+        lists = {field.name for field in self.fields if field.is_list}
+        return {name: list(texts) if name in lists else texts[0] for name, texts in self.given.items()}
 
-        Raises:
-            ConfigurationError: Something cannot be read.
-        """
-        return read_message_filter(
-            states=self.state,
-            actor=self.actor,
-            queue=self.queue,
-            subject=self.subject,
-            error=self.error,
-            cause=self.cause,
-            since=self.since,
-            until=self.until,
-        )
 
-    def event_filter(self) -> EventFilter:
-        """Which events.
-
-        Raises:
-            ConfigurationError: Something cannot be read.
-        """
-        return read_event_filter(
-            state=self.state[0] if self.state else None,
-            actor=self.actor,
-            queue=self.queue,
-            subject=self.subject,
-            error=self.error,
-        )
+def _texts(field: FilterField, texts: Sequence[str]) -> tuple[str, ...]:
+    # Words are written in any case here, and as the table has them in the API.
+    written = (text.strip().lower() if field.kind is Kind.CHOICE else text.strip() for text in texts)
+    found = tuple(text for text in written if text)
+    return found if field.is_list else found[-1:]

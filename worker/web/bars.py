@@ -13,6 +13,7 @@ from itertools import pairwise
 
 from worker.history.answers import StoredMessage
 from worker.history.events import State, StatusEvent
+from worker.history.states import MessageState
 from worker.history.timeline import TimelineAttempt, attempts_of
 
 _LONGEST_GAP = 0.15
@@ -169,7 +170,7 @@ def draw(message: StoredMessage, now: datetime) -> Drawing:
     attempts = [one for one in attempts_of(message) if one.started is not None]
     busy = [_Stretch(_due(one), max(_end(one, now), _due(one))) for one in attempts]
     waits = _pending(message, now)
-    if message.state == "queued" and waits is not None:
+    if message.state == MessageState.QUEUED and waits is not None:
         busy.append(waits)
     first = [message.enqueued] if message.enqueued is not None and not message.events_left_out else []
     inner = [one.started for one in attempts if one.started is not None]
@@ -194,9 +195,9 @@ def draw(message: StoredMessage, now: datetime) -> Drawing:
 
 def _pending(message: StoredMessage, now: datetime) -> _Stretch | None:
     """What a message waits for that is queued or delayed."""
-    if message.state == "queued":
+    if message.state == MessageState.QUEUED:
         return _Stretch(min(message.since, now), now)
-    if message.state != "delayed":
+    if message.state != MessageState.DELAYED:
         return None
     ended = [event.time for event in message.events if event.state.is_final]
     start = ended[-1] if ended else message.enqueued or now
@@ -254,8 +255,14 @@ def _spans(axis: _Axis, attempt: TimelineAttempt, until: datetime) -> Iterator[S
         end = ends.get(start.id)
         yield SpanBar(
             name=start.event.rpartition(".")[0],
-            state=end.state.value if end is not None else "running" if attempt.ended is None else "lost",
+            state=_state_of_span(end, attempt),
             text=(end.error.text if end.error is not None else end.text) if end is not None else start.text,
             depth=depths[start.id],
             bar=axis.bar(start.time, max(end.time if end is not None else until, start.time)),
         )
+
+
+def _state_of_span(end: StatusEvent | None, attempt: TimelineAttempt) -> str:
+    if end is not None:
+        return end.state
+    return MessageState.RUNNING if attempt.ended is None else State.LOST

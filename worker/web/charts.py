@@ -11,13 +11,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from worker.history.answers import QueueInfo, Window
+from worker.history.events import State
+from worker.history.states import FAILURES, OPEN
 
 MINUTES = 60
 FEWEST = 15
 """Minutes that are drawn where nothing is known of those before."""
 
 _MINUTE = timedelta(minutes=1)
-_BAD = ("failed", "lost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Pace:
 def pace(found: Sequence[Window], now: datetime) -> Pace:
     """How things go, told by the windows of the last hour."""
     attempts = sum(_total(one) for one in found)
-    bad = sum(one.ended.get(state, 0) for one in found for state in _BAD)
+    bad = sum(one.ended.get(state, 0) for one in found for state in FAILURES)
     newest = next((one.duration for one in reversed(found) if one.duration is not None), None)
     return Pace(
         per_second=_in_the_last_minute(found, now) / _MINUTE.total_seconds(),
@@ -71,9 +72,9 @@ def charts(found: Sequence[Window], waiting: Iterable[QueueInfo], now: datetime)
             "unit": "count",
             "x": starts,
             "series": [
-                {"name": "completed", "values": ended("completed", "skipped")},
-                {"name": "failed", "values": ended(*_BAD)},
-                {"name": "cancelled", "values": ended("cancelled")},
+                {"name": "completed", "values": ended(State.COMPLETED, State.SKIPPED)},
+                {"name": "failed", "values": ended(*FAILURES)},
+                {"name": "cancelled", "values": ended(State.CANCELLED)},
             ],
         },
         "latency": {
@@ -87,11 +88,7 @@ def charts(found: Sequence[Window], waiting: Iterable[QueueInfo], now: datetime)
         },
         "depth": {
             "at": round(now.timestamp(), 1),
-            "values": {
-                "queued": sum(one.queued for one in queues),
-                "delayed": sum(one.delayed for one in queues),
-                "running": sum(one.running for one in queues),
-            },
+            "values": {state.value: sum(getattr(one, state) for one in queues) for state in OPEN},
         },
     }
 

@@ -21,6 +21,7 @@ from worker.history.answers import QueueInfo, WorkerInfo
 from worker.history.histogram import middle_ms
 from worker.history.overview import queues, workers
 from worker.history.query import aask, dead_by_cause, state_counts
+from worker.history.states import OPEN
 from worker.history.sums import ActorSums, actor_sums
 from worker.loops.account import Blocked
 
@@ -128,7 +129,7 @@ def _of_messages(found: Readings) -> Iterator[Metric]:
     states = GaugeMetricFamily("worker_messages", "Messages that are kept, by state.", labels=["state"])
     for state, number in found.states.items():
         states.add_metric([state], number)
-    dead = GaugeMetricFamily("worker_dead_letters", "Dead letters, by what they died of.", labels=["cause"])
+    dead = GaugeMetricFamily("worker_dead_letters", "Dead letters, by cause.", labels=["cause"])
     for cause, number in found.dead.items():
         dead.add_metric([cause], number)
     yield from (states, dead)
@@ -141,7 +142,7 @@ def _of_queues(found: Iterable[QueueInfo]) -> Iterator[Metric]:
     )
     paused = GaugeMetricFamily("worker_queue_paused", "1: the queue is paused.", labels=["queue"])
     for queue in found:
-        for state in ("queued", "delayed", "running"):
+        for state in OPEN:
             depth.add_metric([queue.name, state], getattr(queue, state))
         oldest.add_metric([queue.name], 0 if queue.oldest is None else queue.oldest.total_seconds())
         paused.add_metric([queue.name], queue.pause is not None)

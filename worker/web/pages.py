@@ -11,7 +11,6 @@ from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
@@ -19,11 +18,13 @@ from redis import asyncio as redis_asyncio
 
 from worker.errors import ConfigurationError, ServerUnreachable
 from worker.history.answers import Count, Page, StoredMessage, WorkerInfo
-from worker.history.events import State, StatusEvent, WorkerId
+from worker.history.events import StatusEvent, WorkerId
 from worker.history.filters import (
-    ATTEMPT_MARKS,
-    MESSAGE_STATES,
+    EVENT_FIELDS,
+    MESSAGE_FIELDS,
     MessageFilter,
+    read_event_filter,
+    read_message_filter,
 )
 from worker.history.overview import actor_rates, audit_log, queues, windows, workers
 from worker.history.query import (
@@ -37,6 +38,7 @@ from worker.history.query import (
     running_messages,
     state_counts,
 )
+from worker.history.states import FAILURES, MessageState
 from worker.history.timeline import attempts_of, requests_of
 from worker.web import api, bars
 from worker.web.asked import Asked
@@ -49,7 +51,7 @@ _EVERY = 2
 """Seconds between two looks of a page at what may have changed."""
 
 _HOUR = timedelta(hours=1)
-_FAILED = MessageFilter(states=("failed", "lost"))
+_FAILED = MessageFilter(states=FAILURES)
 _GROUPS = 50
 
 
@@ -106,11 +108,11 @@ async def overview(request: Request, history: History, visitor: Visiting) -> Res
 @router.get("/messages")
 async def messages(request: Request, history: History, visitor: Visiting) -> Response:
     """The messages that match what the URL asks for."""
-    asked = Asked.read(request.query_params)
+    asked = Asked.read(MESSAGE_FIELDS, request.query_params)
     cursor = _cursor(request)
     complaint, page, count = "", Page((), None), Count(0, None)
     try:
-        wanted = asked.message_filter()
+        wanted = read_message_filter(asked.given)
     except ConfigurationError as error:
         complaint = str(error)
     else:
@@ -125,7 +127,6 @@ async def messages(request: Request, history: History, visitor: Visiting) -> Res
         code=422 if complaint else 200,
         refresh=_EVERY if cursor is None and not complaint else None,
         counts=await _counts(history),
-        states=[*MESSAGE_STATES, *ATTEMPT_MARKS],
         asked=asked,
         is_first=cursor is None,
         filter_query=query,
@@ -218,17 +219,17 @@ async def delayed(request: Request, history: History, visitor: Visiting) -> Resp
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Dead letters of one cause: how many, the newest of them, and by what they are found."""
+    """Dead letters of one cause: how many, the newest of them, and the filter that finds them."""
 
     cause: str
     count: int
     newest: StoredMessage | None
-    query: str
+    asked: Asked
 
 
 @router.get("/dead")
 async def dead(request: Request, history: History, visitor: Visiting) -> Response:
-    """Dead letters by what they died of."""
+    """Dead letters by their cause."""
     causes = await aask(history, dead_by_cause())
     groups = [await _group(history, cause, number) for cause, number in list(causes.items())[:_GROUPS]]
     counts = await _counts(history)
@@ -236,9 +237,9 @@ async def dead(request: Request, history: History, visitor: Visiting) -> Respons
 
 
 async def _group(history: redis_asyncio.Redis, cause: str, number: int) -> _Group:
-    page = await aask(history, page_of_messages(MessageFilter(states=("dead",), cause=cause), limit=1))
-    newest = page.messages[0] if page.messages else None
-    return _Group(cause, number, newest, urlencode({"state": "dead", "cause": cause}))
+    asked = Asked(MESSAGE_FIELDS, {"state": (MessageState.DEAD,), "cause": (cause,)})
+    page = await aask(history, page_of_messages(MessageFilter(states=(MessageState.DEAD,), cause=cause), limit=1))
+    return _Group(cause, number, page.messages[0] if page.messages else None, asked)
 
 
 @router.get("/workers")
@@ -273,10 +274,10 @@ if api.repositories is not None:
 @router.get("/live")
 async def live(request: Request, history: History, visitor: Visiting) -> Response:
     """Events as they happen: the page's script follows the live tail."""
-    asked = Asked.read(request.query_params)
+    asked = Asked.read(EVENT_FIELDS, request.query_params)
     complaint = ""
     try:
-        asked.event_filter()
+        read_event_filter(asked.given)
     except ConfigurationError as error:
         complaint = str(error)
     return render(
@@ -285,7 +286,6 @@ async def live(request: Request, history: History, visitor: Visiting) -> Respons
         "live.html",
         code=422 if complaint else 200,
         counts=await _counts(history),
-        states=list(State),
         asked=asked,
         filter_query=asked.query(),
         complaint=complaint,

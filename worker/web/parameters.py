@@ -1,113 +1,119 @@
-"""What may be asked for: parameters that several questions take, with their bounds."""
+"""The parameters that several questions share, with their bounds; those of filters are made of the table of filters."""
 
 from __future__ import annotations
 
-import re
+import inspect
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Annotated, Literal
+from types import GenericAlias
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Query
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from worker.errors import ConfigurationError
 from worker.ground.durations import parse_duration
-from worker.history.events import State
-from worker.history.filters import EventFilter, MessageFilter, read_event_filter, read_message_filter
+from worker.history.filters import (
+    EVENT_FIELDS,
+    LONGEST,
+    MESSAGE_FIELDS,
+    FilterField,
+    Given,
+    Kind,
+    read_event_filter,
+    read_field,
+    read_message_filter,
+)
 from worker.history.query import PAGE
 
+T = TypeVar("T")
+
 MOST = 200
-"""Of a page."""
+"""Messages, events or actions of a page."""
 
-_NAME = 1_000
-_AGO = "^[0-9]{1,5}(ms|s|m|h|d)$"
-_LONGEST_AGO = len("00000ms")
+DEFAULT_LIMIT = PAGE
 
-
-def _is_time_ago_or_moment(text: str) -> str:
-    # As described: a number alone would be one of seconds, or a date.
-    if len(text) <= _LONGEST_AGO and not re.search(_AGO, text):
-        raise ValueError("write how long ago, such as 2h, or 2026-11-21T09:00")
-    try:
-        read_message_filter(since=text)
-    except ConfigurationError as error:
-        raise ValueError(str(error).removeprefix("since ")) from None
-    return text
-
-
-Name = Annotated[str, Field(max_length=_NAME, min_length=1)]
-Mark = Literal["queued", "delayed", "running", "completed", "skipped", "dead", "cancelled", "failed", "lost"]
-Pair = Annotated[str, Field(pattern=r"^[^=]+=", max_length=_NAME, examples=["conversation_id=42"])]
-Moment = Annotated[
-    str,
-    Field(min_length=1, max_length=40),
-    AfterValidator(_is_time_ago_or_moment),
-    WithJsonSchema(
-        {
-            "type": "string",
-            "anyOf": [{"pattern": _AGO}, {"format": "date-time"}],
-            "description": "How long ago, such as `2h`, or when, such as `2026-11-21T09:00:00Z`.",
-        }
-    ),
-]
-Pairs = Annotated[list[Pair], Query(max_length=10, description="About all of these, each `key=value`.")]
-Limit = Annotated[int, Query(ge=1, le=MOST, description="How many at most.")]
-Cursor = Annotated[int | None, Query(ge=0, le=2**53, description="The last page's.")]
+Name = Annotated[str, Field(max_length=LONGEST, min_length=1)]
+Limit = Annotated[int, Query(ge=1, le=MOST, description="At most this many.")]
+Cursor = Annotated[int | None, Query(ge=0, le=2**53, description="The cursor of the last page.")]
 Over = Annotated[
     str,
     Query(pattern="^([1-9][0-9]{0,3}m|[1-9][0-9]{0,2}h|[1-9][0-9]?d)$", description="A time that ends now."),
 ]
 
-DEFAULT_LIMIT = PAGE
-
 
 def read_over(over: str) -> timedelta:
-    """How long."""
+    """The time as a duration."""
     return parse_duration(over)
 
 
-def message_filter(
-    *,
-    state: Annotated[list[Mark], Query(max_length=9, description="In one of these; failed, lost: have had one.")] = [],  # noqa: B006
-    actor: Annotated[Name | None, Query()] = None,
-    queue: Annotated[Name | None, Query()] = None,
-    subject: Pairs = [],  # noqa: B006
-    error: Annotated[Name | None, Query(description="An attempt failed with this type of error.")] = None,
-    cause: Annotated[Name | None, Query(description="A dead letter that died of this.")] = None,
-    since: Annotated[Moment | None, Query()] = None,
-    until: Annotated[Moment | None, Query()] = None,
-) -> MessageFilter:
-    """Which messages are wanted: those that match everything that is given."""
-    return read_message_filter(
-        states=state,
-        actor=actor,
-        queue=queue,
-        subject=subject,
-        error=error,
-        cause=cause,
-        since=since,
-        until=until,
-    )
+def value_of(field: FilterField) -> Any:  # noqa: ANN401 - a type, as pydantic reads it
+    """The type of a field's value in a query or a body: a text, or a list of texts."""
+    one = _text_of(field)
+    return GenericAlias(list, (one,)) if field.is_list else one | None
 
 
-def event_filter(
-    *,
-    message_id: Annotated[Name | None, Query()] = None,
-    state: Annotated[State | None, Query()] = None,
-    actor: Annotated[Name | None, Query()] = None,
-    queue: Annotated[Name | None, Query()] = None,
-    subject: Pairs = [],  # noqa: B006
-    error: Annotated[Name | None, Query(description="With this type of error.")] = None,
-    since: Annotated[Moment | None, Query()] = None,
-    until: Annotated[Moment | None, Query()] = None,
-) -> EventFilter:
-    """Which events are wanted: those that match everything that is given."""
-    return read_event_filter(
-        message_id=message_id,
-        state=state,
-        actor=actor,
-        queue=queue,
-        subject=subject,
-        error=error,
-        since=since,
-        until=until,
+def bounds_of(field: FilterField) -> dict[str, Any]:
+    """The default, the bounds and the description of a field, for `Query` and `Field`."""
+    bounds: dict[str, Any] = {"default": [], "max_length": field.most} if field.is_list else {"default": None}
+    return bounds | {"description": field.help}
+
+
+def _text_of(field: FilterField) -> Any:  # noqa: ANN401 - a type, as pydantic reads it
+    if field.kind is Kind.CHOICE:
+        return Literal[field.choices]
+    bounds = Field(min_length=1, max_length=LONGEST)
+    schema = {"type": "string", "minLength": 1, "maxLength": LONGEST} | _SCHEMAS.get(field.kind, {})
+    if field.example:
+        schema["examples"] = [field.example]
+    return Annotated[str, bounds, AfterValidator(_checked_by(field)), WithJsonSchema(schema)]
+
+
+_SCHEMAS: dict[Kind, dict[str, Any]] = {
+    Kind.PAIR: {"pattern": "^[^=]+="},
+    Kind.MOMENT: {
+        "anyOf": [
+            {"pattern": r"^\s*([0-9]+(\.[0-9]+)?\s*(ms|s|m|h|d)\s*)+$"},
+            {"format": "date-time"},
+            {"format": "date"},
+        ],
+        "description": "How long ago, such as `2h`, or when, such as `2026-11-21T09:00:00Z`.",
+    },
+}
+
+
+def _checked_by(field: FilterField) -> Callable[[str], str]:
+    """Refuses a text that the table cannot read, in the table's words."""
+
+    def check(text: str) -> str:
+        try:
+            read_field(field, text)
+        except ConfigurationError as error:
+            raise ValueError(str(error).removeprefix(f"{field.name} ")) from None
+        return text
+
+    return check
+
+
+def _asked_by(table: Sequence[FilterField], read: Callable[[Given], T]) -> Callable[..., T]:
+    """A dependency of handlers: its query parameters are the fields of the table, its result is the filter."""
+
+    def asked(**given: str | list[str] | None) -> T:
+        return read(given)
+
+    asked.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=Query(**bounds_of(field)),
+                annotation=value_of(field),
+            )
+            for field in table
+        ]
     )
+    return asked
+
+
+message_filter = _asked_by(MESSAGE_FIELDS, read_message_filter)
+event_filter = _asked_by(EVENT_FIELDS, read_event_filter)

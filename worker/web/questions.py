@@ -22,6 +22,7 @@ from worker.history.query import (
     running_messages,
     state_counts,
 )
+from worker.history.states import MessageState
 from worker.history.tail import aposition
 from worker.web import shapes
 from worker.web.dependencies import Client, History, Visiting
@@ -121,7 +122,7 @@ def last_of_page(cursor: str) -> StoredMessage:
     return StoredMessage(
         id=message_id,
         number=0,
-        state="delayed",
+        state=MessageState.DELAYED,
         since=moment(int(due)),
         attempts=0,
         fence=0,

@@ -17,11 +17,13 @@ from starlette.responses import HTMLResponse
 from worker.ground.extras import is_installed
 from worker.ground.version import __version__
 from worker.history.answers import StoredMessage
+from worker.history.states import Action, MessageState, actions_for
 from worker.web.security import Visitor
 
 FRAGMENT = "x-fragment"
 """The header by which a page's script asks for what may have changed, without what frames it."""
 
+_ENDED_WELL = (MessageState.COMPLETED, MessageState.SKIPPED, MessageState.CANCELLED)
 _LONG_TEXT = 160
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
@@ -117,7 +119,7 @@ def subject(of: Mapping[str, object]) -> str:
 
 def last_words(message: StoredMessage) -> str:
     """What the newest event of a message says; of one that failed the error."""
-    if message.state not in {"completed", "skipped", "cancelled"} and message.last_error:
+    if message.state not in _ENDED_WELL and message.last_error:
         return message.last_error
     return next((event.text for event in reversed(message.events) if event.text), "")
 
@@ -125,6 +127,11 @@ def last_words(message: StoredMessage) -> str:
 def took(message: StoredMessage) -> float | None:
     """How long the last attempt that ended took."""
     return next((one.duration_ms for one in reversed(message.events) if one.state.is_final and one.duration_ms), None)
+
+
+def action_name(action: str) -> str:
+    """The action as a button names it."""
+    return action.replace("_", " ").capitalize()
 
 
 def link(path: str, **parts: object) -> str:
@@ -141,12 +148,15 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    for one in (duration, number, compact, rate, share, iso, plain, short, subject, last_words, took):
+    for one in (duration, number, compact, rate, share, iso, plain, short, subject, last_words, took, action_name):
         made.filters[one.__name__] = one
     # Into an attribute, where it is escaped like any other text.
     made.filters["json"] = lambda value: json.dumps(value, separators=(",", ":"))
     made.filters["segment"] = lambda text: quote(text, safe="")
     made.globals["link"] = link
+    made.globals["actions_for"] = actions_for
+    made.globals["all_actions"] = tuple(Action)
+    made.globals["dangerous_actions"] = (Action.CANCEL, Action.PURGE)
     made.globals["with_recall"] = is_installed("recall")
     return made
 

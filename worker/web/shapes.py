@@ -7,18 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from worker.history import answers, timeline
 from worker.history.events import ErrorInfo, State, StatusEvent, WorkerId
 from worker.history.histogram import Percentiles
+from worker.history.states import ATTEMPT_STATES
 from worker.operations.health import HealthState
-
-MessageState = Literal["queued", "delayed", "running", "completed", "skipped", "dead", "cancelled"]
-AttemptState = Literal["running", "completed", "skipped", "failed", "cancelled", "lost"]
-ActionName = Literal["replay", "purge", "cancel", "run_now"]
 
 
 def readable(text: object) -> object:
@@ -132,7 +129,7 @@ class Attempt(Shape):
     """One run of a message."""
 
     number: int
-    state: AttemptState
+    state: Annotated[Text, Field(json_schema_extra={"enum": list(ATTEMPT_STATES)})]
     started: datetime | None
     ended: datetime | None
     queued_ms: float | None = Field(description="How long the message had waited since it was due.")

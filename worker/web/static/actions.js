@@ -10,18 +10,8 @@ const WARNINGS = {
   replay: "Each gets a new retry budget; its history goes on.",
   run_now: "They do not wait for their time any more.",
 };
-const FIELDS = ["actor", "queue", "error", "cause", "since", "until"];
 
 const messages = (count) => `${count.toLocaleString("en")} message${count === 1 ? "" : "s"}`;
-
-// A filter in a URL as the API takes it.
-function readFilter(query) {
-  const given = new URLSearchParams(query);
-  const filter = {};
-  for (const name of FIELDS) if (given.get(name)) filter[name] = given.get(name);
-  for (const name of ["state", "subject"]) if (given.getAll(name).length) filter[name] = given.getAll(name);
-  return filter;
-}
 
 export function ask(title, body, yes, danger) {
   const dialog = document.getElementById("dialog");
@@ -90,7 +80,7 @@ async function sync(button, refresh) {
 
 function bulkTargets() {
   if (document.getElementById("bulk-of").value === "all") {
-    return { filter: readFilter(document.querySelector("[data-list]").dataset.filter) };
+    return { filter: JSON.parse(document.querySelector("[data-list]").dataset.filter) };
   }
   return { ids: [...document.querySelectorAll('input[name="pick"]:checked')].map((one) => one.value) };
 }
@@ -109,7 +99,7 @@ function handle(button, refresh) {
   if (button.dataset.turn) return turn(button, refresh);
   if (button.dataset.sync) return sync(button, refresh);
   if (button.dataset.bulk) return bulk(button.dataset.bulk, refresh);
-  const targets = button.dataset.ids ? { ids: JSON.parse(button.dataset.ids) } : { filter: readFilter(button.dataset.filter) };
+  const targets = button.dataset.ids ? { ids: JSON.parse(button.dataset.ids) } : { filter: JSON.parse(button.dataset.filter) };
   return act(button.dataset.action, targets, refresh);
 }
 

@@ -1,0 +1,76 @@
+"""Pages and API read one table of filters: what one refuses, the other refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.web import serving
+from worker.server.embedded import EmbeddedServer
+from worker.settings import Settings
+from worker.web import create_app
+
+PAGES = {"/messages": "/api/messages", "/live": "/api/events"}
+BAD = [
+    ("state", "started,dead"),
+    ("subject", "42"),
+    ("subject", "=42"),
+    ("error", "x" * 1_001),
+    ("actor", "x" * 1_001),
+    ("since", "garbage"),
+    ("since", "90"),
+    ("until", "9" * 30 + "d"),
+    ("until", "tomorrow"),
+]
+GOOD = [
+    ("state", "failed"),
+    ("subject", "conversation_id=42"),
+    ("subject", "a=b=c"),
+    ("error", "x" * 1_000),
+    ("actor", "merge"),
+    ("queue", "cpu"),
+    ("since", "2h"),
+    ("since", "1h 30m"),
+    ("since", "1.5h"),
+    ("until", "2026-11-21"),
+    ("until", "2026-11-21T09:00"),
+    ("until", "2026-11-21T09:00:00Z"),
+]
+
+
+@pytest.fixture
+def web(settings: Settings, valkey: EmbeddedServer) -> Iterator[httpx.Client]:
+    """The web process of an empty system."""
+    with serving(create_app(settings)) as client:
+        yield client
+
+
+def test_a_page_complains_of_a_filter_that_the_api_refuses(web: httpx.Client) -> None:
+    """A page without a word would show a list, or follow a stream, that nobody gives it."""
+    for page, question in PAGES.items():
+        for name, text in BAD:
+            assert web.get(question, params={name: text}).status_code == 422, (question, name, text)
+            answer = web.get(page, params={name: text})
+            assert answer.status_code == 422, (page, name, text)
+            assert f'<p class="complaint" role="alert">{name} ' in answer.text
+
+
+def test_a_page_takes_the_filters_that_the_api_takes(web: httpx.Client) -> None:
+    """A page that offers less than its stream or its list cannot be linked to."""
+    for paths in PAGES.items():
+        for path in paths:
+            for name, text in GOOD:
+                assert web.get(path, params={name: text}).status_code == 200, (path, name, text)
+
+
+def test_a_body_refuses_what_a_query_refuses(web: httpx.Client) -> None:
+    """In the same words."""
+    for name, text in BAD:
+        value: Any = [text] if name in ("state", "subject") else text
+        answer = web.post("/api/actions/cancel", json={"filter": {name: value}})
+        asked = web.get("/api/messages", params={name: text})
+        assert answer.status_code == 422, (name, text)
+        assert answer.json()["detail"].rpartition(": ")[2] == asked.json()["detail"].rpartition(": ")[2]

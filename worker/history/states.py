@@ -1,0 +1,73 @@
+"""The states of messages and of attempts, in the order in which they are shown, and the actions for each.
+
+The states of an attempt are those of its events: `worker.history.events.State`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from worker.history.events import State
+
+
+class MessageState(StrEnum):
+    """The states of a message, in the order in which they are shown."""
+
+    QUEUED = "queued"
+    DELAYED = "delayed"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    SKIPPED = "skipped"
+    DEAD = "dead"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the message has ended: only a person's replay brings it back."""
+        return self not in OPEN
+
+
+OPEN = (MessageState.QUEUED, MessageState.DELAYED, MessageState.RUNNING)
+"""The states of messages that have not ended, in the order in which they are shown."""
+
+ENDINGS = tuple(state for state in State if state.is_final)
+"""How an attempt ends, in the order in which it is shown."""
+
+FAILURES = (State.FAILED, State.LOST)
+"""The endings of attempts that count as errors."""
+
+ATTEMPT_STATES = (MessageState.RUNNING.value, *ENDINGS)
+"""The states of an attempt as a whole: it runs, or how it ended."""
+
+ATTEMPT_MARKS = {state.value: f"ended:{state}" for state in FAILURES}
+"""The endings by which messages are found too (those with such an attempt), each with the name of its index."""
+
+MARKS = {state.value: f"state:{state}" for state in MessageState} | ATTEMPT_MARKS
+"""Everything that a message's state may be asked for, each with the name of its index on the server."""
+
+FOUND_BY_ENDING = (State.COMPLETED, State.SKIPPED, *FAILURES)
+"""An attempt with one of these endings has a message that is found by the mark of the same name."""
+
+
+class Action(StrEnum):
+    """What people do to messages."""
+
+    REPLAY = "replay"
+    RUN_NOW = "run_now"
+    CANCEL = "cancel"
+    PURGE = "purge"
+
+
+APPLIES_TO: Mapping[str, tuple[MessageState, ...]] = {
+    Action.REPLAY: (MessageState.DEAD,),
+    Action.RUN_NOW: (MessageState.DELAYED,),
+    Action.CANCEL: OPEN,
+    Action.PURGE: (MessageState.DEAD,),
+}
+"""The states of messages that an action is for."""
+
+
+def actions_for(state: str) -> tuple[str, ...]:
+    """The actions on a message in this state."""
+    return tuple(action for action, states in APPLIES_TO.items() if state in states)
