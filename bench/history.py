@@ -42,7 +42,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import redis
 from history_load import (
     ACTORS,
     CONVERSATIONS,
@@ -64,6 +63,7 @@ from worker.history.events import State
 from worker.history.filters import EventFilter, MessageFilter
 from worker.history.tail import follow_events
 from worker.operations.actions import pause, resume
+from worker.server.client import RedisClient
 from worker.server.connection import connect
 from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
@@ -83,7 +83,7 @@ MINUTES, HOURS, DAYS = 130, 7 * 24 + 1, 8
 LATENCY_SECONDS = 10.0
 SETTLE = 2.0
 SERVER_RUNS = 5
-COUNTERS = ("worker:w*:*", "worker:[hd]:*", "worker:ht:*", "worker:sums")
+COUNTERS = ("{worker}:w*:*", "{worker}:[hd]:*", "{worker}:ht:*", "{worker}:sums")
 FINISHED = ("completed", "skipped", "dead", "cancelled")
 
 
@@ -96,7 +96,7 @@ def tell(what: str) -> None:
 # ---------------------------------------------------------------------- the history
 
 
-def filled(settings: Settings, client: redis.Redis, messages: int) -> Figures:
+def filled(settings: Settings, client: RedisClient, messages: int) -> Figures:
     """Fills the history up to this many finished messages; returns the seconds and bytes that it took."""
     known = settings.data_dir / "filled.json"
     there = depth(client, *FINISHED)
@@ -104,7 +104,7 @@ def filled(settings: Settings, client: redis.Redis, messages: int) -> Figures:
         return dict(json.loads(known.read_text())) if known.is_file() else {}
     before, began = client.info("memory")["used_memory"], time.monotonic()
     each = math.ceil((messages - there) / FILLERS)
-    first = int(client.get("worker:seq") or 0)
+    first = int(client.get("{worker}:seq") or 0)
     started = [
         subprocess.Popen(
             [
@@ -126,37 +126,37 @@ def filled(settings: Settings, client: redis.Redis, messages: int) -> Figures:
     return figures
 
 
-def bytes_used(client: redis.Redis, before: int) -> Figures:
+def bytes_used(client: RedisClient, before: int) -> Figures:
     """Bytes per message, in all and for each part."""
 
     def of(pattern: str) -> int:
         return sum(client.memory_usage(key, samples=0) or 0 for key in client.scan_iter(pattern, count=1000))
 
     messages = depth(client, *FINISHED)
-    tail, counters = of("worker:events"), sum(map(of, COUNTERS))
+    tail, counters = of("{worker}:events"), sum(map(of, COUNTERS))
     used = client.info("memory")["used_memory"] - before - tail - counters
     records = [
-        client.memory_usage(f"worker:m:{one.id}", samples=0) or 0
+        client.memory_usage(f"{{worker}}:m:{one.id}", samples=0) or 0
         for one in query.ask(client, query.page_of_messages(MessageFilter(), limit=2_000)).messages
     ]
     return {
         "bytes_a_message": used / messages,
         "bytes_of_record": statistics.mean(records),
-        "bytes_of_subjects": of("worker:s:*") / messages,
-        "bytes_of_other_indexes": (of("worker:x:*") + of("worker:at:*")) / messages,
+        "bytes_of_subjects": of("{worker}:s:*") / messages,
+        "bytes_of_other_indexes": (of("{worker}:x:*") + of("{worker}:at:*")) / messages,
         "tail_bytes": tail,
         "counter_bytes": counters,
     }
 
 
-def complete(client: redis.Redis) -> None:
+def complete(client: RedisClient) -> None:
     """Adds delayed, waiting and running messages."""
-    number = int(client.get("worker:seq") or 0)
+    number = int(client.get("{worker}:seq") or 0)
     if (missing := DELAYED - depth(client, "delayed")) > 0:
         send(Sender(client), range(number, number + missing), delayed=True)
     if (missing := WAITING - depth(client, "queued")) > 0:
         send(Sender(client), range(number, number + missing))
-    for number in range(AUDITED // 2 if client.xlen("worker:audit") < AUDITED else 0):
+    for number in range(AUDITED // 2 if client.xlen("{worker}:audit") < AUDITED else 0):
         pause(client, QUEUES[-1], by=f"user {number}")
         resume(client, QUEUES[-1], by=f"user {number}")
     copy_counters(client)
@@ -166,12 +166,12 @@ def complete(client: redis.Redis) -> None:
         time.sleep(0.1)
 
 
-def copy_counters(client: redis.Redis) -> None:
+def copy_counters(client: RedisClient) -> None:
     """Copies the counters of the fullest minute and hour to the times before the filling."""
     now = time.time() * 1000
     for kind, minutes, count in (("w", 1, MINUTES), ("w10", 10, MINUTES // 10), ("h", 60, HOURS), ("d", 24 * 60, DAYS)):
         unit = minutes * MINUTE_MS
-        for prefix in (f"worker:{kind}:", *([f"worker:{kind}t:"] if kind in "wh" else ())):
+        for prefix in (f"{{worker}}:{kind}:", *([f"{{worker}}:{kind}t:"] if kind in "wh" else ())):
             fullest = max(client.scan_iter(prefix + "*"), key=client.hlen)
             last = int(now / unit)
             for window in range(last - count, last):
@@ -190,13 +190,13 @@ class Answered:
     calls: int
 
 
-Ask = Callable[[redis.Redis, random.Random], Answered]
+Ask = Callable[[RedisClient, random.Random], Answered]
 
 
 def page(wanted: Callable[[random.Random], MessageFilter] | MessageFilter, *, later: float = 0) -> Ask:
     """A page of 50, from the share `later` of all messages on: 0 is the newest, 1 the oldest."""
 
-    def ask(client: redis.Redis, chance: random.Random) -> Answered:
+    def ask(client: RedisClient, chance: random.Random) -> Answered:
         now = wanted if isinstance(wanted, MessageFilter) else wanted(chance)
         cursor = None if not later else round(_newest * (1 - later))
         found = calls = 0
@@ -212,7 +212,7 @@ def page(wanted: Callable[[random.Random], MessageFilter] | MessageFilter, *, la
 def number_of(wanted: MessageFilter) -> Ask:
     """A whole count."""
 
-    def ask(client: redis.Redis, _: random.Random) -> Answered:
+    def ask(client: RedisClient, _: random.Random) -> Answered:
         total, calls, cursor = 0, 0, None
         while True:
             one = query.ask(client, query.count_of_messages(wanted, cursor=cursor))
@@ -226,7 +226,7 @@ def number_of(wanted: MessageFilter) -> Ask:
 def other(question: Callable[[], query.Question[Any]]) -> Ask:
     """A question of one call."""
 
-    def ask(client: redis.Redis, _: random.Random) -> Answered:
+    def ask(client: RedisClient, _: random.Random) -> Answered:
         found = query.ask(client, question())
         return Answered(len(found.messages if isinstance(found, Page) else found), 1)
 
@@ -236,7 +236,7 @@ def other(question: Callable[[], query.Question[Any]]) -> Ask:
 def events(wanted: EventFilter) -> Ask:
     """The newest 50 events."""
 
-    def ask(client: redis.Redis, _: random.Random) -> Answered:
+    def ask(client: RedisClient, _: random.Random) -> Answered:
         return Answered(len(query.read_events(client, wanted, query.PAGE)), 1)
 
     return ask
@@ -249,24 +249,24 @@ def conversation(chance: random.Random, **more: Any) -> MessageFilter:  # noqa: 
     return MessageFilter(subject={"conversation_id": str(chance.randrange(CONVERSATIONS))}, **more)
 
 
-def all_questions(client: redis.Redis) -> dict[str, Ask]:
+def all_questions(client: RedisClient) -> dict[str, Ask]:
     """All questions, by name."""
     global _newest
-    _newest = int(client.get("worker:seq") or 0)
-    found: Any = client.zrange("worker:segments", 0, -1, withscores=True)
+    _newest = int(client.get("{worker}:seq") or 0)
+    found: Any = client.zrange("{worker}:segments", 0, -1, withscores=True)
     began = [datetime.fromtimestamp(at / 1000, UTC) for _, at in found]
     early, middle, late = (began[round((len(began) - 1) * share)] for share in (0.1, 0.5, 0.9))
     span = (late - early) / 16
-    ids: Any = client.lrange(f"worker:x:{_newest // 4096 // 2}:ids", 0, -1)
+    ids: Any = client.lrange(f"{{worker}}:x:{_newest // 4096 // 2}:ids", 0, -1)
     frequent, seldom = ACTORS[0], RARE_ACTOR
     tenant, small = {"tenant": TENANT}, {"tenant": SMALL_TENANT}
     of = MessageFilter
 
-    def one(client: redis.Redis, chance: random.Random) -> Answered:
+    def one(client: RedisClient, chance: random.Random) -> Answered:
         found = query.ask(client, query.one_message(chance.choice(ids).decode()))
         return Answered(int(found is not None), 1)
 
-    def delayed_later(client: redis.Redis, _: random.Random) -> Answered:
+    def delayed_later(client: RedisClient, _: random.Random) -> Answered:
         last = query.ask(client, query.delayed_messages())[-1]
         return Answered(len(query.ask(client, query.delayed_messages(after=last))), 2)
 
@@ -364,7 +364,7 @@ def all_questions(client: redis.Redis) -> dict[str, Ask]:
     }
 
 
-def asked(client: redis.Redis, questions: Mapping[str, Ask], runs: int) -> dict[str, Figures]:
+def asked(client: RedisClient, questions: Mapping[str, Ask], runs: int) -> dict[str, Figures]:
     """Asks each question this many times, in turn."""
     chance = random.Random(1)
     times: dict[str, list[float]] = {name: [] for name in questions}
@@ -390,7 +390,7 @@ def spread(times: list[float]) -> Figures:
     }
 
 
-def server_times(client: redis.Redis, questions: Mapping[str, Ask]) -> dict[str, float]:
+def server_times(client: RedisClient, questions: Mapping[str, Ask]) -> dict[str, float]:
     """Milliseconds for which the server is busy with each question."""
     chance = random.Random(2)
 
@@ -413,9 +413,9 @@ def server_times(client: redis.Redis, questions: Mapping[str, Ask]) -> dict[str,
 
 
 @contextlib.contextmanager
-def writing(settings: Settings, client: redis.Redis, *, events: int, limit: int | None = None) -> Iterator[Figures]:
+def writing(settings: Settings, client: RedisClient, *, events: int, limit: int | None = None) -> Iterator[Figures]:
     """A worker process that holds attempts and writes events; at the end, its figures have the number of events."""
-    first = int(client.get("worker:seq") or 0)
+    first = int(client.get("{worker}:seq") or 0)
     process = subprocess.Popen(
         [
             *(sys.executable, str(LOAD), "write", "--data", str(settings.data_dir)),
@@ -441,7 +441,7 @@ def writing(settings: Settings, client: redis.Redis, *, events: int, limit: int 
         process.wait()
 
 
-def ask_in_all_ways(settings: Settings, client: redis.Redis, runs: int) -> Figures:
+def ask_in_all_ways(settings: Settings, client: RedisClient, runs: int) -> Figures:
     """All questions: on an idle server, while events are written, and while old messages are removed too."""
     found: Figures = {}
     with writing(settings, client, events=0):
@@ -466,7 +466,7 @@ def ask_in_all_ways(settings: Settings, client: redis.Redis, runs: int) -> Figur
 # ---------------------------------------------------------------------- latency
 
 
-def latencies(settings: Settings, client: redis.Redis) -> Figures:
+def latencies(settings: Settings, client: RedisClient) -> Figures:
     """Milliseconds from `record` to the follower."""
     found: Figures = {}
     with writing(settings, client, events=EVENTS) as figures:
@@ -480,7 +480,7 @@ def latencies(settings: Settings, client: redis.Redis) -> Figures:
     return found
 
 
-def followed(client: redis.Redis) -> list[float]:
+def followed(client: RedisClient) -> list[float]:
     waits: list[float] = []
     end = time.monotonic() + LATENCY_SECONDS
     for one in follow_events(client, EventFilter()):

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import dramatiq
-import redis
 from dramatiq.brokers.stub import StubBroker
 
 from worker.attempts.attempt import Attempt
@@ -32,6 +31,7 @@ from worker.broker.session import WorkerSession
 from worker.broker.taken import Ending, TakenMessage
 from worker.broker.work_queue import WorkQueue
 from worker.history.events import ErrorInfo, State, StatusEvent, WorkerId
+from worker.server.client import RedisClient
 from worker.server.connection import connect
 from worker.settings import Settings
 
@@ -269,9 +269,9 @@ def send(sender: Sender, numbers: Iterable[int], *, delayed: bool = False) -> No
     sender.send(parcels)
 
 
-def depth(client: redis.Redis, *states: str) -> int:
+def depth(client: RedisClient, *states: str) -> int:
     """The number of messages in these states."""
-    found = client.hmget("worker:states", *states)
+    found = client.hmget("{worker}:states", *states)
     return sum(int(one or 0) for one in found)
 
 

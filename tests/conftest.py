@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from tests.support.examples import CHECK, TEST
+from worker.server.client import RedisClient
 from worker.server.connection import connect
 from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings, put_in_force
@@ -83,7 +84,7 @@ def valkey(settings: Settings, request: pytest.FixtureRequest) -> Iterator[Embed
 
 
 @pytest.fixture
-def client(settings: Settings, valkey: EmbeddedServer) -> Iterator[redis.Redis]:
+def client(settings: Settings, valkey: EmbeddedServer) -> Iterator[RedisClient]:
     """A client of that server."""
     opened = connect(settings)
     yield opened

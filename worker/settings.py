@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -38,6 +39,7 @@ from worker.ground.secrets import mask_url
 PREFIX = "WORKER_"
 POOL_SIZES = range(1, 1025)
 SHORTEST_TOKEN = 16
+_NAMESPACE = re.compile(r"[A-Za-z0-9._-]+")
 
 # The standard library's logger: it works before our own logging is set up, which needs the settings.
 logger = logging.getLogger(__name__)
@@ -55,6 +57,12 @@ def _positive(value: timedelta) -> timedelta:
 
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
+
+
+def _plain_name(value: str) -> str:
+    if not _NAMESPACE.fullmatch(value):
+        raise ValueError("may only have letters, digits, hyphens, underscores and dots")
+    return value
 
 
 def _split(value: object) -> object:
@@ -113,6 +121,9 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(None, description="Redis or Valkey; unset: an embedded server")
     embedded: Annotated[Literal["auto", "never"], BeforeValidator(_lower)] = Field(
         "auto", description="never: do not start an embedded server when no URL is set"
+    )
+    namespace: Annotated[str, AfterValidator(_plain_name)] = Field(
+        "worker", description="keeps environments that share a server apart: all keys begin with it"
     )
     data_dir: Path = Field(
         default_factory=lambda: project_root() / ".worker",

@@ -271,6 +271,8 @@ BAD_URLS = [
     "redis://h:1/0?maint_notifications_config=5",
     "redis://h:port/0",
     "unix:///tmp/x?x=1&password=hunter2",
+    "redis://:hunter2@h/staging",
+    "redis://h:1/0/1",
 ]
 
 
@@ -283,6 +285,20 @@ def test_an_url_of_the_server_that_cannot_be_used_is_a_line(project: Project, ur
         [line] = done.stderr.splitlines()
         assert line.startswith("worker: WORKER_REDIS_URL=")
         assert "hunter2" not in line
+
+
+def test_who_names_an_environment_in_the_url_is_told_of_the_setting(project: Project) -> None:
+    """Libraries take a name there for database 0: two environments would be one."""
+    done = project.worker("status", code=2, variables={"WORKER_REDIS_URL": "redis://h/staging"})
+    assert "WORKER_NAMESPACE" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["a:b", "{a}", "a b", "é", "a/b"])
+def test_a_namespace_that_cannot_be_part_of_a_key_is_refused(project: Project, name: str) -> None:
+    """One line with the name, the value, and what is allowed."""
+    done = project.worker("status", code=2, variables={"WORKER_NAMESPACE": name})
+    [line] = done.stderr.splitlines()
+    assert line == f"worker: WORKER_NAMESPACE={name}: may only have letters, digits, hyphens, underscores and dots"
 
 
 def test_a_pool_size_out_of_range_is_clamped_with_a_warning(project: Project) -> None:

@@ -36,13 +36,13 @@ def test_what_nobody_can_read_is_a_dead_letter_by_itself_with_its_bytes(tmp_path
             spoil(opened, message_id, bytes_)
         unknown = opened.send("nobody_knows_it")
         entry: Any = {b"\xff": b"\x00\xfe", b"i": b"x"}
-        opened.client.xadd("worker:q:default:normal", entry)
-        opened.client.xadd("worker:q:default:normal", {"i": "whose-record-is-gone"})
+        opened.client.xadd("{worker}:q:default:normal", entry)
+        opened.client.xadd("{worker}:q:default:normal", {"i": "whose-record-is-gone"})
         good += opened.send_many("work", [[1]] * 20)
         worker = opened.start_ready("a")
         opened.wait_for_end(len(good) + len(spoilt) + 2)
         known = {*good, *spoilt, unknown}
-        (stray,) = {key.decode()[9:] for key in opened.client.scan_iter("worker:m:*")} - known
+        (stray,) = {key.decode().removeprefix("{worker}:m:") for key in opened.client.scan_iter("{worker}:m:*")} - known
         unread = [stray, *spoilt]
         states = settle(opened, [*good, *unread, unknown], unread=unread)
         assert states == {"completed": len(good), "dead": len(unread) + 1}
@@ -66,26 +66,27 @@ def test_a_record_that_nobody_can_read_holds_up_none_and_is_kept(tmp_path: Path,
     with scene(tmp_path) as opened:
         good = opened.send_many("work", [[1]] * 10)
         lost = opened.send("work", 1)
-        record: Any = opened.client.get(f"worker:m:{lost}")
+        record: Any = opened.client.get(f"{{worker}}:m:{lost}")
         left = b"".join(record.splitlines(keepends=True)[:lines]) or b"garbage"
-        opened.client.set(f"worker:m:{lost}", left)
+        opened.client.set(f"{{worker}}:m:{lost}", left)
         good += opened.send_many("work", [[1]] * 10)
         worker = opened.start_ready("a")
         opened.wait_for_end(21)
         nothing_is_left(opened.client, ())
-        (letter,) = {key.decode()[9:] for key in opened.client.scan_iter("worker:m:*")} - {*good, lost}
+        records = {key.decode().removeprefix("{worker}:m:") for key in opened.client.scan_iter("{worker}:m:*")}
+        (letter,) = records - {*good, lost}
         message = ask(opened.client, one_message(letter))
         assert message is not None
         assert message.state == "dead"
         assert base64.b64decode(json.loads(message.payload)["undecodable"]).decode() == f"i {lost} f 1"
-        assert opened.client.get(f"worker:m:{lost}") == left
+        assert opened.client.get(f"{{worker}}:m:{lost}") == left
         assert opened.states()["completed"] == 20
         assert not worker.tells()["errors"]
 
 
 def spoil(opened: Scene, message_id: str, bytes_: bytes) -> None:
     """Overwrites a message in its record."""
-    key = f"worker:m:{message_id}"
+    key = f"{{worker}}:m:{message_id}"
     record: Any = opened.client.get(key)
     head, _, events = record.split(b"\n", 2)
     opened.client.set(key, b"\n".join((head, bytes_, events)))

@@ -104,12 +104,12 @@ def test_ten_thousand_delayed_messages_are_promoted_once_in_due_order(tmp_path: 
         steps = [4_000 + 40 * step for step in range(100)]
         random.Random(7).shuffle(steps)
         sent = [one for step in steps for one in opened.send_many("work", [[]] * (DELAYED // 100), delay=step)]
-        due: Any = opened.client.zrange("worker:due", 0, -1, withscores=True)
+        due: Any = opened.client.zrange("{worker}:due", 0, -1, withscores=True)
         assert len(due) >= DELAYED + 1
         after = [keeper.tells()["rss"] for keeper in keepers]
         assert all(now - then < 2_000_000 for now, then in zip(after, before, strict=True))
-        wait_until(lambda: opened.client.zcard("worker:due") == 1, explain=opened.explain)
-        stream: Any = opened.client.xrange("worker:q:default:normal", "-", "+")
+        wait_until(lambda: opened.client.zcard("{worker}:due") == 1, explain=opened.explain)
+        stream: Any = opened.client.xrange("{worker}:q:default:normal", "-", "+")
         first, *promoted = [(fields[b"i"], entry) for entry, fields in stream]
         assert first[0].decode() == soon
         expected = [(one, score) for one, score in due if one.decode() not in (soon, year)]

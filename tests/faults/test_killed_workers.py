@@ -47,8 +47,8 @@ def test_twenty_kills_in_the_middle_of_a_thousand_messages_lose_none(quick: Scen
     quick.start("last")
     quick.wait_for_end(MESSAGES)
     assert settle(quick, sent) == {"completed": MESSAGES}
-    wait_until(lambda: quick.client.zcard("worker:leases") == 1)
-    assert quick.client.hgetall("worker:workers").keys() == {_only_lease(quick)}
+    wait_until(lambda: quick.client.zcard("{worker}:leases") == 1)
+    assert quick.client.hgetall("{worker}:workers").keys() == {_only_lease(quick)}
 
 
 def test_what_a_killed_process_ran_and_held_runs_elsewhere_within_fifteen_seconds(usual: Scene) -> None:
@@ -89,7 +89,7 @@ def test_a_suspended_process_records_nothing_of_what_has_gone_to_others(usual: S
     wait_until(lambda: len([run for run in usual.ledger("began") if run.worker == "other"]) == 10, 15, usual.explain)
     (usual.folder / "gate").touch()
     usual.wait_for_end(210)
-    before = {message_id: usual.client.get(f"worker:m:{message_id}") for message_id in sent}
+    before = {message_id: usual.client.get(f"{{worker}}:m:{message_id}") for message_id in sent}
     wait_until(lambda: time.monotonic() - stopped_at > 20)
     suspended.signal(signal.SIGCONT)
     # It ends the four attempts, drops the rest, and is a worker again under a new lease.
@@ -99,7 +99,7 @@ def test_a_suspended_process_records_nothing_of_what_has_gone_to_others(usual: S
     usual.wait_for_end(410)
     assert not [run for run in usual.ledger("began")[204:] if run.worker == "suspended" and run.message_id in sent]
     assert [run for run in usual.ledger("began") if run.worker == "suspended" and run.message_id in late]
-    assert {message_id: usual.client.get(f"worker:m:{message_id}") for message_id in sent} == before
+    assert {message_id: usual.client.get(f"{{worker}}:m:{message_id}") for message_id in sent} == before
     assert settle(usual, [*quick, *sent, *late]) == {"completed": 410}
     assert not other.tells()["errors"]
 
@@ -141,7 +141,7 @@ def test_a_message_that_was_cancelled_is_not_run_again_when_its_worker_dies(quic
     message = ask(quick.client, one_message(sent[0]))
     assert message is not None
     assert [event.state for event in message.events] == [State.STARTED, State.REQUESTED, State.LOST]
-    assert quick.client.exists(f"worker:cancel:{sent[0]}")
+    assert quick.client.exists(f"{{worker}}:cancel:{sent[0]}")
 
 
 def _has_done(opened: Scene, number: int) -> bool:
@@ -153,6 +153,6 @@ def _ends_or_all_end(worker: WorkerCommand, opened: Scene, messages: int) -> boo
 
 
 def _only_lease(opened: Scene) -> bytes:
-    (lease,) = opened.client.zrange("worker:leases", 0, -1)
+    (lease,) = opened.client.zrange("{worker}:leases", 0, -1)
     assert isinstance(lease, bytes)
     return lease

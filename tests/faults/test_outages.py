@@ -13,13 +13,11 @@ from typing import TypeVar
 
 import pytest
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from tests.support.account import settle
 from tests.support.indexes import indexes_agree
 from tests.support.load import Load
-from tests.support.scene import HOST, Scene, scene
+from tests.support.scene import Scene, scene
 from tests.support.waiting import TIMEOUT, wait_until
 from worker.errors import ServerUnreachable
 from worker.history.events import State
@@ -28,6 +26,7 @@ from worker.history.overview import audit_log
 from worker.history.query import ask
 from worker.history.tail import BEGINNING, follow_events
 from worker.operations.actions import Outcome, cancel, pause, resume
+from worker.server.client import RedisClient
 
 OUTAGE = 10
 T = TypeVar("T")
@@ -48,8 +47,8 @@ def is_suspended(opened: Scene) -> Callable[[], None]:
 class Follower:
     """Follows the tail, and connects again wherever it was cut off."""
 
-    def __init__(self, port: int) -> None:
-        self._client = redis.Redis(host=HOST, port=port, socket_timeout=3, retry=Retry(NoBackoff(), 0))
+    def __init__(self, client: RedisClient) -> None:
+        self._client = client
         self._ends = threading.Event()
         self.seen: list[tuple[str, str]] = []
         self.missed = False
@@ -98,7 +97,7 @@ def test_in_ten_seconds_without_a_server_no_end_is_lost_or_doubled(
     """What completes, fails, is retried, reports progress, is cancelled or paused: all of it is told once, in order."""
     with scene(tmp_path) as opened:
         workers = [opened.start_ready(name, threads=8) for name in ("a", "b")]
-        follower = Follower(opened.server.port)
+        follower = Follower(opened.server.connect(timeout=3))
         elsewhere = opened.send("elsewhere", queue="other")
         long = opened.send_many("long", [["completes"]] * 3)
         progressing = opened.send_many("reports", [[280]] * 4)
@@ -113,7 +112,7 @@ def test_in_ten_seconds_without_a_server_no_end_is_lost_or_doubled(
         comes_back = fails(opened)
         failed_at = time.monotonic()
         impatient: list[Outcome] = []
-        asker = redis.Redis(host=HOST, port=opened.server.port, socket_timeout=60, retry=Retry(NoBackoff(), 0))
+        asker = opened.server.connect(timeout=60)
         thread = threading.Thread(target=lambda: impatient.append(surely(lambda: cancel(asker, long[1:2]))))
         thread.start()
         wait_until(lambda: any(worker.tells()["health"]["errors"] for worker in workers), OUTAGE, opened.explain)

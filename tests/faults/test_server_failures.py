@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import redis
 
 from tests.support.account import settle
 from tests.support.load import OUTCOMES, SEED, Load
@@ -17,6 +16,7 @@ from tests.support.waiting import wait_until
 from worker.errors import ServerUnreachable
 from worker.history.events import State
 from worker.history.query import ask, one_message
+from worker.server.client import RedisClient
 
 
 def is_troubled(worker: WorkerCommand) -> bool:
@@ -45,22 +45,22 @@ def test_a_server_that_is_killed_under_load_loses_nothing_that_it_has_answered_f
         assert not any(worker.tells()["health"]["events_dropped"] for worker in workers)
 
 
-def becomes_a_replica(client: redis.Redis) -> None:
+def becomes_a_replica(client: RedisClient) -> None:
     """As in a failover, of a master that cannot be reached."""
     client.config_set("replica-read-only", "yes")
     client.replicaof(HOST, str(free_port()))
 
 
-def becomes_a_master(client: redis.Redis) -> None:
+def becomes_a_master(client: RedisClient) -> None:
     client.replicaof("NO", "ONE")
 
 
-def wants_replicas(client: redis.Redis) -> None:
+def wants_replicas(client: RedisClient) -> None:
     """As where a replica is down: what is no error of redis-py's own, as with a full disk."""
     client.config_set("min-replicas-to-write", 1)
 
 
-def wants_none(client: redis.Redis) -> None:
+def wants_none(client: RedisClient) -> None:
     client.config_set("min-replicas-to-write", 0)
 
 
@@ -71,8 +71,8 @@ def wants_none(client: redis.Redis) -> None:
 )
 def test_a_server_that_refuses_to_write_holds_things_up_and_loses_nothing(
     tmp_path: Path,
-    refuses: Callable[[redis.Redis], None],
-    accepts: Callable[[redis.Redis], None],
+    refuses: Callable[[RedisClient], None],
+    accepts: Callable[[RedisClient], None],
     seconds: int,
     says: str,
 ) -> None:

@@ -50,7 +50,7 @@ def test_a_shutdown_gives_back_at_once_what_has_not_begun_and_cancels_what_takes
             (3, State.STARTED),
             (3, State.FAILED),
         ], "the one retry that it has is not spent by the shutdown"
-        wait_until(lambda: opened.client.zcard("worker:leases") == 1)
+        wait_until(lambda: opened.client.zcard("{worker}:leases") == 1)
 
 
 def test_a_shutdown_while_the_server_is_away_ends_too_and_loses_nothing(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_shutdown_while_the_server_is_away_ends_too_and_loses_nothing(tmp_path
 
 def taken(opened: Scene) -> set[str]:
     """The messages that workers have taken and not given back."""
-    stream = "worker:q:default:normal"
+    stream = "{worker}:q:default:normal"
     pending: Any = opened.client.xpending_range(stream, "workers", "-", "+", 1_000)
     found: set[str] = set()
     for one in pending:

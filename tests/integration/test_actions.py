@@ -15,7 +15,6 @@ from typing import Any
 
 import dramatiq
 import pytest
-import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -45,6 +44,7 @@ from worker.operations.actions import (
     run_now,
     this_user,
 )
+from worker.server.client import RedisClient
 from worker.server.connection import connect
 from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
@@ -95,26 +95,26 @@ def failing(broker: StreamBroker, mended: threading.Event) -> Iterator[dramatiq.
         yield fails
 
 
-def stored(client: redis.Redis, message_id: str) -> StoredMessage:
+def stored(client: RedisClient, message_id: str) -> StoredMessage:
     found = ask(client, one_message(message_id))
     assert found is not None
     return found
 
 
-def state_of(client: redis.Redis, message_id: str) -> str:
+def state_of(client: RedisClient, message_id: str) -> str:
     return stored(client, message_id).state
 
 
-def queue_of(client: redis.Redis, name: str) -> QueueInfo:
+def queue_of(client: RedisClient, name: str) -> QueueInfo:
     (found,) = [queue for queue in ask(client, queues()) if queue.name == name]
     return found
 
 
-def dead_letters(client: redis.Redis) -> list[StoredMessage]:
+def dead_letters(client: RedisClient) -> list[StoredMessage]:
     return list(all_messages(client, MessageFilter(states=("dead",))))
 
 
-def dead(client: redis.Redis, failing: dramatiq.Actor[[str], None]) -> str:
+def dead(client: RedisClient, failing: dramatiq.Actor[[str], None]) -> str:
     """A message that has become a dead letter; its id."""
     message_id = failing.send("you").message_id
     wait_until(lambda: message_id in [one.id for one in dead_letters(client)], SOON)
@@ -129,7 +129,7 @@ def told(message: StoredMessage) -> list[tuple[str, str | None]]:
 # ---------------------------------------------------------------------- dead letters
 
 
-def test_a_dead_letter_tells_all_that_happened(client: redis.Redis, failing: dramatiq.Actor[[str], None]) -> None:
+def test_a_dead_letter_tells_all_that_happened(client: RedisClient, failing: dramatiq.Actor[[str], None]) -> None:
     """The message, and each attempt with its error and traceback."""
     message_id = dead(client, failing)
     [letter] = dead_letters(client)
@@ -142,7 +142,7 @@ def test_a_dead_letter_tells_all_that_happened(client: redis.Redis, failing: dra
 
 
 def test_a_replayed_dead_letter_runs_again_with_a_new_retry_budget(
-    client: redis.Redis, failing: dramatiq.Actor[[str], None], mended: threading.Event
+    client: RedisClient, failing: dramatiq.Actor[[str], None], mended: threading.Event
 ) -> None:
     """It keeps its id, and its history goes on, with who asked."""
     message_id = dead(client, failing)
@@ -160,7 +160,7 @@ def test_a_replayed_dead_letter_runs_again_with_a_new_retry_budget(
 
 
 def test_of_many_who_replay_a_dead_letter_one_does(
-    client: redis.Redis, failing: dramatiq.Actor[[str], None], mended: threading.Event
+    client: RedisClient, failing: dramatiq.Actor[[str], None], mended: threading.Event
 ) -> None:
     """It runs once; the others are told that it is no dead letter any more."""
     message_id = dead(client, failing)
@@ -179,7 +179,7 @@ def test_of_many_who_replay_a_dead_letter_one_does(
 
 
 def test_a_purged_dead_letter_is_gone_with_all_that_points_to_it(
-    client: redis.Redis, failing: dramatiq.Actor[[str], None]
+    client: RedisClient, failing: dramatiq.Actor[[str], None]
 ) -> None:
     """Once; the audit log knows that it was there."""
     message_id = dead(client, failing)
@@ -200,7 +200,7 @@ def test_a_purged_dead_letter_is_gone_with_all_that_points_to_it(
     indexes_agree(client)
 
 
-def test_what_is_in_another_state_is_refused_and_says_in_which(client: redis.Redis, broker: StreamBroker) -> None:
+def test_what_is_in_another_state_is_refused_and_says_in_which(client: RedisClient, broker: StreamBroker) -> None:
     """A message that waits goes on waiting, one that has ended stays as it is; nothing is told of them."""
 
     @dramatiq.actor
@@ -220,7 +220,7 @@ def test_what_is_in_another_state_is_refused_and_says_in_which(client: redis.Red
     assert [entry.action for entry in ask(client, audit_log())] == ["cancel"]
 
 
-def test_an_id_that_is_not_in_a_list_is_that_of_one_message(client: redis.Redis, broker: StreamBroker) -> None:
+def test_an_id_that_is_not_in_a_list_is_that_of_one_message(client: RedisClient, broker: StreamBroker) -> None:
     """Not a list of letters."""
 
     @dramatiq.actor
@@ -232,10 +232,10 @@ def test_an_id_that_is_not_in_a_list_is_that_of_one_message(client: redis.Redis,
 
 
 def test_an_entry_that_could_not_be_read_is_purged_and_not_replayed(
-    client: redis.Redis, failing: dramatiq.Actor[[str], None]
+    client: RedisClient, failing: dramatiq.Actor[[str], None]
 ) -> None:
     """Nobody can run it."""
-    client.xadd("worker:q:default:normal", {"something": "else"})
+    client.xadd("{worker}:q:default:normal", {"something": "else"})
     wait_until(lambda: dead_letters(client), SOON)
     [letter] = dead_letters(client)
     outcome = replay(client, MessageFilter())
@@ -246,7 +246,7 @@ def test_an_entry_that_could_not_be_read_is_purged_and_not_replayed(
     indexes_agree(client)
 
 
-def test_fatal_is_a_dead_letter_at_once(client: redis.Redis, broker: StreamBroker) -> None:
+def test_fatal_is_a_dead_letter_at_once(client: RedisClient, broker: StreamBroker) -> None:
     """After one attempt."""
 
     @dramatiq.actor
@@ -259,7 +259,7 @@ def test_fatal_is_a_dead_letter_at_once(client: redis.Redis, broker: StreamBroke
     assert ask(client, dead_by_cause()) == {"worker.errors.Fatal": 1}
 
 
-def test_what_a_middleware_refuses_is_a_dead_letter_of_unknown_cause(client: redis.Redis, broker: StreamBroker) -> None:
+def test_what_a_middleware_refuses_is_a_dead_letter_of_unknown_cause(client: RedisClient, broker: StreamBroker) -> None:
     """It has no error, and is counted all the same."""
 
     @dramatiq.actor(max_age=1)
@@ -283,7 +283,7 @@ BECOMES = {"replay": "queued", "purge": None, "cancel": "cancelled", "run_now": 
 @pytest.mark.parametrize("by_filter", [False, True], ids=["ids", "filter"])
 @pytest.mark.parametrize("action", BECOMES)
 def test_a_preview_is_what_is_then_done_to_hundreds(
-    client: redis.Redis, broker: StreamBroker, action: str, by_filter: bool
+    client: RedisClient, broker: StreamBroker, action: str, by_filter: bool
 ) -> None:
     """In several batches, each in the audit log, and nothing else is touched."""
 
@@ -328,7 +328,7 @@ def test_a_preview_is_what_is_then_done_to_hundreds(
     indexes_agree(client)
 
 
-def test_a_filter_may_name_states_that_an_action_is_not_for(client: redis.Redis, broker: StreamBroker) -> None:
+def test_a_filter_may_name_states_that_an_action_is_not_for(client: RedisClient, broker: StreamBroker) -> None:
     """Of those with a failed attempt, the ones that are delayed can run now."""
 
     @dramatiq.actor(max_retries=5, min_backoff=HOUR_MS, max_backoff=HOUR_MS)
@@ -349,10 +349,10 @@ def test_a_filter_may_name_states_that_an_action_is_not_for(client: redis.Redis,
     assert ask(client, state_counts()) == {"queued": 1, "delayed": 1}
 
 
-def test_a_server_that_is_gone_is_said_to_be(client: redis.Redis, valkey: EmbeddedServer) -> None:
+def test_a_server_that_is_gone_is_said_to_be(client: RedisClient, valkey: EmbeddedServer) -> None:
     """By every action, and by asking what one would do."""
     path = client.connection_pool.connection_kwargs["path"]
-    away = redis.Redis(unix_socket_path=f"{path}.gone", retry=Retry(NoBackoff(), 0))
+    away = RedisClient(client.namespace, unix_socket_path=f"{path}.gone", retry=Retry(NoBackoff(), 0))
     for action in ACTIONS.values():
         with pytest.raises(ServerUnreachable):
             action(away, ["nobody"])
@@ -379,7 +379,7 @@ def noting(broker: StreamBroker, queue: str = "default") -> tuple[dramatiq.Actor
     return note, runs
 
 
-def test_a_message_that_waits_never_runs_when_it_is_cancelled(client: redis.Redis, broker: StreamBroker) -> None:
+def test_a_message_that_waits_never_runs_when_it_is_cancelled(client: RedisClient, broker: StreamBroker) -> None:
     """Its unique key is free at once, and the queue's depth and age are right although its entry is still there."""
     note, runs = noting(broker)
     message = broker.enqueue_unique(note.message("cancelled"), "key", HOUR_MS)
@@ -399,7 +399,7 @@ def test_a_message_that_waits_never_runs_when_it_is_cancelled(client: redis.Redi
     indexes_agree(client)
 
 
-def test_a_delayed_message_never_runs_when_it_is_cancelled(client: redis.Redis, broker: StreamBroker) -> None:
+def test_a_delayed_message_never_runs_when_it_is_cancelled(client: RedisClient, broker: StreamBroker) -> None:
     """Nor does it hold up others."""
     note, runs = noting(broker)
     with working(broker):
@@ -413,7 +413,7 @@ def test_a_delayed_message_never_runs_when_it_is_cancelled(client: redis.Redis, 
 
 
 def test_a_message_that_was_taken_and_not_begun_never_runs_when_it_is_cancelled(
-    client: redis.Redis, broker: StreamBroker
+    client: RedisClient, broker: StreamBroker
 ) -> None:
     """The process that has it is told in time."""
     note, runs = noting(broker)
@@ -508,7 +508,7 @@ KINDS: dict[str, tuple[Callable[[Running, Any], dramatiq.Actor[[], None]], str]]
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_attempt_that_is_cancelled_cleans_up_and_ends_within_a_second(
-    client: redis.Redis, broker: StreamBroker, kind: str
+    client: RedisClient, broker: StreamBroker, kind: str
 ) -> None:
     """CANCELLED on request, not retried, and its thread runs the next message."""
     make, loop = KINDS[kind]
@@ -533,7 +533,7 @@ def test_an_attempt_that_is_cancelled_cleans_up_and_ends_within_a_second(
     indexes_agree(client)
 
 
-def test_an_attempt_that_completes_in_spite_of_it_has_completed(client: redis.Redis, broker: StreamBroker) -> None:
+def test_an_attempt_that_completes_in_spite_of_it_has_completed(client: RedisClient, broker: StreamBroker) -> None:
     """Whoever swallows the cancellation decides."""
     began = threading.Event()
 
@@ -572,7 +572,7 @@ class Between(dramatiq.Middleware):
         assert self.go_on.wait(SOON)
 
 
-def test_an_attempt_that_is_cancelled_as_it_begins_is_cancelled(client: redis.Redis, broker: StreamBroker) -> None:
+def test_an_attempt_that_is_cancelled_as_it_begins_is_cancelled(client: RedisClient, broker: StreamBroker) -> None:
     """Whatever of the middleware it has passed."""
     between, tell = Between(), Running()
     broker.add_middleware(between, after=Runs)
@@ -594,7 +594,7 @@ def test_an_attempt_that_is_cancelled_as_it_begins_is_cancelled(client: redis.Re
 
 
 def test_who_hears_late_of_a_cancellation_does_not_cancel_a_later_delivery(
-    client: redis.Redis, broker: StreamBroker
+    client: RedisClient, broker: StreamBroker
 ) -> None:
     """A message that has ended meanwhile and was replayed is nobody's business."""
     tell = Running()
@@ -604,7 +604,7 @@ def test_who_hears_late_of_a_cancellation_does_not_cancel_a_later_delivery(
         assert tell.began.wait(SOON)
         wait_until(lambda: state_of(client, message_id) == "running", SOON)
         fence = stored(client, message_id).fence
-        late: Any = client.xadd("worker:orders", {"cancel": f"{message_id} {fence - 1}"})
+        late: Any = client.xadd("{worker}:orders", {"cancel": f"{message_id} {fence - 1}"})
         session = broker.session
         assert session is not None
         wait_until(lambda: session.lease._order == late.decode(), SOON)
@@ -618,7 +618,7 @@ def test_who_hears_late_of_a_cancellation_does_not_cancel_a_later_delivery(
 
 @pytest.mark.parametrize("retries", [0, 5])
 def test_what_was_cancelled_and_fails_in_its_clean_up_is_cancelled(
-    client: redis.Redis, broker: StreamBroker, retries: int
+    client: RedisClient, broker: StreamBroker, retries: int
 ) -> None:
     """It is neither retried nor a dead letter, and its history tells the error."""
     gate, began = threading.Event(), threading.Event()
@@ -641,7 +641,7 @@ def test_what_was_cancelled_and_fails_in_its_clean_up_is_cancelled(
         cancel(client, [message_id])
         wait_until(lambda: state_of(client, message_id) == "cancelled", SOON)
     assert runs == [1]
-    assert not client.exists("worker:u:key")
+    assert not client.exists("{worker}:u:key")
     last = stored(client, message_id).events[-1]
     assert (last.state, last.text) == (State.CANCELLED, "on request")
     assert last.error is not None
@@ -650,7 +650,7 @@ def test_what_was_cancelled_and_fails_in_its_clean_up_is_cancelled(
 
 
 def test_cancelling_at_any_moment_hits_the_one_that_was_meant_and_no_other(
-    client: redis.Redis, broker: StreamBroker
+    client: RedisClient, broker: StreamBroker
 ) -> None:
     """Thousands of short messages, some of which fail and are retried; hundreds are cancelled wherever they are."""
     chance = random.Random(3)
@@ -721,7 +721,7 @@ def ended_on_request(message: StoredMessage) -> None:
 
 
 def test_an_idle_worker_takes_nothing_of_a_paused_queue_until_it_is_resumed(
-    client: redis.Redis, broker: StreamBroker
+    client: RedisClient, broker: StreamBroker
 ) -> None:
     """The other queue's messages run, before and after; resuming is noticed at once."""
     one, of_one = noting(broker, "one")
@@ -756,7 +756,7 @@ def test_an_idle_worker_takes_nothing_of_a_paused_queue_until_it_is_resumed(
 
 
 def test_under_load_nothing_of_a_paused_queue_begins_but_what_was_held(
-    client: redis.Redis, broker: StreamBroker
+    client: RedisClient, broker: StreamBroker
 ) -> None:
     """What workers had taken when it was paused ends; what was on its way to them goes back."""
     begun: list[str] = []
@@ -791,11 +791,11 @@ def test_under_load_nothing_of_a_paused_queue_begins_but_what_was_held(
     indexes_agree(client)
 
 
-def pending(client: redis.Redis, queue: str) -> list[str]:
+def pending(client: RedisClient, queue: str) -> list[str]:
     """The messages of a queue that processes have been given."""
     found = []
     for lane in ("back", "high", "normal", "low"):
-        stream = f"worker:q:{queue}:{lane}"
+        stream = f"{{worker}}:q:{queue}:{lane}"
         taken: Any = client.xpending_range(stream, "workers", "-", "+", 10_000)
         for one in taken:
             entries: Any = client.xrange(stream, one["message_id"], one["message_id"])
@@ -803,7 +803,7 @@ def pending(client: redis.Redis, queue: str) -> list[str]:
     return found
 
 
-def arguments_of(client: redis.Redis, message_id: str) -> str:
+def arguments_of(client: RedisClient, message_id: str) -> str:
     return stored(client, message_id).arguments.strip('"')
 
 
@@ -830,7 +830,7 @@ def test_a_pause_outlives_server_and_worker(settings: Settings, valkey: Embedded
 
 
 def test_delayed_messages_that_become_due_in_a_paused_queue_wait_there(
-    client: redis.Redis, broker: StreamBroker
+    client: RedisClient, broker: StreamBroker
 ) -> None:
     """They are queued, and run when it is resumed; so do those that are run now."""
     one, of_one = noting(broker, "one")
@@ -854,7 +854,7 @@ def test_delayed_messages_that_become_due_in_a_paused_queue_wait_there(
 
 
 def test_a_worker_all_of_whose_queues_are_paused_is_back_when_one_is_resumed(
-    client: redis.Redis, broker: StreamBroker
+    client: RedisClient, broker: StreamBroker
 ) -> None:
     """At once, and for that queue alone."""
     one, of_one = noting(broker, "one")
@@ -875,7 +875,7 @@ def test_a_worker_all_of_whose_queues_are_paused_is_back_when_one_is_resumed(
 
 
 def test_a_reader_that_cannot_be_roused_costs_no_lease(
-    client: redis.Redis, broker: StreamBroker, monkeypatch: pytest.MonkeyPatch
+    client: RedisClient, broker: StreamBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever holds up the thread that takes messages, the one that keeps the lease goes on."""
     broker._settings = broker._settings.model_copy(update={"lease": timedelta(seconds=1)})
@@ -898,7 +898,7 @@ def test_a_reader_that_cannot_be_roused_costs_no_lease(
         assert all(info.alive for info in infos)
 
 
-def test_a_queue_that_there_is_not_cannot_be_paused(client: redis.Redis, broker: StreamBroker) -> None:
+def test_a_queue_that_there_is_not_cannot_be_paused(client: RedisClient, broker: StreamBroker) -> None:
     """Whoever asks is told which there are."""
     note, _ = noting(broker, "one")
     note.send("x")

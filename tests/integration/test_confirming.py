@@ -9,7 +9,6 @@ from typing import Any
 
 import dramatiq
 import pytest
-import redis
 
 from worker import create_broker
 from worker.broker.streams import StreamBroker
@@ -19,6 +18,7 @@ from worker.history.filters import MessageFilter
 from worker.history.query import ask, state_counts
 from worker.operations import actions
 from worker.operations.actions import ASK_ABOVE, Preview
+from worker.server.client import RedisClient
 from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
 
@@ -49,7 +49,7 @@ def cancel(*, yes: bool = False) -> None:
 
 
 def test_ten_messages_are_changed_without_asking_and_eleven_are_not(
-    client: redis.Redis, idle: dramatiq.Actor[[], None]
+    client: RedisClient, idle: dramatiq.Actor[[], None]
 ) -> None:
     """Of eleven the complaint says how many and what to do."""
     for _ in range(ASK_ABOVE):
@@ -66,7 +66,7 @@ def test_ten_messages_are_changed_without_asking_and_eleven_are_not(
 
 
 def test_without_asking_only_what_was_counted_is_changed(
-    client: redis.Redis, idle: dramatiq.Actor[[], None], monkeypatch: pytest.MonkeyPatch
+    client: RedisClient, idle: dramatiq.Actor[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And not what matches the filter by then."""
     real = actions.preview

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import redis
 
 from worker.operations.doctor import Finding, Severity, examine
+from worker.server.client import RedisClient
 from worker.server.connection import connect
 from worker.settings import Settings
 
@@ -14,7 +14,7 @@ def by_name(found: tuple[Finding, ...]) -> dict[str, Finding]:
     return {one.name: one for one in found}
 
 
-def test_the_embedded_server_is_well(client: redis.Redis, settings: Settings) -> None:
+def test_the_embedded_server_is_well(client: RedisClient, settings: Settings) -> None:
     """All that is missing is a worker, and looking changes nothing."""
     found = by_name(examine(client, settings))
     assert [name for name, one in found.items() if one.severity is not Severity.OK] == ["work"]
@@ -26,7 +26,7 @@ def test_the_embedded_server_is_well(client: redis.Redis, settings: Settings) ->
 
 
 @pytest.mark.own_server
-def test_a_server_that_would_lose_messages_is_told_with_the_remedy(client: redis.Redis, settings: Settings) -> None:
+def test_a_server_that_would_lose_messages_is_told_with_the_remedy(client: RedisClient, settings: Settings) -> None:
     """Without persistence, and with a policy that evicts."""
     client.config_set("appendonly", "no")
     client.config_set("maxmemory", "512mb")
@@ -39,10 +39,18 @@ def test_a_server_that_would_lose_messages_is_told_with_the_remedy(client: redis
     assert by_name(examine(client, settings))["persistence"].severity is Severity.WARNING
 
 
-def test_a_later_layout_is_told(client: redis.Redis, settings: Settings) -> None:
+def test_a_later_layout_is_told(client: RedisClient, settings: Settings) -> None:
     """Its workers would refuse to start."""
-    client.hset("worker:layout", "version", "99")
+    client.hset("{worker}:layout", "version", "99")
     assert by_name(examine(client, settings))["layout"].severity is Severity.PROBLEM
+
+
+def test_a_former_layout_is_told(client: RedisClient, settings: Settings) -> None:
+    """Whatever the namespace: it had none."""
+    client.set("{worker}:seq", "7")
+    found = by_name(examine(client, settings))["layout"]
+    assert found.severity is Severity.PROBLEM
+    assert "former version" in found.remedy
 
 
 def test_a_server_out_of_reach_does_not_hide_the_settings(settings: Settings) -> None:

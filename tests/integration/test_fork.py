@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
 from tests.integration.test_worker_process import final, wait_until_ready
 from tests.support.project import BIN, ROOT, Project
@@ -24,6 +23,7 @@ from worker.history.events import State, StatusEvent
 from worker.history.filters import EventFilter
 from worker.history.query import read_events
 from worker.history.writer import default_writer
+from worker.server.client import RedisClient
 from worker.server.connection import connect
 from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings, settings_in_force
@@ -49,7 +49,7 @@ async def _look() -> dict[str, int]:
     }
 
 
-def use_everything(client: redis.Redis) -> dict[str, int]:
+def use_everything(client: RedisClient) -> dict[str, int]:
     """Uses all that a process makes once, and tells which threads, process and connection it was.
 
     The kernel's ids of threads: Python's own may be the same in parent and child.

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 import dramatiq
 import pytest
-import redis
 
 from tests.support.waiting import wait_until
 from worker import create_broker
@@ -20,6 +19,7 @@ from worker.history.overview import workers
 from worker.history.query import ask
 from worker.operations.actions import pause
 from worker.operations.health import PROBE_TIMEOUT, Health, HealthState, check_health
+from worker.server.client import RedisClient
 from worker.server.connection import connect
 from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
@@ -46,7 +46,7 @@ def actor(broker: StreamBroker) -> dramatiq.Actor[[], None]:
 
 
 @pytest.fixture
-def alive(broker: StreamBroker, actor: dramatiq.Actor[[], None], client: redis.Redis) -> Iterator[None]:
+def alive(broker: StreamBroker, actor: dramatiq.Actor[[], None], client: RedisClient) -> Iterator[None]:
     """A worker that is alive."""
     worker = dramatiq.Worker(broker, worker_threads=1, worker_timeout=50)
     worker.start()
@@ -55,13 +55,13 @@ def alive(broker: StreamBroker, actor: dramatiq.Actor[[], None], client: redis.R
     worker.stop()
 
 
-def test_a_server_with_a_worker_is_healthy(client: redis.Redis, settings: Settings, alive: None) -> None:
+def test_a_server_with_a_worker_is_healthy(client: RedisClient, settings: Settings, alive: None) -> None:
     """Whether all hosts are asked or the one."""
     assert check_health(client, settings) == Health(HealthState.HEALTHY, (), 1)
     assert check_health(client, settings, host=socket.gethostname()).state is HealthState.HEALTHY
 
 
-def test_without_a_worker_it_is_degraded(client: redis.Redis, settings: Settings) -> None:
+def test_without_a_worker_it_is_degraded(client: RedisClient, settings: Settings) -> None:
     """Nothing would run; and the check stores nothing."""
     found = check_health(client, settings)
     assert client.dbsize() == 0
@@ -69,14 +69,14 @@ def test_without_a_worker_it_is_degraded(client: redis.Redis, settings: Settings
     assert "no worker is alive" in " ".join(found.reasons)
 
 
-def test_a_probe_of_a_host_asks_for_its_own_workers(client: redis.Redis, settings: Settings, alive: None) -> None:
+def test_a_probe_of_a_host_asks_for_its_own_workers(client: RedisClient, settings: Settings, alive: None) -> None:
     """Those of other containers do not make it healthy."""
     found = check_health(client, settings, host="elsewhere")
     assert found.state is HealthState.DEGRADED
     assert "no worker is alive on elsewhere" in " ".join(found.reasons)
 
 
-def test_a_queue_that_nobody_reads_is_degraded(client: redis.Redis, settings: Settings, alive: None) -> None:
+def test_a_queue_that_nobody_reads_is_degraded(client: RedisClient, settings: Settings, alive: None) -> None:
     """Unless it is paused on purpose, or nothing waits there."""
     other = StreamBroker(settings, client, lambda: connect(settings), [], RunningAttempts())
     message = dramatiq.Message[None](queue_name="lonely", actor_name="a", args=(), kwargs={}, options={})
@@ -91,7 +91,7 @@ def test_a_queue_that_nobody_reads_is_degraded(client: redis.Redis, settings: Se
 @pytest.mark.own_server
 @pytest.mark.parametrize("how", ["memory", "replica"])
 def test_a_server_that_refuses_writes_is_degraded(
-    client: redis.Redis, settings: Settings, alive: None, how: str
+    client: RedisClient, settings: Settings, alive: None, how: str
 ) -> None:
     """Because its memory is full, or because it has become a replica."""
     if how == "memory":
@@ -108,7 +108,7 @@ def test_a_server_that_refuses_writes_is_degraded(
 
 
 def test_a_bridge_that_cannot_run_coroutines_is_degraded(
-    client: redis.Redis, settings: Settings, alive: None, monkeypatch: pytest.MonkeyPatch
+    client: RedisClient, settings: Settings, alive: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It says why."""
 

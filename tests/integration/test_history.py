@@ -23,8 +23,9 @@ from worker.history.events import ErrorInfo, State, StatusEvent
 from worker.history.filters import EventFilter, MessageFilter
 from worker.history.overview import actor_rates
 from worker.history.query import all_messages, ask, one_message, read_events, state_counts
-from worker.history.tail import TAIL, follow_events, position
+from worker.history.tail import follow_events, position
 from worker.history.writer import EventWriter
+from worker.server.client import RedisClient
 from worker.server.connection import connect
 from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
@@ -40,7 +41,7 @@ def own_server(tmp_path: Path) -> Iterator[Settings]:
 
 
 @pytest.fixture
-def store(own_server: Settings) -> redis.Redis:
+def store(own_server: Settings) -> RedisClient:
     return connect(own_server)
 
 
@@ -72,7 +73,7 @@ def as_read(one: StatusEvent) -> StatusEvent:
     return replace(one, time=datetime.fromtimestamp(round(one.time.timestamp() * 1000) / 1000, UTC))
 
 
-def test_what_is_recorded_is_read_back_in_order(writer: EventWriter, store: redis.Redis) -> None:
+def test_what_is_recorded_is_read_back_in_order(writer: EventWriter, store: RedisClient) -> None:
     """Every event, once."""
     recorded = [event(f"n{number}") for number in range(1_500)]
     for one in recorded:
@@ -82,7 +83,7 @@ def test_what_is_recorded_is_read_back_in_order(writer: EventWriter, store: redi
     assert ids(read_events(store, EventFilter(), 3)) == ids(recorded[-3:])
 
 
-def test_the_newest_events_are_those_of_an_old_message_too(writer: EventWriter, store: redis.Redis) -> None:
+def test_the_newest_events_are_those_of_an_old_message_too(writer: EventWriter, store: RedisClient) -> None:
     """One that was enqueued long before the others, and has an event since."""
     writer.record(of_message("old"))
     for number in range(20):
@@ -94,7 +95,7 @@ def test_the_newest_events_are_those_of_an_old_message_too(writer: EventWriter, 
     assert ids(read_events(store, EventFilter(actor="merge", state=State.COMPLETED), 1)) == [last.id]
 
 
-def test_events_of_many_threads_are_all_kept(writer: EventWriter, store: redis.Redis) -> None:
+def test_events_of_many_threads_are_all_kept(writer: EventWriter, store: RedisClient) -> None:
     """And those of one thread in its order."""
 
     def record(thread: int) -> None:
@@ -114,7 +115,7 @@ def test_events_of_many_threads_are_all_kept(writer: EventWriter, store: redis.R
         assert texts == [str(n) for n in range(100)]
 
 
-def test_filters_narrow_in_any_combination(writer: EventWriter, store: redis.Redis) -> None:
+def test_filters_narrow_in_any_combination(writer: EventWriter, store: RedisClient) -> None:
     """By message, subject, actor, state and time."""
     old = datetime.now(UTC) - timedelta(hours=2)
     one, two = {"conversation_id": 42}, {"conversation_id": "42", "part": "x\ty"}
@@ -145,7 +146,7 @@ def test_filters_narrow_in_any_combination(writer: EventWriter, store: redis.Red
     assert names(EventFilter(message_id="none")) == []
 
 
-def test_a_message_is_kept_whole_and_found_by_what_is_known_of_it(writer: EventWriter, store: redis.Redis) -> None:
+def test_a_message_is_kept_whole_and_found_by_what_is_known_of_it(writer: EventWriter, store: RedisClient) -> None:
     """Through its attempts: its state, its events, and the marks of actor, queue, state and error."""
     error = ErrorInfo("ValueError", "no", "")
     writer.record(of_message("1"))
@@ -172,7 +173,7 @@ def test_a_message_is_kept_whole_and_found_by_what_is_known_of_it(writer: EventW
     assert found_by(states=("delayed",)) == found_by(error="ValueError", queue="network") == []
 
 
-def test_a_run_outside_a_worker_is_kept_under_the_id_of_the_run(writer: EventWriter, store: redis.Redis) -> None:
+def test_a_run_outside_a_worker_is_kept_under_the_id_of_the_run(writer: EventWriter, store: RedisClient) -> None:
     """With its spans; it has neither actor nor queue, and is no message."""
     for own, state in (("0", State.STARTED), ("0/1", State.STARTED), ("0/1.end", State.FAILED)):
         writer.record(event(state=state, id=f"run:{own}"))
@@ -186,19 +187,19 @@ def test_a_run_outside_a_worker_is_kept_under_the_id_of_the_run(writer: EventWri
     assert {one.message_id for one in found.events} == {None}
 
 
-def test_a_broken_line_does_not_hide_the_others(writer: EventWriter, store: redis.Redis) -> None:
+def test_a_broken_line_does_not_hide_the_others(writer: EventWriter, store: RedisClient) -> None:
     """Nor does a broken entry of the tail, or a broken record: it is passed over."""
     start = position(store)
-    store.xadd(TAIL, {b"e": b"not json"})
-    store.xadd(TAIL, {b"e": b"m\ta\tq\n{}\n\xff"})
-    store.xadd(TAIL, {b"other": b"field"})
+    store.xadd("{worker}:events", {b"e": b"not json"})
+    store.xadd("{worker}:events", {b"e": b"m\ta\tq\n{}\n\xff"})
+    store.xadd("{worker}:events", {b"other": b"field"})
     good, broken = event(id="good:0"), event(id="broken:0")
     writer.record(good)
     writer.record(broken)
     assert writer.flush(10)
-    store.append("worker:m:good", b"not json\n{}\n\xff\n")
-    store.set("worker:m:broken", b"broken")
-    store.xtrim(TAIL, 4, approximate=False)
+    store.append("{worker}:m:good", b"not json\n{}\n\xff\n")
+    store.set("{worker}:m:broken", b"broken")
+    store.xtrim("{worker}:events", 4, approximate=False)
     assert ids([one for one in read_events(store, EventFilter(), 10) if one.id == good.id]) == [good.id]
     assert ids(list(next(all_messages(store, MessageFilter())).events)) == [good.id]
     assert ask(store, one_message("broken")) is None
@@ -207,7 +208,7 @@ def test_a_broken_line_does_not_hide_the_others(writer: EventWriter, store: redi
     assert seen.id == good.id
 
 
-def test_a_tail_has_neither_gaps_nor_repeats(writer: EventWriter, store: redis.Redis) -> None:
+def test_a_tail_has_neither_gaps_nor_repeats(writer: EventWriter, store: RedisClient) -> None:
     """Across the point where it began, and across a reconnect."""
     before = [event("before") for _ in range(3)]
     for one in before:
@@ -227,13 +228,13 @@ def test_a_tail_has_neither_gaps_nor_repeats(writer: EventWriter, store: redis.R
     assert seen == ids(after)
 
 
-def test_a_tail_says_now_and_then_that_nothing_came(store: redis.Redis) -> None:
+def test_a_tail_says_now_and_then_that_nothing_came(store: RedisClient) -> None:
     """So that whoever follows can stop."""
     assert next(follow_events(store, EventFilter())).event is None
 
 
 def test_messages_that_ended_before_the_retention_go_with_all_that_points_to_them(
-    own_server: Settings, store: redis.Redis
+    own_server: Settings, store: RedisClient
 ) -> None:
     """The history does not grow for ever; one that is still running is kept, however old."""
     settings = own_server.model_copy(update={"history_retention": timedelta(seconds=1)})
@@ -262,12 +263,12 @@ def test_messages_that_ended_before_the_retention_go_with_all_that_points_to_the
     assert f"tick{next(ticks) - 1}" in found
     assert not set(found) & {str(number) for number in range(50)}
     assert read_events(store, kept_events, 10) == []
-    assert not store.exists("worker:s:number=7")
-    assert store.exists("worker:s:number=1")
+    assert not store.exists("{worker}:s:number=7")
+    assert store.exists("{worker}:s:number=1")
     short.close(5)
 
 
-def test_no_more_messages_of_a_state_are_kept_than_the_limit_says(own_server: Settings, store: redis.Redis) -> None:
+def test_no_more_messages_of_a_state_are_kept_than_the_limit_says(own_server: Settings, store: RedisClient) -> None:
     """The oldest go; each state has its own account."""
     few = EventWriter(lambda: connect(own_server), own_server.model_copy(update={"history_limit": 10}))
     few.record_end(of_message("skipped", State.SKIPPED), "skipped")
@@ -280,7 +281,7 @@ def test_no_more_messages_of_a_state_are_kept_than_the_limit_says(own_server: Se
 
 
 def test_while_redis_is_away_events_wait_and_come_in_order(
-    own_server: Settings, store: redis.Redis, writer: EventWriter
+    own_server: Settings, store: RedisClient, writer: EventWriter
 ) -> None:
     """Recording returns at once and raises nothing; flush says that they are not written yet."""
     first = event("first")
@@ -307,7 +308,7 @@ def test_in_a_long_outage_started_and_progress_are_dropped_and_counted_and_final
     monkeypatch.setattr(writer_module, "MAX_WAITING", 10)
     away = threading.Event()
 
-    def open_client() -> redis.Redis:
+    def open_client() -> RedisClient:
         if not away.is_set():
             raise redis.ConnectionError("away")
         return connect(own_server)
@@ -334,7 +335,7 @@ def test_what_is_dropped_because_more_came_than_could_be_written_is_told_in_the_
     monkeypatch.setattr(writer_module, "MAX_WAITING", 10)
     slow = threading.Event()
 
-    def open_client() -> redis.Redis:
+    def open_client() -> RedisClient:
         assert slow.wait(20)
         return connect(own_server)
 
@@ -353,14 +354,14 @@ def test_what_is_dropped_because_more_came_than_could_be_written_is_told_in_the_
 
 @pytest.mark.parametrize("error", [redis.ConnectionError("cut"), redis.ResponseError("in the middle")])
 def test_what_comes_while_an_answer_is_lost_is_stored_too(
-    own_server: Settings, store: redis.Redis, writer: EventWriter, monkeypatch: pytest.MonkeyPatch, error: Exception
+    own_server: Settings, store: RedisClient, writer: EventWriter, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     """The server knows a group by its name: what comes later is in another."""
     first, later = event("first", State.COMPLETED), event("later", State.COMPLETED)
     run, failed = writer_module._NOTE.run, threading.Event()
 
     class Forgetful:
-        def run(self, client: redis.Redis, arguments: Any) -> Any:
+        def run(self, client: RedisClient, arguments: Any) -> Any:
             if failed.is_set() or isinstance(error, redis.ConnectionError):
                 answer = run(client, arguments)
             if not failed.is_set():
@@ -392,7 +393,7 @@ def test_a_context_outside_a_worker_writes_its_events_before_it_returns(own_serv
     ]
 
 
-def test_closing_writes_what_waits(own_server: Settings, store: redis.Redis) -> None:
+def test_closing_writes_what_waits(own_server: Settings, store: RedisClient) -> None:
     """A process that ends loses nothing."""
     writer = EventWriter(lambda: connect(own_server), own_server)
     one = event()
@@ -403,7 +404,7 @@ def test_closing_writes_what_waits(own_server: Settings, store: redis.Redis) -> 
 
 
 @pytest.mark.parametrize("over", ["59m", "2h", "3h", "24h", "7d"])
-def test_rates_are_the_same_from_large_windows_and_from_small_ones(store: redis.Redis, over: str) -> None:
+def test_rates_are_the_same_from_large_windows_and_from_small_ones(store: RedisClient, over: str) -> None:
     """Each time is counted once, in the largest windows that fit in."""
     lengths = {"w": MINUTE_MS, "w10": 10 * MINUTE_MS, "h": 60 * MINUTE_MS, "d": 24 * 60 * MINUTE_MS}
     seconds, microseconds = store.time()
@@ -411,7 +412,7 @@ def test_rates_are_the_same_from_large_windows_and_from_small_ones(store: redis.
     ended = [now - age * MINUTE_MS for age in (0, 1, 9, 30, 58, 60, 110, 130, 170, 600, 1300, 3000, 9000, 20_000)]
     for at in ended:
         for letter, length in lengths.items():
-            store.hincrby(f"worker:{letter}:{at // length}", "a\tcompleted")
+            store.hincrby(f"{{worker}}:{letter}:{at // length}", "a\tcompleted")
     span = parse_duration(over)
     unit = lengths["h" if span > timedelta(hours=2) else "w"]
     first = (now - span // timedelta(milliseconds=1)) // unit
@@ -419,7 +420,7 @@ def test_rates_are_the_same_from_large_windows_and_from_small_ones(store: redis.
     assert rates.ended == {"completed": sum(at // unit >= first for at in ended)}
 
 
-def test_what_is_found_costs_nothing_in_the_append_only_file(writer: EventWriter, store: redis.Redis) -> None:
+def test_what_is_found_costs_nothing_in_the_append_only_file(writer: EventWriter, store: RedisClient) -> None:
     """Asking changes nothing, and needs no memory."""
     for number in range(3):
         end = of_message(f"m{number}", State.FAILED, error=ErrorInfo("project.Bad", "", ""))

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import dramatiq
 import pytest
-import redis
 
 from tests.support.attempts import attempt_run
 from tests.support.waiting import wait_until
@@ -24,6 +23,7 @@ from worker.errors import LeaseTaken
 from worker.history.events import State
 from worker.history.query import ask, one_message
 from worker.leases import LeaseStore, _ServerLeases, leases_kept_in
+from worker.server.client import RedisClient
 from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings, put_in_force
 
@@ -195,16 +195,16 @@ def test_an_older_attempt_neither_gets_nor_releases_what_a_newer_one_has(store: 
 
 
 def test_it_is_renewed_while_it_is_held_and_expires_when_its_holder_dies(
-    store: LeaseStore, client: redis.Redis
+    store: LeaseStore, client: RedisClient
 ) -> None:
     """A process that died renews nothing."""
     with lease("held"):
         assert store.acquire("left", "m9", 1) is None
-        client.set("worker:lease:dead", "m8\t1", px=round(LEASE * 1000))
+        client.set("{worker}:lease:dead", "m8\t1", px=round(LEASE * 1000))
         before = time.monotonic()
-        wait_until(lambda: not client.exists("worker:lease:dead"))
+        wait_until(lambda: not client.exists("{worker}:lease:dead"))
         wait_until(lambda: time.monotonic() - before > 1.5 * LEASE)
-        assert client.exists("worker:lease:held")
+        assert client.exists("{worker}:lease:held")
         with lease("dead"):
             pass
     store.release("left", "m9", 1)
@@ -227,7 +227,7 @@ def test_async_code_gets_and_gives_it_up_without_blocking_its_loop(store: LeaseS
 
 
 def test_who_does_not_get_it_is_retried_without_spending_its_budget(
-    store: LeaseStore, client: redis.Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    store: LeaseStore, client: RedisClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However often: the budget here is one retry."""
     monkeypatch.setattr("worker.leases.TRY_AGAIN", (0.01, 0.02))

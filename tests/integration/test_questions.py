@@ -19,10 +19,8 @@ from typing import Any
 import dramatiq
 import hypothesis.strategies as st
 import pytest
-import redis
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
-from redis import asyncio as redis_asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -54,15 +52,19 @@ from worker.history.query import (
     state_counts,
 )
 from worker.history.states import ATTEMPT_MARKS, MessageState
-from worker.history.tail import BEGINNING, TAIL, afollow_events, follow_events
+from worker.history.tail import BEGINNING, afollow_events, follow_events
 from worker.history.timeline import attempts_of
 from worker.operations.actions import cancel, pause, run_now
+from worker.server.async_client import AsyncRedisClient
+from worker.server.client import RedisClient
 from worker.server.connection import connect
 from worker.server.embedded import EmbeddedServer
+from worker.server.keys import Namespace
 from worker.server.scripts import Script
 from worker.settings import Settings
 
 SOON = 20.0
+NAMESPACE = Namespace("worker")
 START = 1_700_000_000_000
 """When the clock of a server begins that is told what time it is."""
 
@@ -96,7 +98,7 @@ def told(script: Script, **numbers: int) -> Script:
 class Clocked:
     """A server whose history is written, and asked, at any time a test wants it to be."""
 
-    def __init__(self, client: redis.Redis, **sizes: int) -> None:
+    def __init__(self, client: RedisClient, **sizes: int) -> None:
         self.client = client
         self._note = told(writer._NOTE, **{name: sizes[name] for name in sizes if name == "SEGMENT"})
         self._enqueue = told(sending._ENQUEUE, **{name: sizes[name] for name in sizes if name == "SEGMENT"})
@@ -163,7 +165,7 @@ def event_of(message_id: str, state: State, attempt: int = 1, **values: Any) -> 
 
 
 @pytest.fixture(scope="module")
-def shared_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
+def shared_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisClient]:
     """A client of a server that these tests share."""
     own = Settings(data_dir=tmp_path_factory.mktemp("questions"), redis_url=None)
     server = EmbeddedServer(own)
@@ -176,7 +178,7 @@ def shared_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Re
 
 
 @pytest.fixture
-def clocked(shared_client: redis.Redis) -> Clocked:
+def clocked(shared_client: RedisClient) -> Clocked:
     """An empty server with the sizes that it has in earnest."""
     shared_client.flushall()
     return Clocked(shared_client)
@@ -213,7 +215,7 @@ class Population:
 
 
 @pytest.fixture(scope="module")
-def population(shared_client: redis.Redis) -> Population:
+def population(shared_client: RedisClient) -> Population:
     """Some hundred messages, made and changed over some hours, also long after they were made."""
     shared_client.flushall()
     clocked = Clocked(shared_client, SEGMENT=32, LOOKS=60, RARE=25, MANY_IDS=5)
@@ -397,9 +399,9 @@ def test_delayed_messages_come_in_the_order_in_which_they_are_due(clocked: Clock
         assert [message.since for message in found] == sorted(message.since for message in found)
     first = clocked.ask(delayed_messages(limit=10))
     rest = [message.id for message in found[10:]]
-    clocked.client.zadd("worker:due", {first[-1].id: START + DAY})
+    clocked.client.zadd("{worker}:due", {first[-1].id: START + DAY})
     assert [one.id for one in clocked.ask(delayed_messages(limit=100, after=first[-1]))] == [*rest, first[-1].id]
-    clocked.client.zrem("worker:due", first[-1].id)
+    clocked.client.zrem("{worker}:due", first[-1].id)
     assert [one.id for one in clocked.ask(delayed_messages(limit=100, after=first[-1]))] == rest
 
 
@@ -487,7 +489,7 @@ def worker(broker: StreamBroker) -> Iterator[dramatiq.Worker]:
 
 
 def test_who_runs_what_since_when_is_told_of_each_worker(
-    client: redis.Redis, broker: StreamBroker, worker: dramatiq.Worker
+    client: RedisClient, broker: StreamBroker, worker: dramatiq.Worker
 ) -> None:
     """As of its last heartbeat; one whose lease has run out is dead until somebody notices."""
     gate = threading.Event()
@@ -515,14 +517,14 @@ def test_who_runs_what_since_when_is_told_of_each_worker(
         assert (attempt.state, attempt.ended) == ("running", None)
         assert attempt.worker is not None
         assert attempt.worker.pid == info.pid
-    client.zadd("worker:leases", {"elsewhere:7:x": 1})
+    client.zadd("{worker}:leases", {"elsewhere:7:x": 1})
     dead = next(one for one in ask(client, workers()) if one.name == "elsewhere:7:x")
     assert (dead.alive, dead.host, dead.pid, dead.queues) == (False, "elsewhere", 7, ())
     gate.set()
     wait_until(lambda: not ask(client, running_messages()).messages, SOON)
 
 
-def test_queues_tell_what_waits_there_and_for_how_long(client: redis.Redis, broker: StreamBroker) -> None:
+def test_queues_tell_what_waits_there_and_for_how_long(client: RedisClient, broker: StreamBroker) -> None:
     """The oldest of those that nobody has been given; delayed ones do not wait."""
 
     @dramatiq.actor(queue_name="one")
@@ -557,7 +559,7 @@ def test_queues_tell_what_waits_there_and_for_how_long(client: redis.Redis, brok
 
 
 def test_the_counters_of_windows_add_up_to_the_attempts_that_ended(
-    client: redis.Redis, broker: StreamBroker, worker: dramatiq.Worker
+    client: RedisClient, broker: StreamBroker, worker: dramatiq.Worker
 ) -> None:
     """Of every actor and every kind of end, by minutes, by hours and by actors."""
     began = threading.Event()
@@ -625,7 +627,7 @@ def every_question() -> list[Question[Any]]:
     ]
 
 
-async def test_asking_from_async_code_gives_the_same_answers(client: redis.Redis, settings: Settings) -> None:
+async def test_asking_from_async_code_gives_the_same_answers(client: RedisClient, settings: Settings) -> None:
     """Every question, and all messages page by page."""
     clocked = Clocked(client)
     chance = random.Random(4)
@@ -634,7 +636,7 @@ async def test_asking_from_async_code_gives_the_same_answers(client: redis.Redis
     clocked.enqueue("later", "cpu", "merge", later=HOUR)
     pause(client, "cpu", by="ann")
     path = client.connection_pool.connection_kwargs["path"]
-    async with redis_asyncio.Redis(unix_socket_path=path) as other:
+    async with AsyncRedisClient(NAMESPACE, unix_socket_path=path) as other:
         for question in every_question():
             assert await aask(other, question) == ask(client, question)
         wanted = MessageFilter(actor="merge")
@@ -645,11 +647,11 @@ async def test_asking_from_async_code_gives_the_same_answers(client: redis.Redis
 
 async def test_a_server_that_is_gone_is_said_to_be() -> None:
     """By every question, asked either way."""
-    away = redis.Redis(unix_socket_path="/nowhere", retry=Retry(NoBackoff(), 0))
+    away = RedisClient(NAMESPACE, unix_socket_path="/nowhere", retry=Retry(NoBackoff(), 0))
     for question in every_question():
         with pytest.raises(ServerUnreachable, match="the history cannot be asked"):
             ask(away, question)
-        async with redis_asyncio.Redis(unix_socket_path="/nowhere", retry=AsyncRetry(NoBackoff(), 0)) as other:
+        async with AsyncRedisClient(NAMESPACE, unix_socket_path="/nowhere", retry=AsyncRetry(NoBackoff(), 0)) as other:
             with pytest.raises(ServerUnreachable, match="the history cannot be asked"):
                 await aask(other, question)
     with pytest.raises(ServerUnreachable):
@@ -658,7 +660,7 @@ async def test_a_server_that_is_gone_is_said_to_be() -> None:
 
 
 @pytest.mark.own_server
-def test_asking_works_while_the_server_has_no_memory_left(client: redis.Redis) -> None:
+def test_asking_works_while_the_server_has_no_memory_left(client: RedisClient) -> None:
     """Whatever is worked out on the way."""
     clocked = Clocked(client)
     clocked.note((event_of("m", State.COMPLETED), "completed"))
@@ -718,7 +720,7 @@ def test_a_tail_that_is_cut_anywhere_goes_on_without_gap_or_repeat(clocked: Cloc
 async def afollow(clocked: Clocked, wanted: EventFilter, after: str, number: int) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     path = clocked.client.connection_pool.connection_kwargs["path"]
-    async with redis_asyncio.Redis(unix_socket_path=path) as other:
+    async with AsyncRedisClient(NAMESPACE, unix_socket_path=path) as other:
         async for one in afollow_events(other, wanted, after=after):
             if one.event is not None:
                 found.append((one.position, one.event.id))
@@ -739,7 +741,7 @@ def test_who_falls_behind_the_tail_is_told_so_once(clocked: Clocked) -> None:
     assert [next(tail).missed for _ in range(3)] == [False] * 3
     entries(clocked, 3, 10)
     entries(clocked, 10, 13, actor="summarize")
-    clocked.client.xtrim(TAIL, 3, approximate=False)
+    clocked.client.xtrim("{worker}:events", 3, approximate=False)
     entries(clocked, 13, 15)
     found = ((one.event.message_id, one.missed) for one in tail if one.event is not None)
     assert list(itertools.islice(found, 2)) == [("m13", True), ("m14", False)]
@@ -752,7 +754,7 @@ def test_who_has_read_everything_misses_nothing_when_what_it_read_goes(clocked: 
     seen(tail, 3)
     assert next(tail).event is None
     entries(clocked, 3, 4)
-    clocked.client.xtrim(TAIL, 1, approximate=False)
+    clocked.client.xtrim("{worker}:events", 1, approximate=False)
     one = next(tail)
     assert one.event is not None
     assert (one.event.message_id, one.missed) == ("m3", False)
@@ -767,7 +769,7 @@ def test_who_comes_back_to_a_place_that_is_gone_is_told_so(clocked: Clocked) -> 
     assert one.event is not None
     assert (one.event.message_id, one.missed) == ("m5", False)
     entries(clocked, 20, 21)
-    clocked.client.xtrim(TAIL, 1, approximate=False)
+    clocked.client.xtrim("{worker}:events", 1, approximate=False)
     one = next(follow_events(clocked.client, EventFilter(), after=after))
     assert one.event is not None
     assert (one.event.message_id, one.missed) == ("m20", True)

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-import redis
 
 from worker.broker import sending
 from worker.broker.envelope import Parcel
 from worker.broker.sending import SEND_GROUP, Sender
+from worker.server.client import RedisClient
 from worker.server.scripts import Argument, Script
 
 SEGMENT = 40
@@ -47,17 +47,17 @@ GENERAL = at_a_fixed_time(sending._ENQUEUE)
 SHORT = at_a_fixed_time(sending._ENQUEUE_NEW)
 
 
-def the_general_way(client: redis.Redis, some: Sequence[Parcel]) -> None:
+def the_general_way(client: RedisClient, some: Sequence[Parcel]) -> None:
     GENERAL.run(client, [0, len(some), *(part for one in some for part in one)])
 
 
-def the_short_way(client: redis.Redis, some: Sequence[Parcel]) -> list[int]:
+def the_short_way(client: RedisClient, some: Sequence[Parcel]) -> list[int]:
     arguments: list[Argument] = [part for one in some for part in one[:5]]
     answers: list[int] = SHORT.run(client, arguments)
     return answers
 
 
-def everything(client: redis.Redis) -> dict[str, object]:
+def everything(client: RedisClient) -> dict[str, object]:
     """All keys with what they hold; of entries the fields, for their ids are the server's real clock."""
     readers: dict[Any, Callable[[Any], object]] = {
         b"string": client.get,
@@ -71,7 +71,7 @@ def everything(client: redis.Redis) -> dict[str, object]:
     return {key.decode(): readers[client.type(key)](key) for key in keys}
 
 
-def entries(client: redis.Redis, stream: str | bytes) -> list[Any]:
+def entries(client: RedisClient, stream: str | bytes) -> list[Any]:
     found: Any = client.xrange(stream)
     return [fields for _, fields in found]
 
@@ -79,7 +79,7 @@ def entries(client: redis.Redis, stream: str | bytes) -> list[Any]:
 @pytest.mark.parametrize(
     "sizes", [[1] * 60, [SEGMENT], [500, 3, 497], [7] * 30], ids=["singly", "a segment", "many", "a few"]
 )
-def test_both_ways_store_the_same(client: redis.Redis, sizes: list[int]) -> None:
+def test_both_ways_store_the_same(client: RedisClient, sizes: list[int]) -> None:
     """To the last byte, with whatever is there already."""
     found = []
     for way in (the_general_way, the_short_way):
@@ -94,7 +94,7 @@ def test_both_ways_store_the_same(client: redis.Redis, sizes: list[int]) -> None
     assert short == general
 
 
-def test_the_short_way_leaves_what_is_known_to_the_general_one(client: redis.Redis) -> None:
+def test_the_short_way_leaves_what_is_known_to_the_general_one(client: RedisClient) -> None:
     """Also what comes twice in one group."""
     some = parcels(5)
     assert the_short_way(client, some[:2]) == [1, 1]
@@ -102,11 +102,11 @@ def test_the_short_way_leaves_what_is_known_to_the_general_one(client: redis.Red
     assert the_short_way(client, [some[1], some[0], some[1]]) == [0, 0, 0]
     assert everything(client) == before
     assert the_short_way(client, [some[2], some[0], some[2], some[3]]) == [1, 0, 0, 1]
-    assert client.lrange("worker:x:0:ids", 0, -1) == [one.message_id.encode() for one in some[:4]]
-    assert client.get("worker:seq") == b"4"
+    assert client.lrange("{worker}:x:0:ids", 0, -1) == [one.message_id.encode() for one in some[:4]]
+    assert client.get("{worker}:seq") == b"4"
 
 
-def test_what_is_special_goes_its_own_way_in_its_order(client: redis.Redis) -> None:
+def test_what_is_special_goes_its_own_way_in_its_order(client: RedisClient) -> None:
     """Delayed messages in a group, and those that were sent before."""
     sender = Sender(client)
     some = parcels(2 * SEND_GROUP, kinds=1)
@@ -114,8 +114,8 @@ def test_what_is_special_goes_its_own_way_in_its_order(client: redis.Redis) -> N
     sender.send(some[-2:])
     sender.send(some)
     sender.send(some)
-    assert client.hgetall("worker:states") == {b"queued": b"%d" % (2 * SEND_GROUP - 1), b"delayed": b"1"}
-    waiting = [fields[b"i"].decode() for fields in entries(client, "worker:q:queue 0:normal")]
+    assert client.hgetall("{worker}:states") == {b"queued": b"%d" % (2 * SEND_GROUP - 1), b"delayed": b"1"}
+    waiting = [fields[b"i"].decode() for fields in entries(client, "{worker}:q:queue 0:normal")]
     assert waiting == [one.message_id for one in some[-2:] + some[:3] + some[4:-2]]
 
 
@@ -125,12 +125,12 @@ def test_what_is_special_goes_its_own_way_in_its_order(client: redis.Redis) -> N
     ids=["before", "at once", "as it began", "since then", "now", "by a clock that was ahead"],
 )
 def test_what_has_ended_since_its_send_began_is_not_enqueued_again(
-    client: redis.Redis, ended_ms_ago: int, tried_for_ms: int, is_enqueued: bool
+    client: RedisClient, ended_ms_ago: int, tried_for_ms: int, is_enqueued: bool
 ) -> None:
     """An earlier try of the same send has enqueued it; where that is not sure it is enqueued."""
     [one] = parcels(1)
     the_short_way(client, [one])
-    key = f"worker:m:{one.message_id}"
+    key = f"{{worker}}:m:{one.message_id}"
     record: Any = client.get(key)
     ended = str(NOW - ended_ms_ago).encode()
     client.set(key, record.replace(b"\tqueued\t", b"\tcompleted\t").replace(str(NOW).encode(), ended))

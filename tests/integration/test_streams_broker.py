@@ -36,10 +36,11 @@ from worker.history.filters import EventFilter, MessageFilter
 from worker.history.query import all_messages, ask, one_message, state_counts
 from worker.history.tail import follow_events, position
 from worker.operations.actions import pause, resume
+from worker.server.client import RedisClient
 from worker.server.connection import connect
 from worker.server.embedded import EmbeddedServer
 from worker.server.scripts import Argument, Script
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings, put_in_force, settings_in_force
 
 JOIN_MS = 20_000
 
@@ -159,7 +160,7 @@ def test_many_messages_are_enqueued_in_few_round_trips(broker: StreamBroker) -> 
     with commands(broker) as sent:
         others = broker.enqueue_many([note.message(number) for number in range(2 * SEND_GROUP + 1)])
     assert len(sent) == 3
-    entries: Any = broker.client.xrange("worker:q:default:normal")
+    entries: Any = broker.client.xrange("{worker}:q:default:normal")
     assert [fields[b"i"].decode() for _, fields in entries] == [one.message_id for one in [*first, *others]]
     with working(broker):
         finish(broker)
@@ -175,7 +176,7 @@ def test_of_many_messages_one_that_is_refused_keeps_all_from_being_stored(broker
     messages = [note.message(1)] * SEND_GROUP + [note.message(2), note.message(object())]
     with pytest.raises(MessageRefused):
         broker.enqueue_many(messages)
-    assert broker.client.keys("worker:*") == []
+    assert broker.client.keys("{worker}:*") == []
 
 
 @pytest.mark.parametrize(
@@ -192,10 +193,10 @@ def test_what_is_no_plain_json_or_too_large_is_refused_before_anything_is_stored
 
     with pytest.raises(MessageRefused):
         note.send(value)
-    assert broker.client.keys("worker:*") == []
+    assert broker.client.keys("{worker}:*") == []
 
 
-def test_a_broker_that_was_closed_holds_no_connection(broker: StreamBroker, client: redis.Redis) -> None:
+def test_a_broker_that_was_closed_holds_no_connection(broker: StreamBroker, client: RedisClient) -> None:
     """Neither its own nor those of threads that have sent."""
 
     def connections() -> int:
@@ -223,7 +224,7 @@ class Forgetful(Script):
         self.__dict__.update(script.__dict__)
         self._meanwhile = [meanwhile]
 
-    def run(self, client: redis.Redis, arguments: Sequence[Argument]) -> Any:
+    def run(self, client: RedisClient, arguments: Sequence[Argument]) -> Any:
         """Runs it, and loses the answer the first time."""
         answer = super().run(client, arguments)
         while self._meanwhile:
@@ -255,7 +256,7 @@ def test_what_ends_before_its_lost_answer_is_asked_for_again_runs_once(
         finish(broker)
     assert runs == [1]
     assert states(stored(broker, message)) == ["started", "completed"]
-    assert not broker.client.keys("worker:u:*")
+    assert not broker.client.keys("{worker}:u:*")
 
 
 def test_a_message_that_is_sent_again_after_its_end_runs_again(broker: StreamBroker) -> None:
@@ -491,11 +492,11 @@ def test_what_cannot_be_read_is_a_dead_letter_by_itself_and_its_bytes_are_kept(
     note, runs = noting()
     note.send(1)
     bad = note.send(2)
-    key = f"worker:m:{bad.message_id}"
+    key = f"{{worker}}:m:{bad.message_id}"
     record: Any = broker.client.get(key)
     head, _, rest = record.split(b"\n", 2)
     broker.client.set(key, b"\n".join([head, payload, rest]))
-    broker.client.xadd("worker:q:default:normal", {"what": "is this?"})
+    broker.client.xadd("{worker}:q:default:normal", {"what": "is this?"})
     note.send(3)
     with working(broker):
         finish(broker)
@@ -512,7 +513,7 @@ def test_a_message_that_names_another_queue_runs_where_it_was_put(broker: Stream
     """A worker that does not read that queue is not confused."""
     note, runs = noting()
     message = note.send(1)
-    key = f"worker:m:{message.message_id}"
+    key = f"{{worker}}:m:{message.message_id}"
     record: Any = broker.client.get(key)
     broker.client.set(key, record.replace(b'"queue_name":"default"', b'"queue_name":"nowhere"'))
     note.send(2)
@@ -554,7 +555,7 @@ def test_an_urgent_message_overtakes_all_but_what_was_taken_before_it(broker: St
 
 
 def pending(broker: StreamBroker, queue: str, lane: str) -> int:
-    stream = f"worker:q:{queue}:{lane}"
+    stream = f"{{worker}}:q:{queue}:{lane}"
     if not broker.client.exists(stream) or not broker.client.xinfo_groups(stream):
         return 0
     found: Any = broker.client.xpending(stream, "workers")
@@ -702,8 +703,8 @@ def test_what_follows_from_an_attempt_that_was_lost_is_not_stored(make_broker: M
 
 def take_over(broker: StreamBroker, token: str) -> None:
     """Another process finds that this one is dead."""
-    broker.client.zadd("worker:leases", {token: 1})
-    broker.client.delete("worker:patience", "worker:kept-at")
+    broker.client.zadd("{worker}:leases", {token: 1})
+    broker.client.delete("{worker}:patience", "{worker}:kept-at")
     limits = [60, *[60_000, 1_000] * 4]
     lease._KEEP.run(broker.client, ["another", 1_000, 2, 100, 1, *limits])
 
@@ -852,7 +853,7 @@ def test_a_message_that_was_given_late_and_unseen_is_found(
         assert session is not None
         pause(broker.client, "default")
         sent = note.send(2)
-        streams: Any = dict.fromkeys(reader.streams_of(["default"]), ">")
+        streams: Any = dict.fromkeys([broker.client.namespace.stream("default", lane) for lane in reader.LANES], ">")
         # The reader, which waited, may have had it and put it back.
         wait_until(lambda: bool(broker.client.xreadgroup("workers", session.lease.token, streams, 1)))
         resume(broker.client, "default")
@@ -899,10 +900,10 @@ def test_a_queue_that_comes_late_does_not_bring_a_lost_lease_back(broker: Stream
         session = broker.session
         assert session is not None
         old = session.lease.token
-        broker.client.zrem("worker:leases", old)
+        broker.client.zrem("{worker}:leases", old)
         dramatiq.actor(actor_name="later", queue_name="later")(note.fn).send("later")
-        wait_until(lambda: broker.client.sismember("worker:queues", "later"))
-        assert broker.client.zscore("worker:leases", old) is None
+        wait_until(lambda: broker.client.sismember("{worker}:queues", "later"))
+        assert broker.client.zscore("{worker}:leases", old) is None
         finish(broker, "later")
         assert session.lease.token != old
     assert runs == ["first", "later"]
@@ -947,9 +948,9 @@ def test_health_says_what_goes_wrong_and_when_it_is_over(make_broker: MakeBroker
 # ---------------------------------------------------------------------- history
 
 
-def in_step(client: redis.Redis) -> dict[str, int]:
+def in_step(client: RedisClient) -> dict[str, int]:
     """The number of records in each state, after a look at whether indexes and counts say the same."""
-    ids = {key.decode().removeprefix("worker:m:") for key in client.scan_iter("worker:m:*", count=1000)}
+    ids = {key.decode().removeprefix("{worker}:m:") for key in client.scan_iter("{worker}:m:*", count=1000)}
     found = list(all_messages(client, MessageFilter()))
     assert {one.id for one in found} == ids
     assert len(found) == len(ids)
@@ -959,7 +960,7 @@ def in_step(client: redis.Redis) -> dict[str, int]:
     assert ask(client, state_counts()) == counts
     for state, number in counts.items():
         assert len(list(all_messages(client, MessageFilter(states=(state,))))) == number
-    about: list[Any] = [client.zcard(key) for key in client.scan_iter("worker:s:*")]
+    about: list[Any] = [client.zcard(key) for key in client.scan_iter("{worker}:s:*")]
     assert sum(about) == sum(bool(one.events and one.events[-1].subject) for one in found)
     return counts
 
@@ -1000,7 +1001,7 @@ def test_messages_older_than_they_are_to_be_kept_are_forgotten(make_broker: Make
         waiting = note.send_with_options(args=(1,), delay=3_600_000)
         wait_until(lambda: "completed" not in ask(broker.client, state_counts()))
         assert in_step(broker.client) == {"dead": 1, "delayed": 1}
-        broker.client.zadd("worker:due", {waiting.message_id: 1})
+        broker.client.zadd("{worker}:due", {waiting.message_id: 1})
 
 
 def test_after_thousands_of_messages_of_all_kinds_in_two_workers_everything_adds_up(make_broker: MakeBroker) -> None:
@@ -1055,7 +1056,7 @@ def test_a_finished_message_takes_less_than_700_bytes_with_its_whole_history(bro
     def idle() -> None: ...
 
     def taken() -> int:
-        broker.client.xtrim("worker:events", maxlen=0, approximate=False)
+        broker.client.xtrim("{worker}:events", maxlen=0, approximate=False)
         return int(broker.client.info("memory")["used_memory"])
 
     count = 10_000
@@ -1065,7 +1066,7 @@ def test_a_finished_message_takes_less_than_700_bytes_with_its_whole_history(bro
         before = taken()
         broker.enqueue_many([idle.message() for _ in range(count)])
         finish(broker)
-        tail = broker.client.memory_usage("worker:events", samples=0)
+        tail = broker.client.memory_usage("{worker}:events", samples=0)
         assert (taken() - before) / count < 700
     assert tail is not None
     assert tail < 8_000_000
@@ -1105,9 +1106,9 @@ def test_dramatiqs_own_broker_can_be_had_with_history(make_broker: Callable[...,
 
     messages = [fragile.send(number) for number in range(2)]
     with working(broker):
-        client = broker.client
+        client = connect(settings_in_force())
         wait_until(lambda: ask(client, state_counts()) == {"completed": 1, "dead": 1})
-    good, bad = (ask(broker.client, one_message(one.message_id)) for one in messages)
+    good, bad = (ask(client, one_message(one.message_id)) for one in messages)
     assert good is not None
     assert bad is not None
     assert states(good) == ["started", "completed"]

@@ -13,14 +13,14 @@ from typing import Any
 
 import httpx
 import pytest
-import redis
 
 from tests.support.waiting import wait_until
 from tests.support.web import Sent, following, serving
 from worker.history.events import ErrorInfo, State, StatusEvent
 from worker.history.filters import EventFilter
-from worker.history.tail import BEGINNING, TAIL, follow_events
+from worker.history.tail import BEGINNING, follow_events
 from worker.history.writer import EventWriter
+from worker.server.client import RedisClient
 from worker.server.connection import connect
 from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
@@ -178,7 +178,7 @@ def test_a_browser_that_does_not_read_holds_up_none_and_misses_nothing(
         assert numbers(read_until(slow, is_number(count - 1))) == list(range(count))
 
 
-def test_what_is_gone_is_told_as_missed(web: httpx.Client, writer: EventWriter, client: redis.Redis) -> None:
+def test_what_is_gone_is_told_as_missed(web: httpx.Client, writer: EventWriter, client: RedisClient) -> None:
     """To who comes back too late; then it goes on with what there is."""
     with following(web) as found:
         next(found)
@@ -186,7 +186,7 @@ def test_what_is_gone_is_told_as_missed(web: httpx.Client, writer: EventWriter, 
         last = next(found).id
     for number in range(1, 6):
         record(writer, 1, first=number)
-    client.xtrim(TAIL, maxlen=2, approximate=False)
+    client.xtrim("{worker}:events", maxlen=2, approximate=False)
     with following(web, last) as found:
         sent = read_until(found, is_number(5))
     assert [one.kind for one in sent] == ["position", "missed", "message", "message"]
@@ -279,7 +279,7 @@ def test_streams_end_promptly_when_the_process_ends(settings: Settings, valkey: 
     assert time.monotonic() - began < 3
 
 
-def test_nothing_is_read_while_nobody_follows(settings: Settings, valkey: EmbeddedServer, client: redis.Redis) -> None:
+def test_nothing_is_read_while_nobody_follows(settings: Settings, valkey: EmbeddedServer, client: RedisClient) -> None:
     """The reader begins with the first follower and ends with the last."""
 
     def is_read() -> bool:

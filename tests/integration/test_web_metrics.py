@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-import redis
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.account import WINDOWS
 from tests.support.waiting import wait_until
 from tests.support.web import serving, some_messages
+from worker.server.client import RedisClient
 from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
 from worker.web import create_app
@@ -75,7 +75,7 @@ def test_everything_that_is_promised_is_there(web: httpx.Client) -> None:
     } <= of_workers
 
 
-def test_counters_only_grow(web: httpx.Client, client: redis.Redis) -> None:
+def test_counters_only_grow(web: httpx.Client, client: RedisClient) -> None:
     """Also when the history forgets what they were counted from."""
     before = read(web)
     web.post("/api/actions/replay", json={"filter": {"state": ["dead"]}})

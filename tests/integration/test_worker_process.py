@@ -271,6 +271,25 @@ def test_what_runs_in_the_thread_pool_at_sigterm_is_given_the_grace_period_and_t
         project.down()
 
 
+@pytest.mark.parametrize("key", ["worker:layout", "worker:seq"])
+def test_a_worker_that_finds_data_of_the_former_layout_does_not_start(tmp_path: Path, key: str) -> None:
+    """It says so in one line, with what to do, and touches nothing."""
+    project = new_project(tmp_path)
+    try:
+        if key == "worker:layout":
+            project.client.hset(key, "version", "1")
+        else:
+            project.client.set(key, "7")
+        words = ["actors", "--processes", "1", "--threads", "1", "--path", str(project.folder)]
+        done = project.run(str(BIN / "dramatiq"), *words, code=3)
+        (line,) = [line for line in (done.stdout + done.stderr).splitlines() if "layout" in line]
+        assert "the server's data have layout 1, this version reads 2: let workers of the former version" in line
+        assert "Traceback" not in done.stdout + done.stderr
+        assert project.client.keys() == [key.encode()]
+    finally:
+        project.down()
+
+
 def test_dramatiqs_own_broker_works_with_the_history(tmp_path: Path) -> None:
     """`WORKER_BROKER=redis-lists`: attempts, retries and dead letters are recorded, and a shutdown is a retry."""
     variables = {"WORKER_BROKER": "redis-lists", "WORKER_ACTORS": "actors", "PYTHONPATH": str(tmp_path)}

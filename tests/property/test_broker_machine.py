@@ -16,7 +16,6 @@ from typing import Any, ClassVar, TypeVar
 
 import hypothesis.strategies as st
 import pytest
-import redis
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -50,6 +49,7 @@ from worker.history.filters import MessageFilter
 from worker.history.lines import to_line
 from worker.history.states import MARKS
 from worker.operations import actions
+from worker.server.client import RedisClient
 from worker.server.connection import connect, streams_in
 from worker.server.embedded import EmbeddedServer
 from worker.server.scripts import Argument, Script
@@ -78,38 +78,38 @@ local function all(pattern)
   return keys
 end
 local found = { {}, {}, {}, {}, {}, {} }
-for _, key in ipairs(all('worker:m:*')) do
+for _, key in ipairs(all('{worker}:m:*')) do
   table.insert(found[1], { key, call('GET', key) })
 end
-for _, key in ipairs(all('worker:q:*')) do
+for _, key in ipairs(all('{worker}:q:*')) do
   table.insert(found[2], { key, call('XRANGE', key, '-', '+'), call('XPENDING', key, 'workers', '-', '+', 1000) })
 end
-for _, key in ipairs(all('worker:x:*')) do
+for _, key in ipairs(all('{worker}:x:*')) do
   if call('TYPE', key).ok == 'list' then
     table.insert(found[3], { key, call('LRANGE', key, 0, -1) })
   else
     table.insert(found[3], { key, call('GET', key) })
   end
 end
-for _, key in ipairs(all('worker:s:*')) do
+for _, key in ipairs(all('{worker}:s:*')) do
   table.insert(found[4], { key, call('ZRANGE', key, 0, -1, 'WITHSCORES') })
 end
-for _, key in ipairs(all('worker:w:*')) do
+for _, key in ipairs(all('{worker}:w:*')) do
   table.insert(found[5], call('HGETALL', key))
 end
-for _, key in ipairs(all('worker:u:*')) do
+for _, key in ipairs(all('{worker}:u:*')) do
   table.insert(found[6], { key, call('GET', key) })
 end
-table.insert(found, all('worker:cancel:*'))
-table.insert(found, call('XRANGE', 'worker:audit', '-', '+'))
-for _, key in ipairs({ 'worker:depths', 'worker:changed', 'worker:paused' }) do
+table.insert(found, all('{worker}:cancel:*'))
+table.insert(found, call('XRANGE', '{worker}:audit', '-', '+'))
+for _, key in ipairs({ '{worker}:depths', '{worker}:changed', '{worker}:paused' }) do
   table.insert(found, call('HGETALL', key))
 end
-table.insert(found, call('ZRANGE', 'worker:due', 0, -1, 'WITHSCORES'))
-table.insert(found, call('HGETALL', 'worker:states'))
-table.insert(found, call('HGETALL', 'worker:kept'))
-table.insert(found, call('ZRANGE', 'worker:segments', 0, -1))
-table.insert(found, call('ZRANGE', 'worker:leases', 0, -1, 'WITHSCORES'))
+table.insert(found, call('ZRANGE', '{worker}:due', 0, -1, 'WITHSCORES'))
+table.insert(found, call('HGETALL', '{worker}:states'))
+table.insert(found, call('HGETALL', '{worker}:kept'))
+table.insert(found, call('ZRANGE', '{worker}:segments', 0, -1))
+table.insert(found, call('ZRANGE', '{worker}:leases', 0, -1, 'WITHSCORES'))
 table.insert(found, now)
 return found
 """
@@ -152,26 +152,26 @@ DUMP = small(Script("records"), _DUMP)
 class Stored:
     """What the server holds, read in one step."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: RedisClient) -> None:
         messages, streams_, maps, subjects, windows, unique, *others = DUMP.run(client, [])
         cancelling, audit, depths, changed, paused, due, states, kept, segments, leases, now = others
         self.messages: dict[str, tuple[list[str], bytes, list[str]]] = {}
         for key, record in messages:
             head, payload, lines = record.split(b"\n", 2)
-            self.messages[_after(key, "worker:m:")] = (
+            self.messages[_after(key, "{worker}:m:")] = (
                 head.decode().split("\t"),
                 payload,
                 lines.decode().splitlines(),
             )
         self.streams: dict[tuple[str, str], tuple[list[tuple[str, str, int | None]], dict[str, str]]] = {}
         for key, entries, pending in streams_:
-            queue, _, lane = _after(key, "worker:q:").rpartition(":")
+            queue, _, lane = _after(key, "{worker}:q:").rpartition(":")
             named = [(entry.decode(), fields[1].decode(), _fence(fields)) for entry, fields in entries]
             self.streams[queue, lane] = named, {one[0].decode(): one[1].decode() for one in pending}
         self.ids: dict[int, list[str]] = {}
         self.marks: dict[tuple[int, str], set[int]] = {}
         for key, value in maps:
-            segment, _, name = _after(key, "worker:x:").partition(":")
+            segment, _, name = _after(key, "{worker}:x:").partition(":")
             if isinstance(value, list):
                 self.ids[int(segment)] = [one.decode() for one in value]
             else:
@@ -179,15 +179,15 @@ class Stored:
                     number for number in range(len(value) * 8) if value[number // 8] >> (7 - number % 8) & 1
                 }
         self.subjects = {
-            _after(key, "worker:s:"): {name.decode(): int(seq) for name, seq in _couples(members)}
+            _after(key, "{worker}:s:"): {name.decode(): int(seq) for name, seq in _couples(members)}
             for key, members in subjects
         }
         self.counted: Counter[str] = Counter()
         for window in windows:
             for name, number in _couples(window):
                 self.counted[name.decode()] += int(number)
-        self.unique = {_after(key, "worker:u:"): value.decode() for key, value in unique}
-        self.cancelling = {_after(key, "worker:cancel:") for key in cancelling}
+        self.unique = {_after(key, "{worker}:u:"): value.decode() for key, value in unique}
+        self.cancelling = {_after(key, "{worker}:cancel:") for key in cancelling}
         self.audit = [dict(_texts(fields)) for _, fields in audit]
         self.depths = {name: int(number) for name, number in _texts(depths) if int(number)}
         self.changed = {int(segment): int(at) for segment, at in _texts(changed)}
@@ -250,7 +250,7 @@ a_person = st.sampled_from(["ann", "bob"])
 class BrokerMachine(RuleBasedStateMachine):
     """Drives the scripts and the model with the same steps."""
 
-    client: ClassVar[redis.Redis]
+    client: ClassVar[RedisClient]
 
     def __init__(self) -> None:
         super().__init__()
@@ -288,7 +288,7 @@ class BrokerMachine(RuleBasedStateMachine):
 
     def _die(self, token: str) -> None:
         if token in self.model.alive:
-            self.client.zadd("worker:leases", {token: 1}, xx=True)
+            self.client.zadd("{worker}:leases", {token: 1}, xx=True)
             self.model.alive[token] = False
 
     @rule(data=st.data())
@@ -330,7 +330,7 @@ class BrokerMachine(RuleBasedStateMachine):
     def something_else_gets_into_a_stream(self, queue: str, lane: str) -> None:
         self.garbage += 1
         name = f"garbage{self.garbage}"
-        self.client.xadd(f"worker:q:{queue}:{lane}", {"x": name})
+        self.client.xadd(f"{{worker}}:q:{queue}:{lane}", {"x": name})
         self.model.stream(queue, lane).append(Entry(name, None))
 
     # ------------------------------------------------------------------ processes take and give back
@@ -383,13 +383,13 @@ class BrokerMachine(RuleBasedStateMachine):
     def wait_and_look(self, data: st.DataObject) -> None:
         """A process is given entries while it waits, whether or not its lease has run out or a queue was paused."""
         process = self._a_process(data)
-        names: Any = {f"worker:q:{queue}:{lane}": ">" for lane in LANES for queue in QUEUES}
+        names: Any = {f"{{worker}}:q:{queue}:{lane}": ">" for lane in LANES for queue in QUEUES}
         found: Any = self.client.xreadgroup("workers", process.token, names, 1)
         pairs = streams_in(found)
         arguments: list[Argument] = [process.token]
         given = []
         for stream, entries in pairs:
-            queue, _, lane = _after(stream, "worker:q:").rpartition(":")
+            queue, _, lane = _after(stream, "{worker}:q:").rpartition(":")
             for entry, _ in entries:
                 arguments += [stream, entry]
                 (one,) = [one for one in self.model.stream(queue, lane) if one.holder is None][:1]
@@ -416,11 +416,11 @@ class BrokerMachine(RuleBasedStateMachine):
             for one in entries:
                 if one.holder == process.token and one.id not in known:
                     given.append(((queue, lane), one))
-                    arguments += [f"worker:q:{queue}:{lane}", one.id]
+                    arguments += [f"{{worker}}:q:{queue}:{lane}", one.id]
         held = {one.id for entries in self.model.streams.values() for one in entries if one.holder == process.token}
         for taken in process.taken:
             if taken.entry not in held:
-                arguments += [f"worker:q:{taken.stream[0]}:{taken.stream[1]}", taken.entry]
+                arguments += [f"{{worker}}:q:{taken.stream[0]}:{taken.stream[1]}", taken.entry]
         self._look(process, arguments, given)
 
     @precondition(lambda self: any(one.taken for one in self.processes.values()))
@@ -430,7 +430,7 @@ class BrokerMachine(RuleBasedStateMachine):
         some = _some(data, process.taken)
         arguments: list[Argument] = []
         for one in some:
-            arguments += [f"worker:q:{one.stream[0]}:{one.stream[1]}", one.entry, one.id, one.fence]
+            arguments += [f"{{worker}}:q:{one.stream[0]}:{one.stream[1]}", one.entry, one.id, one.fence]
         GIVE_BACK.run(self.client, arguments)
         self.model.give_back(some)
 
@@ -470,7 +470,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self._keep(data, self._a_process(data), most, look_around=look_around)
 
     def _keep(self, data: st.DataObject, process: Process, most: int, *, look_around: bool) -> None:
-        self.client.delete("worker:patience", "worker:kept-at")
+        self.client.delete("{worker}:patience", "{worker}:kept-at")
         due = dict(self.model.due)
         before = Stored(self.client)
         age = data.draw(st.sampled_from([AGE_MS, AGE_MS, 0]))
@@ -491,7 +491,7 @@ class BrokerMachine(RuleBasedStateMachine):
     def an_hour_passes_for_one(self, data: st.DataObject, ago: int) -> None:
         """Some become due at the same moment."""
         message_id = _one(data, sorted(self.model.due))
-        self.client.zadd("worker:due", {message_id: 1_000_000 - ago}, xx=True)
+        self.client.zadd("{worker}:due", {message_id: 1_000_000 - ago}, xx=True)
         self.model.due[message_id] = 1_000_000 - ago
 
     @rule(queue=a_queue)
@@ -597,7 +597,7 @@ class BrokerMachine(RuleBasedStateMachine):
             assert self._found(wanted, 0) == ([], len(expected))
         causes = Counter(one.died_of for one in self.model.messages.values() if one.state == "dead")
         assert {cause.decode(): number for cause, number in _couples(DEATHS.run(self.client, []))} == causes
-        assert not list(self.client.scan_iter("worker:x:scratch*"))
+        assert not list(self.client.scan_iter("{worker}:x:scratch*"))
 
     def _found(self, wanted: MessageFilter, most: int) -> tuple[list[str], int]:
         found: list[str] = []
@@ -755,7 +755,7 @@ class BrokerMachine(RuleBasedStateMachine):
         assert [one[1].decode() for one in answer] == [entry.id for _, entry in given]
         for described, ((queue, lane), entry) in zip(answer, given, strict=True):
             stream, entry_id, message_id, fence, attempts, losses, _, payload = described
-            assert stream.decode() == f"worker:q:{queue}:{lane}"
+            assert stream.decode() == f"{{worker}}:q:{queue}:{lane}"
             assert entry_id.decode() == entry.id
             message = self.model.messages.get(entry.message_id)
             if message is None:
@@ -777,7 +777,7 @@ class BrokerMachine(RuleBasedStateMachine):
     def _bury(self, stream: tuple[str, str], entry: Entry) -> None:
         event = StatusEvent(event="?.failed", state=State.FAILED, message_id=entry.message_id, actor="?")
         event_line = to_line(_with_error(event, "ValueError"))
-        name = f"worker:q:{stream[0]}:{stream[1]}"
+        name = f"{{worker}}:q:{stream[0]}:{stream[1]}"
         buried = entry.message_id
         for _ in range(2):  # the second time its answer had been lost
             BURY.run(self.client, [name, entry.id, buried, stream[0], b'{"undecodable":""}', event_line])
@@ -801,7 +801,7 @@ class BrokerMachine(RuleBasedStateMachine):
                     # In steps of our own, that the same examples always run in the same way.
                     self.moments += 1
                     score = float(self.moments)
-                    self.client.zadd("worker:due", {message_id: score}, xx=True)
+                    self.client.zadd("{worker}:due", {message_id: score}, xx=True)
                     stored.due[message_id] = score
                 self.model.due[message_id] = score
         return stored
@@ -871,7 +871,7 @@ def _is(message: Message, wanted: MessageFilter) -> bool:
 def _text_of(step: Step) -> str:
     taken = step.taken
     end = End(
-        stream=f"worker:q:{taken.stream[0]}:{taken.stream[1]}",
+        stream=f"{{worker}}:q:{taken.stream[0]}:{taken.stream[1]}",
         entry=taken.entry,
         outcome=step.outcome,
         kind=step.kind,
@@ -913,7 +913,7 @@ def _with_error(event: StatusEvent, kind: str) -> StatusEvent:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisClient]:
     folder: Path = tmp_path_factory.mktemp("machine")
     own = Settings(data_dir=folder, redis_url=None)
     embedded = EmbeddedServer(own)
@@ -925,7 +925,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
     embedded.stop()
 
 
-def test_the_scripts_agree_with_the_model_whatever_happens(server: redis.Redis) -> None:
+def test_the_scripts_agree_with_the_model_whatever_happens(server: RedisClient) -> None:
     """No message is in two places or in none, and records, counts and indexes tell the same."""
     BrokerMachine.client = server
     profile = settings(

@@ -10,12 +10,11 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
-import redis
-
 from tests.support.indexes import FINAL, indexes_agree
 from tests.support.scene import Run, Scene
 from worker.history.answers import StoredMessage
 from worker.history.events import State, StatusEvent
+from worker.server.client import RedisClient
 
 NOBODY: frozenset[str] = frozenset()
 
@@ -57,15 +56,15 @@ def settle(
     return states
 
 
-def nothing_is_left(client: redis.Redis, delayed: Collection[str]) -> None:
+def nothing_is_left(client: RedisClient, delayed: Collection[str]) -> None:
     """Streams are empty, nothing is pending, nothing is delayed, no unique key is held."""
-    for stream in client.scan_iter("worker:q:*", _type="stream"):
+    for stream in client.scan_iter("{worker}:q:*", _type="stream"):
         assert client.xlen(stream) == 0, f"{stream!r} holds {client.xrange(stream)}"
         for group in client.xinfo_groups(stream):
             assert group["pending"] == 0, f"{stream!r}: {client.xinfo_consumers(stream, 'workers')}"
-    due: Any = client.zrange("worker:due", 0, -1)
+    due: Any = client.zrange("{worker}:due", 0, -1)
     assert {one.decode() for one in due} == set(delayed)
-    assert not list(client.scan_iter("worker:u:*"))
+    assert not list(client.scan_iter("{worker}:u:*"))
 
 
 def events_are_in_order(message: StoredMessage, *, sent_again: bool) -> None:
@@ -116,17 +115,17 @@ def each_was_run(messages: dict[str, StoredMessage], ledger: list[Run]) -> None:
 
 
 WINDOWS = {
-    "worker:w": True,
-    "worker:h": True,
-    "worker:wt": False,
-    "worker:ht": False,
-    "worker:w10": True,
-    "worker:d": True,
+    "{worker}:w": True,
+    "{worker}:h": True,
+    "{worker}:wt": False,
+    "{worker}:ht": False,
+    "{worker}:w10": True,
+    "{worker}:d": True,
 }
 """The counters of windows, and whether they are told apart by actors."""
 
 
-def counters_agree(client: redis.Redis, messages: Iterable[StoredMessage]) -> None:
+def counters_agree(client: RedisClient, messages: Iterable[StoredMessage]) -> None:
     """The counters of windows of every length add up to what the events say."""
     of_actors = Counter(
         (message.actor, event.state.value) for message in messages for event in message.events if event.state.is_final

@@ -9,11 +9,10 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-import redis
-
 from worker.history.answers import StoredMessage
 from worker.history.events import State
 from worker.history.query import ask, one_message
+from worker.server.client import RedisClient
 
 SEGMENT = 4096
 TIME_BYTES = 6
@@ -21,18 +20,18 @@ FINAL = ("completed", "skipped", "dead", "cancelled")
 OF_EVENTS = ("ended:", "error:", "died:")
 
 
-def stored_messages(client: redis.Redis) -> dict[str, StoredMessage]:
+def stored_messages(client: RedisClient) -> dict[str, StoredMessage]:
     """Every record there is."""
     messages = {}
-    for key in client.scan_iter("worker:m:*", count=1000):
-        message_id = key.decode().removeprefix("worker:m:")
+    for key in client.scan_iter("{worker}:m:*", count=1000):
+        message_id = key.decode().removeprefix("{worker}:m:")
         message = ask(client, one_message(message_id))
         assert message is not None, f"{message_id} cannot be read"
         messages[message_id] = message
     return messages
 
 
-def indexes_agree(client: redis.Redis, *, events_dropped: bool = False) -> dict[str, StoredMessage]:
+def indexes_agree(client: RedisClient, *, events_dropped: bool = False) -> dict[str, StoredMessage]:
     """Checks everything; answers with the messages.
 
     Args:
@@ -45,46 +44,46 @@ def indexes_agree(client: redis.Redis, *, events_dropped: bool = False) -> dict[
     _subjects_agree(client, messages)
     _counts_agree(client, messages)
     _places_agree(client, messages)
-    asked = {key.decode().removeprefix("worker:cancel:") for key in client.scan_iter("worker:cancel:*")}
+    asked = {key.decode().removeprefix("{worker}:cancel:") for key in client.scan_iter("{worker}:cancel:*")}
     assert asked <= messages.keys()
     return messages
 
 
-def _segments_agree(client: redis.Redis, messages: dict[str, StoredMessage]) -> None:
-    newest = int(client.get("worker:seq") or 0)
+def _segments_agree(client: RedisClient, messages: dict[str, StoredMessage]) -> None:
+    newest = int(client.get("{worker}:seq") or 0)
     kept = Counter(message.number // SEGMENT for message in messages.values())
-    assert _numbers(client, "worker:kept") == {str(segment): number for segment, number in kept.items()}
-    changed = _numbers(client, "worker:changed")
-    began: Any = client.zrange("worker:segments", 0, -1, withscores=True)
+    assert _numbers(client, "{worker}:kept") == {str(segment): number for segment, number in kept.items()}
+    changed = _numbers(client, "{worker}:changed")
+    began: Any = client.zrange("{worker}:segments", 0, -1, withscores=True)
     segments = {int(segment): at for segment, at in began}
     assert kept.keys() <= segments.keys() <= kept.keys() | {newest // SEGMENT}
     for message in messages.values():
         assert message.number < newest
         at = round(message.since.timestamp() * 1000)
         segment = message.number // SEGMENT
-        assert client.lindex(f"worker:x:{segment}:ids", message.number % SEGMENT) == message.id.encode()
+        assert client.lindex(f"{{worker}}:x:{segment}:ids", message.number % SEGMENT) == message.id.encode()
         assert at >= segments[segment]
         place = message.number % SEGMENT * TIME_BYTES
-        told: Any = client.getrange(f"worker:at:{segment}", place, place + TIME_BYTES - 1)
+        told: Any = client.getrange(f"{{worker}}:at:{segment}", place, place + TIME_BYTES - 1)
         assert int.from_bytes(told, "big") == at, f"{message.id} is {message.state} since {at}, its index says {told!r}"
-        times: Any = client.get(f"worker:at:{segment}")
+        times: Any = client.get(f"{{worker}}:at:{segment}")
         if times is not None:
             place = message.number % SEGMENT * 6
             assert int.from_bytes(times[place : place + 6]) == at, message
         if message.state != "delayed":
             assert changed[str(segment)] >= at, f"{message.id} changed at {at}, its segment at {changed[str(segment)]}"
         if message.state in FINAL:
-            assert client.zscore(f"worker:ended:{message.state}", str(segment)) is not None
+            assert client.zscore(f"{{worker}}:ended:{message.state}", str(segment)) is not None
 
 
-def _marks_agree(client: redis.Redis, messages: dict[str, StoredMessage], *, events_dropped: bool) -> None:
+def _marks_agree(client: RedisClient, messages: dict[str, StoredMessage], *, events_dropped: bool) -> None:
     by_number = {message.number: message for message in messages.values()}
     expected = {(message.id, mark) for message in messages.values() for mark in _marks(message)}
     found = set()
-    listed: Any = client.smembers("worker:names")
+    listed: Any = client.smembers("{worker}:names")
     names = {name.decode() for name in listed}
-    for key in client.scan_iter("worker:x:*", _type="string"):
-        segment, _, name = key.decode().removeprefix("worker:x:").partition(":")
+    for key in client.scan_iter("{worker}:x:*", _type="string"):
+        segment, _, name = key.decode().removeprefix("{worker}:x:").partition(":")
         assert name in names, f"{key!r} is not listed, and would never be dropped"
         bits: Any = client.get(key)
         for position in _positions(bits):
@@ -97,37 +96,37 @@ def _marks_agree(client: redis.Redis, messages: dict[str, StoredMessage], *, eve
     assert not wrong, f"{len(wrong)} marks are wrong, such as {told}"
 
 
-def _subjects_agree(client: redis.Redis, messages: dict[str, StoredMessage]) -> None:
+def _subjects_agree(client: RedisClient, messages: dict[str, StoredMessage]) -> None:
     expected = {
         (f"{name}={value}", message.id, message.number)
         for message in messages.values()
         for name, value in message.subject.items()
     }
     found = set()
-    for key in client.scan_iter("worker:s:*"):
+    for key in client.scan_iter("{worker}:s:*"):
         members: Any = client.zrange(key, 0, -1, withscores=True)
-        found |= {(key.decode().removeprefix("worker:s:"), one.decode(), int(number)) for one, number in members}
+        found |= {(key.decode().removeprefix("{worker}:s:"), one.decode(), int(number)) for one, number in members}
     assert found == expected
 
 
-def _counts_agree(client: redis.Redis, messages: dict[str, StoredMessage]) -> None:
-    assert _numbers(client, "worker:states") == Counter(message.state for message in messages.values())
+def _counts_agree(client: RedisClient, messages: dict[str, StoredMessage]) -> None:
+    assert _numbers(client, "{worker}:states") == Counter(message.state for message in messages.values())
     waiting = [message for message in messages.values() if message.state not in FINAL]
     depths = Counter(f"{message.queue}\t{message.state}" for message in waiting)
-    assert _numbers(client, "worker:depths") == depths
+    assert _numbers(client, "{worker}:depths") == depths
 
 
-def _places_agree(client: redis.Redis, messages: dict[str, StoredMessage]) -> None:
-    due: Any = client.zrange("worker:due", 0, -1, withscores=True)
+def _places_agree(client: RedisClient, messages: dict[str, StoredMessage]) -> None:
+    due: Any = client.zrange("{worker}:due", 0, -1, withscores=True)
     delayed = [message for message in messages.values() if message.state == "delayed"]
     assert {id_.decode(): at for id_, at in due} == {one.id: round(one.since.timestamp() * 1000) for one in delayed}
     entries: Counter[str] = Counter()
-    for stream in client.scan_iter("worker:q:*", _type="stream"):
+    for stream in client.scan_iter("{worker}:q:*", _type="stream"):
         added: Any = client.xrange(stream)
         for _, fields in added:
             message = messages.get(fields.get(b"i", b"").decode())
             if message is not None and int(fields[b"f"]) == message.fence:
-                assert stream.decode().startswith(f"worker:q:{message.queue}:")
+                assert stream.decode().startswith(f"{{worker}}:q:{message.queue}:")
                 entries[message.id] += 1
     in_streams = [message.id for message in messages.values() if message.state in ("queued", "running")]
     assert entries == Counter(in_streams), "what waits or runs has one entry, and nothing else has any"
@@ -148,9 +147,9 @@ def _marks(message: StoredMessage) -> set[str]:
     return marks | ({f"died:{cause}"} if message.state == "dead" else set())
 
 
-def _numbers(client: redis.Redis, key: str) -> dict[str, int]:
+def _numbers(client: RedisClient, key: str) -> dict[str, int]:
     found: Any = client.hgetall(key)
-    return {name.decode(): int(number) for name, number in found.items() if int(number) or key == "worker:changed"}
+    return {name.decode(): int(number) for name, number in found.items() if int(number) or key == "{worker}:changed"}
 
 
 def _positions(bits: bytes) -> Iterable[int]:

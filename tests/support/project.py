@@ -15,7 +15,6 @@ from typing import Any
 
 import dramatiq
 import psutil
-import redis
 
 from tests.conftest import forget_environment
 from tests.support.waiting import TIMEOUT, wait_until
@@ -24,6 +23,7 @@ from worker.broker.streams import StreamBroker
 from worker.history.events import State, StatusEvent
 from worker.history.filters import EventFilter, MessageFilter
 from worker.history.query import all_messages, ask, read_events, state_counts
+from worker.server.client import RedisClient
 from worker.server.connection import connect
 from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
@@ -47,7 +47,7 @@ class Project:
         own = {"WORKER_DATA_DIR": str(self.data_dir), "PATH": path, "WORKER_WEB_PORT": "0"} | quick | variables
         self.environment = forget_environment(dict(os.environ)) | own
         self.settings = Settings(data_dir=self.data_dir)
-        self.client: redis.Redis = connect(self.settings)
+        self.client: RedisClient = connect(self.settings)
 
     def run(
         self, *words: str, cwd: Path | None = None, code: int = 0, variables: Mapping[str, str] = NOTHING

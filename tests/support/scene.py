@@ -26,7 +26,9 @@ from tests.support.waiting import TIMEOUT, wait_until
 from worker.broker import create_broker
 from worker.broker.streams import StreamBroker
 from worker.errors import ServerUnreachable
+from worker.server.client import RedisClient
 from worker.server.embedded import server_program
+from worker.server.keys import Namespace
 from worker.settings import Settings, put_in_force
 
 HOST = "127.0.0.1"
@@ -39,7 +41,12 @@ class Server:
         self._folder = folder
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
-        self.client = redis.Redis(host=HOST, port=self.port, socket_timeout=30, retry=Retry(NoBackoff(), 0))
+        self.client = self.connect(timeout=30)
+
+    def connect(self, *, timeout: float) -> RedisClient:
+        """A client that tries nothing twice."""
+        retry = Retry(NoBackoff(), 0)
+        return RedisClient(Namespace("worker"), host=HOST, port=self.port, socket_timeout=timeout, retry=retry)
 
     def start(self) -> None:
         options = {"port": self.port, "bind": HOST, "dir": self._folder, "save": ""}
@@ -222,7 +229,7 @@ class Scene:
 
     def states(self) -> Counter[str]:
         """How many messages are in each state, as the server counts them."""
-        found: Any = self.client.hgetall("worker:states")
+        found: Any = self.client.hgetall("{worker}:states")
         return Counter({state.decode(): int(number) for state, number in found.items() if int(number)})
 
     def ended(self) -> int:
@@ -233,7 +240,7 @@ class Scene:
     def pending(self) -> int:
         """How many entries are taken by workers and not acknowledged."""
         found = 0
-        for stream in self.client.scan_iter("worker:q:*", _type="stream"):
+        for stream in self.client.scan_iter("{worker}:q:*", _type="stream"):
             for group in self.client.xinfo_groups(stream):
                 found += int(group["pending"])
         return found

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from worker.broker.lease import LAYOUT
 from worker.operations.doctor import (
     Finding,
     Severity,
@@ -21,6 +20,7 @@ from worker.operations.doctor import (
     check_settings,
     check_version,
 )
+from worker.server.layout import LAYOUT
 from worker.settings import Settings
 
 GOOD: dict[str, Any] = {
@@ -70,6 +70,7 @@ OF_SERVERS = {
     "a near server": (check_reach(0.3, "redis://host"), Severity.OK),
     "a far server": (check_reach(80.0, "redis://host"), Severity.WARNING),
     "our layout": (check_layout(LAYOUT), Severity.OK),
+    "a former layout": (check_layout(LAYOUT - 1), Severity.PROBLEM),
     "a later layout": (check_layout(LAYOUT + 1), Severity.PROBLEM),
 }
 

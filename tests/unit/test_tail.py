@@ -13,7 +13,7 @@ from worker.history import tail
 from worker.history.events import State, StatusEvent
 from worker.history.filters import EventFilter
 from worker.history.lines import to_line
-from worker.history.tail import TAIL, Followed, _Place, read_entry
+from worker.history.tail import Followed, _Place, read_entry
 
 Entry = tuple[bytes, dict[bytes, bytes]]
 
@@ -50,7 +50,7 @@ class Stream:
         found = [one for one in self.entries if _id(one[0]) > after][:most]
         oldest = self.entries[0] if self.entries else None
         about = {"entries-added": self.added, "length": len(self.entries), "first-entry": oldest}
-        return [about, [[TAIL.encode(), found]] if found else []]
+        return [about, [[b"{worker}:events", found]] if found else []]
 
     def read(self, after: str, most: int = 200) -> list[Followed]:
         place = _Place(after)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import dramatiq
-import redis
 from dramatiq import broker as dramatiq_broker
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import (
@@ -15,19 +14,21 @@ from dramatiq.middleware import (
     Middleware,
     Pipelines,
 )
-from dramatiq.rate_limits.backends import RedisBackend
 
 from worker.attempts.retry_policy import RetryPolicy
 from worker.attempts.running import RunningAttempts
 from worker.attempts.runs import Runs
 from worker.attempts.shutdown import ShutdownNotifications
 from worker.attempts.time_limit import TimeLimit
+from worker.broker.backend import NamespacedBackend
 from worker.broker.lifecycle import Lifecycle
 from worker.broker.process import Process
 from worker.broker.streams import StreamBroker
 from worker.history.events import Writer
 from worker.history.writer import default_writer
+from worker.server.client import RedisClient
 from worker.server.connection import connect
+from worker.server.keys import Namespace
 from worker.settings import Settings, put_in_force, settings_in_force
 from worker.threads.greenlets import call_among_greenlets
 from worker.threads.os_threads import GEVENT
@@ -54,25 +55,31 @@ def create_broker(settings: Settings | None = None) -> dramatiq.Broker:
     return _lists_broker(settings, client) if settings.broker == "redis-lists" else _stream_broker(settings, client)
 
 
-def _stream_broker(settings: Settings, client: redis.Redis) -> dramatiq.Broker:
+def _stream_broker(settings: Settings, client: RedisClient) -> dramatiq.Broker:
     running = RunningAttempts()
     middleware = [
         Process(settings, client),
         Lifecycle(),
         *message_middleware(settings, None, running),
-        GroupCallbacks(RedisBackend(client=client)),
+        GroupCallbacks(NamespacedBackend(client)),
     ]
     return StreamBroker(settings, client, lambda: connect(settings), middleware, running)
 
 
-def _lists_broker(settings: Settings, client: redis.Redis) -> dramatiq.Broker:
+def _lists_broker(settings: Settings, client: RedisClient) -> dramatiq.Broker:
     middleware = [
         Process(settings, client),
         *message_middleware(settings, default_writer(), RunningAttempts()),
-        GroupCallbacks(RedisBackend(client=client)),
+        GroupCallbacks(NamespacedBackend(client)),
     ]
     kind = _GreenletsListsBroker if GEVENT else RedisBroker
-    return kind(client=client, middleware=middleware)  # type: ignore[no-untyped-call]
+    return kind(client=client, middleware=middleware, namespace=_lists_namespace(settings))  # type: ignore[no-untyped-call]
+
+
+def _lists_namespace(settings: Settings) -> str:
+    """Dramatiq's own, whose messages a newcomer has; that of an environment which is kept apart, inside ours."""
+    is_default = settings.namespace == Settings.model_fields["namespace"].default
+    return "dramatiq" if is_default else Namespace(settings.namespace).of_dramatiq("lists")
 
 
 class _GreenletsListsBroker(RedisBroker):

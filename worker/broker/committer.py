@@ -18,6 +18,7 @@ import redis
 from worker.broker.commits import Commit
 from worker.errors import WorkerError
 from worker.ground.logs import get_logger
+from worker.server.client import RedisClient
 from worker.server.scripts import Argument, Script
 from worker.threads.os_threads import new_condition
 
@@ -56,7 +57,7 @@ class Committer:
     """
 
     def __init__(
-        self, name: str, client: redis.Redis, limits: Sequence[Argument], stored: Callable[[Commit], None]
+        self, name: str, client: RedisClient, limits: Sequence[Argument], stored: Callable[[Commit], None]
     ) -> None:
         self._name = name
         self._client = client

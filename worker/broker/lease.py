@@ -19,7 +19,9 @@ import redis
 
 from worker.errors import WorkerError
 from worker.ground.logs import get_logger
+from worker.server.client import RedisClient
 from worker.server.connection import streams_in
+from worker.server.layout import check_layout
 from worker.server.scripts import Argument, Script
 
 logger = get_logger(__name__)
@@ -29,12 +31,6 @@ PROMOTE = 500
 
 LOOK_AROUND_EVERY = 4
 """Rounds after which every stream is asked for readers without a lease."""
-
-LAYOUT = 1
-"""The version of keys and formats that this code reads and writes; `docs/reference/redis.md`."""
-
-ORDERS = "worker:orders"
-"""The stream in which all processes read what people ask of them."""
 
 _RETRY_DELAY = 0.5
 _LEAVE_TIMEOUT = 2.0
@@ -74,7 +70,7 @@ class Lease:
 
     def __init__(
         self,
-        client: redis.Redis,
+        client: RedisClient,
         *,
         seconds: float,
         most_starts: int,
@@ -147,7 +143,7 @@ class Lease:
         """Gives it up: others take over at once what is still held."""
         self._ends = True
         try:
-            self._client.xadd("worker:wake", {"due": "0"}, maxlen=1)
+            self._client.xadd(self._client.namespace.wake, {"due": "0"}, maxlen=1)
             self._thread.join(_LEAVE_TIMEOUT)
             _LEAVE.run(self._client, [self.token])
         except (redis.RedisError, OSError, WorkerError) as error:
@@ -177,6 +173,7 @@ class Lease:
             self._lost()
         token = self.token if self.epoch == 0 else self._new_token()
         asked_at = time.monotonic()
+        check_layout(self._client)
         self._join(token, round(self._seconds * 1000))
         self._held_until = asked_at + self._seconds
         self.term = Term(token, self.epoch + 1)
@@ -184,11 +181,7 @@ class Lease:
 
     def _join(self, token: str, milliseconds: int) -> None:
         queues = list(self._queues())
-        _, version, newest_order = _JOIN.run(self._client, [token, milliseconds, self._described(), *queues])
-        if version > LAYOUT:
-            raise WorkerError(
-                f"the server's data have layout {version}, this version reads {LAYOUT}: upgrade dramatiq-bridge here"
-            )
+        _, newest_order = _JOIN.run(self._client, [token, milliseconds, self._described(), *queues])
         self._joined = queues
         self._order = self._order or newest_order.decode()
 
@@ -231,9 +224,10 @@ class Lease:
     def _wait(self, seconds: float) -> None:
         """Waits, but no longer than until a delayed message becomes the next that is due; obeys what is asked."""
         block = max(1, round(seconds * 1000)) if seconds > 0 else None
-        answer: Any = self._client.xread({"worker:wake": self._wake, ORDERS: self._order or "$"}, block=block)
+        keys = self._client.namespace
+        answer: Any = self._client.xread({keys.wake: self._wake, keys.orders: self._order or "$"}, block=block)
         for stream, entries in streams_in(answer):
-            for entry, fields in entries if stream == ORDERS.encode() else ():
+            for entry, fields in entries if stream == keys.orders.encode() else ():
                 self._order = entry.decode()
                 for action, what in fields.items():
                     self._obey(action.decode(), what.decode())

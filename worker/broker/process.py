@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import dramatiq
-import redis
-from dramatiq.broker import Broker
+import sys
 
-from worker.errors import ServerUnreachable
+import dramatiq
+from dramatiq.broker import Broker
+from dramatiq.cli import RET_CONNECT
+
+from worker.errors import ServerUnreachable, WorkerError
 from worker.ground.logs import configure_logs, get_logger
 from worker.loops.shared_loop import stop_shared_loop
+from worker.server.client import RedisClient
 from worker.server.connection import check_server
+from worker.server.layout import check_layout
 from worker.settings import Settings
 from worker.threads.os_threads import GEVENT
 from worker.threads.unpatched import unpatch
@@ -25,19 +29,27 @@ class Process(dramatiq.Middleware):
         client: A client of the broker's server.
     """
 
-    def __init__(self, settings: Settings, client: redis.Redis) -> None:
+    def __init__(self, settings: Settings, client: RedisClient) -> None:
         self._settings = settings
         self._client = client
 
     def after_process_boot(self, broker: Broker) -> None:
-        """Sets up logging, and says in one line when the server cannot be reached; the consumers try again."""
+        """Sets up logging, and says in one line when the server cannot be reached; the consumers try again.
+
+        Raises:
+            SystemExit: The server's data have another layout; the line says what to do.
+        """
         if GEVENT:
             unpatch()
         configure_logs(self._settings.log_level, self._settings.log_format)
         try:
             check_server(self._client, self._settings)
+            check_layout(self._client)
         except ServerUnreachable as error:
             logger.error(str(error))  # noqa: TRY400 - a line for a person, not a traceback
+        except WorkerError as error:
+            logger.error(str(error))  # noqa: TRY400
+            sys.exit(RET_CONNECT)
 
     def after_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
         """Ends the shared loop: no attempt runs any more."""

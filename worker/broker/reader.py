@@ -22,6 +22,7 @@ from worker.errors import WorkerError
 from worker.ground.logs import get_logger
 from worker.history.events import ErrorInfo, State, StatusEvent
 from worker.history.lines import to_line
+from worker.server.client import RedisClient
 from worker.server.connection import streams_in
 from worker.server.scripts import Argument, Script
 
@@ -45,11 +46,6 @@ _LOOK = Script("look")
 _BURY = Script("bury")
 
 
-def streams_of(queues: Sequence[str]) -> list[str]:
-    """The streams of these queues, the most urgent first."""
-    return [f"worker:q:{queue}:{lane}" for lane in LANES for queue in queues]
-
-
 class Reader:
     """Fills the holdings.
 
@@ -63,7 +59,7 @@ class Reader:
 
     def __init__(
         self,
-        client: redis.Redis,
+        client: RedisClient,
         lease: Lease,
         holdings: Holdings,
         *,
@@ -84,7 +80,7 @@ class Reader:
         self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
         self._thread.start()
 
-    def rouse(self, others: redis.Redis) -> None:
+    def rouse(self, others: RedisClient) -> None:
         """Has it look around, also while it waits at the server; `others` is a client that does not."""
         self._roused.set()
         try:
@@ -95,7 +91,7 @@ class Reader:
         except redis.RedisError as error:
             logger.info("the reader is not told to look around", error=str(error))
 
-    def stop(self, others: redis.Redis, timeout: float) -> None:
+    def stop(self, others: RedisClient, timeout: float) -> None:
         """Ends, when nothing more is to be taken."""
         self.rouse(others)
         self._thread.join(timeout)
@@ -167,7 +163,7 @@ class Reader:
         try:
             if self._roused.is_set():
                 return
-            streams: Any = dict.fromkeys(streams_of(queues), ">")
+            streams: Any = dict.fromkeys(self._streams_of(queues), ">")
             found: Any = self._client.xreadgroup("workers", term.token, streams, 1, milliseconds)
         finally:
             self._waits = False
@@ -180,7 +176,7 @@ class Reader:
 
     def _look_for_lost(self, term: Term) -> None:
         """Finds what the server gave us in an answer that was lost, or to a question that reached it late."""
-        streams = streams_of(self._lease.queues)
+        streams = self._streams_of(self._lease.queues)
         pipeline = self._client.pipeline(transaction=False)
         for stream in streams:
             pipeline.xpending_range(stream, "workers", "-", "+", 10_000, term.token)
@@ -208,7 +204,7 @@ class Reader:
         if message.message_id != message_id.decode():
             self._bury(described, ValueError(f"an entry of {len(payload)} bytes that names no message"))
             return None
-        queue = _queue_of(stream)
+        queue = self._queue_of(stream)
         if message.queue_name != queue:
             # Who changes that on the way of a retry does not move it.
             message = message.copy(queue_name=queue)
@@ -225,7 +221,7 @@ class Reader:
 
     def _bury(self, described: list[Any], error: ValueError) -> None:
         stream, entry, message_id, _, attempts, _, _, payload = described
-        queue = _queue_of(stream)
+        queue = self._queue_of(stream)
         buried = message_id.decode() or uuid.uuid4().hex
         logger.error("an entry cannot be read and is a dead letter now", queue=queue, entry=entry, id=buried)
         event = StatusEvent(
@@ -242,6 +238,9 @@ class Reader:
         kept = json.dumps({"undecodable": base64.b64encode(payload).decode()})
         _BURY.run(self._client, [stream, entry, buried, queue, kept, to_line(event)])
 
+    def _streams_of(self, queues: Sequence[str]) -> list[str]:
+        """The streams of these queues, the most urgent first."""
+        return [self._client.namespace.stream(queue, lane) for lane in LANES for queue in queues]
 
-def _queue_of(stream: bytes) -> str:
-    return stream.decode().removeprefix("worker:q:").rpartition(":")[0]
+    def _queue_of(self, stream: bytes) -> str:
+        return self._client.namespace.queue_of(stream.decode())

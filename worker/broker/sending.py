@@ -17,6 +17,7 @@ from redis.retry import Retry
 
 from worker.broker.envelope import NOT_DELAYED, Parcel
 from worker.errors import ServerUnreachable
+from worker.server.client import RedisClient
 from worker.server.scripts import Argument, Script
 from worker.threads.greenlets import call_among_greenlets
 from worker.threads.os_threads import GEVENT
@@ -40,7 +41,7 @@ class Sender:
             stored, and has ended since, must not run again.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: RedisClient) -> None:
         client.set_retry(Retry(NoBackoff(), 0))
         self._shared = client
         self._own = _OwnClient()
@@ -88,14 +89,14 @@ class Sender:
     def _send(self, parcels: Sequence[Parcel], began: float) -> list[bytes]:
         parts = [part for one in parcels for part in one]
 
-        def enqueue(client: redis.Redis) -> list[bytes]:
+        def enqueue(client: RedisClient) -> list[bytes]:
             tried_for_ms = int((time.monotonic() - began) * 1000)
             answers: list[bytes] = _ENQUEUE.run(client, [tried_for_ms, len(parcels), *parts])
             return answers
 
         return self._reach(enqueue)
 
-    def _reach(self, ask: Callable[[redis.Redis], T]) -> T:
+    def _reach(self, ask: Callable[[RedisClient], T]) -> T:
         """What the server answers, asked again over a new connection when it was started anew since the last time."""
         try:
             return self._retry.call_with_retry(lambda: ask(self._client()), self._reconnect)
@@ -107,28 +108,28 @@ class Sender:
     def _reconnect(self, _: Exception) -> None:
         self._own.client = None
 
-    def _client(self) -> redis.Redis:
+    def _client(self) -> RedisClient:
         """The calling thread's client, with a connection of its own: the pool would take as long as the server."""
         client = self._own.client
         if client is None:
-            client = self._own.client = self._shared.client()  # type: ignore[no-untyped-call]
+            client = self._own.client = self._shared.client()
         return client
 
 
 class GreenletsSender(Sender):
     """The same under gevent: connections are the greenlets', and services send from threads too."""
 
-    def _reach(self, ask: Callable[[redis.Redis], T]) -> T:
+    def _reach(self, ask: Callable[[RedisClient], T]) -> T:
         """Asks among the greenlets, with a connection that they share."""
         return call_among_greenlets(super()._reach, ask)
 
-    def _client(self) -> redis.Redis:
+    def _client(self) -> RedisClient:
         # Connected when it is returned: what a try takes is measured from then on.
-        connected: redis.Redis = self._shared.client()  # type: ignore[no-untyped-call]
+        connected: RedisClient = self._shared.client()
         return connected
 
 
-def sender(client: redis.Redis) -> Sender:
+def sender(client: RedisClient) -> Sender:
     """The kind of sender that this program needs."""
     return GreenletsSender(client) if GEVENT else Sender(client)
 
@@ -136,7 +137,7 @@ def sender(client: redis.Redis) -> Sender:
 class _OwnClient(threading.local):
     """A client for each thread that sends."""
 
-    client: redis.Redis | None = None
+    client: RedisClient | None = None
 
 
 class _Unreachable(ServerUnreachable, ConnectionClosed):

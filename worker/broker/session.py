@@ -28,6 +28,7 @@ from worker.history.events import ErrorInfo, State, StatusEvent
 from worker.history.limits import history_limits
 from worker.loops.calls import overruns
 from worker.loops.thread_pool import pool
+from worker.server.client import RedisClient
 from worker.server.scripts import Argument, Script
 from worker.settings import Settings
 
@@ -79,7 +80,7 @@ class WorkerSession:
     def __init__(
         self,
         settings: Settings,
-        connect: Callable[[], redis.Redis],
+        connect: Callable[[], RedisClient],
         broker: Broker,
         waiting: WorkQueue[TakenMessage],
         running: RunningAttempts,

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import dramatiq
-import redis
 from dramatiq.broker import Broker, Consumer, MessageProxy
 from dramatiq.errors import QueueJoinTimeout, QueueNotFound
 from dramatiq.middleware import Middleware, MiddlewareError
@@ -28,6 +27,7 @@ from worker.broker.session import WorkerSession
 from worker.broker.taken import Ending, TakenMessage
 from worker.broker.work_queue import WorkQueue
 from worker.ground.logs import get_logger
+from worker.server.client import RedisClient
 from worker.server.scripts import Script
 from worker.settings import Settings
 from worker.threads.os_threads import new_lock
@@ -54,8 +54,8 @@ class StreamBroker(Broker):
     def __init__(
         self,
         settings: Settings,
-        client: redis.Redis,
-        connect: Callable[[], redis.Redis],
+        client: RedisClient,
+        connect: Callable[[], RedisClient],
         middleware: list[Middleware],
         running: RunningAttempts,
     ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import islice
 
-import redis
 import typer
 
 from worker.cli.actions import All, DryRun, Ids, Yes, act, choose
@@ -16,6 +15,7 @@ from worker.errors import ConfigurationError
 from worker.history.filters import MessageFilter
 from worker.history.query import PAGE, all_messages
 from worker.history.states import Action, MessageState
+from worker.server.client import RedisClient
 
 app = typer.Typer(add_completion=False, help="List, show, replay and purge dead letters.")
 
@@ -73,7 +73,7 @@ def purge(
     act(Action.PURGE, choose(wanted, ids, everything=all_), dry_run=dry_run, yes=yes, as_json=as_json)
 
 
-def _list(client: redis.Redis, wanted: MessageFilter, limit: int, *, as_json: bool) -> None:
+def _list(client: RedisClient, wanted: MessageFilter, limit: int, *, as_json: bool) -> None:
     dead_letters = list(islice(all_messages(client, wanted, within=(MessageState.DEAD,)), limit))
     if as_json:
         print_json({"messages": plain(dead_letters)})

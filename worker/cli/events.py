@@ -16,6 +16,7 @@ from worker.history.events import StatusEvent
 from worker.history.filters import EventFilter
 from worker.history.query import read_events
 from worker.history.tail import follow_events, position
+from worker.server.client import RedisClient
 
 _RETRY_EVERY = 1.0
 
@@ -45,7 +46,7 @@ def events(
                 _print_each([event], as_json=as_json)
 
 
-def _followed(client: redis.Redis, wanted: EventFilter, after: str) -> Iterator[StatusEvent]:
+def _followed(client: RedisClient, wanted: EventFilter, after: str) -> Iterator[StatusEvent]:
     """The events that come, also after the server was away."""
     is_away = False
     while True:

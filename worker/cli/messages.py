@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Annotated, Any
 
-import redis
 import typer
 
 from worker.cli.options import AsJson, Limit, WithArguments, filters_messages, open_server
@@ -29,6 +28,7 @@ from worker.history.filters import MessageFilter
 from worker.history.query import PAGE, ask, count_messages, delayed_messages, page_of_messages
 from worker.history.states import MessageState
 from worker.history.timeline import TimelineAttempt, attempts_of
+from worker.server.client import RedisClient
 
 Cursor = Annotated[int | None, typer.Option(min=0, help="Go on where the last page ended.")]
 
@@ -80,7 +80,7 @@ def delayed(limit: Limit = PAGE, as_json: AsJson = False) -> None:
     print_table(headings, [_delayed_row(one) for one in found])
 
 
-def read_page(client: redis.Redis, wanted: MessageFilter, limit: int, cursor: int | None = None) -> Page:
+def read_page(client: RedisClient, wanted: MessageFilter, limit: int, cursor: int | None = None) -> Page:
     """So many messages, where there are so many: one answer may hold fewer.
 
     Raises:
@@ -95,7 +95,7 @@ def read_page(client: redis.Redis, wanted: MessageFilter, limit: int, cursor: in
             return Page(tuple(found), cursor)
 
 
-def _all_delayed(client: redis.Redis, limit: int) -> Iterator[StoredMessage]:
+def _all_delayed(client: RedisClient, limit: int) -> Iterator[StoredMessage]:
     last = None
     while page := ask(client, delayed_messages(limit=min(_AT_ONCE, limit), after=last)):
         yield from page

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Annotated, Any, get_type_hints
 
-import redis
 import typer
 
 from worker.errors import ConfigurationError
@@ -25,6 +24,7 @@ from worker.history.filters import (
     read_event_filter,
     read_message_filter,
 )
+from worker.server.client import RedisClient
 from worker.server.connection import check_server, connect
 from worker.settings import Settings, settings_in_force
 
@@ -133,7 +133,7 @@ def begin() -> Settings:
     return settings
 
 
-def open_server() -> redis.Redis:
+def open_server() -> RedisClient:
     """Begins, and opens a client of the server.
 
     Raises:

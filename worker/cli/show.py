@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import redis
 from rich.text import Text
 
 from worker.cli.options import AsJson, MessageId, WithArguments, open_server
@@ -27,6 +26,7 @@ from worker.history.events import State, StatusEvent
 from worker.history.query import ask, one_message
 from worker.history.states import MessageState
 from worker.history.timeline import TimelineAttempt, attempts_of, requests_of
+from worker.server.client import RedisClient
 
 
 class UnknownMessage(WorkerError):
@@ -38,7 +38,7 @@ def show(message_id: MessageId, arguments: WithArguments = False, as_json: AsJso
     show_message(find_message(open_server(), message_id), arguments=arguments, as_json=as_json)
 
 
-def find_message(client: redis.Redis, message_id: str) -> StoredMessage:
+def find_message(client: RedisClient, message_id: str) -> StoredMessage:
     """The message of that id.
 
     Raises:

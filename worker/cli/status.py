@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Annotated
 
-import redis
 import typer
 from rich.console import Group
 from rich.live import Live
@@ -41,6 +40,7 @@ from worker.history.histogram import Percentiles
 from worker.history.query import all_messages, ask
 from worker.history.states import FAILURES, MessageState
 from worker.operations.health import Health, check_health
+from worker.server.client import RedisClient
 from worker.server.connection import address, check_server, connect
 from worker.settings import Settings
 
@@ -90,7 +90,7 @@ def status(
     _print(look(client, settings, over), as_json=as_json)
 
 
-def look(client: redis.Redis, settings: Settings, over: timedelta) -> Status:
+def look(client: RedisClient, settings: Settings, over: timedelta) -> Status:
     """Asks for everything.
 
     Raises:
@@ -121,7 +121,7 @@ def _if_it_can_be_asked(find: Callable[[], tuple[StoredMessage, ...]]) -> tuple[
         return ()
 
 
-def _watch(client: redis.Redis, settings: Settings, over: timedelta, *, as_json: bool) -> None:
+def _watch(client: RedisClient, settings: Settings, over: timedelta, *, as_json: bool) -> None:
     """Shows it anew every two seconds, also when the server goes away and comes back."""
     out = console()
     if as_json or not out.is_terminal:

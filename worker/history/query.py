@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import redis
-from redis import asyncio as redis_asyncio
 
 from worker.errors import ServerUnreachable
 from worker.history.answers import (
@@ -25,6 +24,8 @@ from worker.history.filters import EventFilter, MessageFilter
 from worker.history.lines import subject_names
 from worker.history.states import FOUND_BY_ENDING, MARKS, MessageState
 from worker.history.tail import newest_of_tail
+from worker.server.async_client import AsyncRedisClient
+from worker.server.client import RedisClient
 from worker.server.scripts import Argument, Script
 
 T = TypeVar("T")
@@ -52,7 +53,7 @@ class Question(Generic[T]):
     read: Callable[[Any], T]
 
 
-def ask(client: redis.Redis, question: Question[T]) -> T:
+def ask(client: RedisClient, question: Question[T]) -> T:
     """Asks the history.
 
     Raises:
@@ -64,7 +65,7 @@ def ask(client: redis.Redis, question: Question[T]) -> T:
         raise _unreachable(error) from error
 
 
-async def aask(client: redis_asyncio.Redis, question: Question[T]) -> T:
+async def aask(client: AsyncRedisClient, question: Question[T]) -> T:
     """Asks the history without blocking the running loop.
 
     Raises:
@@ -135,7 +136,7 @@ def _cursor(below: int) -> int | None:
 
 
 def all_messages(
-    client: redis.Redis, wanted: MessageFilter, *, at_once: int = _AT_ONCE, within: Sequence[str] = ()
+    client: RedisClient, wanted: MessageFilter, *, at_once: int = _AT_ONCE, within: Sequence[str] = ()
 ) -> Iterator[StoredMessage]:
     """Every message that matches, newest first, read in pages of `at_once`; `within` as of a page.
 
@@ -151,7 +152,7 @@ def all_messages(
 
 
 async def aall_messages(
-    client: redis_asyncio.Redis, wanted: MessageFilter, *, at_once: int = _AT_ONCE
+    client: AsyncRedisClient, wanted: MessageFilter, *, at_once: int = _AT_ONCE
 ) -> AsyncIterator[StoredMessage]:
     """Every message that matches, newest first, read in pages.
 
@@ -167,7 +168,7 @@ async def aall_messages(
             return
 
 
-def count_messages(client: redis.Redis, wanted: MessageFilter, *, within: Sequence[str] = ()) -> int:
+def count_messages(client: RedisClient, wanted: MessageFilter, *, within: Sequence[str] = ()) -> int:
     """How many messages match; `within` as of a page.
 
     Raises:
@@ -220,7 +221,7 @@ def dead_by_cause() -> Question[dict[str, int]]:
 # ---------------------------------------------------------------------- events
 
 
-def read_events(client: redis.Redis, wanted: EventFilter, limit: int) -> list[StatusEvent]:
+def read_events(client: RedisClient, wanted: EventFilter, limit: int) -> list[StatusEvent]:
     """The newest `limit` events that match, oldest first.
 
     Raises:
@@ -244,7 +245,7 @@ def read_events(client: redis.Redis, wanted: EventFilter, limit: int) -> list[St
     return newest_first[:limit][::-1]
 
 
-def _candidates(client: redis.Redis, wanted: EventFilter, limit: int) -> Iterator[StoredMessage]:
+def _candidates(client: RedisClient, wanted: EventFilter, limit: int) -> Iterator[StoredMessage]:
     if wanted.message_id is not None:
         one = ask(client, one_message(wanted.message_id))
         if one is not None:

@@ -11,15 +11,12 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import redis
-from redis import asyncio as redis_asyncio
-
 from worker.history.events import StatusEvent
 from worker.history.filters import EventFilter
 from worker.history.lines import from_line
+from worker.server.async_client import AsyncRedisClient
+from worker.server.client import RedisClient
 from worker.server.connection import streams_in
-
-TAIL = "worker:events"
 
 NOW = "$"
 """The position after everything that is stored now."""
@@ -48,7 +45,7 @@ class Followed:
     missed: bool = False
 
 
-def follow_events(client: redis.Redis, wanted: EventFilter, *, after: str = NOW) -> Iterator[Followed]:
+def follow_events(client: RedisClient, wanted: EventFilter, *, after: str = NOW) -> Iterator[Followed]:
     """Matching events as they come.
 
     Args:
@@ -63,42 +60,40 @@ def follow_events(client: redis.Redis, wanted: EventFilter, *, after: str = NOW)
     place = _Place(position(client) if after == NOW else after)
     while True:
         pipeline = client.pipeline(transaction=True)
-        pipeline.xinfo_stream(TAIL)
-        pipeline.xread({TAIL: place.before}, count=_PAGE)
+        pipeline.xinfo_stream(client.namespace.tail)
+        pipeline.xread({client.namespace.tail: place.before}, count=_PAGE)
         if place.look(pipeline.execute(raise_on_error=False)):
             yield from place.read(wanted)
-        elif client.xread({TAIL: place.before}, count=1, block=_BLOCK_MS):
+        elif client.xread({client.namespace.tail: place.before}, count=1, block=_BLOCK_MS):
             continue  # it is read with what tells whether something is gone
         else:
             yield place.nothing()
 
 
-async def afollow_events(
-    client: redis_asyncio.Redis, wanted: EventFilter, *, after: str = NOW
-) -> AsyncIterator[Followed]:
+async def afollow_events(client: AsyncRedisClient, wanted: EventFilter, *, after: str = NOW) -> AsyncIterator[Followed]:
     """Does what `follow_events` does without blocking the running loop."""
     place = _Place(await aposition(client) if after == NOW else after)
     while True:
         pipeline = client.pipeline(transaction=True)
-        pipeline.xinfo_stream(TAIL)
-        pipeline.xread({TAIL: place.before}, count=_PAGE)
+        pipeline.xinfo_stream(client.namespace.tail)
+        pipeline.xread({client.namespace.tail: place.before}, count=_PAGE)
         if place.look(await pipeline.execute(raise_on_error=False)):
             for one in place.read(wanted):
                 yield one
-        elif await client.xread({TAIL: place.before}, count=1, block=_BLOCK_MS):
+        elif await client.xread({client.namespace.tail: place.before}, count=1, block=_BLOCK_MS):
             continue  # it is read with what tells whether something is gone
         else:
             yield place.nothing()
 
 
-def position(client: redis.Redis) -> str:
+def position(client: RedisClient) -> str:
     """The position after everything that is stored now."""
-    return _newest_of(client.xrevrange(TAIL, count=1))
+    return _newest_of(client.xrevrange(client.namespace.tail, count=1))
 
 
-async def aposition(client: redis_asyncio.Redis) -> str:
+async def aposition(client: AsyncRedisClient) -> str:
     """The position after everything that is stored now."""
-    return _newest_of(await client.xrevrange(TAIL, count=1))
+    return _newest_of(await client.xrevrange(client.namespace.tail, count=1))
 
 
 def _newest_of(entries: Any) -> str:  # noqa: ANN401 - as the server answers
@@ -184,12 +179,12 @@ class _Place:
         return entry if self._seen is None else f"{entry}/{self._seen}"
 
 
-def newest_of_tail(client: redis.Redis, wanted: EventFilter, limit: int) -> list[StatusEvent]:
+def newest_of_tail(client: RedisClient, wanted: EventFilter, limit: int) -> list[StatusEvent]:
     """The newest events of the tail that match, newest first."""
     found: list[StatusEvent] = []
     last, page = "+", _FIRST_PAGE
     while len(found) < limit:
-        entries: Any = client.xrevrange(TAIL, max=last, count=page)
+        entries: Any = client.xrevrange(client.namespace.tail, max=last, count=page)
         for entry, fields in entries:
             last = f"({entry.decode()}"
             found += reversed([one for one in read_entry(fields.get(b"e", b""), wanted) if wanted.matches(one)])

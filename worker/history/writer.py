@@ -23,6 +23,7 @@ from worker.history.events import StatusEvent
 from worker.history.histogram import bucket
 from worker.history.limits import history_limits
 from worker.history.lines import record_id, subject_names, to_line
+from worker.server.client import RedisClient
 from worker.server.connection import connect
 from worker.server.scripts import Argument, Script
 from worker.settings import Settings, settings_in_force
@@ -52,7 +53,7 @@ class EventWriter:
         settings: They say how much history is kept.
     """
 
-    def __init__(self, open_client: Callable[[], redis.Redis], settings: Settings) -> None:
+    def __init__(self, open_client: Callable[[], RedisClient], settings: Settings) -> None:
         self._open_client = open_client
         self._limits = history_limits(settings)
         self.dropped = 0
@@ -61,7 +62,7 @@ class EventWriter:
 
     def begin_anew(self) -> None:
         """Forgets everything; in a forked child, where the parent's thread is not, and the parent writes its events."""
-        self._client: redis.Redis | None = None
+        self._client: RedisClient | None = None
         self._waiting: deque[tuple[StatusEvent, str]] = deque()
         self._group: list[tuple[StatusEvent, str]] = []
         self._changed = new_condition()

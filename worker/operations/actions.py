@@ -25,6 +25,7 @@ from worker.history.filters import MessageFilter
 from worker.history.overview import queues
 from worker.history.query import all_messages, ask, count_messages, one_message
 from worker.history.states import APPLIES_TO, Action
+from worker.server.client import RedisClient
 from worker.server.scripts import Argument, Script
 
 logger = get_logger(__name__)
@@ -70,7 +71,7 @@ class Preview:
     messages: tuple[StoredMessage, ...]
 
 
-def replay(client: redis.Redis, targets: Targets, *, by: str | None = None) -> Outcome:
+def replay(client: RedisClient, targets: Targets, *, by: str | None = None) -> Outcome:
     """Enqueues dead letters again: the same messages, with a new retry budget; the history of each goes on.
 
     Args:
@@ -84,7 +85,7 @@ def replay(client: redis.Redis, targets: Targets, *, by: str | None = None) -> O
     return _act(client, Action.REPLAY, targets, by=by, script=_REPLAY, arguments_of=_replayed)
 
 
-def purge(client: redis.Redis, targets: Targets, *, by: str | None = None) -> Outcome:
+def purge(client: RedisClient, targets: Targets, *, by: str | None = None) -> Outcome:
     """Removes dead letters and their history.
 
     Raises:
@@ -93,7 +94,7 @@ def purge(client: redis.Redis, targets: Targets, *, by: str | None = None) -> Ou
     return _act(client, Action.PURGE, targets, by=by, script=_PURGE, arguments_of=_named)
 
 
-def cancel(client: redis.Redis, targets: Targets, *, by: str | None = None) -> Outcome:
+def cancel(client: RedisClient, targets: Targets, *, by: str | None = None) -> Outcome:
     """Cancels messages: one that waits or is delayed ends now, one that runs is interrupted, within a second.
 
     A message that runs ends CANCELLED, and is not retried: its coroutine is cancelled through the bridge, a sync actor
@@ -105,7 +106,7 @@ def cancel(client: redis.Redis, targets: Targets, *, by: str | None = None) -> O
     return _act(client, Action.CANCEL, targets, by=by, script=_CANCEL, arguments_of=_named)
 
 
-def run_now(client: redis.Redis, targets: Targets, *, by: str | None = None) -> Outcome:
+def run_now(client: RedisClient, targets: Targets, *, by: str | None = None) -> Outcome:
     """Enqueues delayed messages now.
 
     Raises:
@@ -122,7 +123,7 @@ ACTIONS: Mapping[str, Callable[..., Outcome]] = {
 }
 
 
-def preview(client: redis.Redis, action: str, targets: Targets, *, limit: int = 20) -> Preview:
+def preview(client: RedisClient, action: str, targets: Targets, *, limit: int = 20) -> Preview:
     """What an action would do, without doing it.
 
     Raises:
@@ -143,7 +144,7 @@ def as_previewed(found: Preview, targets: Targets) -> Targets:
     return [message.id for message in found.messages] if isinstance(targets, MessageFilter) else targets
 
 
-def pause(client: redis.Redis, queue: str, *, by: str | None = None) -> bool:
+def pause(client: RedisClient, queue: str, *, by: str | None = None) -> bool:
     """Pauses a queue: workers finish what they hold of it and take nothing new, also after a restart.
 
     Returns:
@@ -156,7 +157,7 @@ def pause(client: redis.Redis, queue: str, *, by: str | None = None) -> bool:
     return _turn(client, "pause", queue, by)
 
 
-def resume(client: redis.Redis, queue: str, *, by: str | None = None) -> bool:
+def resume(client: RedisClient, queue: str, *, by: str | None = None) -> bool:
     """Has workers take messages of a paused queue again.
 
     Returns:
@@ -178,7 +179,7 @@ def this_user() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def _turn(client: redis.Redis, action: str, queue: str, by: str | None) -> bool:
+def _turn(client: RedisClient, action: str, queue: str, by: str | None) -> bool:
     who = by or this_user()
     changed = _run(client, _PAUSE, [action, who, _here(), queue])
     if changed is None:
@@ -189,7 +190,7 @@ def _turn(client: redis.Redis, action: str, queue: str, by: str | None) -> bool:
 
 
 def _act(
-    client: redis.Redis,
+    client: RedisClient,
     action: str,
     targets: Targets,
     *,
@@ -228,7 +229,7 @@ def _act(
 
 
 def _candidates(
-    client: redis.Redis, action: str, targets: Targets, refused: dict[str, str] | None = None
+    client: RedisClient, action: str, targets: Targets, refused: dict[str, str] | None = None
 ) -> Iterator[StoredMessage]:
     """The messages that the action is for; of those named by id, `refused` is told the state of the others."""
     states = APPLIES_TO[action]
@@ -263,7 +264,7 @@ def _here() -> str:
     return f"{here.host}:{here.pid}"
 
 
-def _run(client: redis.Redis, script: Script, arguments: Sequence[Argument]) -> Any:  # noqa: ANN401 - as it answers
+def _run(client: RedisClient, script: Script, arguments: Sequence[Argument]) -> Any:  # noqa: ANN401 - as it answers
     try:
         return script.run(client, arguments)
     except (redis.RedisError, OSError) as error:

@@ -14,11 +14,12 @@ from typing import Any
 
 import redis
 
-from worker.broker.lease import LAYOUT
 from worker.errors import ServerUnreachable
 from worker.ground.durations import format_duration
 from worker.operations.health import HealthState, check_health, unreachable
+from worker.server.client import RedisClient
 from worker.server.connection import address
+from worker.server.layout import LAYOUT, read_layout, remedy
 from worker.settings import Settings, show_value, unknown_variables, variable
 
 OLDEST_SERVER = 7
@@ -58,7 +59,7 @@ class Finding:
     remedy: str = ""
 
 
-def examine(client: redis.Redis, settings: Settings) -> tuple[Finding, ...]:
+def examine(client: RedisClient, settings: Settings) -> tuple[Finding, ...]:
     """Checks everything; where the server does not answer, only what can be checked without it."""
     found = [*_check_server(client, settings)]
     if found[0].severity is not Severity.PROBLEM:
@@ -81,7 +82,7 @@ def _problem(name: str, found: str, remedy: str) -> Finding:
 # ---------------------------------------------------------------------- the server
 
 
-def _check_server(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
+def _check_server(client: RedisClient, settings: Settings) -> Iterator[Finding]:
     try:
         client.ping()
         began = time.monotonic()
@@ -90,7 +91,7 @@ def _check_server(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
         asked_at = time.time()
         seconds, microseconds = client.time()
         here = (asked_at + time.time()) / 2
-        layout: Any = client.hget("worker:layout", "version")
+        layout = read_layout(client)
         info: Info = client.info()
     except (ServerUnreachable, redis.RedisError, OSError) as error:
         complaint = unreachable(error, settings)
@@ -103,10 +104,10 @@ def _check_server(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
     yield check_persistence(info, _save_points(client))
     yield check_eviction(info)
     yield check_clock(seconds + microseconds / 1_000_000 - here)
-    yield check_layout(int(layout or LAYOUT))
+    yield check_layout(layout)
 
 
-def _save_points(client: redis.Redis) -> str | None:
+def _save_points(client: RedisClient) -> str | None:
     """When the server writes snapshots, as its configuration says; `None`: it does not tell."""
     try:
         found: Any = client.config_get("save")
@@ -197,16 +198,12 @@ def check_clock(ahead: float) -> Finding:
 
 def check_layout(version: int) -> Finding:
     """Whether this version can read what the server has."""
-    if version > LAYOUT:
-        return _problem(
-            "layout",
-            f"the data have layout {version}, this version reads {LAYOUT}",
-            "upgrade dramatiq-bridge here",
-        )
+    if advice := remedy(version):
+        return _problem("layout", f"the data have layout {version}, this version reads {LAYOUT}", advice)
     return _ok("layout", f"version {version}")
 
 
-def _check_work(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
+def _check_work(client: RedisClient, settings: Settings) -> Iterator[Finding]:
     health = check_health(client, settings)
     if health.state is HealthState.HEALTHY:
         yield _ok("work", f"workers alive: {health.workers}; the bridge works")

@@ -19,6 +19,7 @@ from worker.history.answers import QueueInfo, WorkerInfo
 from worker.history.overview import queues, workers
 from worker.history.query import ask
 from worker.loops.bridge import run_async_in_new_loop
+from worker.server.client import RedisClient
 from worker.server.connection import address
 from worker.settings import Settings
 
@@ -70,7 +71,7 @@ class Health:
         return tuple(str(one) for one in self.complaints)
 
 
-def check_health(client: redis.Redis, settings: Settings, *, host: str | None = None) -> Health:
+def check_health(client: RedisClient, settings: Settings, *, host: str | None = None) -> Health:
     """Looks at server, bridge, workers and queues.
 
     Not to be called in a running loop: `await run_in_thread_pool(check_health, client, settings)`.
@@ -104,7 +105,7 @@ def unreachable(error: Exception, settings: Settings) -> Complaint:
     )
 
 
-def write_refusal(client: redis.Redis) -> tuple[Complaint, ...]:
+def write_refusal(client: RedisClient) -> tuple[Complaint, ...]:
     """Why the server would refuse to store anything now; empty: it would not.
 
     Raises:

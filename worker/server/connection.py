@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import redis
 from redis import asyncio as redis_asyncio
@@ -23,7 +23,10 @@ from redis.retry import Retry
 from worker.errors import ConfigurationError, ServerUnreachable
 from worker.ground.logs import get_logger
 from worker.ground.secrets import mask_url
+from worker.server.async_client import AsyncRedisClient
+from worker.server.client import RedisClient
 from worker.server.embedded import EmbeddedServer
+from worker.server.keys import Namespace
 from worker.settings import Settings
 
 logger = get_logger(__name__)
@@ -90,8 +93,8 @@ def _announce(folder: Path) -> None:
         logger.info("using the embedded Valkey", data=str(folder))
 
 
-def connect(settings: Settings, *, timeout: float = SOCKET_TIMEOUT) -> redis.Redis:
-    """A client for the configured server, or for the embedded one where none is configured.
+def connect(settings: Settings, *, timeout: float = SOCKET_TIMEOUT) -> RedisClient:
+    """A client for the configured server and namespace, or for the embedded server where none is configured.
 
     Args:
         settings: Which server it is.
@@ -101,11 +104,12 @@ def connect(settings: Settings, *, timeout: float = SOCKET_TIMEOUT) -> redis.Red
         ConfigurationError: No server is configured and `WORKER_EMBEDDED=never` forbids the embedded one,
             or the URL cannot be read.
     """
+    namespace = Namespace(settings.namespace)
     own = _OPTIONS | {"socket_timeout": timeout}
     if settings.redis_url is None:
         if settings.embedded == "never":
             raise ConfigurationError("no server: set WORKER_REDIS_URL (WORKER_EMBEDDED=never forbids the embedded one)")
-        return redis.Redis(connection_pool=_EmbeddedPool(settings, own))
+        return RedisClient(namespace, connection_pool=_EmbeddedPool(settings, own))
     url = settings.redis_url.get_secret_value()
     options = own | {"socket_connect_timeout": min(CONNECT_TIMEOUT, timeout), "socket_keepalive": True}
     if url.startswith("unix:"):
@@ -113,10 +117,10 @@ def connect(settings: Settings, *, timeout: float = SOCKET_TIMEOUT) -> redis.Red
     with _complaints_about(url):
         pool = redis.ConnectionPool.from_url(url, retry=Retry(_backoff(), 2), **options)
         pool.connection_class(**pool.connection_kwargs)  # which connects to nothing
-    return redis.Redis(connection_pool=pool)
+    return RedisClient(namespace, connection_pool=pool)
 
 
-async def aconnect(settings: Settings) -> redis_asyncio.Redis:
+async def aconnect(settings: Settings) -> AsyncRedisClient:
     """Does what `connect` does for the running loop; where no server is configured, the embedded one is running then.
 
     Raises:
@@ -124,18 +128,27 @@ async def aconnect(settings: Settings) -> redis_asyncio.Redis:
     """
     connect(settings).close()  # refuses what is wrong
     # The library's own would have who asks wait for seconds while the server is away.
+    namespace = Namespace(settings.namespace)
     options = _OPTIONS | {"retry": AsyncRetry(_backoff(), 2)}
     if settings.redis_url is None:
         server = EmbeddedServer(settings)
         path = str(await asyncio.to_thread(server.ensure_running))
         _announce(server.folder)
-        return redis_asyncio.Redis(unix_socket_path=path, **options)
+        kind = redis_asyncio.UnixDomainSocketConnection
+        return _owning(namespace, redis_asyncio.ConnectionPool(connection_class=kind, path=path, **options))
     url = settings.redis_url.get_secret_value()
     options |= {} if url.startswith("unix:") else {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_keepalive": True}
     with _complaints_about(url):
         pool = redis_asyncio.ConnectionPool.from_url(url, **options)
         pool.connection_class(**pool.connection_kwargs)
-    return redis_asyncio.Redis.from_pool(pool)
+    return _owning(namespace, pool)
+
+
+def _owning(namespace: Namespace, pool: redis_asyncio.ConnectionPool) -> AsyncRedisClient:
+    """A client that closes its connections when it is closed."""
+    client = AsyncRedisClient(namespace, connection_pool=pool)
+    client.auto_close_connection_pool = True
+    return client
 
 
 @contextlib.contextmanager
@@ -147,6 +160,11 @@ def _complaints_about(url: str) -> Iterator[None]:
         given = sorted(name for name, _ in parse_qsl(query, keep_blank_values=True))
         if ours := _NOT_IN_URLS.intersection(given):
             raise ConfigurationError(f"{shown}: its parameter {min(ours)} cannot be set in a URL: leave it out")
+        if (name := _path_of(url)) and not name.isdecimal():
+            raise ConfigurationError(
+                f"{shown}: {name} is no number of a database: leave it out, and set WORKER_NAMESPACE to keep "
+                "environments apart"
+            )
         yield
     except (TypeError, AttributeError, redis.RedisError) as error:
         raise ConfigurationError(
@@ -156,6 +174,11 @@ def _complaints_about(url: str) -> Iterator[None]:
         raise ConfigurationError(
             f"{shown} is no address: write redis://host:6379/0, rediss://… or unix:///path"
         ) from error
+
+
+def _path_of(url: str) -> str:
+    """What should be a database's number; redis-py takes any other for 0."""
+    return "" if url.startswith("unix:") else unquote(urlsplit(url).path).strip("/")
 
 
 def _backoff() -> ExponentialWithJitterBackoff:

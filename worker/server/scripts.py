@@ -1,6 +1,7 @@
 """Lua scripts on the server: each is one step that happens as a whole or not at all.
 
-A script is sent once and then called by its hash; a server that has forgotten it gets it again.
+A script is sent once and then called by its hash; a server that has forgotten it gets it again. Its one key is what all
+keys of the client's namespace begin with: by it a script is routed, and from it `lua/keys.lua` makes the others.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from typing import Any
 
 import redis
 from redis import asyncio as redis_asyncio
+
+from worker.server.async_client import AsyncRedisClient
+from worker.server.client import RedisClient
 
 Argument = str | bytes | int | float
 
@@ -34,25 +38,25 @@ class Script:
         self._text = first + "".join(_parts_of(name).values())
         self._hash = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 
-    def run(self, client: redis.Redis, arguments: Sequence[Argument]) -> Any:  # noqa: ANN401 - as the script answers
+    def run(self, client: RedisClient, arguments: Sequence[Argument]) -> Any:  # noqa: ANN401 - as the script answers
         """Runs it on the server.
 
         Raises:
             redis.RedisError: What the server or the connection had to say.
         """
         try:
-            return _execute(client, "EVALSHA", self._hash, 0, *arguments)
+            return _execute(client, "EVALSHA", self._hash, 1, client.namespace.prefix, *arguments)
         except redis.exceptions.NoScriptError:
-            return _execute(client, "EVAL", self._text, 0, *arguments)
+            return _execute(client, "EVAL", self._text, 1, client.namespace.prefix, *arguments)
 
-    async def arun(self, client: redis_asyncio.Redis, arguments: Sequence[Argument]) -> Any:  # noqa: ANN401
+    async def arun(self, client: AsyncRedisClient, arguments: Sequence[Argument]) -> Any:  # noqa: ANN401
         """Does what `run` does without blocking the running loop."""
         try:
-            return await _aexecute(client, "EVALSHA", self._hash, 0, *arguments)
+            return await _aexecute(client, "EVALSHA", self._hash, 1, client.namespace.prefix, *arguments)
         except redis.exceptions.NoScriptError:
-            return await _aexecute(client, "EVAL", self._text, 0, *arguments)
+            return await _aexecute(client, "EVAL", self._text, 1, client.namespace.prefix, *arguments)
 
-    def run_many(self, client: redis.Redis, calls: Sequence[Sequence[Argument]]) -> list[Any]:
+    def run_many(self, client: RedisClient, calls: Sequence[Sequence[Argument]]) -> list[Any]:
         """Runs it several times in one round trip; an answer may be the error that the server had.
 
         Raises:
@@ -60,7 +64,7 @@ class Script:
         """
         pipeline = client.pipeline(transaction=False)
         for arguments in calls:
-            _execute(pipeline, "EVALSHA", self._hash, 0, *arguments)
+            _execute(pipeline, "EVALSHA", self._hash, 1, client.namespace.prefix, *arguments)
         answers = pipeline.execute(raise_on_error=False)
         return [
             self.run(client, arguments) if isinstance(answer, redis.exceptions.NoScriptError) else answer

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import redis
 from fastapi import Depends, HTTPException, Request
-from redis import asyncio as redis_asyncio
 
+from worker.server.async_client import AsyncRedisClient
+from worker.server.client import RedisClient
 from worker.settings import Settings
 from worker.web.live import LiveTail
 from worker.web.resources import Resources
@@ -35,12 +35,12 @@ def settings(held: Held) -> Settings:
     return held.settings
 
 
-def client(held: Held) -> redis.Redis:
+def client(held: Held) -> RedisClient:
     """The client for blocking calls in the thread pool."""
     return held.client
 
 
-async def history(held: Held) -> redis_asyncio.Redis:
+async def history(held: Held) -> AsyncRedisClient:
     """The client of the running loop, for `await aask(history, question)`."""
     return await held.redis()
 
@@ -68,8 +68,8 @@ def actor(who: Annotated[Visitor, Depends(visitor)]) -> Visitor:
 
 
 InForce = Annotated[Settings, Depends(settings)]
-Client = Annotated[redis.Redis, Depends(client)]
-History = Annotated[redis_asyncio.Redis, Depends(history)]
+Client = Annotated[RedisClient, Depends(client)]
+History = Annotated[AsyncRedisClient, Depends(history)]
 Tail = Annotated[LiveTail, Depends(tail)]
 Visiting = Annotated[Visitor, Depends(visitor)]
 Acting = Annotated[Visitor, Depends(actor)]

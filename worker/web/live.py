@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from math import inf
 
 import redis
-from redis import asyncio as redis_asyncio
 
 from worker.errors import ServerUnreachable
 from worker.ground.logs import get_logger
 from worker.history.events import StatusEvent
 from worker.history.filters import EventFilter
 from worker.history.tail import afollow_events, aposition
+from worker.server.async_client import AsyncRedisClient
 from worker.web.shapes import Event
 
 logger = get_logger(__name__)
@@ -106,7 +106,7 @@ class LiveTail:
         client: Of the server.
     """
 
-    def __init__(self, client: redis_asyncio.Redis) -> None:
+    def __init__(self, client: AsyncRedisClient) -> None:
         self._client = client
         self._kept: list[Told] = []
         # Everything between these two is kept; of what came before, nothing or not all.

@@ -15,7 +15,6 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
-from redis import asyncio as redis_asyncio
 
 from worker.history.answers import QueueInfo, WorkerInfo
 from worker.history.histogram import middle_ms
@@ -24,6 +23,7 @@ from worker.history.query import aask, dead_by_cause, state_counts
 from worker.history.states import OPEN
 from worker.history.sums import ActorSums, actor_sums
 from worker.loops.account import Blocked
+from worker.server.async_client import AsyncRedisClient
 
 # fmt: off
 BOUNDS = (
@@ -61,7 +61,7 @@ class Readings:
     dead: Mapping[str, int]
 
 
-async def read_all(history: redis_asyncio.Redis) -> Readings:
+async def read_all(history: AsyncRedisClient) -> Readings:
     """Asks for everything.
 
     Raises:

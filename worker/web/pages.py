@@ -14,7 +14,6 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
-from redis import asyncio as redis_asyncio
 
 from worker.errors import ConfigurationError, ServerUnreachable
 from worker.history.answers import Count, Page, StoredMessage, WorkerInfo
@@ -40,6 +39,7 @@ from worker.history.query import (
 )
 from worker.history.states import FAILURES, MessageState
 from worker.history.timeline import attempts_of, requests_of
+from worker.server.async_client import AsyncRedisClient
 from worker.web import api, bars
 from worker.web.asked import Asked
 from worker.web.charts import charts, pace
@@ -236,7 +236,7 @@ async def dead(request: Request, history: History, visitor: Visiting) -> Respons
     return render(request, visitor, "dead.html", refresh=_EVERY, counts=counts, groups=groups)
 
 
-async def _group(history: redis_asyncio.Redis, cause: str, number: int) -> _Group:
+async def _group(history: AsyncRedisClient, cause: str, number: int) -> _Group:
     asked = Asked(MESSAGE_FIELDS, {"state": (MessageState.DEAD,), "cause": (cause,)})
     page = await aask(history, page_of_messages(MessageFilter(states=(MessageState.DEAD,), cause=cause), limit=1))
     return _Group(cause, number, page.messages[0] if page.messages else None, asked)
@@ -307,7 +307,7 @@ async def login(request: Request, visitor: Visiting) -> Response:
     return render(request, visitor, "login.html", next=asked.get("next", ""), failed="failed" in asked)
 
 
-async def _counts(history: redis_asyncio.Redis) -> dict[str, int]:
+async def _counts(history: AsyncRedisClient) -> dict[str, int]:
     """How many messages are in each state: every page's menu shows some."""
     return await aask(history, state_counts())
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from functools import cached_property
 
-import redis
-from redis import asyncio as redis_asyncio
-
 from worker.bridge import loop_resource
 from worker.loops.account import Blocked
 from worker.operations.health import PROBE_TIMEOUT
+from worker.server.async_client import AsyncRedisClient
+from worker.server.client import RedisClient
 from worker.server.connection import aconnect, connect
 from worker.settings import Settings
 from worker.web.live import LiveTail
@@ -40,16 +39,16 @@ class Resources:
         self._tails: list[LiveTail] = []
 
     @cached_property
-    def client(self) -> redis.Redis:
+    def client(self) -> RedisClient:
         """The client for blocking calls in the thread pool: `await run_in_thread_pool(cancel, client, …)`."""
         return connect(self.settings)
 
     @cached_property
-    def probing(self) -> redis.Redis:
+    def probing(self) -> RedisClient:
         """The client for probes: it gives up soon."""
         return connect(self.settings, timeout=PROBE_TIMEOUT)
 
-    async def _open_redis(self) -> AsyncIterator[redis_asyncio.Redis]:
+    async def _open_redis(self) -> AsyncIterator[AsyncRedisClient]:
         opened = await aconnect(self.settings)
         yield opened
         await opened.aclose()

@@ -1,7 +1,7 @@
 -- include: records
 -- Takes a task's lease. Arguments: name, owner (a message's id), fence, for how many ms. Answers false, or the owner who
 -- has it. An owner's newer delivery takes it over from the older; an older one does not get it back.
-local key, owner, fence, ms = 'worker:lease:' .. argument(), argument(), number(), number()
+local key, owner, fence, ms = KEY.lease(argument()), argument(), number(), number()
 local held = call('GET', key)
 if held then
   local holder, holders_fence = string.match(held, '^(.*)\t(%d+)$')

@@ -1,3 +1,3 @@
 -- include: records
 -- Answers with what people did, newest first. Arguments: how many entries at most.
-return call('XREVRANGE', 'worker:audit', '+', '-', 'COUNT', number())
+return call('XREVRANGE', KEY.audit, '+', '-', 'COUNT', number())

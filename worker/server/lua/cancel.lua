@@ -7,13 +7,13 @@ local answers = {}
 local function release_unique(id, record)
   local readable, message = pcall(cjson.decode, (split(record)))
   local unique = readable and type(message) == 'table' and type(message.options) == 'table' and message.options.unique
-  if type(unique) == 'string' and call('GET', 'worker:u:' .. unique) == id then
-    call('DEL', 'worker:u:' .. unique)
+  if type(unique) == 'string' and call('GET', KEY.unique(unique)) == id then
+    call('DEL', KEY.unique(unique))
   end
 end
 
 local function end_waiting(id, record)
-  call('ZREM', 'worker:due', id)
+  call('ZREM', KEY.due, id)
   set_state(record, 'cancelled')
   -- Its entry, and whoever has been given it already, are of no more use.
   record.fence = record.fence + 1
@@ -33,7 +33,7 @@ while position < #ARGV do
     -- Who hears of it late must not take a later delivery for this one.
     tell_workers(id .. ' ' .. record.fence)
     if record.state == 'running' then
-      call('SET', 'worker:cancel:' .. id, by, 'EX', 86400)
+      call('SET', KEY.cancel(id), by, 'EX', 86400)
     else
       end_waiting(id, record)
     end

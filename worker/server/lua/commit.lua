@@ -7,7 +7,7 @@
 -- Answers with the ids of those that were refused.
 local commit, lean, retention = argument(), argument() == '1', number()
 local limits = read_limits()
-if not call('SET', 'worker:commit:' .. commit, 1, 'NX', 'EX', 60) then
+if not call('SET', KEY.commit(commit), 1, 'NX', 'EX', 60) then
   return {}
 end
 
@@ -70,7 +70,7 @@ local function finish_attempt(id, record, held)
     mark_as(record.seq, 'error:' .. errors)
   end
   record.starts, record.losses = 0, 0
-  if (outcome == 'retry' or outcome == 'back' or outcome == 'dead') and call('EXISTS', 'worker:cancel:' .. id) == 1 then
+  if (outcome == 'retry' or outcome == 'back' or outcome == 'dead') and call('EXISTS', KEY.cancel(id)) == 1 then
     -- Somebody wanted it to end while it ran.
     outcome = 'cancelled'
   end
@@ -86,8 +86,8 @@ local function finish_attempt(id, record, held)
     set_state(record, outcome)
     record.fence = record.fence + 1
     ended = ended + 1
-    if unique ~= '' and call('GET', 'worker:u:' .. unique) == id then
-      call('DEL', 'worker:u:' .. unique)
+    if unique ~= '' and call('GET', KEY.unique(unique)) == id then
+      call('DEL', KEY.unique(unique))
     end
   end
 end

@@ -9,10 +9,9 @@ local unit = span > 7200000 and HOUR or MINUTE
 local first = math.floor((now - span) / unit)
 local windows = { now, unit }
 if kind == 't' then
-  local prefix = WINDOWS[unit] .. 't:'
   for window = first, math.floor(now / unit) do
     -- As one text: a week has tens of thousands of them.
-    table.insert(windows, { window * unit, table.concat(call('HGETALL', prefix .. window), ' ') })
+    table.insert(windows, { window * unit, table.concat(call('HGETALL', KEY.window(WINDOWS[unit] .. 't', window)), ' ') })
   end
   return windows
 end
@@ -30,7 +29,7 @@ end
 local sums, start = {}, first * unit
 while start <= now do
   local length = window_at(start)
-  local fields = call('HGETALL', WINDOWS[length] .. ':' .. string.format('%.0f', start / length))
+  local fields = call('HGETALL', KEY.window(WINDOWS[length], string.format('%.0f', start / length)))
   for i = 1, #fields, 2 do
     local field = fields[i]
     sums[field] = (sums[field] or 0) + fields[i + 1]

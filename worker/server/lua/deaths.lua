@@ -1,15 +1,15 @@
 -- include: records
 -- Counts dead letters by what they died of. Answers causes, each followed by how many there are.
 local causes = {}
-for _, name in ipairs(call('SMEMBERS', 'worker:names')) do
+for _, name in ipairs(call('SMEMBERS', KEY.names)) do
   if string.sub(name, 1, 5) == 'died:' then
     table.insert(causes, name)
   end
 end
 local counts = {}
-for _, segment in ipairs(call('ZRANGE', 'worker:ended:dead', 0, -1)) do
+for _, segment in ipairs(call('ZRANGE', KEY.ended('dead'), 0, -1)) do
   for _, cause in ipairs(causes) do
-    local size = call('BITCOUNT', map_of(segment, cause))
+    local size = call('BITCOUNT', KEY.map(segment, cause))
     if size > 0 then
       counts[cause] = (counts[cause] or 0) + size
     end

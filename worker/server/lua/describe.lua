@@ -1,6 +1,6 @@
 -- include: records
 -- Queues that are paused: nobody is given their messages.
-local paused, paused_names = {}, call('HKEYS', 'worker:paused')
+local paused, paused_names = {}, call('HKEYS', KEY.paused)
 for _, queue in ipairs(paused_names) do
   paused[queue] = true
 end
@@ -20,7 +20,7 @@ local function describe(stream, entry, fields)
   if record and is_current(fields, record) then
     return { stream, entry, id, record.fence, record.attempts, record.losses, record.at, (split(record)) }
   end
-  if record or id and not call('GET', 'worker:m:' .. id) then
+  if record or id and not call('GET', KEY.record(id)) then
     remove(stream, entry)
     return nil
   end

@@ -5,14 +5,14 @@ local most, last, due = number(), argument(), number()
 local from = 0
 if last ~= '' then
   -- It may not be there any more, or be due at another time: what counts is where it was.
-  from = call('ZCOUNT', 'worker:due', '-inf', '(' .. string.format('%.0f', due))
-  for _, id in ipairs(call('ZRANGEBYSCORE', 'worker:due', due, due)) do
+  from = call('ZCOUNT', KEY.due, '-inf', '(' .. string.format('%.0f', due))
+  for _, id in ipairs(call('ZRANGEBYSCORE', KEY.due, due, due)) do
     from = from + (id <= last and 1 or 0)
   end
 end
-local found, members = {}, call('ZRANGE', 'worker:due', from, from + most - 1, 'WITHSCORES')
+local found, members = {}, call('ZRANGE', KEY.due, from, from + most - 1, 'WITHSCORES')
 for i = 1, #members, 2 do
-  local record = call('GET', 'worker:m:' .. members[i])
+  local record = call('GET', KEY.record(members[i]))
   if record then
     table.insert(found, { members[i], tonumber(members[i + 1]), record })
   end

@@ -14,7 +14,7 @@ end
 
 -- The message that waits or runs under a unique key; when there is none, the key is taken, and that is an empty text.
 local function holder_of(unique, id, ttl)
-  local key = 'worker:u:' .. unique
+  local key = KEY.unique(unique)
   if unique == '' or call('SET', key, id, 'NX', 'PX', ttl) then
     return ''
   end

@@ -1,3 +1,4 @@
+-- include: keys
 -- Stores new messages that are neither delayed nor unique, and enqueues them: what `enqueue` does in the usual case, in
 -- a fraction of its time, for it needs nothing of records.lua, whose layout this is. Arguments: for each its id, payload,
 -- queue, lane, actor; some hundreds of messages at most.
@@ -27,7 +28,7 @@ local function mark(map, from, count)
   end
 end
 
-local seq = tonumber(call('GET', 'worker:seq') or 0)
+local seq = tonumber(call('GET', KEY.seq) or 0)
 local answers, position = {}, 1
 while position < #ARGV do
   -- Messages that follow each other in one segment, of one queue and actor: their indexes are stored at once.
@@ -37,8 +38,8 @@ while position < #ARGV do
     local id, payload, lane = ARGV[position], ARGV[position + 1], ARGV[position + 3]
     local record = seq .. '\tqueued\t1\t0\t0\t0\t' .. now .. '\t0\t' .. lane .. '\t' .. queue .. '\t' .. actor .. '\t\n'
       .. payload .. '\n'
-    if call('SET', 'worker:m:' .. id, record, 'NX') then
-      call('XADD', 'worker:q:' .. queue .. ':' .. lane, '*', 'i', id, 'f', 1)
+    if call('SET', KEY.record(id), record, 'NX') then
+      call('XADD', KEY.stream(queue, lane), '*', 'i', id, 'f', 1)
       seq, count = seq + 1, count + 1
       ids[count] = id
       answers[#answers + 1] = 1
@@ -48,23 +49,22 @@ while position < #ARGV do
     position = position + 5
   until ARGV[position + 2] ~= queue or ARGV[position + 4] ~= actor or count > 0 and seq % SEGMENT == 0
   if count > 0 then
-    local maps = 'worker:x:' .. segment .. ':'
     local of_actor, of_queue = 'actor:' .. actor, 'queue:' .. queue
-    call('INCRBY', 'worker:seq', count)
-    call('RPUSH', maps .. 'ids', unpack(ids))
-    mark(maps .. of_actor, first, count)
-    mark(maps .. of_queue, first, count)
-    mark(maps .. 'state:queued', first, count)
-    call('SADD', 'worker:names', of_actor, of_queue, 'state:queued')
-    call('HINCRBY', 'worker:states', 'queued', count)
-    call('HINCRBY', 'worker:depths', queue .. '\tqueued', count)
-    call('HINCRBY', 'worker:kept', segment, count)
-    call('HSET', 'worker:changed', segment, now)
+    call('INCRBY', KEY.seq, count)
+    call('RPUSH', KEY.map(segment, 'ids'), unpack(ids))
+    mark(KEY.map(segment, of_actor), first, count)
+    mark(KEY.map(segment, of_queue), first, count)
+    mark(KEY.map(segment, 'state:queued'), first, count)
+    call('SADD', KEY.names, of_actor, of_queue, 'state:queued')
+    call('HINCRBY', KEY.states, 'queued', count)
+    call('HINCRBY', KEY.depths, queue .. '\tqueued', count)
+    call('HINCRBY', KEY.kept, segment, count)
+    call('HSET', KEY.changed, segment, now)
     if first == 0 then
-      call('ZADD', 'worker:segments', now, segment)
-      call('SET', 'worker:at:' .. segment, string.rep('\0', SEGMENT * 6))
+      call('ZADD', KEY.segments, now, segment)
+      call('SET', KEY.times(segment), string.rep('\0', SEGMENT * 6))
     end
-    call('SETRANGE', 'worker:at:' .. segment, first * 6, string.rep(now_bits, count))
+    call('SETRANGE', KEY.times(segment), first * 6, string.rep(now_bits, count))
   end
 end
 return answers

@@ -25,7 +25,6 @@ local MANY_IDS = 100
 -- Messages about something rarer are looked at one by one, without a look at the segments.
 local RARE = 3000
 local BITS = { [0] = 128, 64, 32, 16, 8, 4, 2, 1 }
-local SCRATCH = 'worker:x:scratch'
 local ALL = {
   'state:queued', 'state:delayed', 'state:running', 'state:completed', 'state:skipped', 'state:dead', 'state:cancelled',
 }
@@ -34,13 +33,13 @@ local ALL = {
 redis.set_repl(redis.REPL_NONE)
 
 if below < 0 then
-  below = tonumber(call('GET', 'worker:seq') or 0)
+  below = tonumber(call('GET', KEY.seq) or 0)
 end
 
 -- An error's type is given with or without its module.
 if error_type ~= '' then
   local errors = {}
-  for _, name in ipairs(call('SMEMBERS', 'worker:names')) do
+  for _, name in ipairs(call('SMEMBERS', KEY.names)) do
     if name == 'error:' .. error_type
       or string.sub(name, 1, 6) == 'error:' and string.sub(name, -#error_type - 1) == '.' .. error_type then
       table.insert(errors, name)
@@ -55,7 +54,7 @@ end
 local function maps_of(segment, wanted)
   local keys = {}
   for i, name in ipairs(wanted) do
-    keys[i] = map_of(segment, name)
+    keys[i] = KEY.map(segment, name)
   end
   return keys
 end
@@ -63,7 +62,7 @@ end
 -- The bits of a segment that one of the names has, as a key.
 local function any_of(segment, wanted, scratch)
   if #wanted == 1 then
-    return map_of(segment, wanted[1])
+    return KEY.map(segment, wanted[1])
   end
   call('BITOP', 'OR', scratch, unpack(maps_of(segment, wanted)))
   return scratch
@@ -73,28 +72,28 @@ end
 local function common(segment)
   local keys = maps_of(segment, names)
   for i, group in ipairs(groups) do
-    table.insert(keys, any_of(segment, group, SCRATCH .. i))
+    table.insert(keys, any_of(segment, group, KEY.scratch(i)))
   end
   if #keys == 0 then
-    return any_of(segment, ALL, SCRATCH)
+    return any_of(segment, ALL, KEY.scratch(0))
   end
   if #keys > 1 then
     if call('EXISTS', unpack(keys)) < #keys then
       return nil
     end
-    call('BITOP', 'AND', SCRATCH, unpack(keys))
-    return SCRATCH
+    call('BITOP', 'AND', KEY.scratch(0), unpack(keys))
+    return KEY.scratch(0)
   end
   return keys[1]
 end
 
 local segments, changed = {}, {}
-local members = call('ZRANGE', 'worker:segments', 0, -1, 'WITHSCORES')
+local members = call('ZRANGE', KEY.segments, 0, -1, 'WITHSCORES')
 for i = 1, #members, 2 do
   table.insert(segments, { number = tonumber(members[i]), began = tonumber(members[i + 1]) })
 end
 table.sort(segments, function(a, b) return a.number > b.number end)
-local fields = call('HGETALL', 'worker:changed')
+local fields = call('HGETALL', KEY.changed)
 for i = 1, #fields, 2 do
   changed[tonumber(fields[i])] = tonumber(fields[i + 1])
 end
@@ -104,7 +103,7 @@ local check_time = since >= 0 or till >= 0
 -- Whether messages of the segment can match by their time; and whether all of them do.
 local function in_time(segment)
   local last = changed[segment.number] or now
-  if check_time and call('BITPOS', map_of(segment.number, 'state:delayed'), 1) >= 0 then
+  if check_time and call('BITPOS', KEY.map(segment.number, 'state:delayed'), 1) >= 0 then
     last = math.huge -- when they are due
   end
   if since >= 0 and last < since or till >= 0 and segment.began > till then
@@ -118,7 +117,7 @@ local found, count, looks = { -1, 0 }, 0, 0
 -- `known`: one that it has.
 local function has_subjects(id, known)
   for _, subject in ipairs(subjects) do
-    if subject ~= known and not call('ZSCORE', 'worker:s:' .. subject, id) then
+    if subject ~= known and not call('ZSCORE', KEY.subject(subject), id) then
       return false
     end
   end
@@ -126,7 +125,7 @@ local function has_subjects(id, known)
 end
 
 local function is_in_time(id)
-  local head = call('GETRANGE', 'worker:m:' .. id, 0, 99)
+  local head = call('GETRANGE', KEY.record(id), 0, 99)
   local at = tonumber(string.match(head, '^%d+\t%a+\t%d+\t%d+\t%d+\t%d+\t(%d+)\t') or 0)
   return (since < 0 or at >= since) and (till < 0 or at <= till)
 end
@@ -140,7 +139,7 @@ local function look_at(seq, id, with_time, known)
     if most == 0 then
       count = count + 1
     else
-      local record = call('GET', 'worker:m:' .. id)
+      local record = call('GET', KEY.record(id))
       if record then
         count = count + 1
         table.insert(found, id)
@@ -157,7 +156,7 @@ end
 
 -- Tells whether a message of a segment is in time, by its place; nil: its record must be asked.
 local function timing_of(segment)
-  local times, byte = call('GET', times_of(segment)) or '', string.byte
+  local times, byte = call('GET', KEY.times(segment)) or '', string.byte
   return function(place)
     local a, b, c, d, e, f = byte(times, place * 6 + 1, place * 6 + 6)
     local at = f and ((((a * 256 + b) * 256 + c) * 256 + d) * 256 + e) * 256 + f or 0
@@ -170,7 +169,7 @@ end
 
 -- The ids of a segment by their places: all at once when many are asked for.
 local function ids_of(segment)
-  local list, all, asked = map_of(segment, 'ids'), nil, 0
+  local list, all, asked = KEY.map(segment, 'ids'), nil, 0
   return function(place)
     asked = asked + 1
     if asked <= MANY_IDS then
@@ -207,7 +206,7 @@ end
 
 -- Looks at the messages between two numbers that are about something, from the last on; `map`: of those wanted, or nil.
 local function look_through_members(subject, map, first, last, timing)
-  local members = call('ZREVRANGEBYSCORE', 'worker:s:' .. subject, last, first, 'WITHSCORES')
+  local members = call('ZREVRANGEBYSCORE', KEY.subject(subject), last, first, 'WITHSCORES')
   local band, byte, floor, begin = bit.band, string.byte, math.floor, segment_of(first) * SEGMENT
   local is_enough = most == 0 and #subjects == 1
   looks = looks + #members * INDEX_LOOKS
@@ -231,7 +230,7 @@ local function look_through(segment, subject, with_time)
   local first, is_marked = segment * SEGMENT, #names + #groups > 0
   local last, about, key, marked = math.min(first + SEGMENT, below) - 1, 0, nil, 0
   if subject then
-    about = call('ZCOUNT', 'worker:s:' .. subject, first, last)
+    about = call('ZCOUNT', KEY.subject(subject), first, last)
     if about > 0 and not is_marked and most == 0 and #subjects == 1 and not with_time then
       count = count + about
       return false
@@ -273,7 +272,7 @@ end
 
 -- Messages about something rare are looked at one by one.
 local function bears(seq, name)
-  return call('GETBIT', map_of(segment_of(seq), name), seq % SEGMENT) == 1
+  return call('GETBIT', KEY.map(segment_of(seq), name), seq % SEGMENT) == 1
 end
 local function bears_one(seq, group)
   for _, name in ipairs(group) do
@@ -298,7 +297,7 @@ local function bears_all(seq)
 end
 
 local function look_through_subject(subject)
-  local members = call('ZREVRANGEBYSCORE', 'worker:s:' .. subject, '(' .. string.format('%.0f', below), '-inf', 'WITHSCORES')
+  local members = call('ZREVRANGEBYSCORE', KEY.subject(subject), '(' .. string.format('%.0f', below), '-inf', 'WITHSCORES')
   for i = 1, #members, 2 do
     local seq = tonumber(members[i + 1])
     if bears_all(seq) and look_at(seq, members[i], check_time, subject) then
@@ -309,7 +308,7 @@ end
 
 local rarest, fewest
 for _, subject in ipairs(subjects) do
-  local size = call('ZCARD', 'worker:s:' .. subject)
+  local size = call('ZCARD', KEY.subject(subject))
   if not fewest or size < fewest then
     rarest, fewest = subject, size
   end
@@ -319,6 +318,6 @@ if rarest and fewest < RARE then
 else
   look_through_segments(rarest)
 end
-call('DEL', SCRATCH, SCRATCH .. 1, SCRATCH .. 2, SCRATCH .. 3)
+call('DEL', KEY.scratch(0), KEY.scratch(1), KEY.scratch(2), KEY.scratch(3))
 found[2] = count
 return found

@@ -12,16 +12,16 @@ local retention, limits = number(), read_limits()
 
 local function renew()
   -- After a time in which nobody could renew, nobody takes over until all had the time to.
-  local kept = tonumber(call('GET', 'worker:kept-at') or now)
+  local kept = tonumber(call('GET', KEY.kept_at) or now)
   if now - kept > lease then
-    call('SET', 'worker:patience', now + lease)
+    call('SET', KEY.patience, now + lease)
   end
-  call('SET', 'worker:kept-at', now)
-  if not call('ZSCORE', 'worker:leases', token) then
+  call('SET', KEY.kept_at, now)
+  if not call('ZSCORE', KEY.leases, token) then
     return 0
   end
-  call('ZADD', 'worker:leases', now + lease, token)
-  call('HSET', 'worker:workers', token, about)
+  call('ZADD', KEY.leases, now + lease, token)
+  call('HSET', KEY.workers, token, about)
   return 1
 end
 
@@ -49,7 +49,7 @@ local function take_over(stream, entry, dead)
     mark_as(record.seq, 'ended:lost')
     count(record.actor, 'lost')
   end
-  if record.state == 'running' and call('EXISTS', 'worker:cancel:' .. id) == 1 then
+  if record.state == 'running' and call('EXISTS', KEY.cancel(id)) == 1 then
     -- Somebody wanted it to end while it ran.
     set_state(record, 'cancelled')
     record.fence = record.fence + 1
@@ -64,7 +64,7 @@ local function take_over(stream, entry, dead)
 end
 
 local function is_dead(consumer)
-  local expires = call('ZSCORE', 'worker:leases', consumer)
+  local expires = call('ZSCORE', KEY.leases, consumer)
   return not expires or tonumber(expires) < now
 end
 
@@ -82,14 +82,14 @@ local function take_over_all(stream, dead)
 end
 
 local function reclaim()
-  local expired = call('ZRANGEBYSCORE', 'worker:leases', '-inf', '(' .. now)
-  if (#expired == 0 and not look_around) or now < tonumber(call('GET', 'worker:patience') or 0) then
+  local expired = call('ZRANGEBYSCORE', KEY.leases, '-inf', '(' .. now)
+  if (#expired == 0 and not look_around) or now < tonumber(call('GET', KEY.patience) or 0) then
     return false
   end
   local unfinished = {}
-  for _, queue in ipairs(call('SMEMBERS', 'worker:queues')) do
+  for _, queue in ipairs(call('SMEMBERS', KEY.queues)) do
     for _, lane in ipairs(LANES) do
-      local stream = 'worker:q:' .. queue .. ':' .. lane
+      local stream = KEY.stream(queue, lane)
       local consumers = redis.pcall('XINFO', 'CONSUMERS', stream, 'workers')
       for _, consumer in ipairs(consumers.err and {} or consumers) do
         if is_dead(consumer[2]) and not take_over_all(stream, consumer[2]) then
@@ -100,17 +100,17 @@ local function reclaim()
   end
   for _, dead in ipairs(expired) do
     if not unfinished[dead] then
-      call('ZREM', 'worker:leases', dead)
-      call('HDEL', 'worker:workers', dead)
+      call('ZREM', KEY.leases, dead)
+      call('HDEL', KEY.workers, dead)
     end
   end
   return next(unfinished) ~= nil
 end
 
 local function promote()
-  local due = call('ZRANGEBYSCORE', 'worker:due', '-inf', now, 'LIMIT', 0, most)
+  local due = call('ZRANGEBYSCORE', KEY.due, '-inf', now, 'LIMIT', 0, most)
   for _, id in ipairs(due) do
-    call('ZREM', 'worker:due', id)
+    call('ZREM', KEY.due, id)
     local record = load(id)
     if record and record.state == 'delayed' then
       record.state = 'queued'
@@ -118,7 +118,7 @@ local function promote()
       save(id, record)
     end
   end
-  local next_due = call('ZRANGE', 'worker:due', 0, 0, 'WITHSCORES')[2]
+  local next_due = call('ZRANGE', KEY.due, 0, 0, 'WITHSCORES')[2]
   return next_due and math.max(0, tonumber(next_due) - now) or -1
 end
 
@@ -132,5 +132,5 @@ if look_around then
   retire(200, limits)
 end
 finish(retention)
-local newest = call('XREVRANGE', 'worker:wake', '+', '-', 'COUNT', 1)[1]
+local newest = call('XREVRANGE', KEY.wake, '+', '-', 'COUNT', 1)[1]
 return { held, next_due, newest and newest[1] or '0-0', lost, now }

@@ -5,7 +5,7 @@
 -- queue, actor, attempt, the state it leaves the record in (or empty), what kind of end it is (or empty), error type,
 -- histogram buckets (duration, wait; or empty), the line, how many subjects, then these.
 local commit, retention, limits = argument(), number(), read_limits()
-if not call('SET', 'worker:commit:' .. commit, 1, 'NX', 'EX', 60) then
+if not call('SET', KEY.commit(commit), 1, 'NX', 'EX', 60) then
   return 0
 end
 local ended = 0

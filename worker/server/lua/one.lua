@@ -1,3 +1,3 @@
 -- include: records
 -- Answers with a message's record. Arguments: its id.
-return call('GET', 'worker:m:' .. argument())
+return call('GET', KEY.record(argument()))

@@ -1,14 +1,14 @@
 -- include: request
 -- Pauses a queue, or resumes it. Arguments: as request.lua, with the queue as its target. Answers 1, or 0 when it was so
 -- already, or false when there is no such queue.
-if call('SISMEMBER', 'worker:queues', target) + call('SISMEMBER', 'worker:names', 'queue:' .. target) == 0 then
+if call('SISMEMBER', KEY.queues, target) + call('SISMEMBER', KEY.names, 'queue:' .. target) == 0 then
   return false
 end
 local changed
 if action == 'pause' then
-  changed = call('HSETNX', 'worker:paused', target, cjson.encode({ by = by, at = now }))
+  changed = call('HSETNX', KEY.paused, target, cjson.encode({ by = by, at = now }))
 else
-  changed = call('HDEL', 'worker:paused', target)
+  changed = call('HDEL', KEY.paused, target)
 end
 if changed == 1 then
   tell_workers(target)

@@ -2,10 +2,10 @@
 -- Describes the queues. Answers the server's time, then for each queue its name, how many of its messages are queued,
 -- delayed and running, since when the oldest waits (ms; -1: none does), and what is known of its pause (JSON, or empty).
 local names = {}
-for _, queue in ipairs(call('SMEMBERS', 'worker:queues')) do
+for _, queue in ipairs(call('SMEMBERS', KEY.queues)) do
   names[queue] = true
 end
-for _, name in ipairs(call('SMEMBERS', 'worker:names')) do
+for _, name in ipairs(call('SMEMBERS', KEY.names)) do
   if string.sub(name, 1, 6) == 'queue:' and #name > 6 then
     names[string.sub(name, 7)] = true
   end
@@ -18,7 +18,7 @@ local function is_good(fields)
   if record then
     return is_current(fields, record)
   end
-  return not id or call('EXISTS', 'worker:m:' .. id) == 1
+  return not id or call('EXISTS', KEY.record(id)) == 1
 end
 
 -- The first entry that no worker has been given: since when it is there. Those of messages that were cancelled or purged
@@ -49,13 +49,13 @@ local answer = { now }
 for queue in pairs(names) do
   local oldest
   for _, lane in ipairs(LANES) do
-    local at = oldest_in('worker:q:' .. queue .. ':' .. lane)
+    local at = oldest_in(KEY.stream(queue, lane))
     oldest = at and math.min(oldest or at, at) or oldest
   end
-  local depths = call('HMGET', 'worker:depths', queue .. '\tqueued', queue .. '\tdelayed', queue .. '\trunning')
+  local depths = call('HMGET', KEY.depths, queue .. '\tqueued', queue .. '\tdelayed', queue .. '\trunning')
   table.insert(answer, {
     queue, tonumber(depths[1] or 0), tonumber(depths[2] or 0), tonumber(depths[3] or 0), oldest or -1,
-    call('HGET', 'worker:paused', queue) or '',
+    call('HGET', KEY.paused, queue) or '',
   })
 end
 return answer

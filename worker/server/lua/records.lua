@@ -1,4 +1,5 @@
--- Begins every script: records of messages, their indexes and counters. Keys and formats: docs/reference/redis.md.
+-- include: keys
+-- Records of messages, their indexes and counters. Formats: docs/reference/redis.md.
 local call = redis.call
 local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -10,7 +11,7 @@ local TAIL_BYTES = 16777216
 local TAIL_ENTRIES = 1000
 local TAIL_MESSAGES = 32
 local MINUTE, TEN_MINUTES, HOUR, DAY = 60000, 600000, 3600000, 86400000
-local WINDOWS = { [MINUTE] = 'worker:w', [TEN_MINUTES] = 'worker:w10', [HOUR] = 'worker:h', [DAY] = 'worker:d' }
+local WINDOWS = { [MINUTE] = 'w', [TEN_MINUTES] = 'w10', [HOUR] = 'h', [DAY] = 'd' }
 local MINUTES_KEPT = 93600
 local LANES = { 'back', 'high', 'normal', 'low' }
 local FINAL = { completed = true, skipped = true, dead = true, cancelled = true }
@@ -48,10 +49,6 @@ local function segment_of(seq)
   return math.floor(seq / SEGMENT)
 end
 
-local function map_of(segment, name)
-  return 'worker:x:' .. segment .. ':' .. name
-end
-
 -- Sets or clears a message's bit in the map of a name.
 local maps = {}
 local function mark(seq, name, bit)
@@ -65,26 +62,21 @@ local function mark(seq, name, bit)
   if not list then
     list = {}
     names[segment] = list
-    marks[map_of(segment, name)] = list
+    marks[KEY.map(segment, name)] = list
   end
   local size = #list
   list[size + 1], list[size + 2], list[size + 3], list[size + 4] = 'SET', 'u1', seq % SEGMENT, bit
 end
 
--- Since when the messages of a segment are in their states: 48 bits each, none for those that it has not had yet.
-local function times_of(segment)
-  return 'worker:at:' .. segment
-end
-
 local function begin_segment(segment)
-  if call('ZADD', 'worker:segments', 'NX', now, segment) == 1 then
-    -- As long as it will be: what grows takes twice the room.
-    call('SET', times_of(segment), string.rep('\0', SEGMENT * 6))
+  if call('ZADD', KEY.segments, 'NX', now, segment) == 1 then
+    -- 48 bits a message. As long as it will be: what grows takes twice the room.
+    call('SET', KEY.times(segment), string.rep('\0', SEGMENT * 6))
   end
 end
 
 local function note_time(seq, at)
-  local key = times_of(segment_of(seq))
+  local key = KEY.times(segment_of(seq))
   local list = marks[key] or {}
   marks[key] = list
   local size = #list
@@ -115,7 +107,7 @@ local known = {}
 local function mark_as(seq, name)
   if not known[name] then
     known[name] = true
-    call('SADD', 'worker:names', name)
+    call('SADD', KEY.names, name)
   end
   mark(seq, name, 1)
 end
@@ -123,7 +115,7 @@ end
 -- A record: a line of fields, then the message, then a line for each event.
 local PATTERN = '^(%d+)\t(%a+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(%a+)\t([^\t]*)\t([^\t]*)\t([^\n]*)\n()'
 local function load(id)
-  local text = call('GET', 'worker:m:' .. id)
+  local text = call('GET', KEY.record(id))
   if not text then
     return nil
   end
@@ -162,9 +154,9 @@ local function shorten(record)
 end
 
 local function count_in(queue, state, amount)
-  add('worker:states', state, amount)
+  add(KEY.states, state, amount)
   if not FINAL[state] then
-    add('worker:depths', queue .. '\t' .. state, amount)
+    add(KEY.depths, queue .. '\t' .. state, amount)
   end
 end
 
@@ -172,7 +164,7 @@ local function save(id, record)
   if #record.body > MAX_EVENTS_BYTES then
     shorten(record)
   end
-  call('SET', 'worker:m:' .. id, record.seq .. '\t' .. record.state .. '\t' .. record.fence .. '\t' .. record.attempts
+  call('SET', KEY.record(id), record.seq .. '\t' .. record.state .. '\t' .. record.fence .. '\t' .. record.attempts
     .. '\t' .. record.starts .. '\t' .. record.losses .. '\t' .. record.at .. '\t' .. record.cut .. '\t' .. record.lane
     .. '\t' .. record.queue .. '\t' .. record.actor .. '\t' .. record.subjects .. '\n' .. record.body)
   local segment = segment_of(record.seq)
@@ -189,7 +181,7 @@ local function save(id, record)
     mark_as(record.seq, 'state:' .. record.state)
     count_in(record.queue, record.state, 1)
     if FINAL[record.state] then
-      local key = 'worker:ended:' .. record.state
+      local key = KEY.ended(record.state)
       ended_in[key] = ended_in[key] or {}
       ended_in[key][segment] = true
     end
@@ -219,7 +211,7 @@ local function add_subject(id, record, subject)
   local mine = '\31' .. subject .. '\31'
   if not string.find(record.subjects, mine, 1, true) then
     record.subjects = (record.subjects == '' and '\31' or record.subjects) .. subject .. '\31'
-    call('ZADD', 'worker:s:' .. subject, record.seq, id)
+    call('ZADD', KEY.subject(subject), record.seq, id)
   end
 end
 
@@ -230,22 +222,22 @@ end
 
 -- An entry is good for one delivery: that of its fence.
 local function enqueue(id, record, lane)
-  call('XADD', 'worker:q:' .. record.queue .. ':' .. (lane or record.lane), '*', 'i', id, 'f', record.fence)
+  call('XADD', KEY.stream(record.queue, lane or record.lane), '*', 'i', id, 'f', record.fence)
 end
 local function is_current(fields, record)
   return fields[3] ~= 'f' or tonumber(fields[4]) == record.fence
 end
 
 local function delay(id, due)
-  call('ZADD', 'worker:due', due, id)
-  if call('ZRANGE', 'worker:due', 0, 0)[1] == id then
-    call('XADD', 'worker:wake', 'MAXLEN', 1, '*', 'due', due)
+  call('ZADD', KEY.due, due, id)
+  if call('ZRANGE', KEY.due, 0, 0)[1] == id then
+    call('XADD', KEY.wake, 'MAXLEN', 1, '*', 'due', due)
   end
 end
 
 -- Gives new messages their numbers, in order, and enqueues those that are to wait.
 local function create(ids, records)
-  local last = call('INCRBY', 'worker:seq', #ids)
+  local last = call('INCRBY', KEY.seq, #ids)
   local by_segment = {}
   for i, id in ipairs(ids) do
     local seq = last - #ids + i - 1
@@ -262,9 +254,9 @@ local function create(ids, records)
     save(id, record)
   end
   for segment, members in pairs(by_segment) do
-    call('HINCRBY', 'worker:kept', segment, #members)
+    call('HINCRBY', KEY.kept, segment, #members)
     for from = 1, #members, 1000 do
-      call('RPUSH', 'worker:x:' .. segment .. ':ids', unpack(members, from, math.min(from + 999, #members)))
+      call('RPUSH', KEY.map(segment, 'ids'), unpack(members, from, math.min(from + 999, #members)))
     end
   end
   for i, id in ipairs(ids) do
@@ -308,7 +300,7 @@ local function unmark_death(record, unmark)
   end
   for _, cause in ipairs(causes) do
     -- No map is made of a name that nobody would find again.
-    if call('SISMEMBER', 'worker:names', 'died:' .. cause) == 1 then
+    if call('SISMEMBER', KEY.names, 'died:' .. cause) == 1 then
       unmark('died:' .. cause)
     end
   end
@@ -319,7 +311,7 @@ local function enqueue_again(id, record, later, queue, lane, actor, payload)
   mark(record.seq, 'actor:' .. record.actor, 0)
   mark(record.seq, 'queue:' .. record.queue, 0)
   unmark_death(record, function(name) mark(record.seq, name, 0) end)
-  call('DEL', 'worker:cancel:' .. id)
+  call('DEL', KEY.cancel(id))
   mark_as(record.seq, 'actor:' .. actor)
   mark_as(record.seq, 'queue:' .. queue)
   record.queue, record.lane, record.actor = queue, lane, actor
@@ -338,10 +330,10 @@ local function count(actor, what, amount)
 end
 
 local function store_counters(retention)
-  for length, prefix in pairs(WINDOWS) do
+  for length, letter in pairs(WINDOWS) do
     local kept = length < HOUR and MINUTES_KEPT or math.max(retention, MINUTES_KEPT)
     for kind, fields in pairs({ [''] = counters, ['t'] = (length == MINUTE or length == HOUR) and totals or nil }) do
-      local window = prefix .. kind .. ':' .. math.floor(now / length)
+      local window = KEY.window(letter .. kind, math.floor(now / length))
       for field, amount in pairs(fields) do
         call('HINCRBY', window, field, amount)
       end
@@ -349,7 +341,7 @@ local function store_counters(retention)
     end
   end
   for field, amount in pairs(counters) do
-    call('HINCRBY', 'worker:sums', field, amount)
+    call('HINCRBY', KEY.sums, field, amount)
   end
 end
 
@@ -359,12 +351,12 @@ local function store_tail(retention)
   for from = 1, #tail, TAIL_MESSAGES do
     local text = table.concat(tail, '', from, math.min(from + TAIL_MESSAGES - 1, #tail))
     longest = math.max(longest, #text)
-    call('XADD', 'worker:events', '*', 'e', text)
+    call('XADD', KEY.tail, '*', 'e', text)
   end
   if #tail > 0 then
-    call('XTRIM', 'worker:events', 'MAXLEN', '~', math.max(TAIL_ENTRIES, math.floor(TAIL_BYTES / longest)))
+    call('XTRIM', KEY.tail, 'MAXLEN', '~', math.max(TAIL_ENTRIES, math.floor(TAIL_BYTES / longest)))
     if retention > 0 then
-      call('XTRIM', 'worker:events', 'MINID', now - 1000 * retention)
+      call('XTRIM', KEY.tail, 'MINID', now - 1000 * retention)
     end
   end
 end
@@ -378,7 +370,7 @@ local function finish(retention)
   end
   store_ended()
   for segment in pairs(changed_in) do
-    call('HSET', 'worker:changed', segment, now_text)
+    call('HSET', KEY.changed, segment, now_text)
   end
   if next(counters) then
     store_counters(retention)

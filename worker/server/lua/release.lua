@@ -1,6 +1,6 @@
 -- include: records
 -- Gives a task's lease up, unless somebody else has it. Arguments: name, owner, fence.
-local key, owner, fence = 'worker:lease:' .. argument(), argument(), argument()
+local key, owner, fence = KEY.lease(argument()), argument(), argument()
 if call('GET', key) == owner .. '\t' .. fence then
   call('DEL', key)
 end

@@ -13,12 +13,12 @@ end
 
 -- Tells the worker processes, which all read this.
 local function tell_workers(what)
-  call('XADD', 'worker:orders', 'MAXLEN', '~', 10000, '*', action, what)
+  call('XADD', KEY.orders, 'MAXLEN', '~', 10000, '*', action, what)
 end
 
 local function finish_request()
   if #done > 0 then
-    call('XADD', 'worker:audit', 'MAXLEN', '~', 10000, '*', 'by', by, 'action', action, 'target', target,
+    call('XADD', KEY.audit, 'MAXLEN', '~', 10000, '*', 'by', by, 'action', action, 'target', target,
       'count', #done, 'ids', table.concat(done, ' ', 1, math.min(#done, 100)))
   end
   finish(0)

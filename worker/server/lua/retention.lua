@@ -5,7 +5,7 @@
 local function forget(id, record)
   local seq, segment = record.seq, segment_of(record.seq)
   local function unmark(name)
-    call('SETBIT', map_of(segment, name), seq % SEGMENT, 0)
+    call('SETBIT', KEY.map(segment, name), seq % SEGMENT, 0)
   end
   unmark('actor:' .. record.actor)
   unmark('queue:' .. record.queue)
@@ -22,23 +22,23 @@ local function forget(id, record)
   unmark_death(record, unmark)
   if tonumber(record.cut) > 0 then
     -- Events are gone that would tell what else it is marked with.
-    for _, name in ipairs(call('SMEMBERS', 'worker:names')) do
-      if string.find(name, '^e%a+:') and call('GETBIT', map_of(segment, name), seq % SEGMENT) == 1 then
+    for _, name in ipairs(call('SMEMBERS', KEY.names)) do
+      if string.find(name, '^e%a+:') and call('GETBIT', KEY.map(segment, name), seq % SEGMENT) == 1 then
         unmark(name)
       end
     end
   end
   for subject in string.gmatch(record.subjects, '[^\31]+') do
-    call('ZREM', 'worker:s:' .. subject, id)
+    call('ZREM', KEY.subject(subject), id)
   end
-  call('DEL', 'worker:m:' .. id, 'worker:cancel:' .. id)
-  if call('HINCRBY', 'worker:kept', segment, -1) == 0 and segment < segment_of(tonumber(call('GET', 'worker:seq'))) then
-    call('HDEL', 'worker:kept', segment)
-    call('HDEL', 'worker:changed', segment)
-    call('ZREM', 'worker:segments', segment)
-    call('DEL', 'worker:x:' .. segment .. ':ids', times_of(segment))
-    for _, name in ipairs(call('SMEMBERS', 'worker:names')) do
-      call('DEL', map_of(segment, name))
+  call('DEL', KEY.record(id), KEY.cancel(id))
+  if call('HINCRBY', KEY.kept, segment, -1) == 0 and segment < segment_of(tonumber(call('GET', KEY.seq))) then
+    call('HDEL', KEY.kept, segment)
+    call('HDEL', KEY.changed, segment)
+    call('ZREM', KEY.segments, segment)
+    call('DEL', KEY.map(segment, 'ids'), KEY.times(segment))
+    for _, name in ipairs(call('SMEMBERS', KEY.names)) do
+      call('DEL', KEY.map(segment, name))
     end
   end
 end
@@ -46,7 +46,7 @@ end
 -- Removes the oldest messages that ended in a state from a segment, so many at most: those that ended before a time, and
 -- so many more. Answers how many there were.
 local function retire_from(segment, state, before, age, excess, most)
-  local key, map = 'worker:ended:' .. state, map_of(segment, 'state:' .. state)
+  local key, map = KEY.ended(state), KEY.map(segment, 'state:' .. state)
   local removed, bit, oldest = 0, -1, nil
   while removed < most and (before > 0 or removed < excess) do
     bit = call('BITPOS', map, 1, bit + 1, -1, 'BIT')
@@ -59,8 +59,8 @@ local function retire_from(segment, state, before, age, excess, most)
       end
       break
     end
-    local id = call('LINDEX', map_of(segment, 'ids'), bit)
-    local head = id and call('GETRANGE', 'worker:m:' .. id, 0, 200) or ''
+    local id = call('LINDEX', KEY.map(segment, 'ids'), bit)
+    local head = id and call('GETRANGE', KEY.record(id), 0, 200) or ''
     local seq, at = string.match(head, '^(%d+)\t%a+\t%d+\t%d+\t%d+\t%d+\t(%d+)\t')
     if tonumber(seq) ~= segment * SEGMENT + bit then
       call('SETBIT', map, bit, 0)
@@ -79,9 +79,9 @@ local function retire(most, limits)
   store_marks()
   store_ended()
   for state, limit in pairs(limits) do
-    local key, before = 'worker:ended:' .. state, now - limit.age
-    local excess = tonumber(call('HGET', 'worker:states', state) or 0)
-      + ((changes['worker:states'] or {})[state] or 0) - limit.most
+    local key, before = KEY.ended(state), now - limit.age
+    local excess = tonumber(call('HGET', KEY.states, state) or 0)
+      + ((changes[KEY.states] or {})[state] or 0) - limit.most
     while most > 0 do
       local aged = call('ZRANGEBYSCORE', key, '-inf', before, 'LIMIT', 0, 1)[1]
       local segment = aged or excess > 0 and call('ZRANGE', key, 0, 0)[1]

@@ -8,7 +8,7 @@ while position < #ARGV do
   if not record or record.state ~= 'delayed' then
     table.insert(answers, record and record.state or 'unknown')
   else
-    call('ZREM', 'worker:due', id)
+    call('ZREM', KEY.due, id)
     note(id, record)
     set_state(record, 'queued')
     enqueue(id, record)

@@ -1,3 +1,3 @@
 -- include: records
 -- Answers with how many messages are in each state.
-return call('HGETALL', 'worker:states')
+return call('HGETALL', KEY.states)

@@ -3,7 +3,7 @@
 -- the one whose turn it is first. Answers false when the process holds no lease, else the server's time in ms, the queues
 -- that are paused and, for each message, what `describe` says.
 local token, most = argument(), number()
-if not call('ZSCORE', 'worker:leases', token) then
+if not call('ZSCORE', KEY.leases, token) then
   return false
 end
 -- Entries that are good for nothing any more are removed, and do not keep others from being read: so many at a time.
@@ -29,7 +29,7 @@ for _, lane in ipairs(LANES) do
   for i = position + 1, #ARGV do
     if #taken - 2 < most and not paused[ARGV[i]] then
       repeat
-      until not take_from('worker:q:' .. ARGV[i] .. ':' .. lane)
+      until not take_from(KEY.stream(ARGV[i], lane))
     end
   end
 end

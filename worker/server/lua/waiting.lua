@@ -2,11 +2,11 @@
 -- Answers 1 if a message of the queue waits, runs or is delayed. Arguments: queue.
 local queue = argument()
 for _, lane in ipairs(LANES) do
-  if call('XLEN', 'worker:q:' .. queue .. ':' .. lane) > 0 then
+  if call('XLEN', KEY.stream(queue, lane)) > 0 then
     return 1
   end
 end
-for _, id in ipairs(call('ZRANGE', 'worker:due', 0, -1)) do
+for _, id in ipairs(call('ZRANGE', KEY.due, 0, -1)) do
   local record = load(id)
   if record and record.queue == queue then
     return 1

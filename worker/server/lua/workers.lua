@@ -2,8 +2,8 @@
 -- Describes the worker processes that have a lease, or whose lease has run out and was not noticed yet. Answers the
 -- server's time, then for each its name, when its lease ends (ms), and what is known of it (JSON).
 local answer = { now }
-local leases = call('ZRANGE', 'worker:leases', 0, -1, 'WITHSCORES')
+local leases = call('ZRANGE', KEY.leases, 0, -1, 'WITHSCORES')
 for i = 1, #leases, 2 do
-  table.insert(answer, { leases[i], tonumber(leases[i + 1]), call('HGET', 'worker:workers', leases[i]) or '{}' })
+  table.insert(answer, { leases[i], tonumber(leases[i + 1]), call('HGET', KEY.workers, leases[i]) or '{}' })
 end
 return answer

@@ -1,0 +1,49 @@
+"""What Dramatiq's rate limits and barriers keep on the server, under keys of our namespace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dramatiq.rate_limits.backends import RedisBackend
+
+from worker.server.client import RedisClient
+
+
+class NamespacedBackend(RedisBackend):  # type: ignore[misc]
+    """Dramatiq's own, each of whose keys begins as the client's namespace has it.
+
+    Args:
+        client: Whose server it is.
+    """
+
+    def __init__(self, client: RedisClient) -> None:
+        super().__init__(client=client)
+        self._key = client.namespace.of_dramatiq
+
+    def add(self, key: str, value: int, ttl: int) -> bool:
+        """Sets a counter unless there is one; in milliseconds, as all others."""
+        return bool(super().add(self._key(key), value, ttl))
+
+    def incr(self, key: str, amount: int, maximum: int, ttl: int) -> bool:
+        """Adds to a counter, up to a maximum."""
+        return bool(super().incr(self._key(key), amount, maximum, ttl))
+
+    def decr(self, key: str, amount: int, minimum: int, ttl: int) -> bool:
+        """Takes from a counter, down to a minimum."""
+        return bool(super().decr(self._key(key), amount, minimum, ttl))
+
+    def incr_and_sum(self, key: str, keys: Callable[[], list[str]], amount: int, maximum: int, ttl: int) -> bool:
+        """Adds to one of several counters, up to a maximum of all of them."""
+
+        def ours() -> list[str]:
+            return [self._key(one) for one in keys()]
+
+        return bool(super().incr_and_sum(self._key(key), ours, amount, maximum, ttl))
+
+    def wait(self, key: str, timeout: int | None) -> bool:
+        """Waits for a notification."""
+        return bool(super().wait(self._key(key), timeout))
+
+    def wait_notify(self, key: str, ttl: int) -> None:
+        """Notifies those who wait."""
+        super().wait_notify(self._key(key), ttl)

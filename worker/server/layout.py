@@ -1,0 +1,44 @@
+"""The version of keys and formats, and whether what is on the server has another."""
+
+from __future__ import annotations
+
+from worker.errors import WorkerError
+from worker.server.client import RedisClient
+
+LAYOUT = 2
+"""The version that this code reads and writes; `docs/reference/redis.md`."""
+
+_FORMER = ("worker:layout", "worker:seq")
+"""Keys of layout 1, which knew no namespace."""
+
+
+def read_layout(client: RedisClient) -> int:
+    """The layout of the data on the server; ours where there are none.
+
+    Raises:
+        redis.RedisError: What the server or the connection had to say.
+    """
+    pipeline = client.pipeline(transaction=False)
+    pipeline.exists(*_FORMER)
+    pipeline.hget(client.namespace.layout, "version")
+    former, version = pipeline.execute()
+    return 1 if former else int(version or LAYOUT)
+
+
+def remedy(version: int) -> str:
+    """What to do about data of another layout; empty where it is ours."""
+    if version < LAYOUT:
+        return "let workers of the former version finish them, or delete them (FLUSHDB), then start workers here"
+    return "upgrade dramatiq-bridge here" if version > LAYOUT else ""
+
+
+def check_layout(client: RedisClient) -> None:
+    """Refuses data of another layout.
+
+    Raises:
+        WorkerError: There are some; one line with what to do.
+        redis.RedisError: What the server or the connection had to say.
+    """
+    version = read_layout(client)
+    if advice := remedy(version):
+        raise WorkerError(f"the server's data have layout {version}, this version reads {LAYOUT}: {advice}")

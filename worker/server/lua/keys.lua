@@ -1,0 +1,37 @@
+-- Every key of a namespace: no other file writes the name of one. What each holds: docs/reference/redis.md.
+-- KEYS[1] is what they begin with, `{<namespace>}:`; a script is routed by it, and all its keys lie in one slot.
+local PREFIX = KEYS[1]
+local KEY = {
+  audit = PREFIX .. 'audit',
+  changed = PREFIX .. 'changed',
+  depths = PREFIX .. 'depths',
+  due = PREFIX .. 'due',
+  kept = PREFIX .. 'kept',
+  kept_at = PREFIX .. 'kept-at',
+  layout = PREFIX .. 'layout',
+  leases = PREFIX .. 'leases',
+  names = PREFIX .. 'names',
+  orders = PREFIX .. 'orders',
+  patience = PREFIX .. 'patience',
+  paused = PREFIX .. 'paused',
+  queues = PREFIX .. 'queues',
+  segments = PREFIX .. 'segments',
+  seq = PREFIX .. 'seq',
+  states = PREFIX .. 'states',
+  sums = PREFIX .. 'sums',
+  tail = PREFIX .. 'events',
+  wake = PREFIX .. 'wake',
+  workers = PREFIX .. 'workers',
+}
+function KEY.cancel(id) return PREFIX .. 'cancel:' .. id end
+function KEY.commit(name) return PREFIX .. 'commit:' .. name end
+function KEY.ended(state) return PREFIX .. 'ended:' .. state end
+function KEY.lease(name) return PREFIX .. 'lease:' .. name end
+function KEY.map(segment, name) return PREFIX .. 'x:' .. segment .. ':' .. name end
+function KEY.record(id) return PREFIX .. 'm:' .. id end
+function KEY.scratch(number) return PREFIX .. 'x:scratch' .. number end
+function KEY.stream(queue, lane) return PREFIX .. 'q:' .. queue .. ':' .. lane end
+function KEY.subject(subject) return PREFIX .. 's:' .. subject end
+function KEY.times(segment) return PREFIX .. 'at:' .. segment end
+function KEY.unique(unique) return PREFIX .. 'u:' .. unique end
+function KEY.window(kind, number) return PREFIX .. kind .. ':' .. number end
