@@ -1,6 +1,6 @@
 """Run async services as Dramatiq background work.
 
-What most programs need is here. What else is public is listed in `docs/reference/names.md`, and nothing besides.
+The names that most programs need are here. `docs/reference/names.md` lists all public names.
 """
 
 from worker.actor import actor

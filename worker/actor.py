@@ -1,7 +1,7 @@
 """`@actor`: a function, async or sync, becomes a Dramatiq actor with bridge and status built in.
 
-It is the shorthand for a plain Dramatiq actor whose body is a `ProcessingStatusContext` around a call through the
-bridge; both work just as well, side by side.
+It is the shorthand for a plain Dramatiq actor with a `ProcessingStatusContext` around a call through the bridge. Both
+forms work side by side.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class SendInLoopWarning(RuntimeWarning):
 
 
 class Actor(dramatiq.Actor[P, R]):
-    """A Dramatiq actor that can also be sent to from async code."""
+    """A Dramatiq actor with `asend` and the like for async code."""
 
     def send(self, *args: P.args, **kwargs: P.kwargs) -> dramatiq.Message[R]:
         """Enqueues a message for this actor.
@@ -81,16 +81,16 @@ class Actor(dramatiq.Actor[P, R]):
         args: Sequence[object] = (),
         kwargs: Mapping[str, object] = MappingProxyType({}),
     ) -> dramatiq.Message[R]:
-        """Enqueues a message unless one with this key waits or runs; then the answer is a copy with that one's id.
+        """Enqueues a message, unless a message with this key waits or runs: then it returns a copy with that id.
 
-        A message holds its key until it has ended for good, retries included. On Dramatiq's own brokers, which
-        know no keys, it is enqueued like any other.
+        A message holds its key until it has ended for good, through all of its retries. Dramatiq's own brokers have no
+        keys: there, the message is enqueued like any other.
 
         Args:
-            key: What must not be enqueued twice, such as `merge:42`; shared by all actors.
-            ttl: Seconds, or a `timedelta`, after which the key is free whatever has become of the message.
-            args: Of the actor.
-            kwargs: Of the actor.
+            key: The key, such as `merge:42`; all actors share the keys.
+            ttl: Seconds, or a `timedelta`, after which the key is free, also if the message has not ended.
+            args: The actor's positional arguments.
+            kwargs: The actor's keyword arguments.
         """
         _warn_in_loop()
         return enqueue_unique(self.message_with_options(args=tuple(args), kwargs=dict(kwargs)), key=key, ttl=ttl)
@@ -113,7 +113,7 @@ def enqueue_unique(
 
 
 class ActorDecorator(Protocol):
-    """What `@actor(…)` with options returns."""
+    """The decorator that `@actor(…)` with options returns."""
 
     @overload
     def __call__(self, function: Callable[P, Awaitable[R]], /) -> Actor[P, R]: ...
@@ -158,15 +158,16 @@ def actor(
 
     Args:
         function: The function; its arguments must be plain JSON values.
-        queue: Where its messages wait.
-        subject: Names of parameters that say what a message is about; the events carry their values.
-        time_limit: Seconds, or a `timedelta`, that an attempt may take; `None`: `WORKER_TIME_LIMIT`.
-        retry: How often a failed message is tried again; `None`: `WORKER_MAX_RETRIES`.
-        loop: Where an async function runs: `"shared"`, the process's one long-lived loop, where clients kept at
-            module level work, or `"new"`, a loop of its own for each message.
+        queue: The queue of its messages.
+        subject: Names of the parameters that are a message's subject; the events carry their values.
+        time_limit: Seconds, or a `timedelta`, that an attempt may take, or None for `WORKER_TIME_LIMIT`.
+        retry: The number of retries of a failed message, or None for `WORKER_MAX_RETRIES`.
+        loop: The loop of an async function: `"shared"`, the process's one long-lived loop, on which clients at module
+            level work, or `"new"`, a new loop for each message.
 
     Raises:
-        ValueError: `subject` names no parameter, or `queue` or `loop` is none.
+        ValueError: `subject` names something that is not a parameter, `queue` is not a valid name, or `loop` is neither
+            'shared' nor 'new'.
     """
     if loop not in ("shared", "new"):
         raise ValueError(f"loop={loop!r}: write 'shared' or 'new'")
@@ -211,7 +212,7 @@ def _signature_of(function: Callable[..., Any]) -> inspect.Signature:
     try:
         return inspect.signature(function, eval_str=True)
     except NameError:
-        # An annotation that only a type checker can see.
+        # An annotation may have names that only a type checker can see.
         return inspect.signature(function)
 
 
@@ -233,7 +234,7 @@ def _subject_of(
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError:
-        return {}  # the call itself raises what is wrong, where the history sees it
+        return {}  # the call itself raises the error, so that the history has it
     bound.apply_defaults()
     values = ((name, bound.arguments[name]) for name in subject)
     return {name: value if isinstance(value, str | int | float | None) else str(value) for name, value in values}

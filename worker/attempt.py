@@ -1,4 +1,4 @@
-"""The attempt that runs now, as users import it."""
+"""The running attempt, as users import it."""
 
 from __future__ import annotations
 

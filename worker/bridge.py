@@ -1,6 +1,6 @@
-"""The bridge from sync code to async services, as users import it; `worker.loops` is what it is made of.
+"""The bridge from sync code to async services, as users import it; the code is in `worker.loops`.
 
-Neither it nor what it imports may know Dramatiq or Redis.
+Neither this module nor its imports may use Dramatiq or Redis.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The tree of errors: what this package raises, and what a service raises to say what should happen next.
+"""The tree of errors: those that this package raises, and those with which a service decides the next step.
 
-Imports nothing of ours and neither Dramatiq nor Redis, so that any layer, and any service, can use it.
+It imports nothing of the package, and neither Dramatiq nor Redis, so that every module and every service can use it.
 
     WorkerError
     ├── NoContentFound          there is nothing to do: skip, do not retry
@@ -10,7 +10,7 @@ Imports nothing of ours and neither Dramatiq nor Redis, so that any layer, and a
     ├── Fatal                   it will never work: to the dead letters at once
     ├── ConfigurationError      a setting, an argument or an installation is wrong: the message names the remedy
     │   ├── MissingExtra        an optional part of the package is needed and not installed
-    │   └── IndexMismatch       another embedder made the search index: it must be made anew
+    │   └── IndexMismatch       another embedder made the search index: it must be rebuilt
     ├── MessageRefused          a message cannot be enqueued: not JSON, or too large
     ├── ServerUnreachable       no Redis or Valkey answers at the configured address
     └── BridgeError             a coroutine cannot run here, or could not be run to its end
@@ -30,7 +30,7 @@ class WorkerError(Exception):
 
 
 class NoContentFound(WorkerError):
-    """Nothing to work on: the attempt is SKIPPED, acknowledged and not retried."""
+    """There is nothing to work on: the attempt is SKIPPED; the message is acknowledged and not retried."""
 
 
 class Unchanged(NoContentFound):
@@ -47,7 +47,7 @@ class RetryLater(WorkerError):
 
     Args:
         delay: Seconds, or a `timedelta`; at least 0.
-        reason: What the history shows.
+        reason: The text for the history.
     """
 
     def __init__(self, delay: timedelta | float, reason: str = "") -> None:
@@ -71,7 +71,7 @@ class Fatal(WorkerError):
 
 
 class ConfigurationError(WorkerError):
-    """A setting, an argument or the installation is wrong; the message says which and what to do."""
+    """A setting, an argument or the installation is wrong; the message names it and the remedy."""
 
 
 class MissingExtra(ConfigurationError):
@@ -83,14 +83,14 @@ class MissingExtra(ConfigurationError):
 
 
 class IndexMismatch(ConfigurationError):
-    """Another embedder made the search index: its vectors say nothing to the one that is configured."""
+    """Another embedder made the search index: the configured one cannot compare its vectors."""
 
     def __init__(self, made_by: str, configured: str, folder: str) -> None:
         self.made_by = made_by
         self.configured = configured
         super().__init__(
             f"the search index in {folder} was made by {made_by}, and {configured} is configured: "
-            "make it anew with `worker index rebuild`, or set WORKER_EMBEDDER as it was"
+            "rebuild it with `worker index rebuild`, or set WORKER_EMBEDDER as it was"
         )
 
 
@@ -115,8 +115,8 @@ class LoopClosedError(BridgeError):
 
 
 class SelfCancelledError(BridgeError):
-    """A coroutine cancelled itself: nobody else asked for it."""
+    """A coroutine cancelled itself, without a request from outside."""
 
 
 class NotUnderGevent(BridgeError):
-    """What was asked for cannot work in a process that gevent has patched; the message says what to do instead."""
+    """The call cannot work in a process that gevent has patched; the message names the alternative."""

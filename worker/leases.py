@@ -1,7 +1,8 @@
 """Leases for tasks: `with lease("merge:42")` keeps two messages from doing the same thing at the same time.
 
-A lease belongs to a message, not to a process: the message's own retries enter it again, nobody else releases it, and
-it is renewed while it is held, so that it outlives its holder by some seconds only. Who does not get it is retried.
+A lease belongs to a message, not to a process: the message's own retries enter it again, and no other message can
+release it. It is renewed while it is held, so that it outlives a dead holder only by some seconds. A message that does
+not get it is retried.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from worker.threads.os_threads import new_condition, new_lock, start_thread
 logger = get_logger(__name__)
 
 TRY_AGAIN = (2.0, 6.0)
-"""Seconds, about, after which a message that did not get its lease is tried again."""
+"""The range of seconds after which a message that did not get its lease is tried again."""
 
 _ACQUIRE = Script("acquire")
 _RENEW = Script("renew")
@@ -40,30 +41,30 @@ _RELEASE = Script("release")
 
 
 def lease(name: str) -> Lease:
-    """A lease of that name, for `with` and `async with`, inside an attempt or outside a worker.
+    """A lease of this name, for `with` and `async with`, inside an attempt or outside a worker.
 
     Args:
-        name: What must not happen twice at once, such as `merge:42`.
+        name: The name of the work that must not happen twice at once, such as `merge:42`.
 
     Raises:
-        LeaseTaken: On entry: another message has it. Let it pass: the message is retried in some seconds, which does
-            not count against its retry budget, and the event says what it waits for.
+        LeaseTaken: On entry, if another message has the lease. Let it pass: the message is retried in some seconds,
+            which does not count against its retry budget, and the event names the other message.
     """
     return Lease(name)
 
 
 class LeaseStore(Protocol):
-    """Where leases are kept."""
+    """The store of leases."""
 
     def acquire(self, name: str, owner: str, fence: int) -> str | None:
-        """Takes the lease, or takes it again; `None`, or the owner who has it."""
+        """Takes the lease, also if the owner has it already; returns the other owner that has it, or None."""
 
     def release(self, name: str, owner: str, fence: int) -> None:
-        """Gives it up, unless it has gone to somebody else."""
+        """Releases the lease, unless another owner has it."""
 
 
 class Lease(AbstractContextManager["Lease"], AbstractAsyncContextManager["Lease"]):
-    """What `lease` returns; for one use."""
+    """A context manager that holds a lease; for one use."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -101,7 +102,10 @@ class Lease(AbstractContextManager["Lease"], AbstractAsyncContextManager["Lease"
 
     @contextlib.contextmanager
     def _released_if_cancelled(self) -> Iterator[None]:
-        """What nobody releases would be renewed for ever: a call of the pool may have ended, or never have begun."""
+        """Releases the lease if taking it was cancelled; otherwise it would be renewed for ever.
+
+        The call in the thread pool may have ended, or may never have begun.
+        """
         try:
             yield
         except asyncio.CancelledError:
@@ -116,7 +120,7 @@ class Lease(AbstractContextManager["Lease"], AbstractAsyncContextManager["Lease"
 
 
 class _ServerLeases:
-    """Leases on the server, renewed by a thread while there are any."""
+    """Leases on the server; a thread renews them while there are any."""
 
     def __init__(self) -> None:
         settings = settings_in_force()
@@ -144,7 +148,7 @@ class _ServerLeases:
         with self._changed:
             self._held[key] -= 1
             if self._held[key]:
-                return  # taken more than once by this attempt: the outermost gives it up
+                return  # this attempt has taken it more than once: the outermost context releases it
             del self._held[key]
         try:
             _RELEASE.run(self._client, [name, owner, fence])
@@ -177,7 +181,7 @@ class LocalLeases:
         self._held: dict[str, tuple[str, int]] = {}
 
     def acquire(self, name: str, owner: str, fence: int) -> str | None:
-        """Takes the lease, or takes it again; `None`, or the owner who has it."""
+        """Takes the lease, also if the owner has it already; returns the other owner that has it, or None."""
         del fence
         with self._lock:
             holder, times = self._held.get(name, (owner, 0))
@@ -187,7 +191,7 @@ class LocalLeases:
             return None
 
     def release(self, name: str, owner: str, fence: int) -> None:
-        """Gives it up."""
+        """Releases the lease."""
         del fence
         with self._lock:
             _, times = self._held.pop(name)
@@ -209,7 +213,7 @@ def _store() -> LeaseStore:
 
 @contextlib.contextmanager
 def leases_kept_in(store: LeaseStore) -> Iterator[None]:
-    """Keeps leases there until the block ends; for tests."""
+    """Keeps leases in this store until the block ends; for tests."""
     global _default
     before, _default = _default, store
     try:
@@ -219,7 +223,7 @@ def leases_kept_in(store: LeaseStore) -> Iterator[None]:
 
 
 def _forget() -> None:
-    # Threads and connections are the parent's.
+    # A forked child has none of its parent's threads and connections.
     global _default, _default_lock
     _default, _default_lock = None, new_lock()
 

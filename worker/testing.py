@@ -69,7 +69,7 @@ class RecordedEvents:
 
 
 class StubWorker:
-    """What `stub_worker` yields: the broker, the worker's recorded events, and a way to wait for the work."""
+    """The worker that `stub_worker` yields, with its broker, its recorded events, and `join` to wait for the work."""
 
     def __init__(self, broker: StubBroker, worker: dramatiq.Worker, events: RecordedEvents) -> None:
         self.broker = broker
@@ -86,7 +86,7 @@ class StubWorker:
         return self.events.states(message_id=message_id)
 
     def join(self, timeout: timedelta | float = 10.0) -> None:
-        """Waits until every message, retries included, has been worked off.
+        """Waits until every message has ended, with all of its retries.
 
         Args:
             timeout: Seconds, or a `timedelta`, for each queue.
@@ -101,7 +101,7 @@ class StubWorker:
 
 
 class _QuickBroker(StubBroker):
-    """Keeps nobody waiting."""
+    """A stub broker that shortens all delays."""
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         longest = round(_QUICK.total_seconds() * 1000)
@@ -113,10 +113,10 @@ def stub_worker(*, settings: Settings | None = None, threads: int = 2) -> Iterat
     """Runs every actor of the program on a stub broker with a real worker, until the block ends.
 
     Actors that were declared before run on it too; afterwards they are back on their own broker. Failed messages are
-    retried after milliseconds, whatever they ask for, so that a test sees all attempts at once.
+    retried after milliseconds, also if they ask for a longer delay, so that a test sees all attempts at once.
 
     Args:
-        settings: What the actors run with, delays as they are; `None`: those in force, with short backoffs and delays.
+        settings: The settings for the actors, with unchanged delays; or None for those in force, with short delays.
         threads: Worker threads.
     """
     before = settings_in_force()
@@ -146,7 +146,7 @@ def stub_worker(*, settings: Settings | None = None, threads: int = 2) -> Iterat
 
 @contextlib.contextmanager
 def recorded_events(events: RecordedEvents | None = None) -> Iterator[RecordedEvents]:
-    """Keeps the events of status contexts that run outside a worker, such as a service called by the test itself."""
+    """Keeps the events of status contexts outside a worker, such as those of a service that the test itself calls."""
     kept = events if events is not None else RecordedEvents()
     token = recorder_override.set(kept)
     try:

@@ -76,7 +76,7 @@ def test_an_error_that_cannot_say_what_it_is_passes_on_as_itself() -> None:
     assert events.states() == ["started", "failed", "started", "skipped"]
     error = list(events)[1].error
     assert error is not None
-    assert (error.type.rpartition(".")[2], error.text) == ("Silent", "its text cannot be had: TypeError")
+    assert (error.type.rpartition(".")[2], error.text) == ("Silent", "its text cannot be read: TypeError")
 
 
 def test_a_context_may_be_left_in_another_context_of_variables() -> None:

@@ -13,7 +13,10 @@ import pytest
 import worker
 
 PACKAGE = Path(worker.__file__).parent
-ROOMS = ("conversations", "ground", "models", "recall", "stores", "threads")
+ROOMS = (
+    *("conversations", "ground", "models", "recall", "stores", "tasks", "threads"),
+    *("__init__.py", "actor.py", "attempt.py", "bridge.py", "errors.py", "leases.py", "testing.py"),
+)
 """The rooms whose docstrings are plain."""
 
 # A clause in the place of a noun: "What was found" is "The hits", "Whose stack is looked at" is "The loop's thread".

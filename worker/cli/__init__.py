@@ -1,7 +1,7 @@
-"""The `worker` command: thin, no logic of its own.
+"""The `worker` command: thin, without logic of its own.
 
-A command's module is imported when the command runs, so that the command line starts quickly and needs no more
-installed than what it does.
+A command's module is imported when the command runs, so that the command line starts quickly, and each command needs
+only its own extras.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ MISUSED = 2
 INTERRUPTED = 130
 
 LONGEST = 500
-"""Characters of a complaint about what was typed."""
+"""The most characters of an error about the command line."""
 
-# What a misspelt option or a missing argument raises; of its kind Typer exports only this one.
+# The base of the errors for misspelt options and missing arguments; Typer exports only a subclass.
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 
 def main() -> None:
-    """Runs the command; what goes wrong is one line on standard error, and no traceback."""
+    """Runs the command; an error is one line on standard error, without a traceback."""
     sys.exit(_run())
 
 
@@ -34,7 +34,7 @@ def _run() -> int:
     try:
         return int(app(standalone_mode=False) or 0)
     except _UsageError as error:
-        # Without arguments a group has shown its help, and has nothing to say.
+        # Without arguments, a group has shown its help, and there is no message.
         said = " ".join(str(getattr(error, "format_message", error.__str__)()).split()).rstrip(".")[:LONGEST]
         return _complain(f"{said}; see --help", MISUSED) if said else MISUSED
     except ConfigurationError as error:

@@ -62,7 +62,7 @@ def run_now(
 
 
 def pause(queue: QueueName, as_json: AsJson = False) -> None:
-    """Pause a queue: workers finish what they hold of it and take nothing new."""
+    """Pause a queue: workers finish its messages that they hold, and take no new ones."""
     changed = actions.pause(open_server(), queue)
     if as_json:
         print_json({"queue": queue, "paused": True, "changed": changed})
@@ -72,7 +72,7 @@ def pause(queue: QueueName, as_json: AsJson = False) -> None:
 
 
 def resume(queue: QueueName, as_json: AsJson = False) -> None:
-    """Have workers take messages of a paused queue again."""
+    """Resume a paused queue: workers take its messages again."""
     changed = actions.resume(open_server(), queue)
     if as_json:
         print_json({"queue": queue, "paused": False, "changed": changed})

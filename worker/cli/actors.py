@@ -15,10 +15,10 @@ from worker.operations.actors import fits, signature_of
 
 
 def read_arguments(actor: dramatiq.Actor[..., Any], words: Sequence[str]) -> list[Any]:
-    """The arguments for an actor: JSON values, or strings where that is what the actor takes.
+    """The arguments for an actor: JSON values, or strings if the actor takes strings.
 
     Raises:
-        ConfigurationError: They are too many, too few, or not what its annotations say.
+        ConfigurationError: There are too many or too few arguments, or they do not fit the annotations.
     """
     signature = signature_of(actor)
     usage = f"{actor.actor_name}{signature}"

@@ -1,4 +1,4 @@
-"""The table of commands, each imported when it is asked for."""
+"""The table of commands; a command is imported when it is used."""
 
 from __future__ import annotations
 
@@ -18,41 +18,47 @@ _COMMANDS = {
     "demo": ("worker.cli.demo:demo", "Merge and summarize the sample conversation, with every step in the history."),
     "up": (
         "worker.cli.server:up",
-        "Start the embedded server where none is configured, and the workers; Ctrl-C stops them.",
+        "Start the workers, and the embedded server if no server is configured; Ctrl-C stops them.",
     ),
     "down": ("worker.cli.server:down", "Stop the embedded server; its data stay."),
     "web": ("worker.cli.web:web", "Serve the dashboard and the API; Ctrl-C stops it."),
     "status": ("worker.cli.status:status", "Show the whole system on one screen."),
     "messages": ("worker.cli.messages:messages", "List messages, newest first."),
-    "show": ("worker.cli.show:show", "Show what happened to a message, through every attempt."),
-    "events": ("worker.cli.events:events", "Show status events, oldest first; with --json one object a line."),
-    "running": ("worker.cli.messages:running", "List what runs now, that enqueued last first."),
-    "delayed": ("worker.cli.messages:delayed", "List what is delayed, the next to be due first."),
+    "show": ("worker.cli.show:show", "Show a message's history, with every attempt."),
+    "events": ("worker.cli.events:events", "Show status events, oldest first; --json prints one object on each line."),
+    "running": ("worker.cli.messages:running", "List running messages, the last enqueued first."),
+    "delayed": ("worker.cli.messages:delayed", "List delayed messages, the next due first."),
     "dead": ("worker.cli.dead:app", "List, show, replay and purge dead letters."),
     "cancel": ("worker.cli.actions:cancel", "Cancel messages that wait, are delayed or run."),
     "run-now": ("worker.cli.actions:run_now", "Enqueue delayed messages now."),
-    "pause": ("worker.cli.actions:pause", "Pause a queue: workers finish what they hold of it and take nothing new."),
-    "resume": ("worker.cli.actions:resume", "Have workers take messages of a paused queue again."),
-    "queues": ("worker.cli.system:queues", "List the queues, with what waits there."),
-    "workers": ("worker.cli.system:workers", "List the worker processes, with what they do and how they fare."),
-    "audit": ("worker.cli.system:audit", "List what people did, newest first."),
-    "export": ("worker.cli.export:export", "Write messages with their history to a file, one JSON object a line."),
+    "pause": (
+        "worker.cli.actions:pause",
+        "Pause a queue: workers finish its messages that they hold, and take no new ones.",
+    ),
+    "resume": ("worker.cli.actions:resume", "Resume a paused queue: workers take its messages again."),
+    "queues": ("worker.cli.system:queues", "List the queues, with their waiting messages."),
+    "workers": ("worker.cli.system:workers", "List the worker processes, with their attempts and their problems."),
+    "audit": ("worker.cli.system:audit", "List the actions of people, newest first."),
+    "export": (
+        "worker.cli.export:export",
+        "Write messages with their history to a file, one JSON object on each line.",
+    ),
     "health": (
         "worker.cli.system:health",
-        "Say whether messages are worked on; exit code 0: healthy, 1: degraded, 2: unreachable.",
+        "Check whether messages are being run; exit code 0: healthy, 1: degraded, 2: unreachable.",
     ),
-    "doctor": ("worker.cli.system:doctor", "Look for what is wrong with server and settings, and say what to do."),
+    "doctor": ("worker.cli.system:doctor", "Check the server and the settings for problems, and show the remedies."),
     "config": (
         "worker.cli.config:config",
-        "Show the settings in force and where each came from; secrets are masked.",
+        "Show the settings in force and the origin of each; secrets are masked.",
     ),
     "enqueue": ("worker.cli.enqueue:enqueue", "Enqueue a message for an actor."),
     "repositories": ("worker.cli.repositories:app", "Keep folders of source code in the search index."),
     "recall": ("worker.cli.recall:recall", "Find code, conversations and notes that answer a question."),
-    "index": ("worker.cli.index:app", "Look after the search index."),
-    "conversations": ("worker.cli.conversations:app", "Bring recordings in, and see what was made of them."),
+    "index": ("worker.cli.index:app", "Rebuild and optimize the search index."),
+    "conversations": ("worker.cli.conversations:app", "Import recordings, and show their results."),
 }
-"""Where each command is, and what its help begins with: told here too, because a list of them must not import them."""
+"""The module and the first line of help of each command; the help is here too, so that a list imports no command."""
 
 
 class _LazyGroup(TyperGroup):
@@ -110,7 +116,7 @@ def _without_boxes_in_a_pipe(command: Any) -> None:  # noqa: ANN401 - a command 
 
 
 def _not_installed(extra: str, command: str) -> typer.Typer:
-    """Stands in the list for a command whose extra is missing, and says so when it is used."""
+    """A command that stands for one with a missing extra, and fails with that extra's name when it is used."""
     stand_in = typer.Typer(add_completion=False)
 
     @stand_in.command(

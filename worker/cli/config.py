@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 def config(as_json: AsJson = False) -> None:
-    """Show the settings in force and where each came from; secrets are masked."""
+    """Show the settings in force and the origin of each; secrets are masked."""
     settings = begin()
     for name in unknown_variables():
         logger.warning("%s names no setting: is it misspelt?", name)

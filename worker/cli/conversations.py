@@ -1,4 +1,4 @@
-"""`worker conversations`: bring recordings in, and see what was made of them."""
+"""`worker conversations`: import recordings, and show their results."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ from worker.errors import ConfigurationError
 from worker.ground.durations import format_duration
 from worker.stores.conversations import conversation_store
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Bring recordings in, and see what was made of them."
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Import recordings, and show their results.")
 
 
 @app.command("import")
@@ -67,10 +65,10 @@ def show(conversation_id: str, as_json: AsJson = False) -> None:
 
 
 async def describe(conversation_id: str) -> dict[str, Any]:
-    """A conversation, and what was made of it, as JSON types.
+    """A conversation and its results, as JSON types.
 
     Raises:
-        ConfigurationError: There is none of that id.
+        ConfigurationError: There is no conversation of this id.
     """
     store = await conversation_store()
     conversation, chunks = await store.get(conversation_id), await store.chunks(conversation_id)

@@ -32,7 +32,7 @@ TIMEOUT = 120.0
 
 
 class DemoFailed(WorkerError):
-    """The demo did not get as far as it should."""
+    """A step of the demo failed."""
 
 
 def demo(as_json: AsJson = False) -> None:
@@ -52,7 +52,7 @@ def demo(as_json: AsJson = False) -> None:
         for actor in (merge_conversation, summarize_conversation):
             actor.send(conversation_id)
         about_it = EventFilter(subject={"conversation_id": conversation_id})
-        # What was summarized is indexed, where that part is installed.
+        # The summary is indexed if the extra for the search index is installed.
         messages = 3 if is_installed("recall") else 2
         recorded = _watch(out, running, messages, follow_events(client, about_it, after=after), str(log))
     if any(event.state not in (State.STARTED, State.PROGRESS, State.COMPLETED) for event in recorded):
@@ -61,7 +61,7 @@ def demo(as_json: AsJson = False) -> None:
 
 
 def _watch(out: Console, running: RunningPools, messages: int, tail: Iterator[Followed], log: str) -> list[StatusEvent]:
-    """The events, shown as they come, until so many messages have ended."""
+    """The events, printed as they come, until this many messages have ended."""
     recorded: list[StatusEvent] = []
     ended: set[str | None] = set()
     deadline = time.monotonic() + TIMEOUT

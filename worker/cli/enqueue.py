@@ -14,9 +14,9 @@ from worker.server.connection import check_server, connect
 
 
 def enqueue(
-    actor: Annotated[str, typer.Argument(help="Its name, such as merge_conversation.")],
+    actor: Annotated[str, typer.Argument(help="The actor's name, such as merge_conversation.")],
     arguments: Annotated[list[str] | None, typer.Argument(help="JSON values, or strings.")] = None,
-    delay: Annotated[str | None, typer.Option(help="Not before this has passed, such as 10s.")] = None,
+    delay: Annotated[str | None, typer.Option(help="Time to wait before the message is due, such as 10s.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Enqueue a message for an actor."""

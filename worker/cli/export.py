@@ -26,7 +26,7 @@ def export(
     arguments: WithArguments = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write messages with their history to a file, one JSON object a line."""
+    """Write messages with their history to a file, one JSON object on each line."""
     to_standard_output = str(to) == "-"
     if not to_standard_output and to.exists():
         raise ConfigurationError(f"--to {to}: it exists; remove it, or name another file")

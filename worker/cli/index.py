@@ -1,4 +1,4 @@
-"""`worker index`: look after the search index."""
+"""`worker index`: rebuild and optimize the search index."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from worker.cli.options import AsJson, begin
 from worker.cli.output import console, print_json
 from worker.recall.indexing import optimize_index, rebuild_index
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look after the search index.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Rebuild and optimize the search index.")
 
 
 @app.command()
 def rebuild(as_json: AsJson = False) -> None:
-    """Make the index anew, with the embedder that is configured; stop the workers first."""
+    """Rebuild the index with the configured embedder; stop the workers first."""
     begin()
     with Progress(console=console(), disable=as_json or not console().is_terminal, transient=True) as bar:
         task = bar.add_task("embedding", total=None)
@@ -23,15 +23,15 @@ def rebuild(as_json: AsJson = False) -> None:
     if as_json:
         print_json({"chunks": count})
     else:
-        console().print(f"{count} chunks indexed anew")
+        console().print(f"{count} chunks indexed again")
 
 
 @app.command()
 def optimize(as_json: AsJson = False) -> None:
-    """Have the index lie in few files, so that answers stay fast; workers do so by themselves."""
+    """Join the index's files, so that answers stay fast; workers also do this by themselves."""
     begin()
     is_done = run_async_in_new_loop(optimize_index)
     if as_json:
         print_json({"optimized": is_done})
     else:
-        console().print("the index is optimized" if is_done else "somebody else is optimizing the index")
+        console().print("the index is optimized" if is_done else "another process is optimizing the index")

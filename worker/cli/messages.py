@@ -71,7 +71,7 @@ def running(limit: Limit = PAGE, cursor: Cursor = None, as_json: AsJson = False)
 
 
 def delayed(limit: Limit = PAGE, as_json: AsJson = False) -> None:
-    """List what is delayed, the next to be due first."""
+    """List delayed messages, the next due first."""
     found = list(islice(_all_delayed(open_server(), limit), limit))
     if as_json:
         print_json({"messages": plain(found)})

@@ -23,11 +23,11 @@ logger = get_logger(__name__)
 CPU_QUEUE = "cpu"
 NETWORK_THREADS = 8
 AFTER_GRACE = 15.0
-"""Seconds that workers get, when attempts have had their grace and their clean-up, to store how they ended."""
+"""Seconds after grace and clean-up that workers get to store the ends of their attempts."""
 
 
 def end_in_order_when_told() -> None:
-    """Lets `with` blocks end when the process is told to end: by default it ends at once, and its workers go on."""
+    """Turns SIGTERM into an orderly exit, so that `with` blocks end; by default, workers would outlive this process."""
 
     def end(number: int, frame: FrameType | None) -> None:
         del frame
@@ -42,7 +42,7 @@ class Pool:
     """Worker processes for some queues.
 
     Attributes:
-        is_nice: They let others go first where these want the processor.
+        is_nice: Whether other processes get the processor first.
     """
 
     name: str
@@ -51,22 +51,22 @@ class Pool:
     is_nice: bool = False
 
     def command(self, modules: Sequence[str], stop_timeout: float) -> list[str]:
-        """The `dramatiq` command that runs it, and waits so many seconds for its threads when it is told to end."""
-        # --skip-logging: our own logging is set up in the worker process.
+        """The `dramatiq` command of the pool; at its end it waits `stop_timeout` seconds for its threads."""
+        # --skip-logging: the worker process sets up our own logging.
         words = [sys.executable, "-m", "dramatiq", *modules, "--queues", *self.queues]
         words += ["--processes", "1", "--threads", str(self.threads), "--skip-logging"]
         words += ["--worker-shutdown-timeout", str(round(stop_timeout * 1000))]
-        # Nobody waits for what computes, as they do for a page, an answer or what the other queues bring.
+        # Computing work can wait; a page, an answer and the other queues should not.
         return ["nice", *words] if self.is_nice else words
 
 
 def stop_timeout(settings: Settings) -> float:
-    """Seconds after which workers that were told to end, and have not, are killed."""
+    """Seconds after which workers that were told to end, but still run, are killed."""
     return (settings.grace + settings.cleanup_timeout).total_seconds() + AFTER_GRACE
 
 
 def pools_for(settings: Settings) -> list[Pool]:
-    """A pool for what computes, with a thread a core, which lets others go first; and one for everything that waits.
+    """A nice pool with a thread per core for actors that compute, and a pool for all other queues.
 
     Raises:
         ConfigurationError: There are no actors.
@@ -85,12 +85,12 @@ def pools_for(settings: Settings) -> list[Pool]:
 
 @dataclass
 class RunningPools:
-    """The pools' processes, for a `with` block at whose end they stop.
+    """The pools' processes, for a `with` block; they stop at its end.
 
     Attributes:
-        modules: With their actors.
-        stop_timeout: Seconds after which those that do not stop are killed.
-        log: Where their output goes; `None`: where this process's does.
+        modules: The modules with the actors.
+        stop_timeout: Seconds after which processes that do not stop are killed.
+        log: The file for their output, or None for this process's own output.
     """
 
     pools: Sequence[Pool]
@@ -105,7 +105,7 @@ class RunningPools:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             self._log_file = self.log.open("ab")
         for pool in self.pools:
-            # Ctrl-C must reach them once, from us: Dramatiq takes a second signal for an order to drop everything.
+            # They must get Ctrl-C once, from us: after a second signal, Dramatiq drops all work.
             self._processes.append(
                 subprocess.Popen(
                     pool.command(self.modules, self.stop_timeout),
@@ -119,7 +119,7 @@ class RunningPools:
         return self
 
     def ended(self) -> int | None:
-        """The exit code of the first process that ended by itself; `None` while all run."""
+        """The exit code of the first process that ended by itself, or None while all run."""
         codes = [process.poll() for process in self._processes]
         return next((code for code in codes if code is not None), None)
 

@@ -15,13 +15,13 @@ from worker.recall.recall import MOST_HITS, Hit
 from worker.recall.recall import recall as find
 
 _LINES = 12
-"""Of a snippet, for people."""
+"""The most lines of a snippet that are printed."""
 
 
 def recall(
     question: Annotated[str, typer.Argument(help="Words, a name, or a line of code.")],
     repository: Annotated[str | None, typer.Option(help="Only in this repository.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=MOST_HITS, help="So many hits at most.")] = 10,
+    limit: Annotated[int, typer.Option(min=1, max=MOST_HITS, help="The most hits.")] = 10,
     as_json: AsJson = False,
 ) -> None:
     """Find code, conversations and notes that answer a question."""

@@ -32,12 +32,12 @@ _BAR = 30
 @app.command()
 def add(
     path: Annotated[Path, typer.Argument(help="The folder; with git or without.")],
-    name: Annotated[str | None, typer.Option(help="What it is called; default: as the folder is.")] = None,
+    name: Annotated[str | None, typer.Option(help="The repository's name; default: the folder's name.")] = None,
     include: Annotated[list[str] | None, typer.Option(help="Only files that match, such as '*.py'; several.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="No files that match, such as 'vendor/'; several.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Add a folder; once more with the same name, change which of its files are wanted."""
+    """Add a folder; for a known name, change its patterns of wanted files."""
     begin()
     added = run_async_in_new_loop(add_repository(path, name, include=include or (), exclude=exclude or ()))
     if as_json:
@@ -53,7 +53,7 @@ def sync(
     here: Annotated[bool, typer.Option("--here", help="In this process, without workers.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring the index to what is on disk: enqueue a message for each repository."""
+    """Make the index match the files on disk: enqueue a message for each repository."""
     begin()
     wanted = [one.name for one in run_async_in_new_loop(lambda: _known(names or []))]
     if not wanted:
@@ -72,7 +72,7 @@ def sync(
 
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """List the repositories, with how much is stored of each."""
+    """List the repositories, with the numbers of their stored files and chunks."""
     begin()
     found = run_async_in_new_loop(lambda: _described([]))
     if as_json:
@@ -84,7 +84,7 @@ def list_(as_json: AsJson = False) -> None:
 
 @app.command()
 def show(name: Name, as_json: AsJson = False) -> None:
-    """Show what is stored of a repository, and how its last sync goes or went."""
+    """Show the stored files and chunks of a repository, and its last sync."""
     begin()
     [found] = run_async_in_new_loop(lambda: _described([name]))
     if as_json:
@@ -103,7 +103,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
 
 @app.command()
 def remove(name: Name, as_json: AsJson = False) -> None:
-    """Forget a repository, with all that is stored of it; its files stay."""
+    """Remove a repository and its chunks in the index; its files stay."""
     begin()
     run_async_in_new_loop(lambda: _known([name]))
     open_server()
@@ -147,7 +147,7 @@ def _sync_here(names: list[str], *, as_json: bool) -> None:
                 text = _result(name, told)
             except ConfigurationError:
                 raise
-            except WorkerError as error:  # the others are synced all the same
+            except WorkerError as error:  # the other repositories are still synced
                 text = str(error)
                 failed.append(name)
             results.append({"repository": name, "result": text})
@@ -183,7 +183,7 @@ def _show_sync(sync: dict[str, Any] | None) -> None:
         print_text("never synced")
         return
     heard = ago(datetime.fromisoformat(sync["updated_at"]))
-    print_text(f"last sync: {sync['state']}, last heard of {heard} ago")
+    print_text(f"last sync: {sync['state']}, last update {heard} ago")
     done, matching = sync["done"], sync["matching"]
     print_text(f"files: {sync['scanned']} scanned, {matching} wanted, {done} done")
     out = console()

@@ -1,4 +1,4 @@
-"""`worker up` and `worker down`: everything at once."""
+"""`worker up` and `worker down`: start the workers and stop the embedded server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WATCH_EVERY = 0.5
 
 
 def up(as_json: AsJson = False) -> None:
-    """Start the embedded server where none is configured, and the workers; Ctrl-C stops them."""
+    """Start the workers, and the embedded server if no server is configured; Ctrl-C stops them."""
     settings = begin()
     pools = pools_for(settings)
     check_server(connect(settings), settings)

@@ -34,7 +34,7 @@ class UnknownMessage(WorkerError):
 
 
 def show(message_id: MessageId, arguments: WithArguments = False, as_json: AsJson = False) -> None:
-    """Show what happened to a message, through every attempt."""
+    """Show a message's history, with every attempt."""
     show_message(find_message(open_server(), message_id), arguments=arguments, as_json=as_json)
 
 

@@ -25,7 +25,7 @@ _SEVERITY_STYLES = {Severity.OK: "green", Severity.WARNING: "yellow", Severity.P
 
 
 def queues(as_json: AsJson = False) -> None:
-    """List the queues, with what waits there."""
+    """List the queues, with their waiting messages."""
     found = ask(open_server(), overview.queues())
     if as_json:
         print_json({"queues": plain(found)})
@@ -34,7 +34,7 @@ def queues(as_json: AsJson = False) -> None:
 
 
 def workers(as_json: AsJson = False) -> None:
-    """List the worker processes, with what they do and how they fare."""
+    """List the worker processes, with their attempts and their problems."""
     found = ask(open_server(), overview.workers())
     if as_json:
         print_json({"workers": plain(found)})
@@ -43,7 +43,7 @@ def workers(as_json: AsJson = False) -> None:
 
 
 def audit(limit: Limit = PAGE, as_json: AsJson = False) -> None:
-    """List what people did, newest first."""
+    """List the actions of people, newest first."""
     found = ask(open_server(), audit_log(limit))
     if as_json:
         print_json({"actions": plain(found)})
@@ -56,7 +56,7 @@ def health(
     here: Annotated[bool, typer.Option("--here", help="Only look at the workers of this host.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say whether messages are worked on; exit code 0: healthy, 1: degraded, 2: unreachable."""
+    """Check whether messages are being run; exit code 0: healthy, 1: degraded, 2: unreachable."""
     settings = begin()
     client = connect(settings, timeout=PROBE_TIMEOUT)
     found = check_health(client, settings, host=socket.gethostname() if here else None)
@@ -70,7 +70,7 @@ def health(
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Look for what is wrong with server and settings, and say what to do."""
+    """Check the server and the settings for problems, and show the remedies."""
     settings = begin()
     found = examine(connect(settings, timeout=PROBE_TIMEOUT), settings)
     is_well = all(one.severity is not Severity.PROBLEM for one in found)

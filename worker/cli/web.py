@@ -12,7 +12,7 @@ from worker.web.server import serve
 
 
 def web(
-    host: Annotated[str | None, typer.Option(help="Where to listen; default: WORKER_WEB_HOST.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default: WORKER_WEB_HOST.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65_535, help="Default: WORKER_WEB_PORT.")] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -1,6 +1,6 @@
-"""What an event is: one fact about one attempt, or about a span inside it.
+"""Events: facts about an attempt, or about a span inside it.
 
-Plain data; knows nothing of where it is kept.
+They are plain data, and do not depend on their storage.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 MAX_TEXT = 2_000
-"""Characters of a text or an error's text that are kept; what a person reads on a line."""
+"""The most characters of a text or an error's text that are kept: as much as a person reads on a line."""
 
 MAX_TRACEBACK = 16_000
-"""Characters of a traceback that are kept: its end, which names the place."""
+"""The most characters of a traceback that are kept: its end, which names the place."""
 
 SubjectValue = str | int | float | bool | None
 Subject = Mapping[str, SubjectValue]
-"""What a message is about, such as `conversation_id=…`."""
+"""The subject of a message, such as `conversation_id=…`."""
 
 
 class State(StrEnum):
@@ -40,13 +40,13 @@ class State(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether it ends an attempt; the history never drops such an event."""
+        """Whether the state ends an attempt; the history never drops such an event."""
         return self not in {State.STARTED, State.PROGRESS, State.REQUESTED}
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorInfo:
-    """What is known of an error: its type, its text and the end of its traceback."""
+    """An error's type, its text, and the end of its traceback."""
 
     type: str
     text: str
@@ -54,7 +54,7 @@ class ErrorInfo:
 
     @classmethod
     def of(cls, error: BaseException) -> ErrorInfo:
-        """Describes an error, chained causes included, in bounded size."""
+        """Describes an error and its chained causes, in bounded size."""
         kind = type(error)
         name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
         text = "".join(traceback.format_exception(error))
@@ -62,16 +62,16 @@ class ErrorInfo:
 
 
 def said_by(error: BaseException) -> str:
-    """An error's text; one that cannot say what it is must not take the attempt's end with it."""
+    """The error's text; if its `__str__` fails, a text that says so, so that the attempt can still end."""
     try:
         return str(error)
     except Exception as failure:  # noqa: BLE001 - an edge: a service's own `__str__` may raise anything
-        return f"its text cannot be had: {type(failure).__name__}"
+        return f"its text cannot be read: {type(failure).__name__}"
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerId:
-    """The process in which something happened."""
+    """A worker process."""
 
     host: str
     pid: int
@@ -93,9 +93,9 @@ class StatusEvent:
     """One event of the history.
 
     `event` is `<prefix>.<state>`; `parent` is the id of the STARTED event to which it belongs, or in which a span
-    began. `by` is who asked for what a REQUESTED event's text says. `blocked_ms` is how long the attempt's event loop
-    was blocked, and `blocked_at` where for the longest time. The message fields are `None` for what ran outside a
-    worker. Times are UTC; `…_ms` are milliseconds.
+    began. `by` is the person that asked for the action of a REQUESTED event. `blocked_ms` is the time for which the
+    attempt's event loop was blocked, and `blocked_at` the place of the longest block. The message fields are None for
+    events outside a worker. Times are UTC; `…_ms` are milliseconds.
     """
 
     event: str
@@ -133,17 +133,17 @@ class StatusEvent:
 
 
 class Recorder(Protocol):
-    """Where events are handed to; never raises, never blocks for long."""
+    """Takes events for storage; it never raises, and never blocks for long."""
 
     def record(self, event: StatusEvent) -> None:
-        """Takes an event; it is kept soon."""
+        """Takes an event, and stores it soon."""
 
     def record_end(self, event: StatusEvent, becomes: str) -> None:
-        """Takes the event that ends an attempt; `becomes` is the state its message has then."""
+        """Takes the event that ends an attempt; `becomes` is the message's state after it."""
 
 
 class Writer(Recorder, Protocol):
-    """A recorder that writes by itself."""
+    """A recorder with a thread that writes."""
 
     def flush(self, timeout: float) -> bool:
-        """Waits, at most `timeout` seconds, until what was taken is kept; False when it is not yet."""
+        """Waits at most `timeout` seconds until all taken events are stored; False if they are not."""

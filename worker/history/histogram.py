@@ -1,4 +1,4 @@
-"""Histograms of times: each bucket is a tenth wider than the one before, so that ±5 % are told apart."""
+"""Histograms of times: each bucket is a tenth wider than the one before, so that times are exact to ±5 %."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LOG_GROW = math.log(_GROW)
 
 
 def bucket(ms: float | None) -> str:
-    """The bucket of a duration, as the scripts count it: bucket n ends at 0.1 ms * 1.1**n; empty without a duration."""
+    """The bucket of a duration, as the scripts name it, or "" for None; bucket n ends at 0.1 ms * 1.1**n."""
     if ms is None:
         return ""
     return "0" if ms <= _START_MS else str(math.ceil(math.log(ms / _START_MS) / _LOG_GROW))
@@ -22,7 +22,7 @@ def bucket(ms: float | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Percentiles:
-    """Of how many times, and the time below which a half, 95 and 99 of 100 of them were; ±5 %."""
+    """The number of measured times, and the limits of 50, 95 and 99 % of them, exact to ±5 %."""
 
     count: int
     p50_ms: float
@@ -31,13 +31,13 @@ class Percentiles:
 
 
 def percentiles(counts: Mapping[int, int]) -> Percentiles | None:
-    """The percentiles of a histogram, by bucket; `None` of an empty one."""
+    """The percentiles of a histogram of counts by bucket, or None if it is empty."""
     total = sum(counts.values())
     if total <= 0:
         return None
     numbers = sorted(counts)
     seen = list(itertools.accumulate(counts[number] for number in numbers))
-    # Shares are fractions: the last bucket has them all.
+    # Shares are fractions, so a rounded one may lie beyond the last bucket.
     places = [min(bisect_left(seen, share * total), len(numbers) - 1) for share in (0.50, 0.95, 0.99)]
     return Percentiles(total, *(middle_ms(numbers[place]) for place in places))
 

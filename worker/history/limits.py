@@ -1,4 +1,4 @@
-"""How much history is kept: by age and by count, for each state in which messages end."""
+"""The limits of the history, by age and by count, for each state that ends a message."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from worker.settings import Settings
 
 
 def history_limits(settings: Settings) -> list[int]:
-    """What the scripts read: for how long counters are kept, then age and count for each state; milliseconds."""
+    """The limits as the scripts read them: the age of counters, then age and count for each state. Ages are in ms."""
     kept = round(settings.history_retention.total_seconds() * 1000)
     dead = round(settings.dead_retention.total_seconds() * 1000)
     most = settings.history_limit

@@ -1,6 +1,7 @@
-"""Questions about the whole: how actors fare, what queues hold, which workers there are, and what people did.
+"""Questions about the whole system: rates of actors, depths of queues, worker processes, and actions of people.
 
-They are asked as those of `worker.history.query` are, and answered from counters: however many messages there are.
+They are asked like the questions of `worker.history.query`. Counters answer them, so the number of messages does not
+matter.
 """
 
 from __future__ import annotations
@@ -27,14 +28,17 @@ from worker.history.states import ENDINGS, FAILURES
 from worker.server.scripts import Script
 
 LONGEST = timedelta(days=366)
-"""The longest time of which rates are asked: the server looks at each hour of it."""
+"""The longest time for which rates can be asked, because the server looks at each hour of it."""
 
 _COUNTERS, _QUEUES = Script("counters"), Script("queues")
 _WORKERS, _AUDIT = Script("workers"), Script("audit")
 
 
 def actor_rates(over: timedelta) -> Question[tuple[ActorRates, ...]]:
-    """How each actor fared over a time that ends now, the busiest first; longer than two hours, from a full hour on."""
+    """The rates of each actor over a time that ends now, the busiest first.
+
+    A time of more than two hours begins at a full hour.
+    """
 
     def read(answer: list[Any]) -> tuple[ActorRates, ...]:
         now, _, (start, fields) = answer
@@ -50,7 +54,10 @@ def actor_rates(over: timedelta) -> Question[tuple[ActorRates, ...]]:
 
 
 def windows(over: timedelta) -> Question[tuple[Window, ...]]:
-    """What happened in each minute (longer than two hours: in each hour), the oldest first; the last one goes on."""
+    """The counts of each minute, or of each hour if the time is longer than two hours; the oldest first.
+
+    The last minute or hour is still running.
+    """
 
     def read(answer: list[Any]) -> tuple[Window, ...]:
         _, length, *found = answer
@@ -92,7 +99,7 @@ def _rates(actor: str, counts: dict[str, int], seconds: float) -> ActorRates:
 
 
 def _histograms(counts: dict[str, int]) -> tuple[dict[int, int], dict[int, int]]:
-    """Of durations and of waits."""
+    """The histograms of durations and of waits."""
     found: dict[str, dict[int, int]] = {"d": {}, "q": {}}
     for what, number in counts.items():
         place = _bucket(what)
@@ -103,13 +110,13 @@ def _histograms(counts: dict[str, int]) -> tuple[dict[int, int], dict[int, int]]
 
 @functools.lru_cache(maxsize=1_000)
 def _bucket(what: str) -> tuple[str, int] | None:
-    """The histogram and the bucket that a counter is; `None` if it is another."""
-    # A week has the same few names a hundred times.
+    """The histogram and the bucket of a counter, or None if the counter is not a bucket."""
+    # Cached, because a week has the same few names a hundred times.
     return (what[0], int(what[1:])) if what[0] in "dq" and what[1:].isdigit() else None
 
 
 def queues() -> Question[tuple[QueueInfo, ...]]:
-    """The queues, by name: how much waits there, for how long the oldest, and whether they are paused."""
+    """The queues, ordered by name, with their depth, the wait of their oldest message, and their pause."""
 
     def read(answer: list[Any]) -> tuple[QueueInfo, ...]:
         now, *found = answer
@@ -132,7 +139,7 @@ def _queue(now: int, described: list[Any]) -> QueueInfo:
 
 
 def workers() -> Question[tuple[WorkerInfo, ...]]:
-    """The worker processes, by name: what they hold and how they fare, as of their last heartbeat."""
+    """The worker processes, ordered by name, with their attempts and their problems at the last heartbeat."""
 
     def read(answer: list[Any]) -> tuple[WorkerInfo, ...]:
         now, *found = answer
@@ -167,7 +174,7 @@ def _worker(now: int, name: bytes, expires: int, known: bytes) -> WorkerInfo:
 
 
 def audit_log(limit: int = PAGE) -> Question[tuple[AuditEntry, ...]]:
-    """What people did, newest first."""
+    """The actions of people, newest first."""
 
     def read(answer: list[Any]) -> tuple[AuditEntry, ...]:
         return tuple(_audit_entry(entry.decode(), fields) for entry, fields in answer)

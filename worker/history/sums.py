@@ -1,4 +1,4 @@
-"""What is counted of each actor since the first attempt of all: numbers that only grow, for monitoring systems."""
+"""The counters of each actor since its first attempt: numbers that only grow, for monitoring systems."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _SUMS = Script("sums")
 
 @dataclass(slots=True)
 class ActorSums:
-    """What became of all attempts of an actor.
+    """The counters of all attempts of an actor.
 
     Attributes:
-        actor: Its name.
-        ended: How many attempts ended how: completed, skipped, failed, cancelled, lost.
-        durations: How many took how long, by the buckets of `worker.history.histogram`.
-        waits: How many messages waited how long from the time they were due, likewise.
-        blocked_ms: How long their event loops were blocked, in all.
+        actor: The actor's name.
+        ended: The number of attempts by the state that ended them: completed, skipped, failed, cancelled, lost.
+        durations: The number of attempts by duration, in the buckets of `worker.history.histogram`.
+        waits: The number of attempts by the wait of their message since it was due, in the same buckets.
+        blocked_ms: Milliseconds for which their event loops were blocked, in all.
     """
 
     actor: str
@@ -31,7 +31,7 @@ class ActorSums:
     blocked_ms: int = 0
 
     def add(self, what: str, number: int) -> None:
-        """Adds a counter as the scripts name it."""
+        """Adds to the counter that the scripts call `what`."""
         histogram: Mapping[str, dict[int, int]] = {"d": self.durations, "q": self.waits}
         if what[:1] in histogram and what[1:].isdecimal():
             histogram[what[0]][int(what[1:])] = number
@@ -42,7 +42,7 @@ class ActorSums:
 
 
 def actor_sums() -> Question[tuple[ActorSums, ...]]:
-    """What became of all attempts of each actor, by name."""
+    """The counters of all attempts of each actor, ordered by name."""
 
     def read(answer: list[Any]) -> tuple[ActorSums, ...]:
         found: dict[str, ActorSums] = {}

@@ -1,4 +1,4 @@
-"""The timeline of a message: its attempts, each with its waits, progress, spans and end, made of its events."""
+"""The timeline of a message, made from its events: its attempts, each with its wait, progress, spans and end."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ class TimelineAttempt:
     """One run of a message.
 
     Attributes:
-        number: 1 for the first.
-        state: running, or how it ended: completed, skipped, failed, cancelled, lost.
-        started: When it began; `None` if that was not kept.
-        ended: When it ended; `None` while it runs.
-        queued_ms: How long the message had waited since it was due.
-        duration_ms: How long it took.
-        blocked_ms: How long its event loop was blocked.
-        blocked_at: Where for the longest time.
-        worker: The process.
-        text: What its end says.
-        error: Type, text and traceback.
-        progress: The newest progress, of a span inside too; `None`: none was recorded.
-        events: All of its events, those of spans included, in the order in which they were stored.
+        number: 1 for the first attempt.
+        state: running, or the state that ended it: completed, skipped, failed, cancelled, lost.
+        started: The time of its begin, or None if that event was not kept.
+        ended: The time of its end, or None while it runs.
+        queued_ms: Milliseconds that the message had waited since it was due.
+        duration_ms: Milliseconds that it took.
+        blocked_ms: Milliseconds for which its event loop was blocked.
+        blocked_at: The place of the longest block.
+        worker: The process that ran it.
+        text: The text of its end.
+        error: The error's type, text and traceback.
+        progress: The newest progress of the attempt or of a span inside it, or None.
+        events: All events of the attempt and its spans, in the order of storing.
     """
 
     number: int
@@ -47,7 +47,7 @@ class TimelineAttempt:
 
 
 def attempts_of(message: StoredMessage) -> tuple[TimelineAttempt, ...]:
-    """The attempts of a message, oldest first; of older ones only as much as is kept."""
+    """The attempts of a message, oldest first; old attempts may have lost events that are no longer kept."""
     by_number: dict[int, list[StatusEvent]] = {}
     for event in message.events:
         if event.state is not State.REQUESTED:
@@ -59,7 +59,7 @@ def attempts_of(message: StoredMessage) -> tuple[TimelineAttempt, ...]:
 
 
 def requests_of(message: StoredMessage) -> tuple[StatusEvent, ...]:
-    """What people asked for: replay, cancel, run now."""
+    """The actions that people asked for: replay, cancel, run now."""
     return tuple(event for event in message.events if event.state is State.REQUESTED)
 
 
@@ -97,6 +97,6 @@ def _is_of_span(event: StatusEvent) -> bool:
 
 def _last(events: Iterable[StatusEvent]) -> StatusEvent | None:
     found = None
-    for found in events:  # noqa: B007 - the last is wanted
+    for found in events:  # noqa: B007 - the last one is used
         pass
     return found

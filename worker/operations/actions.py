@@ -1,6 +1,6 @@
-"""What a person can do to messages and queues: replay, purge, cancel, run now, pause, resume.
+"""The actions of people on messages and queues: replay, purge, cancel, run now, pause, resume.
 
-Each is atomic for each message, and is told with who and when: in the history of the message, and in the audit log.
+Each action is atomic for each message. The message's history and the audit log record it, with the person and the time.
 From async code: `await run_in_thread_pool(cancel, client, …)`.
 """
 
@@ -31,13 +31,13 @@ from worker.server.scripts import Argument, Script
 logger = get_logger(__name__)
 
 AT_ONCE = 100
-"""Messages that a script changes in one step: it keeps the server from others for some milliseconds."""
+"""Messages that a script changes in one step; the server answers no one else for these milliseconds."""
 
 ASK_ABOVE = 10
-"""Messages that are changed without a second question."""
+"""The most messages that are changed without a question to the person."""
 
 Targets = MessageFilter | Sequence[str]
-"""Everything that matches a filter, or the messages of these ids (a text is one id)."""
+"""A filter for all matching messages, or the ids of messages (a text is one id)."""
 
 # What Dramatiq and we note in a message while it runs.
 _SPENT = ("retries", "traceback", "requeue_timestamp", "eta", "due_ms", "unique")
@@ -49,12 +49,12 @@ _PURGE = Script("purge")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an action has done.
+    """The result of an action.
 
     Attributes:
         action: replay, purge, cancel or run_now.
-        done: The ids of the messages it has changed. A message that runs has been told to end.
-        refused: The ids of those it could not change, each with the reason.
+        done: The ids of the changed messages. A running message was told to end.
+        refused: The ids of the unchanged messages, each with the reason.
     """
 
     action: str
@@ -64,7 +64,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What an action would do: how many messages it would change, and the newest of them."""
+    """The effect that an action would have: the number of messages that it would change, and the newest of them."""
 
     action: str
     count: int
@@ -75,12 +75,12 @@ def replay(client: RedisClient, targets: Targets, *, by: str | None = None) -> O
     """Enqueues dead letters again: the same messages, with a new retry budget; the history of each goes on.
 
     Args:
-        client: Of the server.
-        targets: Which.
-        by: Who asks; `None`: the user of this process.
+        client: A client of the server.
+        targets: The messages.
+        by: The person that asks, or None for the user of this process.
 
     Raises:
-        ServerUnreachable: The server did not answer, or refused; what was done before stays done.
+        ServerUnreachable: The server did not answer, or refused; earlier changes stay.
     """
     return _act(client, Action.REPLAY, targets, by=by, script=_REPLAY, arguments_of=_replayed)
 
@@ -89,7 +89,7 @@ def purge(client: RedisClient, targets: Targets, *, by: str | None = None) -> Ou
     """Removes dead letters and their history.
 
     Raises:
-        ServerUnreachable: The server did not answer, or refused; what was done before stays done.
+        ServerUnreachable: The server did not answer, or refused; earlier changes stay.
     """
     return _act(client, Action.PURGE, targets, by=by, script=_PURGE, arguments_of=_named)
 
@@ -97,11 +97,11 @@ def purge(client: RedisClient, targets: Targets, *, by: str | None = None) -> Ou
 def cancel(client: RedisClient, targets: Targets, *, by: str | None = None) -> Outcome:
     """Cancels messages: one that waits or is delayed ends now, one that runs is interrupted, within a second.
 
-    A message that runs ends CANCELLED, and is not retried: its coroutine is cancelled through the bridge, a sync actor
-    is interrupted as by its time limit. One that completes before that has completed.
+    A running message ends CANCELLED, and is not retried: its coroutine is cancelled through the bridge, a sync actor
+    is interrupted as by its time limit. If it completes before that, it has completed.
 
     Raises:
-        ServerUnreachable: The server did not answer, or refused; what was done before stays done.
+        ServerUnreachable: The server did not answer, or refused; earlier changes stay.
     """
     return _act(client, Action.CANCEL, targets, by=by, script=_CANCEL, arguments_of=_named)
 
@@ -110,7 +110,7 @@ def run_now(client: RedisClient, targets: Targets, *, by: str | None = None) -> 
     """Enqueues delayed messages now.
 
     Raises:
-        ServerUnreachable: The server did not answer, or refused; what was done before stays done.
+        ServerUnreachable: The server did not answer, or refused; earlier changes stay.
     """
     return _act(client, Action.RUN_NOW, targets, by=by, script=_RUN_NOW, arguments_of=_named)
 
@@ -135,12 +135,15 @@ def preview(client: RedisClient, action: str, targets: Targets, *, limit: int = 
         return Preview(action, len(newest), newest)
     if isinstance(targets, MessageFilter):
         count = count_messages(client, targets, within=APPLIES_TO[action])
-        return Preview(action, max(count, len(newest)), newest)  # some may have gone meanwhile
+        return Preview(action, max(count, len(newest)), newest)  # some messages may be gone already
     return Preview(action, len(newest) + sum(1 for _ in found), newest)
 
 
 def as_previewed(found: Preview, targets: Targets) -> Targets:
-    """What is acted on where nobody is asked, at most `ASK_ABOVE` messages: those seen, not those that match by now."""
+    """The targets of an action without a question: for at most `ASK_ABOVE` messages, the previewed messages themselves.
+
+    So messages that match the filter only later are not changed unseen.
+    """
     return [message.id for message in found.messages] if isinstance(targets, MessageFilter) else targets
 
 
@@ -171,7 +174,7 @@ def resume(client: RedisClient, queue: str, *, by: str | None = None) -> bool:
 
 
 def this_user() -> str:
-    """Who runs this process, as `user@host`."""
+    """The user of this process, as `user@host`."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
@@ -231,7 +234,7 @@ def _act(
 def _candidates(
     client: RedisClient, action: str, targets: Targets, refused: dict[str, str] | None = None
 ) -> Iterator[StoredMessage]:
-    """The messages that the action is for; of those named by id, `refused` is told the state of the others."""
+    """The messages for which the action is valid; for other ids, `refused` gets the state as the reason."""
     states = APPLIES_TO[action]
     if isinstance(targets, MessageFilter):
         yield from all_messages(client, targets, within=states)
@@ -249,11 +252,11 @@ def _named(message: StoredMessage) -> list[Argument] | str:
 
 
 def _replayed(message: StoredMessage) -> list[Argument] | str:
-    """The message with a new retry budget, or why it cannot be run again."""
+    """The message with a new retry budget, or the reason why it cannot run again."""
     try:
         found = decode(message.payload)
     except ValueError:
-        return "cannot be read, so nobody can run it: purge it"
+        return "cannot be read, so no worker can run it: purge it"
     for option in _SPENT:
         found.options.pop(option, None)
     return [message.id, encode(found, len(message.payload))]

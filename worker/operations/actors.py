@@ -1,7 +1,4 @@
-"""The program's actors, by name, and whether they take what somebody wants to send them.
-
-For who sends from outside: the command line and the web.
-"""
+"""Finds the program's actors by name, and checks arguments for them, for the command line and the web."""
 
 from __future__ import annotations
 
@@ -25,9 +22,9 @@ def load_actors(settings: Settings) -> dict[str, dramatiq.Actor[..., Any]]:
     """Imports the modules of `WORKER_ACTORS`, and returns every actor by name.
 
     Raises:
-        ConfigurationError: A module is not there, or needs an extra that is not installed.
+        ConfigurationError: A module does not exist, or needs an extra that is not installed.
     """
-    # As the dramatiq command does: the folder in which a program is started holds its modules.
+    # Like the dramatiq command: a program's modules may be in the folder in which it is started.
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     for module in settings.actors:
@@ -46,10 +43,10 @@ def load_actors(settings: Settings) -> dict[str, dramatiq.Actor[..., Any]]:
 
 
 def find_actor(settings: Settings, name: str) -> dramatiq.Actor[..., Any]:
-    """The actor of that name.
+    """The actor of this name.
 
     Raises:
-        ConfigurationError: There is none; the message lists the known ones.
+        ConfigurationError: There is no such actor; the message lists the known ones.
     """
     actors = load_actors(settings)
     if name not in actors:
@@ -59,19 +56,19 @@ def find_actor(settings: Settings, name: str) -> dramatiq.Actor[..., Any]:
 
 
 def signature_of(actor: dramatiq.Actor[..., Any]) -> inspect.Signature:
-    """What the actor takes."""
+    """The signature of the actor's function."""
     try:
         return inspect.signature(actor.fn, eval_str=True)
     except NameError:
-        # An annotation that only a type checker can see.
+        # An annotation may have names that only a type checker can see.
         return inspect.signature(actor.fn)
 
 
 def check_arguments(actor: dramatiq.Actor[..., Any], args: Sequence[object], kwargs: Mapping[str, object]) -> None:
-    """Refuses what the actor does not take.
+    """Checks arguments against the actor's signature.
 
     Raises:
-        ConfigurationError: They are too many, too few, or not what its annotations say.
+        ConfigurationError: There are too many or too few arguments, or they do not fit the annotations.
     """
     signature = signature_of(actor)
     usage = f"{actor.actor_name}{signature}"
@@ -91,7 +88,7 @@ def check_arguments(actor: dramatiq.Actor[..., Any], args: Sequence[object], kwa
 
 
 def fits(value: object, annotation: Any) -> bool:  # noqa: ANN401 - any annotation
-    """Whether a value is what an annotation says; whatever pydantic does not know is."""
+    """Whether a value fits an annotation; True for annotations that pydantic does not know."""
     if annotation is inspect.Parameter.empty or isinstance(annotation, str):
         return True
     try:

@@ -1,8 +1,8 @@
-"""Whether messages are being worked on: one verdict with its reasons, for probes of containers and for people.
+"""Checks whether messages are being run: one verdict with its reasons, for probes of containers and for people.
 
-*Unreachable*: the server does not answer, so nothing can be said of the rest. *Degraded*: it answers, and something
-keeps messages from being stored or worked on. *Healthy*: nothing does. What failed, waits or is paused on purpose is
-no matter of health: `worker status` shows it. Changes nothing on the server.
+*Unreachable*: the server does not answer, so the rest is not known. *Degraded*: it answers, but an obstacle keeps
+messages from being stored or run. *Healthy*: there is no obstacle. Failed or waiting messages and paused queues do not
+matter here: `worker status` shows them. Nothing changes on the server.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PROBE_TIMEOUT = 2.0
 
 _BRIDGE_TIMEOUT = 5.0
 
-# A script that says nothing of what it does is refused whenever a write would be, and this one writes nothing.
+# The server refuses a script without declared flags whenever it refuses writes. This script writes nothing.
 _AS_IF_TO_WRITE = "#!lua\nreturn 1"
 
 
@@ -42,7 +42,7 @@ class HealthState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """Something that is wrong, and what to do about it."""
+    """A problem and its remedy."""
 
     found: str
     remedy: str
@@ -53,12 +53,12 @@ class Complaint:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How the system fares.
+    """The health of the whole system.
 
     Attributes:
         state: The verdict.
-        complaints: What is wrong; empty when it is healthy.
-        workers: How many worker processes are alive.
+        complaints: The problems; empty if it is healthy.
+        workers: The number of live worker processes.
     """
 
     state: HealthState
@@ -67,19 +67,19 @@ class Health:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """What is wrong and what to do, a line each."""
+        """Each problem with its remedy, as one line."""
         return tuple(str(one) for one in self.complaints)
 
 
 def check_health(client: RedisClient, settings: Settings, *, host: str | None = None) -> Health:
     """Looks at server, bridge, workers and queues.
 
-    Not to be called in a running loop: `await run_in_thread_pool(check_health, client, settings)`.
+    Do not call it in a running loop: `await run_in_thread_pool(check_health, client, settings)`.
 
     Args:
-        client: Of the server; one that gives up soon makes a probe that answers soon.
-        settings: Whose server it is.
-        host: Only the workers of this host are looked at; one of them must be alive.
+        client: A client of the server; its time-out bounds the time of the check.
+        settings: The settings that name the server.
+        host: Looks only at the workers of this host, one of which must be alive; None for all hosts.
     """
     try:
         client.ping()
@@ -90,14 +90,14 @@ def check_health(client: RedisClient, settings: Settings, *, host: str | None = 
         return Health(HealthState.UNREACHABLE, (unreachable(error, settings),))
     alive = [one for one in found if one.alive and host in (None, one.host)]
     complaints = [*refused, *_complaints_of_the_bridge()]
-    if settings.broker == "streams":  # Dramatiq's own broker tells nothing of its workers
+    if settings.broker == "streams":  # Dramatiq's own broker does not list its workers
         complaints += _complaints_of(alive, host)
         complaints += [] if host else _unread(waiting, alive)
     return Health(HealthState.DEGRADED if complaints else HealthState.HEALTHY, tuple(complaints), len(alive))
 
 
 def unreachable(error: Exception, settings: Settings) -> Complaint:
-    """What is to be said of a server that does not answer."""
+    """The complaint about a server that does not answer."""
     reason = " ".join(str(error).split()) or type(error).__name__
     return Complaint(
         f"no answer from Redis at {address(settings)} ({reason})",
@@ -109,7 +109,7 @@ def write_refusal(client: RedisClient) -> tuple[Complaint, ...]:
     """Why the server would refuse to store anything now; empty: it would not.
 
     Raises:
-        redis.RedisError: It did not answer.
+        redis.RedisError: The server did not answer.
     """
     try:
         client.eval(_AS_IF_TO_WRITE, 0)
@@ -121,7 +121,7 @@ def write_refusal(client: RedisClient) -> tuple[Complaint, ...]:
 def _complaints_of_the_bridge() -> Iterator[Complaint]:
     try:
         run_async_in_new_loop(lambda: asyncio.sleep(0), timeout=_BRIDGE_TIMEOUT)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+    except Exception as error:  # noqa: BLE001 - any error becomes a complaint
         said = " ".join(str(error).split())
         yield Complaint(f"no coroutine can run through the bridge ({type(error).__name__}: {said})", "restart it")
 
@@ -135,7 +135,7 @@ def _complaints_of(alive: Sequence[WorkerInfo], host: str | None) -> Iterator[Co
 
 
 def _unread(waiting: Sequence[QueueInfo], alive: Sequence[WorkerInfo]) -> Iterator[Complaint]:
-    """What waits where nobody takes it, though nobody has paused it."""
+    """A complaint for each queue with waiting messages that no worker reads, unless it is paused."""
     read = {queue for worker in alive for queue in worker.queues}
     for queue in waiting if alive else ():
         if queue.queued and not queue.pause and queue.name not in read:

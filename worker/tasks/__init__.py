@@ -1,6 +1,6 @@
 """The built-in actors; `dramatiq worker.tasks` runs them.
 
-Importing it binds the broker, from the settings, where the program has set none.
+The import binds the broker, from the settings, if the program has not set one.
 """
 
 import importlib

@@ -1,6 +1,6 @@
-"""The actors for conversations, written in the explicit form, to be copied.
+"""The actors for conversations, written in the explicit form, as examples to copy.
 
-Each is short and sync: options, a status context, one call through the bridge. The work is in `worker.conversations`.
+Each is short and sync: options, a status context, one call through the bridge. `worker.conversations` does the work.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def summarize_conversation(conversation_id: str, language: str | None = None) ->
             try:
                 summary = run_async_in_new_loop(summarizing.summarize_conversation(conversation_id, language))
             except Unchanged:
-                # The attempt that made it may have ended before it could say so.
+                # The attempt that made the summary may have ended before it could enqueue this.
                 _index(conversation_id)
                 raise
         _index(conversation_id)
@@ -41,7 +41,7 @@ def summarize_conversation(conversation_id: str, language: str | None = None) ->
 
 @dramatiq.actor(queue_name="network")
 def process_conversation(conversation_id: str) -> None:
-    """Enqueues both: the merge and the summary."""
+    """Enqueues the merge and the summary."""
     with ProcessingStatusContext("process_conversation", conversation_id=conversation_id) as status:
         messages = [
             enqueue_unique(merge_conversation.message(conversation_id), key=f"merge:{conversation_id}"),
@@ -51,7 +51,7 @@ def process_conversation(conversation_id: str) -> None:
 
 
 def _index(conversation_id: str) -> None:
-    """Has the conversation come into the search index, if that part is installed."""
+    """Enqueues the indexing of the conversation, if the extra for the search index is installed."""
     actor = dramatiq.get_broker().actors.get("index_conversation")
     if actor is not None:
         actor.send(conversation_id)

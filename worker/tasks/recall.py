@@ -1,4 +1,4 @@
-"""The actors for recall: notes and conversations come into the index, and questions are answered in batches."""
+"""The actors for recall: they index notes and conversations, and answer questions in batches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from worker.status import ProcessingStatusContext
 
 @dramatiq.actor(queue_name="network")
 def capture_note(text: str, tags: list[str] | None = None, note_id: str | None = None) -> None:
-    """Keeps a note, to be found; without an id it has the message's."""
+    """Stores a note in the index; without an id, it gets the message's id."""
     name = note_id or _message_id()
     with ProcessingStatusContext("capture_note", note_id=name) as status:
         try:
@@ -31,7 +31,7 @@ def capture_note(text: str, tags: list[str] | None = None, note_id: str | None =
 
 @dramatiq.actor(queue_name="network")
 def index_conversation(conversation_id: str) -> None:
-    """Has a conversation's transcript and summary found."""
+    """Indexes a conversation's transcript and summary."""
     with ProcessingStatusContext("index_conversation", conversation_id=conversation_id) as status:
         with lease(f"index:{conversation_id}"):
             indexed = run_async_in_new_loop(indexing.index_conversation(conversation_id))
@@ -41,7 +41,7 @@ def index_conversation(conversation_id: str) -> None:
 
 @dramatiq.actor(queue_name="network")
 def recall_batch(questions: list[str], repository: str | None = None, limit: int = 10) -> None:
-    """Answers questions; the answers are an object, one JSON value a line."""
+    """Answers questions, and stores the answers as an object with one JSON value on each line."""
     with ProcessingStatusContext("recall_batch") as status:
         key = f"recall/{_message_id()}.jsonl"
         options: dict[str, Any] = {"repository": repository, "limit": limit, "progress": status.progress}
@@ -54,7 +54,7 @@ def recall_batch(questions: list[str], repository: str | None = None, limit: int
 
 @dramatiq.actor(queue_name="cpu")
 def optimize_index() -> None:
-    """Has the index lie in few files, so that answers stay fast."""
+    """Joins the index's files, so that answers stay fast."""
     with ProcessingStatusContext("optimize_index"), lease("optimize_index"):
         run_async_in_new_loop(indexing.optimize_index())
 

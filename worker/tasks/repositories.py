@@ -1,4 +1,4 @@
-"""The actor that keeps the search index as a repository is on disk."""
+"""The actor that makes the search index match a repository on disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from worker.tasks.recall import optimize_index
 
 @dramatiq.actor(queue_name="cpu")
 def sync_repository(path_or_name: str) -> None:
-    """Brings what the index holds of a repository to what is on disk; one sync of it at a time."""
+    """Makes the index match the repository's files on disk; one sync of a repository at a time."""
     name = run_async_in_new_loop(repositories.name_of(path_or_name))
     with ProcessingStatusContext("sync_repository", repository=name) as status:
         with lease(lease_name(name)):
@@ -25,5 +25,5 @@ def sync_repository(path_or_name: str) -> None:
 
 
 def lease_name(name: str) -> str:
-    """What whoever changes what is stored of a repository must have."""
+    """The name of the lease for changes of a repository's chunks."""
     return f"repository:{name}"
