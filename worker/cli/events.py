@@ -28,7 +28,7 @@ def events(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with those that come.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show status events, oldest first; with --json one object a line."""
+    """Show status events, oldest first; --json prints one object on each line."""
     client = open_server()
     try:
         after = position(client)

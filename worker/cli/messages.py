@@ -61,7 +61,7 @@ def messages(
 
 
 def running(limit: Limit = PAGE, cursor: Cursor = None, as_json: AsJson = False) -> None:
-    """List what runs now, that enqueued last first."""
+    """List running messages, the last enqueued first."""
     page = read_page(open_server(), MessageFilter(states=(MessageState.RUNNING,)), limit, cursor)
     if as_json:
         print_json({"messages": [plain_running(one) for one in page.messages], "cursor": page.cursor})
