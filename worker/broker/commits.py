@@ -15,13 +15,14 @@ from worker.broker.taken import Ending, TakenMessage
 from worker.history.events import State, StatusEvent
 from worker.history.histogram import bucket
 from worker.history.lines import subject_names, to_line
+from worker.history.waiting import Item
 
 _SEPARATOR = "\x1f"
 """Between fields. None of them holds it: JSON writes it otherwise, and names cannot have it."""
 
 
 @dataclass(slots=True)
-class Commit:
+class Commit(Item):
     """Something to be stored of an attempt.
 
     Attributes:

@@ -62,14 +62,20 @@ class Script:
         Raises:
             redis.RedisError: What the connection had to say.
         """
-        pipeline = client.pipeline(transaction=False)
-        for arguments in calls:
-            _execute(pipeline, "EVALSHA", self._hash, 1, client.namespace.prefix, *arguments)
-        answers = pipeline.execute(raise_on_error=False)
+        try:
+            answers = self._run_in_pipeline(client, calls)
+        except UnicodeEncodeError:
+            answers = self._run_in_pipeline(client, [_storable(arguments) for arguments in calls])
         return [
             self.run(client, arguments) if isinstance(answer, redis.exceptions.NoScriptError) else answer
             for arguments, answer in zip(calls, answers, strict=True)
         ]
+
+    def _run_in_pipeline(self, client: RedisClient, calls: Sequence[Sequence[Argument]]) -> list[Any]:
+        pipeline = client.pipeline(transaction=False)
+        for arguments in calls:
+            _execute(pipeline, "EVALSHA", self._hash, 1, client.namespace.prefix, *arguments)
+        return pipeline.execute(raise_on_error=False)
 
 
 def _execute(client: redis.Redis, *words: Argument) -> Any:  # noqa: ANN401 - as the server answers
