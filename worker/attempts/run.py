@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import NamedTuple, TypeVar
+from math import inf
+from typing import TypeVar
 
 from dramatiq.broker import MessageProxy
 from dramatiq.middleware.threading import Interrupt
@@ -30,13 +31,6 @@ class Cancelled(Interrupt):
     """A person cancelled the attempt: CANCELLED, acknowledged and not retried."""
 
 
-class Deadline(NamedTuple):
-    """When an attempt is interrupted, on the monotonic clock, and with what."""
-
-    at: float
-    interrupt: type[BaseException]
-
-
 class AttemptRun:
     """One attempt, from the moment when its message has a runner until its end is decided.
 
@@ -46,33 +40,32 @@ class AttemptRun:
         recorder: Its events go there.
 
     Attributes:
+        key: The message's id and the fence: no two attempts share them.
         begun_at: When it began, in seconds since the epoch.
         cancelled: Whether a person cancelled it.
         in_body: Whether the actor's function runs.
         has_ended: Whether its end was recorded.
-        deadline: When it is interrupted, or None.
+        due_at: When it is interrupted, on the monotonic clock; infinity: never.
+        due_interrupt: What it is interrupted with then.
         span: Its outermost status context, or None as long as there is none.
     """
 
     def __init__(self, message: MessageProxy, attempt: Attempt, recorder: Recorder) -> None:
         self.message = message
         self.attempt = attempt
+        self.key = attempt.message_id, attempt.fence
         self.recorder = recorder
         self.begun_at = time.time()
         self.cancelled = False
         self.in_body = False
         self.has_ended = False
-        self.deadline: Deadline | None = None
+        self.due_at = inf
+        self.due_interrupt: type[BaseException] | None = None
         self.span: Span | None = None
         self._started_at = time.monotonic()
         self._account = Account()
         self._interrupt: BaseException | None = None
         self._section: Section | None = None
-
-    @property
-    def key(self) -> tuple[str, int]:
-        """The message's id and the fence: no two attempts share them."""
-        return self.attempt.message_id, self.attempt.fence
 
     # ------------------------------------------------------------------ the runner's side
 
@@ -128,8 +121,9 @@ class AttemptRun:
     def limit(self, seconds: float, interrupt: type[BaseException]) -> float:
         """Has it interrupted in so many seconds, or sooner if a sooner deadline was set; when, monotonic."""
         at = time.monotonic() + seconds
-        if self.deadline is None or at < self.deadline.at:
-            self.deadline = Deadline(at, interrupt)
+        if at < self.due_at:
+            self.due_interrupt = interrupt
+            self.due_at = at
         return at
 
     # ------------------------------------------------------------------ its end

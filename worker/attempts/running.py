@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from math import inf
 
 from dramatiq.middleware.threading import Interrupt
 
@@ -76,11 +77,9 @@ class RunningAttempts:
                 # Not later: while nothing is due, every deadline that is set would have to wake this thread.
                 self._wakes_at = now + LOOK_EVERY
                 for run in self:
-                    if (deadline := run.deadline) is None:
-                        continue
-                    if deadline.at > now:
-                        self._wakes_at = min(self._wakes_at, deadline.at)
-                    else:
-                        run.deadline = None
-                        run.interrupt(deadline.interrupt())
+                    if run.due_at > now:
+                        self._wakes_at = min(self._wakes_at, run.due_at)
+                    elif run.due_interrupt is not None:
+                        run.due_at = inf
+                        run.interrupt(run.due_interrupt())
                 self._changed.wait(max(0.0, self._wakes_at - time.monotonic()))

@@ -140,7 +140,7 @@ class Runs(dramatiq.Middleware):
             self._end(run, error, "on request", state=State.CANCELLED)
         else:
             self._end(run, exception)
-        self.running.remove(run)
+        self._leave(run)
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
         """Ends the run of a message that another middleware had skipped: nothing here skips silently."""
@@ -148,15 +148,7 @@ class Runs(dramatiq.Middleware):
         if run is not None:
             dead = ("dead letter", "dead") if message.failed else ()
             self._end(run, NoContentFound("skipped by a middleware"), *dead)
-            self.running.remove(run)
-
-    def after_ack(self, broker: Broker, message: MessageProxy) -> None:
-        """Leaves the run's context: nothing follows."""
-        self._leave()
-
-    def after_nack(self, broker: Broker, message: MessageProxy) -> None:
-        """Leaves the run's context: nothing follows."""
-        self._leave()
+            self._leave(run)
 
     def _run_of(self, message: MessageProxy) -> AttemptRun:
         if self._recorder is None:
@@ -187,7 +179,6 @@ class Runs(dramatiq.Middleware):
         if self._recorder is not None and not self._recorder.flush(FLUSH_TIMEOUT):
             logger.warning("the event that ends an attempt waits for Redis", message_id=run.attempt.message_id)
 
-    def _leave(self) -> None:
-        run = current_run.get()
-        if run is not None:
-            run.leave()
+    def _leave(self, run: AttemptRun) -> None:
+        self.running.remove(run)
+        run.leave()

@@ -137,16 +137,16 @@ class Span:
         """Records the end of a span inside, or of a run outside a worker."""
         if self._recorder is None:
             return
-        event = self.ending((time.monotonic() - self._started_at) * 1000, Blocked())
+        event = self.ending((time.monotonic() - self._started_at) * 1000, None)
         if self.root is self:
             self._recorder.record_end(event, message_state(event.state))
         else:
             self._recorder.record(event)
 
-    def ending(self, duration_ms: float, blocked: Blocked) -> StatusEvent:
+    def ending(self, duration_ms: float, blocked: Blocked | None) -> StatusEvent:
         """The event that ends it."""
         values: dict[str, Any] = {"duration_ms": duration_ms}
-        if blocked.seconds:
+        if blocked is not None and blocked.seconds:
             values |= {"blocked_ms": blocked.seconds * 1000, "blocked_at": blocked.where}
         return self._event(self.outcome, ".end", parent=self.id, text=self.text[:MAX_TEXT], error=self.error, **values)
 

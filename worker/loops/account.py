@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import concurrent.futures
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -26,22 +26,35 @@ class Blocked:
             self.worst, self.where = seconds, where or self.where
 
 
-@dataclass(slots=True)
 class Account:
-    """What the calls of one attempt leave to it.
+    """What the calls of one attempt leave to it. Most leave nothing: making one costs next to nothing.
 
     Attributes:
-        blocked: How long its loops were blocked.
-        unfinished: Blocking calls that still run in the thread pool although nobody awaits them any more.
+        blocked: How long its loops were blocked, or None.
     """
 
-    blocked: Blocked = field(default_factory=Blocked)
-    unfinished: list[concurrent.futures.Future[Any]] = field(default_factory=list)
+    __slots__ = ("_unfinished", "blocked")
+
+    def __init__(self) -> None:
+        self.blocked: Blocked | None = None
+        self._unfinished: list[concurrent.futures.Future[Any]] | None = None
+
+    def add_blocked(self, seconds: float, where: str) -> None:
+        """Adds a time for which a loop was blocked."""
+        if self.blocked is None:
+            self.blocked = Blocked()
+        self.blocked.add(seconds, where)
+
+    def add_unfinished(self, call: concurrent.futures.Future[Any]) -> None:
+        """Adds a blocking call that still runs in the thread pool although nobody awaits it any more."""
+        if self._unfinished is None:
+            self._unfinished = []
+        self._unfinished.append(call)
 
     def wait(self) -> None:
-        """Waits for the unfinished calls: until they end, their message is nobody else's."""
-        while self.unfinished:
-            concurrent.futures.wait([self.unfinished.pop()])
+        """Waits for the unfinished calls: until they end, no other process may have their message."""
+        while self._unfinished:
+            concurrent.futures.wait([self._unfinished.pop()])
 
 
 account: ContextVar[Account | None] = ContextVar("account", default=None)

@@ -83,7 +83,7 @@ class Call:
             self._over = True
         if (own := account.get()) is not None:
             if self.blocked is not None and self.blocked.seconds:
-                own.blocked.add(self.blocked.seconds, self.blocked.where)
+                own.add_blocked(self.blocked.seconds, self.blocked.where)
             own.wait()
         if self.section is not None:
             self.section.waited()

@@ -85,7 +85,7 @@ def _outlives(future: concurrent.futures.Future[Any]) -> None:
     """Makes the running attempt last until the call has ended."""
     own = account.get()
     if own is not None:
-        own.unfinished.append(future)
+        own.add_unfinished(future)
 
 
 def _call(func: Callable[P, R], args: Any, kwargs: Any) -> R:  # noqa: ANN401 - the function's arguments
