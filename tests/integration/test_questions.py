@@ -802,5 +802,5 @@ def test_a_tail_in_which_nothing_matches_comes_to_speech_all_the_same(clocked: C
 @pytest.mark.parametrize("after", ["", "x", "1-x", "1-1/x", "-1"])
 def test_what_is_no_position_is_refused(clocked: Clocked, after: str) -> None:
     """By name."""
-    with pytest.raises(ValueError, match="is no position in the tail"):
+    with pytest.raises(ValueError, match="is not a position in the tail"):
         next(follow_events(clocked.client, EventFilter(), after=after))

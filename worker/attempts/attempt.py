@@ -1,4 +1,4 @@
-"""What a service may ask about the message it works for: facts, and nothing that it could change."""
+"""The attempt as a service sees it: facts that it can read but not change."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class Attempt:
     Attributes:
         message_id: The message's id, the same through all of its attempts.
         actor: The actor's name.
-        queue: The queue it came from.
+        queue: The queue of the message.
         number: 1 for the first attempt, one more for each further one.
-        fence: Grows with every delivery of the message. What a service writes elsewhere under the condition that no
-            greater fence was seen there cannot be undone by an older attempt that is still running somewhere.
-        queued_ms: Milliseconds between the time it was due and its start.
+        fence: A number that grows with every delivery of the message. If a service stores it with its writes, and
+            writes only if no greater fence is stored, an older attempt that still runs cannot undo a newer one.
+        queued_ms: Milliseconds between the time the message was due and the start of the attempt.
     """
 
     message_id: str

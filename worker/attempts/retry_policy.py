@@ -1,6 +1,6 @@
-"""What an error means for the message: skip it, retry it then, bury it, or retry with backoff and jitter.
+"""Decides the fate of a message after an error: skip, retry at a time, dead letter, or retry with backoff and jitter.
 
-The one place where that is decided; Dramatiq's own `Retries` does the counting and the backoff.
+No other module decides that; Dramatiq's own `Retries` does the counting and the backoff.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class TakesBack(Protocol):
     """A broker that takes a message back at the end of its attempt."""
 
     def give_back(self, message: MessageProxy) -> None:
-        """Has the attempt end by the message's going back to its queue."""
+        """Ends the attempt by putting the message back into its queue."""
 
 
 class RetryPolicy(Retries):
-    """Dramatiq's retries, and the errors by which a service says what should happen."""
+    """Dramatiq's retries, and the errors with which a service decides the next step."""
 
     def after_process_message(
         self,
@@ -40,7 +40,7 @@ class RetryPolicy(Retries):
         if isinstance(exception, NoContentFound) or (exception is not None and run is not None and run.cancelled):
             return
         if isinstance(exception, Shutdown) and isinstance(broker, TakesBack):
-            # Not its fault: the attempt counts, the retry does not.
+            # The message is not at fault: the attempt counts, but not as a retry.
             broker.give_back(message)
             return
         if isinstance(exception, Fatal):

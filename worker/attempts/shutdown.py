@@ -1,6 +1,6 @@
-"""The interrupt of attempts at a shutdown: the place of Dramatiq's `ShutdownNotifications`.
+"""The interrupt of attempts at a shutdown, in place of Dramatiq's `ShutdownNotifications`.
 
-Like the time limit it reaches coroutines through their loop.
+Like the time limit, it reaches coroutines through their loop.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from worker.attempts.running import RunningAttempts
 class ShutdownNotifications(dramatiq.Middleware):
     """Interrupts attempts, with Dramatiq's `Shutdown`, when their worker is told to end.
 
-    Those of actors and messages with the option `notify_shutdown` at once, the others when the grace period is over.
+    Attempts with the option `notify_shutdown` are interrupted at once, the others after the grace period.
 
     Args:
         running: The attempts that run in this process.
-        grace: Seconds; None: the others are waited for.
+        grace: Seconds of the grace period, or None if the other attempts are never interrupted.
     """
 
     def __init__(self, running: RunningAttempts, grace: float | None = None) -> None:
@@ -36,20 +36,20 @@ class ShutdownNotifications(dramatiq.Middleware):
         return {"notify_shutdown"}
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Sets the deadline of an attempt that was on its way to its runner when the worker was told."""
+        """Sets the deadline of an attempt that began after the worker was told to end."""
         run = current_run.get()
-        # The run was added to those that run before this looks: whoever tells looks at them after saying so.
+        # First the run was added, then this looks for the shutdown; a shutdown does it the other way round.
         if run is not None and self._told_at is not None:
             self._limit(broker, run, self._told_at)
 
     def before_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
-        """Sets the deadlines of the attempts that run."""
+        """Sets the deadlines of the running attempts."""
         self._told_at = told_at = time.monotonic()
         for run in self._running:
             self._limit(broker, run, told_at)
 
     def after_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
-        """Ends: no attempt runs any more."""
+        """Forgets the shutdown, after all attempts have ended."""
         self._told_at = None
 
     def _limit(self, broker: Broker, run: AttemptRun, told_at: float) -> None:

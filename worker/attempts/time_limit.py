@@ -1,4 +1,4 @@
-"""The time limit of an attempt, which reaches coroutines: the place of Dramatiq's `TimeLimit`."""
+"""The time limit of an attempt, which also reaches coroutines, in place of Dramatiq's `TimeLimit`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class TimeLimit(dramatiq.Middleware):
 
     Args:
         running: The attempts that run in this process.
-        time_limit_ms: For actors that set no `time_limit` of their own; milliseconds, as at Dramatiq's door.
+        time_limit_ms: The limit for actors without a `time_limit` of their own, in milliseconds, as in Dramatiq.
     """
 
     def __init__(self, running: RunningAttempts, time_limit_ms: float) -> None:

@@ -1,6 +1,6 @@
-"""Stores events and ends of attempts: many share a round trip, each is stored whole or not at all.
+"""Stores events and ends of attempts: many share a round trip, and each is stored whole or not at all.
 
-An end is never dropped. It is refused, not stored, when its message has meanwhile been given to another process.
+An end is never dropped, but it is refused if another process has the message now.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from worker.server.scripts import Argument, Script
 logger = get_logger(__name__)
 
 GATHER = 0.002
-"""Seconds in which what is to be stored gathers, unless somebody waits for it."""
+"""Seconds in which commits gather, unless a caller waits for them."""
 
 GROUP = 128
-"""Messages a script stores at most: it keeps the server from others for some milliseconds."""
+"""The most messages that one script stores, because the server answers no one else meanwhile."""
 
 GROUPS = 4
-"""Groups that share a round trip at most."""
+"""The most groups that share a round trip."""
 
 MAX_COMMITS = 10_000
 """Commits that wait for the server before further ones are dropped."""
@@ -47,7 +47,7 @@ class Committer(StoringThread[Commit]):
         ended: Called with each commit whose end is stored, refused, or not accepted.
 
     Attributes:
-        refused: How many ends came too late.
+        refused: The number of ends that came too late.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class Committer(StoringThread[Commit]):
         self.start()
 
     def wait_for_room(self, timeout: float) -> bool:
-        """Waits, at most `timeout` seconds, while so much waits that no messages should be taken; False: still so."""
+        """Waits at most `timeout` seconds while `MAX_ENDS` ends wait; False if they still do: take no messages then."""
         return self.waiting.wait_until_below(MAX_ENDS, timeout)
 
     @property
     def ends_waiting(self) -> int:
-        """How many ends are not stored yet."""
+        """The number of ends that are not stored yet."""
         return sum(commit.is_end for commit in self.waiting.not_stored())
 
     def refuse(self, message_id: str) -> None:
@@ -74,7 +74,7 @@ class Committer(StoringThread[Commit]):
         logger.warning("a message has gone to another process: its end is void", id=message_id)
 
     def send(self, client: RedisClient, calls: Sequence[Sequence[Argument]]) -> list[Any]:
-        """Commits groups; each is answered with the ids of the messages that are another process's now."""
+        """Commits groups; the answer to each has the ids of the messages that another process has now."""
         return _COMMIT.run_many(client, calls)
 
     def arguments(self, name: str, items: Sequence[Commit]) -> list[Argument]:
@@ -82,7 +82,7 @@ class Committer(StoringThread[Commit]):
         return self._arguments(name, items, lean=False)
 
     def stored(self, items: Sequence[Commit], answer: list[bytes]) -> None:
-        """Tells of the ends."""
+        """Reports the stored ends."""
         for commit in items:
             if commit.is_end:
                 if answer and commit.message.message_id.encode() in answer:
@@ -90,7 +90,7 @@ class Committer(StoringThread[Commit]):
                 self._ended(commit)
 
     def give_up(self, items: Sequence[Commit], why: str) -> None:
-        """Leaves the messages whose ends are among them to be run again."""
+        """Gives up commits; messages with an end among them will run again."""
         ends = [commit for commit in items if commit.is_end]
         logger.error(
             "not stored; where this is the end of an attempt, the message will run again",
@@ -103,7 +103,7 @@ class Committer(StoringThread[Commit]):
             self._ended(commit)
 
     def do_without_memory(self, client: RedisClient, items: Sequence[Commit]) -> Sequence[Commit]:
-        """Acknowledges successes without their events, and drops the events of what goes on; the rest waits."""
+        """Acknowledges successes without their events, and drops the events of running attempts; the rest waits."""
         lean = [commit for commit in items if commit.may_lose_events or not commit.is_end]
         if lean:
             try:

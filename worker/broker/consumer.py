@@ -1,7 +1,7 @@
-"""What a Dramatiq worker tells of what became of a queue's messages.
+"""The consumer through which a Dramatiq worker reports the ends of a queue's messages.
 
-It hands out none: those that are taken go straight to the queue from which the worker's threads take. It never asks the
-server: the session's reader takes messages, and its committer stores their ends.
+It hands out no messages: the taken ones go straight to the queue of the worker's threads. It never asks the server:
+the session's reader takes messages, and its committer stores their ends.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _CLOSING_EVERY = 0.05
 
 
 class StreamConsumer(Consumer):
-    """Has the messages of a queue taken as long as a worker asks for them.
+    """Opens a queue in the session as soon as a worker asks for its messages.
 
     Args:
-        session: It takes them.
-        queue: Whose messages.
-        timeout: Seconds after which the worker looks whether it goes on.
+        session: The session that takes messages.
+        queue: The queue's name.
+        timeout: Seconds after which the worker checks whether it should end.
     """
 
     def __init__(self, session: WorkerSession, queue: str, timeout: float) -> None:
@@ -33,7 +33,7 @@ class StreamConsumer(Consumer):
 
     def __next__(self) -> MessageProxy | None:
         """Waits; always None."""
-        # Not sooner: only now the worker knows this consumer, which it tells of each end.
+        # Not sooner: only now the worker knows this consumer, to which it reports each end.
         self._session.open_queue(self._queue)
         if not self._session.closing.wait(self._timeout):
             return None
@@ -41,15 +41,15 @@ class StreamConsumer(Consumer):
         return None
 
     def ack(self, message: MessageProxy) -> None:
-        """Has the end of an attempt stored."""
+        """Stores the end of an attempt soon."""
         self._end(message, rejected=False)
 
     def nack(self, message: MessageProxy) -> None:
-        """Has a message made a dead letter."""
+        """Makes a message a dead letter soon."""
         self._end(message, rejected=True)
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
-        """Gives messages back that were not begun."""
+        """Gives back messages that were not begun."""
         self._session.give_back([one for one in messages if isinstance(one, TakenMessage)])
 
     def _end(self, message: MessageProxy, *, rejected: bool) -> None:

@@ -1,7 +1,7 @@
-"""What this process has taken and not yet ended, and how much more it may take.
+"""The messages that this process has taken and not yet ended, and the number that it may still take.
 
-It holds what its threads run, and ahead of that what they will run in the next moments: few messages where attempts
-take long, so that other processes find work, and many where they are quick, so that no thread waits.
+It holds the messages that its threads run, and those that they will run in the next moments: few messages if attempts
+take long, so that other processes find work, and many if they are quick, so that no thread waits.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ AHEAD = 0.1
 MOST_AHEAD = 1_000
 
 AT_ONCE = 400
-"""Messages that are taken in one round trip at most."""
+"""The most messages that are taken in one round trip."""
 
 CANCELLED_KEPT = 10_000
-"""Cancelled deliveries that are remembered: one of them may be in an answer that is not read yet."""
+"""Cancelled deliveries that are remembered, because one of them may be in an answer that is not read yet."""
 
 _MEASURED_OVER = 0.02
 _HALVED_AFTER = 0.25
 
 
 class Holdings:
-    """The account of taken messages. Those that no thread has begun wait in the worker's queue, and nowhere else.
+    """The account of taken messages. Messages that no thread has begun wait in the worker's queue, and nowhere else.
 
     Args:
-        waiting: The queue from which the worker threads of this process take.
-        admit: Looks at each message before it waits there; False: it was dealt with otherwise.
+        waiting: The queue of this process's worker threads.
+        admit: Called with each message before it waits there; returns False if it must not run.
     """
 
     def __init__(self, waiting: WorkQueue[TakenMessage], admit: Callable[[TakenMessage], bool]) -> None:
@@ -63,7 +63,7 @@ class Holdings:
         return self._open
 
     def open_queue(self, queue: str) -> bool:
-        """Has a queue's messages taken too; False: they are already."""
+        """Adds a queue to those that are read; False if it is one of them already."""
         with self._room_made:
             if queue in self._queues:
                 return False
@@ -71,23 +71,23 @@ class Holdings:
             return True
 
     def put(self, messages: Sequence[TakenMessage]) -> None:
-        """Adds messages that were taken, and has them wait for a thread."""
+        """Adds taken messages, which wait for a thread."""
         for message in messages:
             self._by_id[message.message_id] = message
             self._entries.add((message.stream, message.entry))
         self.put_back([message for message in messages if self._admit(message)])
 
     def put_back(self, messages: Sequence[TakenMessage]) -> None:
-        """Has messages wait again that were taken from those that wait."""
+        """Puts messages of `take_waiting` back, to wait again."""
         for message in messages:
             self._waiting.put(message)
 
     def holds(self, message_id: str) -> TakenMessage | None:
-        """The message of that id, if this process has it, or None."""
+        """The message of this id, or None if this process does not hold it."""
         return self._by_id.get(message_id)
 
     def cancel(self, message_id: str, fence: int) -> None:
-        """Notes that a delivery of a message was cancelled, also if it is only on its way here."""
+        """Records the cancel of a delivery, also if the message is still on its way here."""
         self._cancelled[message_id] = fence
         if len(self._cancelled) > CANCELLED_KEPT:
             self._cancelled.popitem(last=False)
@@ -100,33 +100,33 @@ class Holdings:
         return len(self._by_id)
 
     def ended(self, message: TakenMessage) -> None:
-        """Its attempt has ended here: there is room for another."""
-        # Without the lock, which every thread would need for every message: each step is one of the interpreter's.
+        """Records the end of the message's attempt, which makes room for another message."""
+        # Without the lock, which every thread would need for every message: each step is atomic in the interpreter.
         if message.ended:
             return
         message.ended = True
-        self._ended += message.run is not None  # only a measure: one that is lost in a race does not matter
+        self._ended += message.run is not None  # only a measure: a count that is lost in a race does not matter
         known = self._by_id.pop(message.message_id, message)
         if known is not message:
-            self._by_id[message.message_id] = known  # it was taken again meanwhile
+            self._by_id[message.message_id] = known  # the message was taken again meanwhile
         if self._reader_waits and self._room() > 0:
             with self._room_made:
                 self._reader_waits = False
                 self._room_made.notify()
 
     def stored(self, message: TakenMessage) -> None:
-        """The server knows that it has ended."""
+        """Records that the server has stored the message's end."""
         self._entries.discard((message.stream, message.entry))
 
     def knows(self, stream: str, entry: str) -> bool:
-        """Whether this process knows that it was given the entry."""
+        """Whether this process knows that it has the entry."""
         return (stream, entry) in self._entries
 
     def wait_for_room(self, timeout: float) -> int:
-        """How many messages may be taken now; waits for room, so many seconds at most."""
+        """The number of messages that may be taken now; waits at most `timeout` seconds for room."""
         with self._room_made:
             self._measure()
-            # Said before looking: an attempt that ends looks for it after that.
+            # First announce the wait, then look; an attempt that ends does it the other way round.
             self._reader_waits = True
             if self._room() == 0 and self._open:
                 self._room_made.wait(timeout)
@@ -135,7 +135,7 @@ class Holdings:
             return self._room()
 
     def surplus(self) -> int:
-        """How many messages too many are held: attempts take longer now than when they were taken."""
+        """The number of messages that are held too many, because attempts take longer now."""
         with self._room_made:
             self._measure()
             return max(0, len(self._by_id) - self._threads - self._ahead - self._threads // 2)
@@ -155,14 +155,14 @@ class Holdings:
             self._room_made.notify_all()
 
     def forget(self) -> None:
-        """Drops the messages that wait: they have been given to others."""
+        """Drops the waiting messages, which other processes have now."""
         for message in self.take_waiting():
             self._by_id.pop(message.message_id, None)
         self._entries.clear()
 
     def _room(self) -> int:
         free = self._threads + self._ahead - len(self._by_id)
-        # Neither one by one nor so many that threads wait for the last of them to be read.
+        # Not one by one, but not so many either that threads wait until the last of them is read.
         return min(free, AT_ONCE) if free > 0 and free >= min(self._ahead // 2, AT_ONCE // 2) else 0
 
     def _measure(self) -> None:

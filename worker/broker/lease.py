@@ -1,7 +1,7 @@
-"""The lease of a worker process: as long as it is renewed, what the process has taken is its own.
+"""The lease of a worker process: while it is renewed, the messages that the process has taken belong to it.
 
-A thread of its own renews it, takes over what dead processes held, and enqueues delayed messages when they are due.
-A process that could not renew in time has lost everything it had taken, whatever it thinks.
+A thread of its own renews the lease, takes over the messages of dead processes, and enqueues delayed messages when they
+are due. A process that does not renew in time has lost all its messages, even if it does not know it.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ PROMOTE = 500
 """Delayed messages that are enqueued in one step."""
 
 LOOK_AROUND_EVERY = 4
-"""Rounds after which every stream is asked for readers without a lease."""
+"""Rounds between two searches of all streams for readers without a lease."""
 
 _RETRY_DELAY = 0.5
 _LEAVE_TIMEOUT = 2.0
 
 _JOIN = Script("join")
-# A server without memory must not take a process for dead.
+# A server without memory must still accept the renewal.
 _KEEP = Script("keep", flags="allow-oom")
 _LEAVE = Script("leave")
 
@@ -45,8 +45,8 @@ class Term(NamedTuple):
     """A time in which the lease is held without a break.
 
     Attributes:
-        token: By which the server knows it.
-        epoch: By which this process does.
+        token: The term's name on the server.
+        epoch: The term's number in this process.
     """
 
     token: str
@@ -57,15 +57,15 @@ class Lease:
     """This process's lease, and the thread that keeps it.
 
     Args:
-        client: Its own.
-        seconds: How long the lease lasts without being renewed.
-        most_starts: How often a message may take its worker down before it is a dead letter.
-        limits: Of the history, as the scripts read them.
-        queues: Names the queues that are read.
-        lost: Called when everything that was taken has gone to others.
-        about: Describes the process, for those who look at it.
-        obey: Called with what people ask of the processes, and of what: `cancel` and a message's id and fence, `pause`
-            or `resume` and a queue.
+        client: A client of its own.
+        seconds: Seconds that the lease lasts without being renewed.
+        most_starts: The number of times that a message may take its worker down before it is a dead letter.
+        limits: The limits of the history, as the scripts read them.
+        queues: Returns the names of the queues that are read.
+        lost: Called after all taken messages have gone to other processes.
+        about: Returns the description of the process, for people.
+        obey: Called with each order of people and its target: `cancel` with a message's id and fence, `pause` or
+            `resume` with a queue.
     """
 
     def __init__(
@@ -101,22 +101,22 @@ class Lease:
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
     def start(self) -> None:
-        """Begins to get it, and to keep it."""
+        """Starts the thread that takes the lease and renews it."""
         self._thread.start()
 
     @property
     def token(self) -> str:
-        """By which the server knows it now."""
+        """The name of the present term on the server."""
         return self.term.token
 
     @property
     def epoch(self) -> int:
-        """The number of the term; 0 before the first."""
+        """The number of the present term; 0 before the first."""
         return self.term.epoch
 
     @property
     def is_held(self) -> bool:
-        """Whether what was taken is certainly still ours."""
+        """Whether the taken messages certainly still belong to this process."""
         return self._held.is_set() and time.monotonic() < self._held_until
 
     @property
@@ -125,7 +125,7 @@ class Lease:
         return self._joined
 
     def wait_until_held(self, timeout: float) -> bool:
-        """Waits until messages may be taken, so many seconds at most."""
+        """Waits at most `timeout` seconds until messages may be taken; False if they may not."""
         if len(self._queues()) == 0 or not self._held.wait(timeout):
             time.sleep(0.01)
             return False
@@ -134,13 +134,13 @@ class Lease:
         return True
 
     def lose(self, term: Term) -> None:
-        """Notes that the server knows nothing of it (any more)."""
+        """Records that the server does not know the term."""
         if term == self.term:
             self._held.clear()
             self._held_until = 0.0
 
     def close(self) -> None:
-        """Gives it up: others take over at once what is still held."""
+        """Releases the lease: other processes take over its messages at once."""
         self._ends = True
         try:
             self._client.xadd(self._client.namespace.wake, {"due": "0"}, maxlen=1)
@@ -186,7 +186,7 @@ class Lease:
         self._order = self._order or newest_order.decode()
 
     def _described(self) -> str:
-        """What is known of the process."""
+        """The description of the process."""
         known: dict[str, object] = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -197,7 +197,7 @@ class Lease:
         return json.dumps(known | dict(self._about()))
 
     def _keep(self) -> float:
-        """Does the rounds; answers in how many seconds the next are due."""
+        """Does one round; returns the seconds until the next is due."""
         asked_at = time.monotonic()
         self._rounds += 1
         arguments: list[Argument] = [
@@ -222,7 +222,7 @@ class Lease:
         return pause if next_due < 0 else min(pause, next_due / 1000)
 
     def _wait(self, seconds: float) -> None:
-        """Waits, but no longer than until a delayed message becomes the next that is due; obeys what is asked."""
+        """Waits at most `seconds`, or until a new delayed message is due sooner; obeys the orders of people."""
         block = max(1, round(seconds * 1000)) if seconds > 0 else None
         keys = self._client.namespace
         answer: Any = self._client.xread({keys.wake: self._wake, keys.orders: self._order or "$"}, block=block)

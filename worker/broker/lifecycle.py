@@ -1,4 +1,4 @@
-"""What a worker does with the broker at its start and at its end."""
+"""Begins and ends the broker's session with its Dramatiq worker."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class Lifecycle(dramatiq.Middleware):
     """Ties a Dramatiq worker to the session of its `StreamBroker`."""
 
     def before_worker_boot(self, broker: Broker, worker: dramatiq.Worker) -> None:
-        """Tells of the worker, and gives it a queue of ours before its threads begin."""
+        """Gives the worker our queue before its threads begin, and gives that queue to the broker."""
         waiting: WorkQueue[TakenMessage] = WorkQueue(worker.worker_threads)
         worker.work_queue = waiting  # type: ignore[assignment]
         _streams(broker).prepare(waiting)
 
     def before_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
-        """Takes nothing more, and gives back at once what no thread has begun."""
+        """Stops taking messages, and gives back at once those that no thread has begun."""
         session = _streams(broker).session
         if session is not None:
             session.stop_taking()
@@ -28,7 +28,7 @@ class Lifecycle(dramatiq.Middleware):
             worker.work_queue.close()
 
     def after_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
-        """Stores what is to be stored, and gives the lease up."""
+        """Stores the waiting commits, and releases the lease."""
         _streams(broker).end_session()
 
 

@@ -1,4 +1,4 @@
-"""What a worker process does at its start and its end: set up logging, look for the server, stop the shared loop."""
+"""The start and the end of a worker process: sets up logging, looks for the server, stops the shared loop."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Process(dramatiq.Middleware):
         self._client = client
 
     def after_process_boot(self, broker: Broker) -> None:
-        """Sets up logging, and says in one line when the server cannot be reached; the consumers try again.
+        """Sets up logging, and logs one line if the server cannot be reached; the consumers try again.
 
         Raises:
             SystemExit: The server's data have another layout; the line says what to do.
@@ -52,5 +52,5 @@ class Process(dramatiq.Middleware):
             sys.exit(RET_CONNECT)
 
     def after_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
-        """Ends the shared loop: no attempt runs any more."""
+        """Ends the shared loop, after all attempts have ended."""
         stop_shared_loop()

@@ -1,6 +1,6 @@
-"""How messages get to the server from those who send: each thread's own connection, groups, and further tries.
+"""Sends messages to the server, with a connection for each thread, in groups, with repeated tries.
 
-What was sent is stored when a call returns; when it raises, nobody knows.
+A message is stored when a call returns; if the call raises, the message may be stored or not.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Sender:
     """Enqueues messages, from any thread.
 
     Args:
-        client: Whose server it is. It belongs to the sender alone, which tries again itself: what an earlier try has
-            stored, and has ended since, must not run again.
+        client: A client of the server, for the sender alone. The sender repeats tries itself, so that a message that an
+            earlier try has stored, and that has ended since, does not run again.
     """
 
     def __init__(self, client: RedisClient) -> None:
@@ -48,7 +48,7 @@ class Sender:
         self._retry = Retry(ExponentialWithJitterBackoff(base=0.05, cap=1), _TRIES_AGAIN)
 
     def send(self, parcels: Sequence[Parcel]) -> None:
-        """Enqueues messages, hundreds in each round trip; those that wait or run already are not enqueued twice.
+        """Enqueues messages, hundreds in each round trip; messages that wait or run already are not enqueued twice.
 
         Raises:
             ServerUnreachable: The server did not answer; the groups before are enqueued.
@@ -61,7 +61,7 @@ class Sender:
                 self._send(known, began)
 
     def send_unique(self, parcel: Parcel) -> str:
-        """Enqueues a message unless another has its unique key: the id of that, or an empty text.
+        """Enqueues a message, unless another has its unique key; returns that message's id, or an empty text.
 
         Raises:
             ServerUnreachable: The server did not answer.
@@ -70,7 +70,7 @@ class Sender:
         return holder.decode()
 
     def call(self, script: Script, arguments: Sequence[Argument]) -> Any:  # noqa: ANN401 - as the script answers
-        """Runs a script with the client of those who send.
+        """Runs a script with the calling thread's client.
 
         Raises:
             ServerUnreachable: The server did not answer, or refused: it is read-only, loads, or has no memory left.
@@ -82,7 +82,7 @@ class Sender:
         self._shared.connection_pool.disconnect()
 
     def _send_new(self, parcels: Sequence[Parcel]) -> list[Parcel]:
-        """Enqueues the new ones among messages, with nothing special about them; answers with the others."""
+        """Enqueues the plain new messages; returns the others."""
         stored = self.call(_ENQUEUE_NEW, [part for one in parcels for part in one[:5]])
         return [one for one, is_stored in zip(parcels, stored, strict=True) if not is_stored]
 
@@ -97,7 +97,7 @@ class Sender:
         return self._reach(enqueue)
 
     def _reach(self, ask: Callable[[RedisClient], T]) -> T:
-        """What the server answers, asked again over a new connection when it was started anew since the last time."""
+        """The server's answer; asks again over a new connection if the server was restarted since the last request."""
         try:
             return self._retry.call_with_retry(lambda: ask(self._client()), self._reconnect)
         except redis.ResponseError as error:
@@ -109,7 +109,7 @@ class Sender:
         self._own.client = None
 
     def _client(self) -> RedisClient:
-        """The calling thread's client, with a connection of its own: the pool would take as long as the server."""
+        """The calling thread's client, with a connection of its own: a pool would cost as much time as the server."""
         client = self._own.client
         if client is None:
             client = self._own.client = self._shared.client()
@@ -117,14 +117,14 @@ class Sender:
 
 
 class GreenletsSender(Sender):
-    """The same under gevent: connections are the greenlets', and services send from threads too."""
+    """A sender under gevent: its connections belong to greenlets, but threads of services send too."""
 
     def _reach(self, ask: Callable[[RedisClient], T]) -> T:
         """Asks among the greenlets, with a connection that they share."""
         return call_among_greenlets(super()._reach, ask)
 
     def _client(self) -> RedisClient:
-        # Connected when it is returned: what a try takes is measured from then on.
+        # Connected before it is returned, so that the connecting does not count in the time of a try.
         connected: RedisClient = self._shared.client()
         return connected
 
@@ -141,7 +141,7 @@ class _OwnClient(threading.local):
 
 
 class _Unreachable(ServerUnreachable, ConnectionClosed):
-    """Ours for those who send, Dramatiq's for its own code."""
+    """The server cannot be reached: our error for senders, and Dramatiq's for its own code."""
 
 
 def _is_special(parcel: Parcel) -> bool:

@@ -1,8 +1,8 @@
 """A Dramatiq broker on Redis streams: consumer groups, leases, delays, dead letters.
 
-Making one, and declaring actors and queues, never connects to anything. A process that only sends has no more than a
-`Sender`; one that works (`dramatiq`) begins a `WorkerSession` when its first consumer asks for messages, after Dramatiq
-has forked it.
+Making a broker, and declaring actors and queues, opens no connection. A process that only sends has only a `Sender`. A
+worker process (`dramatiq`) begins a `WorkerSession` when its first consumer asks for messages, after Dramatiq has
+forked it.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class StreamBroker(Broker):
     """Keeps messages in streams of Redis 7 or Valkey.
 
     Args:
-        settings: What it runs with.
-        client: For what others keep on the same server, such as rate limits.
-        connect: Makes further clients: for those who send, and for a worker's threads.
-        middleware: As Dramatiq's.
+        settings: The settings of the process.
+        client: A client for other data on the same server, such as rate limits.
+        connect: Makes more clients, for senders and for a worker's threads.
+        middleware: The middleware, as in Dramatiq.
         running: The attempts that run in this process, which the middleware begins and ends.
     """
 
@@ -81,32 +81,32 @@ class StreamBroker(Broker):
             self.emit_after("declare_queue", queue_name)
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> Consumer:
-        """The consumer of a queue; how much is taken ahead follows from how quick attempts are, not from `prefetch`.
+        """The consumer of a queue. The speed of attempts decides how many messages are taken ahead, not `prefetch`.
 
         Raises:
             QueueNotFound: The queue was not declared.
-            RuntimeError: No worker was started, into whose queue messages could be put.
+            RuntimeError: No worker was started that could run messages.
         """
         del prefetch
         if queue_name not in self.queues:
             raise QueueNotFound(queue_name)
         if self._waiting is None:
             raise RuntimeError("messages go straight to a worker's threads: start a dramatiq.Worker on this broker")
-        # The consumers of several queues begin at once, each in its thread.
+        # The consumers of several queues start at the same time, each in its thread.
         with self._session_lock:
             if self._session is None:
                 self._session = WorkerSession(self._settings, self._connect, self, self._waiting, self._running)
             return StreamConsumer(self._session, queue_name, timeout / 1000)
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
-        """Enqueues a message in one round trip; one that follows from an attempt's end, together with that end.
+        """Enqueues a message in one round trip; or together with an attempt's end, if it follows from that.
 
         Args:
-            message: Its id is kept; one that waits or runs already under that id is not enqueued twice.
-            delay: Milliseconds.
+            message: The message, which keeps its id. If a message with this id waits or runs, it is not enqueued twice.
+            delay: Milliseconds of its delay, or None.
 
         Raises:
-            MessageRefused: It is no plain JSON, or too large.
+            MessageRefused: The message is not plain JSON, or is too large.
             ServerUnreachable: The server did not answer.
         """
         message = _own(message)
@@ -121,11 +121,11 @@ class StreamBroker(Broker):
     ) -> list[dramatiq.Message[Any]]:
         """Enqueues messages, hundreds in each round trip; all are encoded before the first is stored.
 
-        Those that follow from an attempt's end are stored with it, as with `enqueue`.
+        Messages that follow from an attempt's end are stored with it, as by `enqueue`.
 
         Raises:
-            MessageRefused: One is no plain JSON, or too large; none has been enqueued.
-            ServerUnreachable: The server did not answer; those before are enqueued.
+            MessageRefused: A message is not plain JSON, or is too large; none was enqueued.
+            ServerUnreachable: The server did not answer; earlier messages are enqueued.
         """
         if _ending_message() is not None:
             return [self.enqueue(message, delay=delay) for message in messages]
@@ -141,10 +141,10 @@ class StreamBroker(Broker):
         return sent
 
     def enqueue_unique(self, message: dramatiq.Message[Any], key: str, ttl_ms: int) -> dramatiq.Message[Any]:
-        """Enqueues a message unless one with that key waits or runs, whose id the answer bears then.
+        """Enqueues a message, unless a message with this key waits or runs: then it returns a copy with that id.
 
         Raises:
-            MessageRefused: It is no plain JSON, or too large.
+            MessageRefused: The message is not plain JSON, or is too large.
             ServerUnreachable: The server did not answer.
         """
         message = message.copy(options={"unique": key})
@@ -171,7 +171,7 @@ class StreamBroker(Broker):
         """Waits until no message of the queue waits, is delayed or runs, and all ends are stored.
 
         Raises:
-            QueueJoinTimeout: That took longer than so many milliseconds.
+            QueueJoinTimeout: It took longer than `timeout` milliseconds.
         """
         deadline = None if timeout is None else time.monotonic() + timeout / 1000
         while True:
@@ -193,26 +193,26 @@ class StreamBroker(Broker):
 
     @property
     def session(self) -> WorkerSession | None:
-        """What this process is as a worker; `None` if it is none."""
+        """The session of this process, or None if it is not a worker."""
         return self._session
 
     def prepare(self, waiting: WorkQueue[TakenMessage]) -> None:
-        """Notes the queue from which the threads of a worker take that begins."""
+        """Takes the queue of a starting worker's threads."""
         self._waiting = waiting
 
     def end_session(self) -> None:
-        """Stores what is to be stored, gives up the lease, and ends the threads."""
+        """Stores the waiting facts, releases the lease, and ends the threads."""
         session, self._session = self._session, None
         if session is not None:
             session.close()
 
     def give_back(self, message: MessageProxy) -> None:
-        """Has a message's attempt end by its going back to the queue: its worker ends."""
+        """Ends a message's attempt by putting the message back into its queue, because its worker ends."""
         if isinstance(message, TakenMessage) and message.ending is not None:
             message.ending.given_back = True
 
     def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as in Dramatiq
-        """Calls the middleware that listens."""
+        """Calls the middleware that has this hook."""
         for hook in self._listeners("before_" + signal):
             try:
                 hook(self, *args, **kwargs)
@@ -222,7 +222,7 @@ class StreamBroker(Broker):
                 self.logger.critical("Unexpected failure in before_%s of %r.", signal, hook, exc_info=True)
 
     def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as in Dramatiq
-        """Calls the middleware that listens; what it enqueues after an actor's body belongs to the attempt's end."""
+        """Calls the middleware that has this hook; messages that it enqueues go with the attempt's end."""
         if signal in {"process_message", "skip_message"} and isinstance(args[0], TakenMessage):
             args[0].ending = Ending()
         for hook in self._listeners("after_" + signal):
@@ -249,17 +249,17 @@ class StreamBroker(Broker):
     # ------------------------------------------------------------------ sending
 
     def _pack(self, message: dramatiq.Message[Any], delay: int | None, *, is_retry: bool = False) -> Parcel:
-        # What a retry adds to a message of the largest size does not keep it from being retried.
+        # A retry makes a message longer; a message of the largest size must still be retried.
         most = sys.maxsize if is_retry else self._settings.max_message_bytes
         actor = self.actors.get(message.actor_name)
         return pack(message, most, priority=actor.priority if actor is not None else 0, delay=delay)
 
     def _goes_with_an_end(self, message: dramatiq.Message[Any], delay: int | None) -> bool:
-        """Has a message that follows from an attempt's end enqueued together with it; False: it follows from none."""
+        """Adds a message to the attempt's end from which it follows; False if it follows from no end."""
         taken = _ending_message()
         if taken is None or taken.ending is None:
             return False
-        # The history has it; it would make the message grow.
+        # The history has the traceback; here it would only make the message longer.
         message.options.pop("traceback", None)
         message.options.pop("requeue_timestamp", None)
         if message.message_id == taken.message_id:
@@ -269,19 +269,19 @@ class StreamBroker(Broker):
         return True
 
     def _forget_session(self) -> None:
-        # Threads and connections are the parent's.
+        # A forked child has none of its parent's threads and connections.
         self._session = None
         self._session_lock = new_lock()
         self._sender = sender(self._connect())
 
 
 def _ending_message() -> TakenMessage | None:
-    """The message whose attempt the calling context ends, from the moment when the actor's function has returned."""
+    """The message whose attempt is ending in this context (its function has returned), or None."""
     run = current_run.get()
     taken = run.message if run is not None else None
     return taken if isinstance(taken, TakenMessage) and taken.ending is not None and not taken.ended else None
 
 
 def _own(message: dramatiq.Message[Any]) -> dramatiq.Message[Any]:
-    """The message itself: Dramatiq's retries hand over the proxy that they were given."""
+    """The message itself, because Dramatiq's retries pass a proxy."""
     return message if isinstance(message, dramatiq.Message) else message.copy()

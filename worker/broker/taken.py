@@ -1,4 +1,4 @@
-"""A message that this process has taken, and the end of its attempt while that is put together."""
+"""A message that this process has taken, and the end of its attempt while it is being collected."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from worker.history.events import StatusEvent
 
 
 class Keeper(Protocol):
-    """The session of this process: it knows whether a message is still its own, and has its events stored."""
+    """The session of this process: it knows whether a message still belongs to it, and stores events."""
 
     def begin(self, message: TakenMessage, run: AttemptRun) -> bool:
-        """Notes that an attempt begins; False: the message is not ours any more, or was cancelled."""
+        """Records the begin of an attempt; False if another process has the message now, or it was cancelled."""
 
     def record(self, message: TakenMessage, event: StatusEvent) -> None:
         """Takes an event of a message that has not ended here."""
 
 
 class TakenMessage(MessageProxy):
-    """A message with what the server said of it when it was taken; it hands its events to the session.
+    """A message with the server's data from its delivery; it hands its events to the session.
 
     Attributes:
-        stream: Where its entry is.
-        entry: The entry's id: no two deliveries share one.
-        fence: Grows with every delivery of the message; only the newest may be stored.
-        attempt: The number of the attempt that will run it.
-        redelivered: Whether a process died that had it before.
-        epoch: The lease under which it was taken.
-        priority: Its actor's, by which worker threads take it.
-        run: Its attempt, or None before that begins.
-        ending: What goes with its end, or None before the actor's function has returned.
+        stream: The stream of its entry.
+        entry: The entry's id; each delivery has its own.
+        fence: A number that grows with every delivery of the message; only the newest may be stored.
+        attempt: The number of its next attempt.
+        redelivered: Whether a process that had it before has died.
+        epoch: The number of the lease's term in which it was taken.
+        priority: The actor's priority, by which worker threads choose.
+        run: Its attempt, or None before its begin.
+        ending: The end of its attempt, or None before the actor's function has returned.
         ended: Whether its attempt has ended.
     """
 
@@ -53,7 +53,7 @@ class TakenMessage(MessageProxy):
         epoch: int,
     ) -> None:
         super().__init__(message)
-        # Dramatiq asks for these dozens of times for each message; the proxy would look them up the long way.
+        # Dramatiq reads these dozens of times for each message, and the proxy's way to them is slow.
         self.message_id = message.message_id
         self.actor_name = message.actor_name
         self.queue_name = message.queue_name
@@ -76,40 +76,40 @@ class TakenMessage(MessageProxy):
 
     @property
     def message(self) -> TakenMessage:
-        """Itself: a worker thread takes items with a message from its queue."""
+        """The message itself, because worker threads expect items with a message."""
         return self
 
     @property
     def queued_ms(self) -> float:
-        """Milliseconds since it was due."""
+        """Milliseconds since the message was due."""
         return max(0.0, (time.monotonic() - self._due_at) * 1000)
 
     def begin(self, run: AttemptRun) -> bool:
-        """Begins the attempt; False: the message has gone to another process, or was cancelled before it began."""
+        """Begins the attempt; False if another process has the message, or it was cancelled before."""
         return self.keeper is not None and self.keeper.begin(self, run)
 
     def record(self, event: StatusEvent) -> None:
-        """Takes an event of the attempt, to be stored soon; one that comes after its end is dropped."""
+        """Takes an event of the attempt, and stores it soon; an event after the end is dropped."""
         if self.keeper is not None and not self.ended:
             self.keeper.record(self, event)
 
     def record_end(self, event: StatusEvent, becomes: str) -> None:
-        """Puts the event that ends the attempt with what is stored at its end."""
-        del becomes  # decided by what becomes of the message in fact
+        """Adds the event that ends the attempt to the end."""
+        del becomes  # the message's real fate decides it
         if self.ending is not None:
             self.ending.event = event
 
 
 @dataclass(slots=True)
 class Ending:
-    """What goes with the end of an attempt, from the moment when the actor's function has returned.
+    """The end of an attempt, collected after the actor's function has returned.
 
     Attributes:
         event: The event that ends it.
         retry: Its message for the next attempt, or None.
         follow_ups: Messages that are enqueued together with the end.
-        given_back: Whether the message goes back to its queue: its worker ends.
-        rejected: Whether the message is a dead letter.
+        given_back: Whether the message goes back to its queue, because its worker ends.
+        rejected: Whether the message becomes a dead letter.
     """
 
     event: StatusEvent | None = None

@@ -1,8 +1,8 @@
-"""The one place where taken messages wait for a worker thread, instead of Dramatiq's queue: without a common lock.
+"""The queue in which taken messages wait for a worker thread, in place of Dramatiq's queue, and without a common lock.
 
-With eight threads, quick attempts and a lock that each takes twice for a message, they end up waiting for it in a row:
-a thread that is woken by its release owns it long before it may run. That costs four switches of threads a message and
-half of the throughput. Here only what the interpreter does in one step is shared.
+With a lock that each of eight threads takes twice per message, the threads end up waiting in a row: a thread that is
+woken by a release owns the lock long before it can run. That costs four switches of threads per message, and half of
+the throughput. Here threads share only steps that are atomic in the interpreter.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _LOOK_EVERY = 0.05
 
 
 class WorkQueue(Generic[T]):
-    """What a Dramatiq worker asks of its queue: the most urgent message first, equally urgent ones in their order.
+    """A queue for a Dramatiq worker: the most urgent message comes first, equally urgent ones keep their order.
 
     Args:
-        threads: How many threads take from it.
+        threads: The number of threads that take from it.
     """
 
     def __init__(self, threads: int) -> None:
@@ -43,16 +43,16 @@ class WorkQueue(Generic[T]):
         self._closed = False
 
     def close(self) -> None:
-        """Has the threads wait no longer than they should: from now on they look now and then."""
-        # When an item goes to another at the very moment at which a wait should end, the standard library's queue
-        # (CPython 3.11) waits for ever. While items come, the next wakes that thread; at the end nothing would.
+        """Bounds the waits of the threads: from now on they look now and then."""
+        # If another thread gets an item at the very moment at which a wait should end, the standard library's queue
+        # (CPython 3.11) waits for ever. While items come, the next one wakes that thread; at the end, none would.
         self._closed = True
         for _ in range(self.threads):
             self._ready.put(None)
 
     def put(self, message: T) -> None:
         """Adds a message."""
-        # Numbers decide before messages are compared: pushing is one step of the interpreter.
+        # The numbers decide before messages are compared, so that pushing is one step of the interpreter.
         heapq.heappush(self._heap, (message.priority, next(self._numbers), message))
         self._ready.put(None)
 
@@ -60,7 +60,7 @@ class WorkQueue(Generic[T]):
         """Takes the most urgent message.
 
         Raises:
-            queue.Empty: There is none, after `timeout` seconds.
+            queue.Empty: There is no message after `timeout` seconds.
         """
         if self._closed:
             if block and not self._heap:
@@ -78,7 +78,7 @@ class WorkQueue(Generic[T]):
         """Takes the most urgent message.
 
         Raises:
-            queue.Empty: There is none.
+            queue.Empty: There is no message.
         """
         return self.get(block=False)
 
@@ -92,19 +92,19 @@ class WorkQueue(Generic[T]):
         return taken
 
     def task_done(self) -> None:
-        """Notes that the calling thread is done with what it took."""
+        """Records that the calling thread is done with its message."""
         self._busy.discard(threading.get_ident())
 
     def qsize(self) -> int:
-        """How many items wait."""
+        """The number of waiting items."""
         return len(self._heap)
 
     @property
     def unfinished_tasks(self) -> int:
-        """How many items wait or are being worked on."""
+        """The number of items that wait or are being run."""
         return len(self._heap) + len(self._busy)
 
     def join(self) -> None:
-        """Waits until there are none; for tests."""
+        """Waits until there are no unfinished items; for tests."""
         while self.unfinished_tasks:
             time.sleep(_JOIN_EVERY)

@@ -1,1 +1,1 @@
-"""The history: what an event is, where events go (`writer`) and how they are asked back (`query`)."""
+"""The history: its events, the writer of events (`writer`), and the questions (`query`)."""

@@ -1,7 +1,7 @@
-"""The filters of messages and of events: one table, and how what a person wrote is read by it.
+"""The filters of messages and of events: one table, and the reading of a person's input by it.
 
 The options of the command line, the query parameters and bodies of the API, the forms and URLs of the pages, and their
-help are all made of this table.
+help are all made from this table.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from worker.history.events import State, StatusEvent
 from worker.history.states import MARKS
 
 LONGEST = 1_000
-"""Characters of a value."""
+"""The most characters of a value."""
 
 Given = Mapping[str, str | Sequence[str] | None]
-"""What a person wrote, by the name of the field. Empty texts ask for nothing."""
+"""A person's input, by the name of the field. Empty texts count as not given."""
 
 
 class Kind(Enum):
@@ -39,11 +39,11 @@ class FilterField:
     """One condition of a filter.
 
     Attributes:
-        name: Its name in a query, a body, the URL of a page and a complaint; `--name` on the command line.
-        kind: How a value is written.
+        name: Its name in a query, a body, the URL of a page and an error; `--name` on the command line.
+        kind: The way in which a value is written.
         help: A sentence for people.
-        most: How many values it may have; with more than one it is a list.
-        choices: The words, where it is one of a few.
+        most: The most values; with more than one, it is a list.
+        choices: The allowed words, if it is one of a few.
         example: A value, for forms and descriptions.
     """
 
@@ -56,7 +56,7 @@ class FilterField:
 
     @property
     def is_list(self) -> bool:
-        """Whether it may have several values."""
+        """Whether the field may have several values."""
         return self.most > 1
 
 
@@ -119,13 +119,13 @@ class MessageFilter:
     """Selects the messages that match everything that is set.
 
     Attributes:
-        states: The message is in one of these, or (failed, lost) has an attempt that ended so.
+        states: The message is in one of these, or has an attempt with this end (failed, lost).
         actor: The actor's name.
         queue: The queue's name.
-        subject: The message is about all of this; compared as text, so that `conversation_id=42` finds 42 and "42".
+        subject: The message has all of this; compared as text, so that `conversation_id=42` finds 42 and "42".
         error: An attempt failed with an error of this type, written with or without its module.
         cause: The message is a dead letter with this cause: an error's type with its module, `lost` or `unknown`.
-        since: The message got its state, or is due if it is delayed, at this time or later.
+        since: The message entered its state, or is due if it is delayed, at this time or later.
         until: The same, at this time or earlier.
     """
 
@@ -228,7 +228,7 @@ def read_field(wanted: FilterField, given: str | Sequence[str] | None) -> Any:  
     """Reads the values of one field.
 
     Returns:
-        Pairs as a dictionary, a list as a tuple, one value as a text or a time; None where none was given.
+        Pairs as a dictionary, a list as a tuple, one value as a text or a time; None if no value was given.
 
     Raises:
         ConfigurationError: A value cannot be read, is too long, or there are too many.
@@ -278,7 +278,7 @@ def read_moment(name: str, text: str) -> datetime:
     """Reads a time: how long ago it was (`2h`), or when (`2026-11-21T09:00`, in UTC unless it says otherwise).
 
     Raises:
-        ConfigurationError: The text is neither. A bare number is neither: it may be seconds, or a year.
+        ConfigurationError: The text is not a time. Nor is a bare number: it may be seconds, or a year.
     """
     try:
         found = datetime.fromisoformat(text)

@@ -1,6 +1,6 @@
-"""How an event is kept: one line of JSON with short names, in the record of its message.
+"""The stored form of an event: one line of JSON with short names, in the record of its message.
 
-What the record knows already (message, actor, queue) and what can be told from the rest (ids) is left out.
+The values that the record has already (message, actor, queue), and those that follow from others (ids), are left out.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=st
 
 
 def record_id(event: StatusEvent) -> str:
-    """The id of the record an event belongs to: its message's, or that of the run outside a worker."""
+    """The id of an event's record: the message's id, or that of the run outside a worker."""
     return event.message_id or event.id.rpartition(":")[0] or event.id
 
 
 def to_line(event: StatusEvent) -> str:
-    """The event as a line, newline included."""
-    # By hand: it is done twice for every message. "s" comes first and "r" begins with the type: the scripts look there.
+    """The event as a line, with its newline."""
+    # By hand, because every message has two. "s" comes first and "r" begins with the type: the scripts look there.
     state = event.state
     line = f'{{"s":"{state}","t":{event.time.timestamp() * 1000:.0f},"w":"{event.worker.host}:{event.worker.pid}"'
     attempt = event.attempt
@@ -48,7 +48,7 @@ def to_line(event: StatusEvent) -> str:
 
 
 def _rest_of(event: StatusEvent) -> str:
-    """What most events do not have."""
+    """The fields that most events do not have."""
     line = ""
     if event.blocked_ms is not None:
         line += f',"b":{event.blocked_ms:.3f},"ba":{_encode(event.blocked_at)}'
@@ -64,10 +64,10 @@ def _rest_of(event: StatusEvent) -> str:
 
 
 def from_line(line: str | bytes, message_id: str, actor: str, queue: str) -> StatusEvent:
-    """Reads what `to_line` wrote; names of a later version are passed over.
+    """Reads a line of `to_line`; names of a later version are skipped.
 
     Raises:
-        ValueError: It is no such line.
+        ValueError: The line is not an event.
     """
     try:
         found = json.loads(line)
@@ -104,7 +104,7 @@ def from_line(line: str | bytes, message_id: str, actor: str, queue: str) -> Sta
 
 
 def _storable(text: str) -> str:
-    """The text with what is no character escaped: the halves of one, which Python makes of bytes that are no UTF-8."""
+    """The text with escapes for lone surrogates, which Python makes from bytes that are not UTF-8."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -121,7 +121,7 @@ def _usual_parent(own: str, attempt: int | None, state: State) -> str | None:
 
 
 def subject_names(subject: Subject) -> list[str]:
-    """Each part of a subject as `name=value`, by which it is found."""
+    """Each part of a subject as `name=value`, the key of its index."""
     return [_storable(f"{name}={value}").translate(_SEPARATORS) for name, value in subject.items()]
 
 

@@ -1,6 +1,7 @@
-"""The live tail: events as they are stored, from any point of it on, without gaps or repeats across a reconnect.
+"""The live tail: events in the order of storing, from any position on, without gaps or repeats after a reconnect.
 
-It keeps the newest events of all messages, some megabytes of them. Who falls so far behind that some are gone is told.
+It keeps the newest events of all messages, some megabytes of them. A follower that comes too late learns that some are
+gone.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from worker.server.client import RedisClient
 from worker.server.connection import streams_in
 
 NOW = "$"
-"""The position after everything that is stored now."""
+"""The position after all present events."""
 
 BEGINNING = "0-0"
-"""The position before everything that is kept."""
+"""The position before all kept events."""
 
 _PAGE = 200
 _FIRST_PAGE = 4
@@ -32,12 +33,12 @@ _EVERYTHING = EventFilter()
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """What a follower gets.
+    """One answer for a follower.
 
     Attributes:
-        position: Who begins to follow after it gets what comes next, and nothing twice.
-        event: An event that matches; `None`: none came for a second, so that the caller can stop.
-        missed: Whether events before this were gone when the follower came to read them.
+        position: The position after this; a follower that begins here gets the next events, and none twice.
+        event: A matching event, or None after a second without one, so that the caller can stop.
+        missed: Whether events before this were removed before the follower read them.
     """
 
     position: str
@@ -46,16 +47,16 @@ class Followed:
 
 
 def follow_events(client: RedisClient, wanted: EventFilter, *, after: str = NOW) -> Iterator[Followed]:
-    """Matching events as they come.
+    """Yields matching events as they come; after a second without one, an empty answer.
 
     Args:
-        client: Of the server.
-        wanted: Which.
-        after: A position that was given before, `NOW` or `BEGINNING`.
+        client: A client of the server.
+        wanted: The filter.
+        after: An earlier position, `NOW` or `BEGINNING`.
 
     Raises:
-        ValueError: `after` is no position.
-        redis.RedisError: What the server or the connection had to say; follow on after the last position.
+        ValueError: `after` is not a position.
+        redis.RedisError: The server's or the connection's error; follow again after the last position.
     """
     place = _Place(position(client) if after == NOW else after)
     while True:
@@ -71,7 +72,7 @@ def follow_events(client: RedisClient, wanted: EventFilter, *, after: str = NOW)
 
 
 async def afollow_events(client: AsyncRedisClient, wanted: EventFilter, *, after: str = NOW) -> AsyncIterator[Followed]:
-    """Does what `follow_events` does without blocking the running loop."""
+    """Yields events like `follow_events`, without blocking the running loop."""
     place = _Place(await aposition(client) if after == NOW else after)
     while True:
         pipeline = client.pipeline(transaction=True)
@@ -87,12 +88,12 @@ async def afollow_events(client: AsyncRedisClient, wanted: EventFilter, *, after
 
 
 def position(client: RedisClient) -> str:
-    """The position after everything that is stored now."""
+    """The position after all present events."""
     return _newest_of(client.xrevrange(client.namespace.tail, count=1))
 
 
 async def aposition(client: AsyncRedisClient) -> str:
-    """The position after everything that is stored now."""
+    """The position after all present events."""
     return _newest_of(await client.xrevrange(client.namespace.tail, count=1))
 
 
@@ -101,17 +102,17 @@ def _newest_of(entries: Any) -> str:  # noqa: ANN401 - as the server answers
 
 
 class _Place:
-    """How far a follower has read: an entry, and how many of its events; none: all of them.
+    """The place of a follower: an entry, and the number of its events that were read, or None for all of them.
 
-    What is gone is told by counting: the stream knows how many entries it ever had, and the follower, once it was at
-    its end, how many of them it has read. Before that it goes by whether its own place is still there.
+    Counting shows whether entries are gone: the stream knows how many entries it ever had, and a follower that has
+    reached its end knows how many it has read. Before that, the follower checks whether its own entry still exists.
     """
 
     def __init__(self, after: str) -> None:
         entry, _, seen = after.partition("/")
         milliseconds, dash, number = entry.partition("-")
         if not (milliseconds.isdigit() and (not dash or number.isdigit()) and (not seen or seen.isdigit())):
-            raise ValueError(f"{after!r} is no position in the tail")
+            raise ValueError(f"{after!r} is not a position in the tail")
         self._entry = int(milliseconds), int(number or 0)
         self._seen = int(seen) if seen else None
         self._entries: list[tuple[bytes, dict[bytes, bytes]]] = []
@@ -121,15 +122,15 @@ class _Place:
 
     @property
     def before(self) -> str:
-        """The entry after which is to be read."""
+        """The entry after which reading begins."""
         milliseconds, number = self._entry
         if self._seen is None:
             return f"{milliseconds}-{number}"
-        # The entry itself once more: some of its events are wanted.
+        # The entry itself is read again, because some of its events are still wanted.
         return f"{milliseconds}-{number - 1}" if number else f"{milliseconds - 1}-{2**64 - 1}"
 
     def look(self, answers: list[Any]) -> bool:
-        """Takes what the stream and what comes next are now; False: nothing comes next."""
+        """Takes the stream's present state and its next entries; False if there are no next entries."""
         about, answer = answers
         if isinstance(answer, Exception):
             raise answer
@@ -152,7 +153,7 @@ class _Place:
         return bool(self._entries)
 
     def read(self, wanted: EventFilter) -> Iterator[Followed]:
-        """What comes next of what is wanted; if that is nothing for long, that."""
+        """Yields matching events; after a second without one, an empty answer."""
         for entry, fields in self._entries:
             number = _number_of(entry)
             seen = (self._seen or 0) if number == self._entry else 0
@@ -166,7 +167,7 @@ class _Place:
             yield self.nothing()
 
     def nothing(self) -> Followed:
-        """That nothing came."""
+        """The empty answer."""
         return self._tell(None)
 
     def _tell(self, event: StatusEvent | None) -> Followed:
@@ -180,7 +181,7 @@ class _Place:
 
 
 def newest_of_tail(client: RedisClient, wanted: EventFilter, limit: int) -> list[StatusEvent]:
-    """The newest events of the tail that match, newest first."""
+    """The newest matching events of the tail, newest first."""
     found: list[StatusEvent] = []
     last, page = "+", _FIRST_PAGE
     while len(found) < limit:
@@ -196,9 +197,9 @@ def newest_of_tail(client: RedisClient, wanted: EventFilter, limit: int) -> list
 
 
 def read_entry(text: bytes, wanted: EventFilter = _EVERYTHING) -> Iterator[StatusEvent]:
-    """The events of an entry, some of those that are not wanted left out unread.
+    """The events of an entry. Some events that do not match are left out without reading them.
 
-    What a later version wrote, and this one cannot read, is passed over.
+    Events of a later version that this one cannot read are skipped.
     """
     message_id = actor = queue = ""
     begin = b"{" if wanted.state is None else b'{"s":"%s"' % wanted.state.encode()

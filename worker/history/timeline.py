@@ -53,7 +53,7 @@ def attempts_of(message: StoredMessage) -> tuple[TimelineAttempt, ...]:
         if event.state is not State.REQUESTED:
             by_number.setdefault(event.attempt or 0, []).append(event)
     if message.state == MessageState.RUNNING and message.attempts not in by_number:
-        # Its STARTED is not stored yet.
+        # Its STARTED event is not stored yet.
         by_number[message.attempts] = []
     return tuple(_attempt(message, number, events) for number, events in sorted(by_number.items()))
 

@@ -1,11 +1,11 @@
-"""Interrupts: how a time limit, a shutdown or a cancellation reaches the attempt that runs in a thread.
+"""Interrupts: the way of a time limit, a shutdown or a cancel to the attempt that runs in a thread.
 
 The body of an actor is a *section* of its thread. While the section waits for a coroutine, an interrupt cancels that
 coroutine through its loop; otherwise it is raised in the thread, as Dramatiq does. Outside a section it is not
-delivered: one that hit the acknowledgement would kill Dramatiq's worker thread for good.
+delivered: an interrupt during the acknowledgement would kill Dramatiq's worker thread for good.
 
-An exception set in another thread takes effect wherever that thread happens to be. All that is done about
-it here rests on two rules: only one interrupt is sent to a section, and a section does not end while one is on its way.
+An exception that is set in another thread takes effect at any place of that thread. Two rules make this safe: a section
+gets only one interrupt, and a section does not end while an interrupt is on its way.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ logger = get_logger(__name__)
 
 
 class Interruptible(Protocol):
-    """What a section waits for."""
+    """A call for which a section waits."""
 
     def interrupt(self, exception: BaseException) -> bool:
-        """Cancels it; False if it is over."""
+        """Cancels the call; False if it is over."""
 
 
 class Section:
-    """The stretch of an attempt in which its thread may be interrupted; used by that thread and by interrupters."""
+    """The part of an attempt in which its thread may be interrupted; that thread and interrupters use it."""
 
     def __init__(self, thread_id: int) -> None:
         self.thread_id = thread_id
@@ -45,11 +45,11 @@ class Section:
         self._interrupters = threading.Lock()
 
     def interrupt(self, exception: BaseException) -> bool:
-        """Interrupts what runs in the section, unless that was done before; False if the section has ended."""
+        """Interrupts the section, but only once; False if the section has ended."""
         with self._interrupters:
             if self.exception is not None:
                 return True
-            # Said before looking: the section's thread says that it ends before it looks for this.
+            # First publish the interrupt, then look for the end; the section's thread does it the other way round.
             self._deciding = True
             try:
                 if not self._open:
@@ -63,7 +63,7 @@ class Section:
                 self._deciding = False
 
     def claim(self, exception: BaseException) -> bool:
-        """Takes the place of the section's one interrupt, which the caller raises itself; False if it is taken."""
+        """Claims the section's one interrupt for the caller, which raises it itself; False if it is taken."""
         with self._interrupters:
             if self.exception is not None:
                 return False
@@ -74,14 +74,14 @@ class Section:
         """Raises the interrupt in the thread, when it next runs Python."""
         if self.exception is not None and self._open:
             if self._greenlet is not None:
-                # As gevent does: when it waits, and other greenlets get their turn.
+                # As gevent does: while the greenlet waits, and other greenlets get their turn.
                 self._greenlet.throw(self.exception, lambda: self._open)
                 return
             self._raised = True
             set_exception(self.thread_id, type(self.exception))
 
     def wait_for(self, call: Interruptible) -> None:
-        """Directs interrupts to a call, from now on; one that was sent before is raised here.
+        """Directs interrupts to a call from now on; raises an interrupt that came before.
 
         Raises:
             BaseException: The interrupt.
@@ -95,7 +95,7 @@ class Section:
         self._waits_for = None
 
     def end(self) -> None:
-        """Ends the section: no interrupt will hit the thread after this; one that comes now is dropped."""
+        """Ends the section: no interrupt hits the thread after this; an interrupt that comes now is dropped."""
         self._open = False
         try:
             self._await_decision()
@@ -110,9 +110,9 @@ class Section:
 
 
 def look_for_exception() -> None:
-    """An exception that was set in this thread is raised here at the latest: the interpreter looks as a call begins.
+    """Makes an exception that was set in this thread be raised here: the interpreter looks for it at each call.
 
-    It is never taken back: CPython before 3.13 would go on looking for it at each call, and under a tracer for ever.
+    It is never removed: CPython before 3.13 would keep looking for it at each call, and under a tracer for ever.
     """
 
 
@@ -120,7 +120,7 @@ _sections: dict[int, Section] = {}
 
 
 def current_section() -> Section | None:
-    """The section of this thread, if it is in one."""
+    """The section of this thread, or None."""
     return _sections.get(threading.get_ident())
 
 
@@ -129,10 +129,10 @@ def run_in_section(function: Callable[[], R], opened: Callable[[Section], object
 
     Args:
         function: The body.
-        opened: Called with the section first, inside it: from then on interrupts can be sent.
+        opened: Called first, with the section and inside it: from then on interrupts can be sent.
 
     Raises:
-        BaseException: The interrupt, or what the function raised.
+        BaseException: The interrupt, or the function's error.
     """
     thread_id = threading.get_ident()
     section = _sections[thread_id] = Section(thread_id)
@@ -148,7 +148,7 @@ def run_in_section(function: Callable[[], R], opened: Callable[[Section], object
         section.end()
         if not ended:
             raise
-        # The interrupt came after the body had ended: dropped.
+        # The interrupt came after the body had ended, and is dropped.
         logger.info("an interrupt came after the end and is dropped", exception=repr(section.exception))
     finally:
         _sections.pop(thread_id, None)
@@ -159,7 +159,7 @@ def set_exception(thread_id: int, kind: type[BaseException]) -> None:
     """Sets the exception that a thread will raise when it next runs Python (CPython only).
 
     Args:
-        thread_id: An OS thread's.
-        kind: Without arguments.
+        thread_id: The id of an OS thread.
+        kind: The exception's type, which is called without arguments.
     """
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), ctypes.py_object(kind))

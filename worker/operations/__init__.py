@@ -1,1 +1,1 @@
-"""What people do with messages, and what is checked for them."""
+"""The actions and checks of people: actions on messages, health, doctor, the registry of actors."""

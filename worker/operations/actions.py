@@ -31,7 +31,7 @@ from worker.server.scripts import Argument, Script
 logger = get_logger(__name__)
 
 AT_ONCE = 100
-"""Messages that a script changes in one step; the server answers no one else for these milliseconds."""
+"""Messages that a script changes in one step; the server answers no one else meanwhile, for some milliseconds."""
 
 ASK_ABOVE = 10
 """The most messages that are changed without a question to the person."""
@@ -39,7 +39,7 @@ ASK_ABOVE = 10
 Targets = MessageFilter | Sequence[str]
 """A filter for all matching messages, or the ids of messages (a text is one id)."""
 
-# What Dramatiq and we note in a message while it runs.
+# The options that Dramatiq and we add to a message while it runs.
 _SPENT = ("retries", "traceback", "requeue_timestamp", "eta", "due_ms", "unique")
 
 
@@ -124,7 +124,7 @@ ACTIONS: Mapping[str, Callable[..., Outcome]] = {
 
 
 def preview(client: RedisClient, action: str, targets: Targets, *, limit: int = 20) -> Preview:
-    """What an action would do, without doing it.
+    """The effect that an action would have; changes nothing.
 
     Raises:
         ServerUnreachable: The server did not answer, or refused.
@@ -148,7 +148,7 @@ def as_previewed(found: Preview, targets: Targets) -> Targets:
 
 
 def pause(client: RedisClient, queue: str, *, by: str | None = None) -> bool:
-    """Pauses a queue: workers finish what they hold of it and take nothing new, also after a restart.
+    """Pauses a queue: workers finish its messages that they hold, and take no new ones, also after a restart.
 
     Returns:
         False if it was paused already.
@@ -161,7 +161,7 @@ def pause(client: RedisClient, queue: str, *, by: str | None = None) -> bool:
 
 
 def resume(client: RedisClient, queue: str, *, by: str | None = None) -> bool:
-    """Has workers take messages of a paused queue again.
+    """Resumes a paused queue: workers take its messages again.
 
     Returns:
         False if it was not paused.
@@ -267,7 +267,7 @@ def _here() -> str:
     return f"{here.host}:{here.pid}"
 
 
-def _run(client: RedisClient, script: Script, arguments: Sequence[Argument]) -> Any:  # noqa: ANN401 - as it answers
+def _run(client: RedisClient, script: Script, arguments: Sequence[Argument]) -> Any:  # noqa: ANN401 - the script's answer
     try:
         return script.run(client, arguments)
     except (redis.RedisError, OSError) as error:

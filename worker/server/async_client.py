@@ -1,4 +1,4 @@
-"""The client of the running loop; as `client`, it bears its namespace."""
+"""The client of the running loop, which has its namespace too."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class AsyncRedisClient(redis_asyncio.Redis):
     """A client of the server, as `aconnect` makes it.
 
     Args:
-        namespace: What its scripts work on.
-        options: As redis-py's.
+        namespace: The namespace of its scripts.
+        options: The options of redis-py's client.
     """
 
     def __init__(self, namespace: Namespace, **options: Any) -> None:  # noqa: ANN401 - redis-py's own

@@ -1,4 +1,4 @@
-"""A client that bears its namespace, so that each script it runs knows its keys."""
+"""A client that has its namespace, so that each script that it runs knows its keys."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class RedisClient(redis.Redis):
     """A client of the server, as `connect` makes it.
 
     Args:
-        namespace: What its scripts work on.
-        options: As redis-py's.
+        namespace: The namespace of its scripts.
+        options: The options of redis-py's client.
     """
 
     def __init__(self, namespace: Namespace, **options: Any) -> None:  # noqa: ANN401 - redis-py's own
@@ -22,5 +22,5 @@ class RedisClient(redis.Redis):
         self.namespace = namespace
 
     def client(self) -> RedisClient:
-        """One with a connection of its own from the same pool."""
+        """A client with a connection of its own from the same pool."""
         return RedisClient(self.namespace, connection_pool=self.connection_pool, single_connection_client=True)

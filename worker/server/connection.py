@@ -1,6 +1,6 @@
-"""Where the Redis or Valkey server is, and connections to it; the only module that makes them.
+"""Connections to the Redis or Valkey server, and its address; the only module that makes connections.
 
-Making a client connects to nothing; an embedded server is started by the first command.
+Making a client opens no connection; the first command starts an embedded server.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from worker.settings import Settings
 logger = get_logger(__name__)
 
 MAX_CONNECTIONS = 4096
-"""redis-py's default of 100 made acknowledgements fail under 512 threads; a pool only opens what is used at once."""
+"""The most connections of a pool: with redis-py's default of 100, acknowledgements failed under 512 threads."""
 
 CONNECT_TIMEOUT = 5.0
 SOCKET_TIMEOUT = 30.0
-"""Seconds; no command of ours blocks on the server for longer than a few."""
+"""Seconds without an answer after which a connection is closed; our commands block for a few seconds at most."""
 
 _OPTIONS: dict[str, Any] = {
     "max_connections": MAX_CONNECTIONS,
@@ -58,7 +58,7 @@ _NOT_IN_URLS = frozenset(
         "retry_on_error",
     }
 )
-"""Parameters that are objects, or would have answers read otherwise than we read them."""
+"""Parameters that are objects, or that change the form of answers."""
 
 
 class _EmbeddedPool(redis.ConnectionPool):
@@ -70,7 +70,7 @@ class _EmbeddedPool(redis.ConnectionPool):
         self._started = False
 
     def reset(self) -> None:
-        """Begins anew, in a forked child: whose parent may have held the lock, which redis-py would wait for."""
+        """Resets the pool in a forked child; its parent may have held the lock, for which redis-py would wait."""
         self._lock = threading.RLock()
         super().reset()
 
@@ -87,17 +87,17 @@ _announced: set[tuple[int, Path]] = set()
 
 
 def _announce(folder: Path) -> None:
-    # One line a process, however many clients it has.
+    # One line in each process, for any number of clients.
     if (os.getpid(), folder) not in _announced:
         _announced.add((os.getpid(), folder))
         logger.info("using the embedded Valkey", data=str(folder))
 
 
 def connect(settings: Settings, *, timeout: float = SOCKET_TIMEOUT) -> RedisClient:
-    """A client for the configured server and namespace, or for the embedded server where none is configured.
+    """A client for the configured server and namespace, or for the embedded server if no server is configured.
 
     Args:
-        settings: Which server it is.
+        settings: The settings that name the server.
         timeout: Seconds without an answer after which a connection is given up.
 
     Raises:
@@ -121,13 +121,13 @@ def connect(settings: Settings, *, timeout: float = SOCKET_TIMEOUT) -> RedisClie
 
 
 async def aconnect(settings: Settings) -> AsyncRedisClient:
-    """Does what `connect` does for the running loop; where no server is configured, the embedded one is running then.
+    """A client for the running loop, like that of `connect`; without a configured server, starts the embedded one.
 
     Raises:
-        ConfigurationError: As `connect`.
+        ConfigurationError: The same as in `connect`.
     """
-    connect(settings).close()  # refuses what is wrong
-    # The library's own would have who asks wait for seconds while the server is away.
+    connect(settings).close()  # refuses bad settings
+    # With the library's own retries, callers would wait for seconds while the server is away.
     namespace = Namespace(settings.namespace)
     options = _OPTIONS | {"retry": AsyncRetry(_backoff(), 2)}
     if settings.redis_url is None:
@@ -153,7 +153,7 @@ def _owning(namespace: Namespace, pool: redis_asyncio.ConnectionPool) -> AsyncRe
 
 @contextlib.contextmanager
 def _complaints_about(url: str) -> Iterator[None]:
-    """Refuses a URL from which no connection can be made; what the library says of it may hold the password."""
+    """Refuses a URL from which no connection can be made; the library's own error may show the password."""
     shown = f"WORKER_REDIS_URL={mask_url(url)}"
     try:
         _, _, query = url.partition("?")
@@ -162,7 +162,7 @@ def _complaints_about(url: str) -> Iterator[None]:
             raise ConfigurationError(f"{shown}: its parameter {min(ours)} cannot be set in a URL: leave it out")
         if (name := _path_of(url)) and not name.isdecimal():
             raise ConfigurationError(
-                f"{shown}: {name} is no number of a database: leave it out, and set WORKER_NAMESPACE to keep "
+                f"{shown}: {name} is not the number of a database: leave it out, and set WORKER_NAMESPACE to keep "
                 "environments apart"
             )
         yield
@@ -172,12 +172,12 @@ def _complaints_about(url: str) -> Iterator[None]:
         ) from error
     except ValueError as error:
         raise ConfigurationError(
-            f"{shown} is no address: write redis://host:6379/0, rediss://… or unix:///path"
+            f"{shown} is not an address: write redis://host:6379/0, rediss://… or unix:///path"
         ) from error
 
 
 def _path_of(url: str) -> str:
-    """What should be a database's number; redis-py takes any other for 0."""
+    """The path of the URL, which should be a database's number; redis-py reads any other path as 0."""
     return "" if url.startswith("unix:") else unquote(urlsplit(url).path).strip("/")
 
 
@@ -186,7 +186,7 @@ def _backoff() -> ExponentialWithJitterBackoff:
 
 
 def streams_in(answer: Any) -> list[tuple[bytes, list[Any]]]:  # noqa: ANN401 - as the server answers
-    """The streams that were read, each with its entries; RESP2 and RESP3 write them differently."""
+    """The streams in an answer, each with its entries; RESP2 and RESP3 write them differently."""
     if not answer:
         return []
     if isinstance(answer, dict):
@@ -205,7 +205,7 @@ def check_server(client: redis.Redis, settings: Settings) -> None:
     """Asks the server for a sign of life.
 
     Raises:
-        ServerUnreachable: It gave none; one line with the address and what to check.
+        ServerUnreachable: The server gave none; the error is one line with the address and the remedy.
     """
     try:
         client.ping()

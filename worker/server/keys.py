@@ -1,17 +1,17 @@
-"""The keys of a namespace, as far as Python names them; `lua/keys.lua` makes all that scripts use."""
+"""The keys of a namespace that Python uses; `lua/keys.lua` makes all keys for scripts."""
 
 from __future__ import annotations
 
 
 class Namespace:
-    """What separates one environment from another on the same server: it names the keys.
+    """A namespace: it names the keys, and so separates environments on one server.
 
     Args:
-        name: As in `WORKER_NAMESPACE`.
+        name: The name, as in `WORKER_NAMESPACE`.
     """
 
     def __init__(self, name: str) -> None:
-        # In braces: a cluster puts all of a namespace into one slot.
+        # In braces, so that a cluster puts all keys of a namespace into one slot.
         self.prefix = f"{{{name}}}:"
         self.due = f"{self.prefix}due"
         self.layout = f"{self.prefix}layout"
@@ -20,13 +20,13 @@ class Namespace:
         self.wake = f"{self.prefix}wake"
 
     def stream(self, queue: str, lane: str) -> str:
-        """The stream in which entries of a queue wait."""
+        """The stream of a queue's entries with this priority."""
         return f"{self.prefix}q:{queue}:{lane}"
 
     def queue_of(self, stream: str) -> str:
-        """The queue whose stream that is."""
+        """The queue of this stream."""
         return stream.removeprefix(f"{self.prefix}q:").rpartition(":")[0]
 
     def of_dramatiq(self, key: str) -> str:
-        """What one of Dramatiq's own backends calls `key`."""
+        """The key that stands for `key` of one of Dramatiq's own backends."""
         return f"{self.prefix}dramatiq:{key}"

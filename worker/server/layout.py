@@ -1,4 +1,4 @@
-"""The version of keys and formats, and whether what is on the server has another."""
+"""The version of keys and formats, and its check on the server."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ LAYOUT = 2
 """The version that this code reads and writes; `docs/reference/redis.md`."""
 
 _FORMER = ("worker:layout", "worker:seq")
-"""Keys of layout 1, which knew no namespace."""
+"""Keys of layout 1, which had no namespace."""
 
 
 def read_layout(client: RedisClient) -> int:
-    """The layout of the data on the server; ours where there are none.
+    """The layout of the data on the server; ours if there are no data.
 
     Raises:
-        redis.RedisError: What the server or the connection had to say.
+        redis.RedisError: The server's or the connection's error.
     """
     pipeline = client.pipeline(transaction=False)
     pipeline.exists(*_FORMER)
@@ -26,7 +26,7 @@ def read_layout(client: RedisClient) -> int:
 
 
 def remedy(version: int) -> str:
-    """What to do about data of another layout; empty where it is ours."""
+    """The remedy for data of another layout; empty if it is ours."""
     if version < LAYOUT:
         return "let workers of the former version finish them, or delete them (FLUSHDB), then start workers here"
     return "upgrade dramatiq-bridge here" if version > LAYOUT else ""
@@ -36,8 +36,8 @@ def check_layout(client: RedisClient) -> None:
     """Refuses data of another layout.
 
     Raises:
-        WorkerError: There are some; one line with what to do.
-        redis.RedisError: What the server or the connection had to say.
+        WorkerError: The data have another layout; the error is one line with the remedy.
+        redis.RedisError: The server's or the connection's error.
     """
     version = read_layout(client)
     if advice := remedy(version):

@@ -1,7 +1,7 @@
 """Lua scripts on the server: each is one step that happens as a whole or not at all.
 
-A script is sent once and then called by its hash; a server that has forgotten it gets it again. Its one key is what all
-keys of the client's namespace begin with: by it a script is routed, and from it `lua/keys.lua` makes the others.
+A script is sent once and then called by its hash; a server that has lost it gets it again. Its one key is the prefix of
+all keys of the client's namespace: it routes the script, and `lua/keys.lua` makes the other keys from it.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Script:
     """A script of the folder `lua`, after those that its first line includes by name.
 
     Args:
-        name: Of the file, without its ending.
-        flags: What it may do that scripts may not; Redis 7's, such as `allow-oom`.
+        name: The file's name without its ending.
+        flags: The script's flags in Redis 7, such as `allow-oom`.
     """
 
     def __init__(self, name: str, *, flags: str = "") -> None:
@@ -39,10 +39,10 @@ class Script:
         self._hash = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 
     def run(self, client: RedisClient, arguments: Sequence[Argument]) -> Any:  # noqa: ANN401 - as the script answers
-        """Runs it on the server.
+        """Runs the script on the server.
 
         Raises:
-            redis.RedisError: What the server or the connection had to say.
+            redis.RedisError: The server's or the connection's error.
         """
         try:
             return _execute(client, "EVALSHA", self._hash, 1, client.namespace.prefix, *arguments)
@@ -50,17 +50,17 @@ class Script:
             return _execute(client, "EVAL", self._text, 1, client.namespace.prefix, *arguments)
 
     async def arun(self, client: AsyncRedisClient, arguments: Sequence[Argument]) -> Any:  # noqa: ANN401
-        """Does what `run` does without blocking the running loop."""
+        """Runs the script without blocking the running loop."""
         try:
             return await _aexecute(client, "EVALSHA", self._hash, 1, client.namespace.prefix, *arguments)
         except redis.exceptions.NoScriptError:
             return await _aexecute(client, "EVAL", self._text, 1, client.namespace.prefix, *arguments)
 
     def run_many(self, client: RedisClient, calls: Sequence[Sequence[Argument]]) -> list[Any]:
-        """Runs it several times in one round trip; an answer may be the error that the server had.
+        """Runs the script several times in one round trip; an answer may be an error of the server.
 
         Raises:
-            redis.RedisError: What the connection had to say.
+            redis.RedisError: The connection's error.
         """
         try:
             answers = self._run_in_pipeline(client, calls)
@@ -93,12 +93,12 @@ async def _aexecute(client: redis_asyncio.Redis, *words: Argument) -> Any:  # no
 
 
 def _storable(words: Sequence[Argument]) -> list[Argument]:
-    """The arguments with halves of characters, which Python makes of bytes that are no UTF-8, as records write them."""
+    """The arguments with escapes for lone surrogates, which Python makes from bytes that are not UTF-8."""
     return [word.encode("utf-8", "backslashreplace") if isinstance(word, str) else word for word in words]
 
 
 def _parts_of(name: str) -> dict[str, str]:
-    """A file and all that it includes, each once, what is included first."""
+    """A file and all its includes, each once, the includes first."""
     text = _LUA.joinpath(f"{name}.lua").read_text()
     parts: dict[str, str] = {}
     first, _, rest = text.partition("\n")

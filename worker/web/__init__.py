@@ -1,7 +1,7 @@
 """`worker web`: every question to the history and every action as JSON, health, metrics, a live tail, and pages.
 
-Thin: what is asked and done belongs to `worker.history` and `worker.broker`. `create_app` makes an application that
-runs by itself or is mounted in another.
+It is thin: `worker.history` answers the questions, and `worker.operations` takes the actions. `create_app` makes an
+application that runs by itself or is mounted in another.
 """
 
 from worker.ground.extras import require

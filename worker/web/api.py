@@ -17,10 +17,10 @@ def _with_recall(module: str) -> ModuleType | None:
 
 
 recall = _with_recall("worker.web.recall")
-"""Questions to the search index, where that part is installed."""
+"""The router for questions to the search index, or None if its extra is not installed."""
 
 repositories = _with_recall("worker.web.repositories")
-"""What is kept in the search index of repositories, likewise."""
+"""The router for repositories in the search index, or None if its extra is not installed."""
 
 router = APIRouter(responses=PROBLEMS)
 router.include_router(questions.router)

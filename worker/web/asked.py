@@ -13,11 +13,11 @@ from worker.history.filters import FilterField, Kind
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the URL asks for, as a person wrote it.
+    """The filter in a URL, as a person wrote it.
 
     Attributes:
-        fields: The fields that the page knows.
-        given: The values that the URL has, by the name of the field; without any, the page shows everything.
+        fields: The fields of the page's filter.
+        given: The URL's values, by the name of the field; without values, the page shows everything.
     """
 
     fields: Sequence[FilterField]
@@ -25,7 +25,7 @@ class Asked:
 
     @classmethod
     def read(cls, fields: Sequence[FilterField], url: QueryParams) -> Asked:
-        """Reads a URL. Forms send empty texts too: they ask for nothing."""
+        """Reads a URL. Empty texts, which forms send too, count as not given."""
         found = {field.name: _texts(field, url.getlist(field.name)) for field in fields}
         return cls(fields, {name: texts for name, texts in found.items() if texts})
 
@@ -39,11 +39,11 @@ class Asked:
         return self.given.get(name, ())
 
     def query(self) -> str:
-        """The same for a URL of this site, or of the API."""
+        """The filter as a query, for a URL of this site or of the API."""
         return urlencode(self.given, doseq=True)
 
     def body(self) -> dict[str, object]:
-        """The same for the body of an action."""
+        """The filter for the body of an action."""
         lists = {field.name for field in self.fields if field.is_list}
         return {name: list(texts) if name in lists else texts[0] for name, texts in self.given.items()}
 

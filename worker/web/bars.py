@@ -1,7 +1,7 @@
-"""The timeline of a message as bars on one axis of time: where each begins and how wide it is, in percent.
+"""The timeline of a message as bars on one axis of time, with begins and widths in percent.
 
-Geometry only: knows nothing of pages or colours. Long waits between attempts are cut short, and said to be; what is
-very short is made wide enough to be seen.
+It is only geometry, without pages or colours. Long waits between attempts are cut, and marked as cut; very short bars
+are made wide enough to be seen.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from worker.history.states import MessageState
 from worker.history.timeline import TimelineAttempt, attempts_of
 
 _LONGEST_GAP = 0.15
-"""Of the time in which anything happened: how long a gap is drawn at most."""
+"""The longest gap that is drawn, as a share of the busy time."""
 
 _NARROWEST = 0.006
 _SHORTEST_DELAY_MS = 1_000
-"""What takes less between enqueueing and being due is no delay that anybody asked for."""
+"""Milliseconds between enqueueing and the due time below which a delay was not asked for, and is not drawn."""
 
 _TICKS_APART = 13.0
 _WHOLE = 100.0
@@ -32,9 +32,9 @@ class Bar:
     """A stretch of time.
 
     Attributes:
-        x: Where it begins.
-        width: How wide it is.
-        ms: How long it took.
+        x: The begin, in percent.
+        width: The width, in percent.
+        ms: The real duration in milliseconds.
         cut: Whether it is drawn shorter than it was.
     """
 
@@ -60,13 +60,13 @@ class AttemptBars:
     """An attempt's bars.
 
     Attributes:
-        attempt: Which.
-        wait: From the time it was due to its start.
-        run: From its start to its end, or until now.
-        blocked: As much of it as its loop was blocked, at its end.
-        gap: From its end until the next was due.
-        spans: What happened inside it.
-        marks: Where progress was told, each with what it said.
+        attempt: The attempt.
+        wait: The bar from its due time to its start.
+        run: The bar from its start to its end, or until now.
+        blocked: The bar of the time for which its loop was blocked, drawn at its end.
+        gap: The bar from its end until the next due time.
+        spans: The bars of the spans inside it.
+        marks: The places of progress events, each with its text.
     """
 
     attempt: TimelineAttempt
@@ -80,7 +80,7 @@ class AttemptBars:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A label of the axis: where, and how long after the first moment."""
+    """A label of the axis: its place, and the time since the first moment."""
 
     x: float
     ms: float
@@ -92,10 +92,10 @@ class Drawing:
 
     Attributes:
         rows: One for each attempt.
-        before: From the first moment until the message was due first; `None`: at once.
-        pending: What it waits for now: until it is taken, or until it is due.
-        ticks: The axis.
-        cut: Whether something is drawn shorter than it was.
+        before: The bar from the first moment to the first due time, or None if there was no delay.
+        pending: The bar of the present wait, until it is taken or until it is due.
+        ticks: The labels of the axis.
+        cut: Whether a bar is drawn shorter than it was.
     """
 
     rows: tuple[AttemptBars, ...]
@@ -112,7 +112,7 @@ class _Stretch:
 
 
 class _Axis:
-    """Maps times to percents; between its stretches nothing happened, and little room is given to that."""
+    """Maps times to percents; the quiet times between its stretches get little room."""
 
     def __init__(self, busy: Sequence[_Stretch], moments: Sequence[datetime]) -> None:
         self._times = sorted({*moments, *(one.start for one in busy), *(one.end for one in busy)})
@@ -138,7 +138,7 @@ class _Axis:
         return any(self._cut)
 
     def x(self, moment: datetime) -> float:
-        """Where a moment is."""
+        """The place of a moment, in percent."""
         if moment <= self._times[0]:
             return 0.0
         for index, (earlier, later) in enumerate(pairwise(self._times)):
@@ -148,7 +148,7 @@ class _Axis:
         return self._x[-1]
 
     def bar(self, start: datetime, end: datetime) -> Bar:
-        """From one moment to another."""
+        """The bar from one moment to another."""
         left, right = self.x(start), self.x(end)
         cut = any(
             cut and earlier >= start and later <= end
@@ -157,7 +157,7 @@ class _Axis:
         return Bar(round(left, 3), round(max(right - left, 0.0), 3), (end - start) / timedelta(milliseconds=1), cut)
 
     def ticks(self) -> Iterator[Tick]:
-        """Labels where something begins or ends, as far as there is room."""
+        """Labels at the begins and ends of stretches, as far as there is room."""
         last = -_TICKS_APART
         for time, x in zip(self._times, self._x, strict=True):
             if x - last >= _TICKS_APART:
@@ -166,7 +166,7 @@ class _Axis:
 
 
 def draw(message: StoredMessage, now: datetime) -> Drawing:
-    """The timeline of a message as of now."""
+    """The timeline of a message at the moment `now`."""
     attempts = [one for one in attempts_of(message) if one.started is not None]
     busy = [_Stretch(_due(one), max(_end(one, now), _due(one))) for one in attempts]
     waits = _pending(message, now)
@@ -194,7 +194,7 @@ def draw(message: StoredMessage, now: datetime) -> Drawing:
 
 
 def _pending(message: StoredMessage, now: datetime) -> _Stretch | None:
-    """What a message waits for that is queued or delayed."""
+    """The present wait of a queued or delayed message, or None."""
     if message.state == MessageState.QUEUED:
         return _Stretch(min(message.since, now), now)
     if message.state != MessageState.DELAYED:
@@ -246,7 +246,7 @@ def _progress(event: StatusEvent) -> str:
 
 
 def _spans(axis: _Axis, attempt: TimelineAttempt, until: datetime) -> Iterator[SpanBar]:
-    """The spans of an attempt: each has a STARTED event, and one that ends it, which names the first as its parent."""
+    """The spans of an attempt: each has a STARTED event, and an event at its end with the first as its parent."""
     starts = [one for one in attempt.events if one.state is State.STARTED and one.parent is not None]
     ends = {one.parent: one for one in attempt.events if one.state.is_final and one.parent is not None}
     depths: dict[str | None, int] = {}

@@ -1,10 +1,10 @@
-"""What handlers ask for, by type: `async def page(history: History, visitor: Visiting) -> …`.
+"""The dependencies of handlers, by type: `async def page(history: History, visitor: Visiting) -> …`.
 
-A page asks `await aask(history, …)`. It shows `visitor.csrf_token` to its scripts, as
+A page asks `await aask(history, …)`. It gives `visitor.csrf_token` to its scripts, as
 `<meta name="csrf-token" content="{{ visitor.csrf_token }}">`, and they send it back with each action, in the header
-`X-CSRF-Token`, together with `Content-Type: application/json`. What a page links to, it finds with
-`request.url_for("name of the handler")`, and its scripts and styles with `request.url_for("static", path="…")`: so it
-also works where the application is mounted below a path of another.
+`X-CSRF-Token`, together with `Content-Type: application/json`. It makes its links with
+`request.url_for("name of the handler")`, and those to scripts and styles with `request.url_for("static", path="…")`: so
+it also works below a path of another application.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from worker.web.security import Visitor
 
 
 def resources(request: Request) -> Resources:
-    """What the application holds."""
+    """The application's resources."""
     found: Resources = request.app.state.resources
     return found
 
@@ -51,13 +51,13 @@ async def tail(held: Held) -> LiveTail:
 
 
 def visitor(request: Request) -> Visitor:
-    """Who asks."""
+    """The visitor of the request."""
     found: Visitor = request.state.visitor
     return found
 
 
 def actor(who: Annotated[Visitor, Depends(visitor)]) -> Visitor:
-    """Who acts.
+    """The visitor of a request that acts.
 
     Raises:
         HTTPException: The visitor may only read.

@@ -1,4 +1,4 @@
-"""The parameters that several questions share, with their bounds; those of filters are made of the table of filters."""
+"""The parameters that several questions share, with their bounds; those of filters come from the table of filters."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from worker.history.query import PAGE
 T = TypeVar("T")
 
 MOST = 200
-"""Messages, events or actions of a page."""
+"""The most messages, events or actions of a page."""
 
 DEFAULT_LIMIT = PAGE
 

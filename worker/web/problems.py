@@ -1,4 +1,4 @@
-"""What goes wrong, as JSON: `{"error": …, "detail": …}`, one line, and never a traceback."""
+"""Errors as JSON: `{"error": …, "detail": …}`, one line, and never a traceback."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _LONGEST = 1_000
 
 
 class Problem(BaseModel):
-    """What went wrong."""
+    """An error."""
 
-    error: str = Field(description="Its kind, a word for programs.")
+    error: str = Field(description="The kind of the error, a word for programs.")
     detail: str = Field(description="One line for people.")
 
 
-# What any request may be answered with.
+# The errors that any request may have.
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     code: {"model": Problem, "description": description}
     for code, description in {
@@ -43,22 +43,22 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 WITH_BODY: dict[int | str, dict[str, Any]] = {
     413: {"model": Problem, "description": "The body is too large."},
-    415: {"model": Problem, "description": "The body is not said to be `application/json`."},
+    415: {"model": Problem, "description": "The body's type is not `application/json`."},
 }
-NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "There is none."}}
+NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "It does not exist."}}
 
 _CODES: dict[type[WorkerError], int] = {ConfigurationError: 422, MessageRefused: 422, ServerUnreachable: 503}
 
 
 def problem(code: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    """The answer that says what went wrong."""
+    """The answer for an error."""
     kind = HTTPStatus(code).phrase.lower().replace(" ", "_").replace("-", "_")
     said = " ".join(detail.split())[:_LONGEST].encode("utf-8", "backslashreplace").decode()
     return JSONResponse({"error": kind, "detail": said}, code, headers)
 
 
 def tell_problems(app: FastAPI) -> None:
-    """Has the application answer errors with problems."""
+    """Makes the application answer errors in this form."""
     app.add_exception_handler(HTTPException, _of_http)
     app.add_exception_handler(RequestValidationError, _of_validation)
     app.add_exception_handler(WorkerError, _of_ours)
@@ -102,6 +102,6 @@ async def _of_the_server(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _of_anything(request: Request, error: Exception) -> JSONResponse:
-    """Logs what breaks an answer off that has begun; what comes before that is answered by the guard."""
+    """Logs an error that ends an answer after its begin; the guard answers earlier errors."""
     logger.error("a request failed", path=request.url.path, exc_info=error)
     return problem(500, BROKEN)

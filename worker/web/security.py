@@ -1,6 +1,6 @@
-"""Stands before everything: whose requests are heard, what they may bear, and what browsers may do with the answers.
+"""Guards the whole application: checks each request's visitor and body, and limits what browsers do with answers.
 
-A request is refused here before any handler sees it. Whatever is added to the application is therefore protected.
+It refuses a request before any handler sees it. So every new handler is protected too.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _TAKE_FORMS = (_LOGIN, "/logout")
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 _ENVELOPE = 65_536
-"""Bytes of a request beside the message that it may bear."""
+"""The most bytes of a request's body besides the message in it."""
 
 _HEADERS = {
     "content-security-policy": (
@@ -42,7 +42,7 @@ _HEADERS = {
     ),
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
-    # Not no-referrer: with that, browsers say of a form's origin that it is "null".
+    # Not no-referrer, with which browsers send the origin "null" for a form.
     "referrer-policy": "same-origin",
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
@@ -51,13 +51,13 @@ _HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Who asks.
+    """The visitor of a request.
 
     Attributes:
-        name: For the audit log: by what the visitor was let in, and the address.
+        name: The visitor's name in the audit log: the kind of access, and the address.
         may_act: Whether the visitor may change anything.
         shows_arguments: Whether arguments of messages and tracebacks are shown.
-        csrf_token: What the visitor's pages send back with each action, in the header `X-CSRF-Token`.
+        csrf_token: The token that the visitor's pages send with each action, in the header `X-CSRF-Token`.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Visitor:
 
 
 class Refused(Exception):
-    """The request is not heard."""
+    """The request is refused."""
 
     def __init__(self, code: int, detail: str) -> None:
         self.code = code
@@ -79,9 +79,9 @@ class Guard:
     """The middleware: every request passes it first.
 
     Args:
-        app: What it guards.
-        settings: Whose hosts, and how large a message may be.
-        keys: By which visitors are recognized.
+        app: The guarded application.
+        settings: The settings with the host names and the size of a message.
+        keys: The keys that recognize visitors.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, keys: Keys) -> None:
@@ -92,7 +92,7 @@ class Guard:
         self._most = 2 * settings.max_message_bytes + _ENVELOPE
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hears a request, or refuses it."""
+        """Passes a request on, or refuses it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -105,7 +105,7 @@ class Guard:
             await self._app(scope, _bounded(receive, self._most), answer)
         except Refused as refused:
             await _refusal(request, path, refused)(scope, receive, answer)
-        except Exception:  # the request ends here, and outside of this nobody gives the answer its headers
+        except Exception:  # the request ends here, because only this code adds the headers to the answer
             if answer.has_begun:
                 raise
             logger.exception("a request failed", path=path)
@@ -134,14 +134,14 @@ class Guard:
         )
 
     def _check_host(self, headers: Headers) -> None:
-        """Refuses names that are not ours: a foreign one may have been made to point here by another site."""
+        """Refuses foreign host names, because another site may have pointed one of its own to this machine."""
         name = (_split(f"//{headers.get('host', '')}").hostname or "") if _is_plain(headers.get("host", "")) else ""
         if name in self._hosts or _is_address(name, loopback=not self._keys.needed):
             return
         raise Refused(400, f"no such host here: {name or 'none'}; add it to WORKER_WEB_ALLOWED_HOSTS if it is yours")
 
     def _identify(self, request: Request) -> tuple[Role | None, Session | None, bool]:
-        """What the visitor may do, its session, and whether it showed a token itself."""
+        """The visitor's role, its session, and whether the request itself has a token."""
         if not self._keys.needed:
             return "full", None, False
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -152,7 +152,7 @@ class Guard:
         return (session.role if session is not None else None), session, False
 
     def _check_forgery(self, request: Request, session: Session | None, path: str) -> None:
-        """Refuses what another site has a visitor's browser send."""
+        """Refuses requests that another site makes a visitor's browser send."""
         headers = request.headers
         site, origin = headers.get("sec-fetch-site"), headers.get("origin")
         if site not in (None, "same-origin", "none"):
@@ -161,7 +161,7 @@ class Guard:
             raise Refused(403, f"another site made this request: {origin}")
         if path == _LOGIN:
             return
-        # Without a session only a browser can be made to send what its user did not want: it says where from.
+        # Without a session, only a browser can be tricked into a request, and a browser sends its origin.
         if session is not None or origin is not None or site is not None:
             expected = session.proof if session is not None else self._keys.proof
             if not hmac.compare_digest(headers.get(CSRF_HEADER, "").encode(), expected.encode()):
@@ -169,7 +169,7 @@ class Guard:
 
 
 def _check_local(request: Request) -> None:
-    """Without a token only who is on this machine is heard, and not through a proxy."""
+    """Refuses requests from other machines, and through a proxy; for applications without a token."""
     address = request.client.host if request.client is not None else ""
     forwarded = next((name for name in _FORWARDED if name in request.headers), None)
     if (address and not _is_address(address, loopback=True)) or forwarded:
@@ -187,7 +187,7 @@ def _check_body(headers: Headers, most: int, path: str) -> None:
 
 
 def _split(url: str) -> SplitResult:
-    """The URL's parts; of what is none, none."""
+    """The URL's parts; all empty if it is not a URL."""
     try:
         return urlsplit(url)
     except ValueError:
@@ -195,7 +195,7 @@ def _split(url: str) -> SplitResult:
 
 
 def _is_plain(host: str) -> bool:
-    """Whether it is a name or an address, with or without a port, and nothing that a URL may hold besides."""
+    """Whether the text is only a name or an address, with or without a port."""
     bare = host.removeprefix("[").replace("]", "", 1)
     return all(character.isalnum() or character in "-._:" for character in bare)
 
@@ -219,7 +219,7 @@ def _refusal(request: Request, path: str, refused: Refused) -> Response:
 
 
 class _Answer:
-    """Sends an answer on, with the headers that every one has."""
+    """Sends an answer on, with the headers of every answer."""
 
     def __init__(self, send: Send, *, kept: bool) -> None:
         self._send = send
@@ -237,7 +237,7 @@ class _Answer:
 
 
 def _bounded(receive: Receive, most: int) -> Receive:
-    """Receives a body that says nothing of its length, as far as it may go."""
+    """Receives a body of unknown length, up to the limit."""
     received = 0
 
     async def bounded() -> Message:

@@ -1,4 +1,4 @@
-"""The web process: listens, and refuses to where it would be open to everybody."""
+"""The web process: it listens, but refuses an address that would be open to others without a token."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from worker.settings import Settings
 from worker.web.app import create_app
 
 STOP_TIMEOUT = 5
-"""Seconds that requests get to end when the process is told to."""
+"""Seconds in which requests must end when the process is told to end."""
 
 
 def check_address(settings: Settings) -> None:
-    """Refuses to listen where others are, without a token.
+    """Refuses to listen on an address that other machines reach, without a token.
 
     Raises:
-        ConfigurationError: It says what to do.
+        ConfigurationError: There is no token; the error names the remedy.
     """
     if settings.web_token is None and not is_loopback(settings.web_host):
         raise ConfigurationError(
@@ -33,7 +33,7 @@ def check_address(settings: Settings) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches it."""
+    """Whether only this machine reaches the address."""
     if host == "localhost":
         return True
     try:
@@ -46,22 +46,22 @@ def serve(settings: Settings, listening: Callable[[str], object]) -> None:
     """Serves until the process is told to end.
 
     Args:
-        settings: Where, and what.
-        listening: Told the address once it listens.
+        settings: The settings with the address.
+        listening: Called with the URL once it listens.
 
     Raises:
-        ConfigurationError: It must not, or cannot, listen there.
+        ConfigurationError: It may not, or cannot, listen on this address.
     """
     check_address(settings)
     app = create_app(settings)
-    # Made now, and kept: nobody could be answered while it is made.
+    # Made now, and kept, because making it blocks all answers.
     app.openapi()
     host = settings.web_host.strip("[]")
     with _bound(host, settings.web_port) as bound:
         shown = f"[{host}]" if ":" in host else host
         url = f"http://{shown}:{bound.getsockname()[1]}/"
         for number in (signal.SIGINT, signal.SIGTERM):
-            # When it has ended in order, uvicorn has the signal do what it would have done before.
+            # After its orderly end, uvicorn raises the signal again for the earlier handler.
             signal.signal(number, _has_ended)
         Server(app, lambda: listening(url)).run(sockets=[bound])
 
@@ -71,10 +71,10 @@ def _has_ended(number: int, frame: FrameType | None) -> None:
 
 
 class Server(uvicorn.Server):
-    """Uvicorn, that ends promptly although browsers follow the live tail.
+    """A uvicorn server that ends promptly, also while browsers follow the live tail.
 
     Args:
-        app: Made by `create_app`.
+        app: An application of `create_app`.
         listening: Called once it listens.
     """
 
@@ -93,19 +93,19 @@ class Server(uvicorn.Server):
         self._listening = listening
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listens."""
+        """Starts to listen."""
         await super().startup(sockets)
         if self.started:
             self._listening()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Ends the live tails, then waits for what else runs."""
+        """Ends the live tails, then waits for the other requests."""
         self._app.state.resources.stop_following()
         await super().shutdown(sockets)
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """A socket at that address."""
+    """A socket that is bound to this address."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         made = socket.socket(family, kind, protocol)

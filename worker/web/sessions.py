@@ -1,4 +1,4 @@
-"""Logging in and out: a token is shown once, and a cookie is given for it that only this site gets back.
+"""Logging in and out: a visitor sends a token once, and gets a cookie that only this site gets back.
 
 The page with the form is `GET /login`; its form posts `token` and `next` here.
 """
@@ -24,7 +24,7 @@ router = APIRouter(include_in_schema=False)
 
 @router.post("/login", name="log_in")
 async def log_in(request: Request, held: Held, visitor: Visiting) -> Response:
-    """Gives a session for a token: to a form, which is sent on to `next`, or for JSON, `{"token": …}`."""
+    """Gives a session for a token, sent by a form, which is redirected to `next`, or as JSON, `{"token": …}`."""
     given = await _fields(request)
     is_form = "json" not in request.headers.get("content-type", "")
     role = held.keys.role_of(given.get("token", "").encode("utf-8", "replace"))
@@ -33,7 +33,7 @@ async def log_in(request: Request, held: Held, visitor: Visiting) -> Response:
     if role is None:
         logger.warning("a token was refused", by=visitor.name)
         return _redirect(f"{root}/login?failed=1") if is_form else problem(401, "this is not the token")
-    logger.info("somebody has logged in", by=visitor.name, role=role)
+    logger.info("a visitor has logged in", by=visitor.name, role=role)
     answer = _redirect(there) if is_form else Response(status_code=204)
     answer.set_cookie(
         COOKIE,
@@ -57,7 +57,7 @@ async def log_out(request: Request) -> Response:
 
 
 async def _fields(request: Request) -> dict[str, str]:
-    """What was sent, as a form or as JSON; of what cannot be read, nothing."""
+    """The fields of the body, a form or JSON; empty if it cannot be read."""
     body = await request.body()
     if "json" not in request.headers.get("content-type", ""):
         return {name: values[-1] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
@@ -69,7 +69,7 @@ async def _fields(request: Request) -> dict[str, str]:
 
 
 def _inside(root: str, there: str) -> str:
-    """The place to go to, if it is in this application; else its first page."""
+    """The given path if it is in this application, or else its first page."""
     is_ours = there.startswith(f"{root}/") and not there.startswith("//") and there.isascii() and there.isprintable()
     return there if is_ours and "\\" not in there else f"{root}/"
 

@@ -1,7 +1,7 @@
-"""Who a visitor is: tokens compared in constant time, sessions that are signed and end, proofs against forgery.
+"""Recognizes visitors: compares tokens in constant time, signs sessions with an end, and proofs against forgery.
 
-A session holds no token and is kept nowhere: it says what it allows and until when, under a signature that only who
-knows the token can make. Another token ends all sessions.
+A session holds no token, and is not stored: it holds its role and its end, under a signature made with the token.
+Another token ends all sessions.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Role = Literal["full", "read"]
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What a session cookie says.
+    """The content of a session cookie.
 
     Attributes:
-        role: What it allows.
-        proof: What its requests that change something must bear, so that no other site can make them.
+        role: The role of the visitor.
+        proof: The proof that its changing requests must have, so that no other site can make them.
     """
 
     role: Role
@@ -35,10 +35,10 @@ class Session:
 
 
 class Keys:
-    """The secrets of an application, and what they vouch for.
+    """The secrets of an application, and the sessions and proofs made with them.
 
     Args:
-        settings: With the tokens, if there are any.
+        settings: The settings with the tokens, if there are any.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -51,25 +51,25 @@ class Keys:
 
     @property
     def needed(self) -> bool:
-        """Whether there are tokens, without which nothing is shown."""
+        """Whether visitors need a token."""
         return bool(self._tokens)
 
     def role_of(self, token: bytes) -> Role | None:
-        """What a token allows; `None`: it is none of ours."""
+        """The role of a token, or None if it is not ours."""
         found: Role | None = None
-        # All are compared, in constant time: how long it takes tells nothing.
+        # All are compared, in constant time, so that the time reveals nothing.
         for role, known in self._tokens:
             if hmac.compare_digest(_digest(known), _digest(token)):
                 found = role
         return found
 
     def new_session(self, role: Role) -> str:
-        """A session that begins now, as its cookie says it."""
+        """The cookie of a session that begins now."""
         said = f"{role}.{int(time.time()) + SESSION_SECONDS}.{secrets.token_urlsafe(16)}"
         return f"{said}.{self._sign('session', said)}"
 
     def read_session(self, cookie: str) -> Session | None:
-        """What a cookie says; `None`: it is not ours, or is over."""
+        """The session of a cookie, or None if it is not ours, or has ended."""
         said, _, signature = cookie.rpartition(".")
         if not hmac.compare_digest(self._sign("session", said).encode(), signature.encode()):
             return None
@@ -80,7 +80,7 @@ class Keys:
 
     @property
     def proof(self) -> str:
-        """What requests that change something must bear where no session is needed."""
+        """The proof that changing requests must have if no session is needed."""
         return self._sign("proof", "")
 
     def _sign(self, purpose: str, text: str) -> str:
@@ -92,5 +92,5 @@ def _bytes_of(token: SecretStr) -> bytes:
 
 
 def _digest(text: bytes) -> bytes:
-    # Of one length, whatever the length of the token.
+    # The result has one length for tokens of any length.
     return hmac.digest(b"token", text, "sha256")

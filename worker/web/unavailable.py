@@ -1,4 +1,4 @@
-"""What is wrong where the search index or its database cannot be read, told as 503."""
+"""Turns errors of the search index or its database into an answer with 503."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from worker.ground.logs import get_logger
 logger = get_logger(__name__)
 
 UNREADABLE = (WorkerError, SQLAlchemyError, OSError, RuntimeError)
-"""What the database and the index raise where they cannot be opened or read, or another embedder made the index."""
+"""The errors of a database or an index that cannot be opened or read, or of an index of another embedder."""
 
 
 @contextlib.contextmanager
 def unreadable_told() -> Iterator[None]:
-    """Answers 503 where the database or the index cannot be read."""
+    """Answers 503 if the database or the index cannot be read."""
     try:
         yield
     except UNREADABLE as error:
@@ -27,6 +27,6 @@ def unreadable_told() -> Iterator[None]:
 
 
 def reason_of(error: Exception) -> str:
-    """One line of what keeps them from being read, which the log has too."""
+    """The reason why they cannot be read, as one line; also logs it."""
     logger.warning("the search index or its database cannot be read", error=str(error))
     return str(error) if isinstance(error, WorkerError) else f"the database or the search index is broken: {error}"

@@ -1,4 +1,4 @@
-"""Notes when the loop of the web process is blocked, and where: nobody is answered meanwhile."""
+"""Records and logs the stalls of the web process's loop, during which it answers no request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOOK_EVERY = 1.0
 
 
 async def watch_this_loop(blocked: Blocked) -> None:
-    """Adds up how long the running loop is blocked, until it is cancelled; `WORKER_BLOCKING=off` turns it off."""
+    """Adds up the stalls of the running loop, until it is cancelled; `WORKER_BLOCKING=off` turns it off."""
     turns = watch(asyncio.get_running_loop())
     while turns is not None:
         await asyncio.sleep(LOOK_EVERY)
