@@ -21,8 +21,10 @@ from tests.support.project import WORKER, Project
 from tests.support.waiting import wait_until
 from worker.cli.pools import stop_timeout
 from worker.history.answers import StoredMessage
+from worker.history.as_json import Shown, events_of
 from worker.history.events import ErrorInfo, State, StatusEvent
 from worker.history.filters import EventFilter, MessageFilter
+from worker.history.json_values import to_json
 from worker.history.query import all_messages, ask, read_events, state_counts
 from worker.history.writer import EventWriter
 from worker.server.connection import connect
@@ -108,7 +110,7 @@ def test_events_are_printed_oldest_first_as_one_json_object_a_line(
 ) -> None:
     """Exactly as they were recorded."""
     lines = project.worker("events", "--json").stdout.splitlines()
-    assert [json.loads(line) for line in lines] == [event.to_dict() for event in history]
+    assert [json.loads(line) for line in lines] == to_json(events_of(history, Shown(tracebacks=True)))
 
 
 FILTERS: dict[tuple[str, ...], list[int]] = {

@@ -22,7 +22,9 @@ from tests.support.audio_files import decode
 from tests.support.model_endpoint import fails, model_endpoint, says
 from tests.support.project import BIN, ROOT, WORKER, Project, interrupt
 from tests.support.waiting import TIMEOUT, wait_until
+from worker.history.as_json import Shown, events_of
 from worker.history.events import State
+from worker.history.json_values import to_json
 from worker.history.query import ask, one_message
 
 SAMPLE = Path(str(files("worker") / "sample"))
@@ -256,7 +258,7 @@ def test_a_summarizer_that_fails_twice_is_asked_a_third_time(tmp_path: Path) -> 
             assert all("this is a 500" in error.text for error in errors)
             assert len(errors) == 2
             assert all("ModelUnavailable" in error.traceback for error in errors)
-            assert "hunter2" not in json.dumps([event.to_dict() for event in events])
+            assert "hunter2" not in json.dumps(to_json(events_of(events, Shown(tracebacks=True))))
             assert len(endpoint.requests) == 3
             assert project.json("conversations", "show", "sample")["summary"] == "It was said at last."
             assert project.dead_letters() == []

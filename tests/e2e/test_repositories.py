@@ -52,7 +52,7 @@ def test_a_repository_is_added_synced_found_and_removed(project: Project, tree: 
     assert project.json("repositories", "add", str(tree)) == {"name": "shop", "path": str(tree)}
     with project.background(WORKER, "up"):
         for expected in (State.COMPLETED, State.SKIPPED):
-            [sent] = project.json("repositories", "sync")
+            [sent] = project.json("repositories", "sync")["repositories"]
             last = project.ended(sent["message_id"])[-1]
             assert (last.event, last.subject) == (f"sync_repository.{expected}", {"repository": "shop"})
     assert last.text.startswith("unchanged")
@@ -64,7 +64,7 @@ def test_a_repository_is_added_synced_found_and_removed(project: Project, tree: 
     hit = project.json("recall", "charge_17", "--repository", "shop", "--limit", "1")["hits"][0]
     assert (hit["path"], hit["symbol"], hit["changed"]) == ("part17/code.py", "charge_17", False)
     project.worker("repositories", "remove", "shop")
-    assert project.json("repositories", "list") == []
+    assert project.json("repositories", "list") == {"repositories": []}
     assert project.json("recall", "charge_17")["hits"] == []
 
 
@@ -110,13 +110,14 @@ def test_of_several_syncs_in_the_own_process_each_is_told(project: Project, tree
     ]
     assert "1 of 3 were not synced: b" in done.stderr
     told = json.loads(project.worker("repositories", "sync", "--here", "--json", code=1).stdout)
-    assert [one["result"] for one in told] == ["unchanged", f"{tree / 'b'} is not there", "unchanged"]
+    assert [one["result"] for one in told["repositories"]] == ["unchanged", f"{tree / 'b'} is not there", "unchanged"]
 
 
 def test_a_sync_needs_no_workers(project: Project, tree: Path) -> None:
     """In the command's own process; complaints are one line."""
     project.worker("repositories", "add", str(tree), "--name", "mine", "--include", "part1/")
-    assert project.json("repositories", "sync", "mine", "--here")[0]["result"].startswith("1 files stored in 1 chunks")
+    [synced] = project.json("repositories", "sync", "mine", "--here")["repositories"]
+    assert synced["result"].startswith("1 files stored in 1 chunks")
     assert project.worker("repositories", "sync", "--here").stdout == "mine: unchanged\n"
     for words in (("sync", "nobody"), ("show", "nobody"), ("remove", "nobody"), ("add", "/nowhere")):
         assert len(project.worker("repositories", *words, code=2).stderr.splitlines()) == 1

@@ -385,12 +385,12 @@ def test_a_message_that_waits_never_runs_when_it_is_cancelled(client: RedisClien
     message = broker.enqueue_unique(note.message("cancelled"), "key", HOUR_MS)
     ids = [message.message_id, *(note.send("cancelled").message_id for _ in range(150))]
     assert len(cancel(client, ids).done) == 151
-    assert [queue_of(client, "default").queued, queue_of(client, "default").oldest] == [0, None]
+    assert [queue_of(client, "default").queued, queue_of(client, "default").oldest_seconds] == [0, None]
     again = broker.enqueue_unique(note.message("again"), "key", HOUR_MS)
     assert again.message_id != message.message_id
     found = queue_of(client, "default")
     assert found.queued == 1
-    assert found.oldest is not None
+    assert found.oldest_seconds is not None
     with working(broker):
         wait_until(lambda: state_of(client, again.message_id) == "completed", SOON)
         broker.join("default", timeout=JOIN_MS)

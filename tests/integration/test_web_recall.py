@@ -57,7 +57,7 @@ def test_a_question_is_answered(web: httpx.Client, path: str) -> None:
         "symbol": "home",
         "snippet": "The door code is on the fridge.",
         "changed": None,
-        "created": "2024-03-01T12:00:00Z",
+        "created": "2024-03-01T12:00:00.000Z",
     }
     assert answer.json()["left_out"] == []
 

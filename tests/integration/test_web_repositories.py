@@ -17,6 +17,7 @@ from tests.support.web import own_broker, serving
 from worker import actor
 from worker.bridge import run_async_in_new_loop
 from worker.ground.extras import is_installed
+from worker.history.json_values import to_json
 from worker.recall import repository_sync
 from worker.recall.repositories import add_repository, describe_repository
 from worker.server.embedded import EmbeddedServer
@@ -68,17 +69,11 @@ def note(name: str, sync: Sync) -> None:
     run_async_in_new_loop(noted)
 
 
-def read_times(found: dict[str, Any]) -> dict[str, Any]:
-    """The same with times that compare, however they are written."""
-    times = {key: datetime.fromisoformat(value) for key, value in found.items() if key.endswith("_at")}
-    return found | times | ({"sync": read_times(found["sync"])} if found.get("sync") else {})
-
-
 def test_repositories_are_described_as_on_the_command_line(web: httpx.Client) -> None:
     """One by its name, all in the order in which they were added."""
-    both = [read_times(described(name)) for name in ("shop", "new")]
-    assert [read_times(one) for one in web.get("/api/repositories").json()] == both
-    assert read_times(web.get("/api/repositories/shop").json()) == both[0]
+    both = [to_json(described(name)) for name in ("shop", "new")]
+    assert web.get("/api/repositories").json() == {"repositories": both}
+    assert web.get("/api/repositories/shop").json() == both[0]
     assert both[0]["files"] == 2
     assert both[0]["left_out"] == {"binary": 1}
     assert both[1]["sync"] is None
@@ -149,10 +144,10 @@ def test_a_sync_that_was_not_heard_of_for_long_is_lost(web: httpx.Client) -> Non
     note("new", replace(running, updated_at=now - timedelta(minutes=11)))
     states = {name: described(name)["sync"]["state"] for name in ("shop", "new")}
     assert states == {"shop": "running", "new": "lost"}
-    assert {one["name"]: one["sync"]["state"] for one in web.get("/api/repositories").json()} == states
+    assert {one["name"]: one["sync"]["state"] for one in web.get("/api/repositories").json()["repositories"]} == states
     page = web.get("/repositories").text
     assert '<span class="state lost">lost</span>' in page
-    assert "the next sync goes on where it was" in page
+    assert "the next sync continues it" in page
     assert page.count('value="33.3"') == 2
 
 

@@ -14,7 +14,7 @@ NOW = datetime(2026, 11, 21, 9, 30, 15, tzinfo=UTC)
 def window(minutes_ago: int, p95: float | None = None, **ended: int) -> Window:
     return Window(
         start=NOW.replace(second=0) - timedelta(minutes=minutes_ago),
-        length=timedelta(minutes=1),
+        seconds=60.0,
         ended=ended,
         duration=Percentiles(1, 1.0, p95, p95) if p95 is not None else None,
         wait=None,
@@ -52,7 +52,8 @@ def test_minutes_without_events_are_drawn_too() -> None:
 def test_depths_are_added_up_over_the_queues() -> None:
     """What waits, is delayed and runs, at a moment."""
     depths = [
-        QueueInfo(name=name, queued=1, delayed=2, running=3, oldest=None, pause=None) for name in ("one", "other")
+        QueueInfo(name=name, queued=1, delayed=2, running=3, oldest_seconds=None, pause=None)
+        for name in ("one", "other")
     ]
     found = charts([], depths, NOW)["depth"]
     assert found == {"at": NOW.timestamp(), "values": {"queued": 2, "delayed": 4, "running": 6}}

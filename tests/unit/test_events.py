@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 
 import pytest
 
+from worker.history.as_json import Event, Shown
 from worker.history.events import MAX_TRACEBACK, ErrorInfo, State, StatusEvent, WorkerId
+from worker.history.json_values import to_json
 
 
-def test_an_event_as_json_types_leaves_out_what_is_absent() -> None:
-    """Whoever reads `worker events --json` sees what there is, in words of JSON."""
+def test_an_event_as_json_has_all_keys() -> None:
+    """Null where there is nothing; a time is in UTC, with milliseconds and `Z`."""
     time = datetime(2025, 1, 2, 3, 4, 5, 678_900, UTC)
     error = ErrorInfo("ValueError", "no", "Traceback …")
     event = StatusEvent(
@@ -25,13 +27,15 @@ def test_an_event_as_json_types_leaves_out_what_is_absent() -> None:
         worker=WorkerId("host", 7),
         error=error,
     )
-    found = event.to_dict()
+    found = to_json(Event.of(event, Shown(tracebacks=True)))
     assert json.loads(json.dumps(found)) == found
-    assert found == {
+    absent = dict.fromkeys(["queue", "message_id", "attempt", "queued_ms", "blocked_ms", "blocked_at"])
+    assert found == absent | dict.fromkeys(["parent", "by", "done", "total"]) | {
         "event": "merge.failed",
         "state": "failed",
         "id": "m:1.end",
-        "time": "2025-01-02T03:04:05.678+00:00",
+        "time": "2025-01-02T03:04:05.678Z",
+        "text": "",
         "actor": "merge",
         "subject": {"conversation_id": 42},
         "duration_ms": 1.235,

@@ -10,13 +10,13 @@ import typer
 
 from worker.cli.options import AsJson, filters_messages, open_server
 from worker.cli.output import MESSAGE_HEADINGS, counted, message_row, note, print_json, print_table, print_text
-from worker.cli.plain import plain
 from worker.errors import ConfigurationError
 from worker.ground.texts import shown
 from worker.history.filters import MessageFilter
 from worker.history.states import Action
 from worker.operations import actions
 from worker.operations.actions import ACTIONS, ASK_ABOVE, Outcome, Preview, Targets, as_previewed
+from worker.operations.answers import Done, Turned
 
 SHOWN = 20
 """Messages that a dry run lists."""
@@ -65,7 +65,7 @@ def pause(queue: QueueName, as_json: AsJson = False) -> None:
     """Pause a queue: workers finish its messages that they hold, and take no new ones."""
     changed = actions.pause(open_server(), queue)
     if as_json:
-        print_json({"queue": queue, "paused": True, "changed": changed})
+        print_json(Turned(queue, paused=True, changed=changed))
     else:
         said = "is paused" if changed else "was paused already"
         print_text(f"queue {queue} {said}: `worker resume {queue}` ends that")
@@ -75,7 +75,7 @@ def resume(queue: QueueName, as_json: AsJson = False) -> None:
     """Resume a paused queue: workers take its messages again."""
     changed = actions.resume(open_server(), queue)
     if as_json:
-        print_json({"queue": queue, "paused": False, "changed": changed})
+        print_json(Turned(queue, paused=False, changed=changed))
     else:
         print_text(f"queue {queue} {'goes on' if changed else 'was not paused'}")
 
@@ -127,7 +127,7 @@ def _confirm(found: Preview) -> None:
 
 def _tell_preview(found: Preview, *, as_json: bool) -> None:
     if as_json:
-        print_json({"dry_run": True} | plain(found))
+        print_json(Done.of_preview(found))
         return
     print_table(MESSAGE_HEADINGS, [message_row(message) for message in found.messages])
     left_out = found.count - len(found.messages)
@@ -137,7 +137,7 @@ def _tell_preview(found: Preview, *, as_json: bool) -> None:
 
 def _tell(outcome: Outcome, *, as_json: bool) -> None:
     if as_json:
-        print_json({"action": outcome.action, "count": len(outcome.done)} | plain(outcome))
+        print_json(Done.of(outcome))
         return
     print_text(f"{counted(len(outcome.done))} {_DONE[outcome.action]}")
     for message_id, reason in outcome.refused.items():

@@ -82,7 +82,7 @@ async def describe(conversation_id: str) -> dict[str, Any]:
             merged = None
     return {
         "conversation_id": conversation_id,
-        "chunks": [asdict(chunk) | {"started_at": chunk.started_at.isoformat()} for chunk in chunks],
+        "chunks": [asdict(chunk) for chunk in chunks],
         "merged": merged,
         "summary": conversation.summary if conversation is not None else None,
     }

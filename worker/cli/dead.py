@@ -9,9 +9,9 @@ import typer
 from worker.cli.actions import All, DryRun, Ids, Yes, act, choose
 from worker.cli.options import AsJson, Limit, MessageId, WithArguments, filters_messages, open_server
 from worker.cli.output import MESSAGE_HEADINGS, message_row, print_json, print_table
-from worker.cli.plain import plain
 from worker.cli.show import UnknownMessage, find_message, show_message
 from worker.errors import ConfigurationError
+from worker.history.as_json import Shown, messages_of
 from worker.history.filters import MessageFilter
 from worker.history.query import PAGE, all_messages
 from worker.history.states import Action, MessageState
@@ -76,6 +76,6 @@ def purge(
 def _list(client: RedisClient, wanted: MessageFilter, limit: int, *, as_json: bool) -> None:
     dead_letters = list(islice(all_messages(client, wanted, within=(MessageState.DEAD,)), limit))
     if as_json:
-        print_json({"messages": plain(dead_letters)})
+        print_json({"messages": messages_of(dead_letters, Shown())})
     else:
         print_table(MESSAGE_HEADINGS, [message_row(message) for message in dead_letters])

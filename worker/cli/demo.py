@@ -20,6 +20,7 @@ from worker.cli.pools import RunningPools, end_in_order_when_told, pools_for, st
 from worker.conversations.importing import import_conversation
 from worker.errors import WorkerError
 from worker.ground.extras import is_installed
+from worker.history.as_json import Shown, events_of
 from worker.history.events import State, StatusEvent
 from worker.history.filters import EventFilter
 from worker.history.tail import Followed, follow_events, position
@@ -94,7 +95,7 @@ def _report(
                 "conversation_id": found["conversation_id"],
                 "merged": {key: merged[key] for key in keys},
                 "summary": found["summary"],
-                "events": [event.to_dict() for event in events],
+                "events": events_of(events, Shown(tracebacks=True)),
             }
         )
         return

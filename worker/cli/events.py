@@ -12,6 +12,7 @@ import typer
 from worker.cli.options import AsJson, Limit, filters_events, open_server
 from worker.cli.output import EVENT_HEADINGS, console, event_row, note, print_event, print_json, print_table
 from worker.errors import ServerUnreachable
+from worker.history.as_json import Event, Shown
 from worker.history.events import StatusEvent
 from worker.history.filters import EventFilter
 from worker.history.query import read_events
@@ -19,6 +20,7 @@ from worker.history.tail import follow_events, position
 from worker.server.client import RedisClient
 
 _RETRY_EVERY = 1.0
+_WHOLE = Shown(tracebacks=True)
 
 
 @filters_events
@@ -70,4 +72,4 @@ def _followed(client: RedisClient, wanted: EventFilter, after: str) -> Iterator[
 def _print_each(found: list[StatusEvent], *, as_json: bool) -> None:
     out = console()
     for event in found:
-        print_json(event.to_dict()) if as_json else print_event(out, event)
+        print_json(Event.of(event, _WHOLE)) if as_json else print_event(out, event)

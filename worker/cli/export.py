@@ -7,14 +7,14 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import IO, Annotated
 
 import typer
 
 from worker.cli.options import AsJson, WithArguments, filters_messages, open_server
 from worker.cli.output import counted, json_line, print_json, print_text
-from worker.cli.plain import plain_message
 from worker.errors import ConfigurationError
+from worker.history.as_json import ExportedMessage, Shown
 from worker.history.filters import MessageFilter
 from worker.history.query import all_messages
 
@@ -31,7 +31,8 @@ def export(
     if not to_standard_output and to.exists():
         raise ConfigurationError(f"--to {to}: it exists; remove it, or name another file")
     client = open_server()
-    found = (plain_message(one, arguments=arguments, events=True) for one in all_messages(client, wanted))
+    shown = Shown(arguments=arguments, tracebacks=True)
+    found = (ExportedMessage.of(one, shown) for one in all_messages(client, wanted))
     if to_standard_output:
         for one in found:
             print_json(one)
@@ -64,7 +65,7 @@ def _complete_or_not_at_all(to: Path) -> Iterator[IO[str]]:
         raise ConfigurationError(f"--to {to}: {error.strerror or error}") from error
 
 
-def _write(file: IO[str], found: Iterable[dict[str, Any]]) -> int:
+def _write(file: IO[str], found: Iterable[ExportedMessage]) -> int:
     count = 0
     for count, one in enumerate(found, 1):  # noqa: B007 - how many there were
         file.write(json_line(one) + "\n")

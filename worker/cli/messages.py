@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -22,9 +22,10 @@ from worker.cli.output import (
     print_text,
     progress_of,
 )
-from worker.cli.plain import plain, plain_message
-from worker.history.answers import Page, StoredMessage
+from worker.history import as_json as json_of
+from worker.history.answers import Count, Page, StoredMessage, WorkerInfo
 from worker.history.filters import MessageFilter
+from worker.history.overview import workers
 from worker.history.query import PAGE, ask, count_messages, delayed_messages, page_of_messages
 from worker.history.states import MessageState
 from worker.history.timeline import TimelineAttempt, attempts_of
@@ -48,12 +49,12 @@ def messages(
     client = open_server()
     if count:
         number = count_messages(client, wanted)
-        print_json({"count": number}) if as_json else print_text(str(number))
+        print_json(Count(number, None)) if as_json else print_text(str(number))
         return
     page = read_page(client, wanted, limit, cursor)
     if as_json:
-        found = [plain_message(message, arguments=arguments) for message in page.messages]
-        print_json({"messages": found, "cursor": page.cursor})
+        shown = json_of.Shown(arguments=arguments, tracebacks=True)
+        print_json(json_of.MessagePage(json_of.messages_of(page.messages, shown), page.cursor))
         return
     headings, more = (*MESSAGE_HEADINGS, "arguments") if arguments else MESSAGE_HEADINGS, arguments
     print_table(headings, [[*message_row(one), *([one.arguments] if more else [])] for one in page.messages])
@@ -62,9 +63,11 @@ def messages(
 
 def running(limit: Limit = PAGE, cursor: Cursor = None, as_json: AsJson = False) -> None:
     """List running messages, the last enqueued first."""
-    page = read_page(open_server(), MessageFilter(states=(MessageState.RUNNING,)), limit, cursor)
+    client = open_server()
+    page = read_page(client, MessageFilter(states=(MessageState.RUNNING,)), limit, cursor)
     if as_json:
-        print_json({"messages": [plain_running(one) for one in page.messages], "cursor": page.cursor})
+        alive = ask(client, workers())
+        print_json(json_of.RunningPage(running_as_json(page.messages, alive), page.cursor))
         return
     print_table(RUNNING_HEADINGS, [running_row(one) for one in page.messages])
     _tell_of_more(page)
@@ -74,7 +77,7 @@ def delayed(limit: Limit = PAGE, as_json: AsJson = False) -> None:
     """List delayed messages, the next due first."""
     found = list(islice(_all_delayed(open_server(), limit), limit))
     if as_json:
-        print_json({"messages": plain(found)})
+        print_json({"messages": json_of.messages_of(found, json_of.Shown())})
         return
     headings = ("message", "due", "in", "actor", "queue", "attempts", "subject", "last error")
     print_table(headings, [_delayed_row(one) for one in found])
@@ -110,9 +113,9 @@ def _tell_of_more(page: Page) -> None:
 RUNNING_HEADINGS = ("message", "actor", "attempt", "for", "worker", "progress", "subject")
 
 
-def plain_running(message: StoredMessage) -> dict[str, Any]:
-    """A message that runs, with its attempt, as JSON types."""
-    return plain_message(message) | {"attempt": plain(_newest_attempt(message))}
+def running_as_json(messages: Iterable[StoredMessage], known: Sequence[WorkerInfo]) -> list[json_of.RunningMessage]:
+    """Messages that run on one of these workers, for `--json`."""
+    return [json_of.RunningMessage.at(one, known, json_of.Shown(tracebacks=True)) for one in messages]
 
 
 def _newest_attempt(message: StoredMessage) -> TimelineAttempt | None:

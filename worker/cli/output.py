@@ -21,6 +21,7 @@ from worker.ground.durations import format_duration
 from worker.ground.texts import UNPRINTABLE, visible
 from worker.history.answers import StoredMessage
 from worker.history.events import State, StatusEvent
+from worker.history.json_values import to_json
 from worker.history.states import MessageState
 
 _STYLES = {
@@ -55,13 +56,13 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def print_json(value: object) -> None:
-    """Prints one JSON value on a line, at once."""
+    """Prints one value as JSON on a line, at once."""
     _print_line(json_line(value))
 
 
 def json_line(value: object) -> str:
-    """One JSON value as a line that can be written to any file and terminal."""
-    line = json.dumps(value, ensure_ascii=False, default=str)
+    """One value as a line of JSON that can be written to any file and terminal."""
+    line = json.dumps(to_json(value), ensure_ascii=False)
     return UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,7 +63,7 @@ def sync(
         return
     sent = {name: sync_repository.send(name).message_id for name in wanted}
     if as_json:
-        print_json([{"repository": name, "message_id": message_id} for name, message_id in sent.items()])
+        print_json({"repositories": [{"name": name, "message_id": message_id} for name, message_id in sent.items()]})
         return
     for name, message_id in sent.items():
         print_text(f"sync of {name} enqueued as {message_id}")
@@ -76,7 +75,7 @@ def list_(as_json: AsJson = False) -> None:
     begin()
     found = run_async_in_new_loop(lambda: _described([]))
     if as_json:
-        print_json(found)
+        print_json({"repositories": found})
         return
     headings = ("repository", "files", "chunks", "errors", "last sync", "progress", "path")
     print_table(headings, [_row(one) for one in found])
@@ -150,11 +149,11 @@ def _sync_here(names: list[str], *, as_json: bool) -> None:
             except WorkerError as error:  # the other repositories are still synced
                 text = str(error)
                 failed.append(name)
-            results.append({"repository": name, "result": text})
+            results.append({"name": name, "result": text})
             if not as_json:
                 print_text(f"{name}: {text}")
     if as_json:
-        print_json(results)
+        print_json({"repositories": results})
     if failed:
         raise WorkerError(f"{len(failed)} of {len(names)} were not synced: {', '.join(failed)}")
 
@@ -182,7 +181,7 @@ def _show_sync(sync: dict[str, Any] | None) -> None:
     if sync is None:
         print_text("never synced")
         return
-    heard = ago(datetime.fromisoformat(sync["updated_at"]))
+    heard = ago(sync["updated_at"])
     print_text(f"last sync: {sync['state']}, last update {heard} ago")
     done, matching = sync["done"], sync["matching"]
     print_text(f"files: {sync['scanned']} scanned, {matching} wanted, {done} done")

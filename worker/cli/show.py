@@ -18,10 +18,10 @@ from worker.cli.output import (
     rough,
     state_style,
 )
-from worker.cli.plain import plain, plain_message
 from worker.errors import WorkerError
 from worker.ground.texts import shown
 from worker.history.answers import StoredMessage
+from worker.history.as_json import MessageDetail, Shown
 from worker.history.events import State, StatusEvent
 from worker.history.query import ask, one_message
 from worker.history.states import MessageState
@@ -54,12 +54,10 @@ def find_message(client: RedisClient, message_id: str) -> StoredMessage:
 
 def show_message(message: StoredMessage, *, arguments: bool, as_json: bool) -> None:
     """Prints a message's timeline."""
-    attempts, requests = attempts_of(message), requests_of(message)
     if as_json:
-        found = plain_message(message, arguments=arguments)
-        found |= {"events_left_out": message.events_left_out}
-        print_json(found | {"timeline": plain(attempts), "requests": plain(requests)})
+        print_json(MessageDetail.of(message, Shown(arguments=arguments, tracebacks=True)))
         return
+    attempts, requests = attempts_of(message), requests_of(message)
     _print_head(message, arguments=arguments)
     if message.events_left_out:
         print_text(f"\n{message.events_left_out} older events are not kept: there were too many")

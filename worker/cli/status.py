@@ -14,7 +14,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from worker.cli.messages import RUNNING_HEADINGS, plain_running, read_page, running_row
+from worker.cli.messages import RUNNING_HEADINGS, read_page, running_as_json, running_row
 from worker.cli.options import AsJson, begin, read_duration
 from worker.cli.output import (
     Row,
@@ -29,16 +29,17 @@ from worker.cli.output import (
     rough,
     table_of,
 )
-from worker.cli.plain import plain
 from worker.cli.system import HEALTH_STYLES, QUEUE_HEADINGS, WORKER_HEADINGS, queue_row, worker_row
 from worker.errors import ServerUnreachable
 from worker.ground.texts import visible
 from worker.history import overview, query
 from worker.history.answers import ActorRates, QueueInfo, StoredMessage, WorkerInfo
+from worker.history.as_json import Shown, States, messages_of
 from worker.history.filters import MessageFilter
 from worker.history.histogram import Percentiles
 from worker.history.query import all_messages, ask
 from worker.history.states import FAILURES, MessageState
+from worker.operations.answers import HealthAnswer
 from worker.operations.health import Health, check_health
 from worker.server.client import RedisClient
 from worker.server.connection import address, check_server, connect
@@ -145,10 +146,7 @@ def _watch(client: RedisClient, settings: Settings, over: timedelta, *, as_json:
 
 def _print(found: Status, *, as_json: bool) -> None:
     if as_json:
-        counts = {state: found.messages.get(state, 0) for state in MessageState}
-        health = {"state": found.health.state, "reasons": list(found.health.reasons), "workers": found.health.workers}
-        running = [plain_running(one) for one in found.running]
-        print_json(plain(found) | {"messages": counts, "health": health, "running": running})
+        print_json(_as_json(found))
         return
     out = console()
     if out.is_terminal:
@@ -159,6 +157,22 @@ def _print(found: Status, *, as_json: bool) -> None:
         print_text(f"\n{section.title}")
         for line in lines_of(section.headings, section.rows):
             print_text(line)
+
+
+def _as_json(found: Status) -> dict[str, object]:
+    return {
+        "time": found.time,
+        "server": found.server,
+        "over_seconds": found.over.total_seconds(),
+        "health": HealthAnswer.of(found.health),
+        "states": States.of(found.messages).states,
+        "actors": found.actors,
+        "queues": found.queues,
+        "workers": found.workers,
+        "running": running_as_json(found.running, found.workers),
+        "dead_by_cause": found.dead_by_cause,
+        "failures": messages_of(found.failures, Shown()),
+    }
 
 
 def _screen(found: Status) -> list[Text | Group]:

@@ -10,11 +10,12 @@ from rich.text import Text
 
 from worker.cli.options import AsJson, Limit, begin, open_server
 from worker.cli.output import Row, ago, counted, local_time, print_json, print_table, print_text, print_texts, rough
-from worker.cli.plain import plain
 from worker.history import overview
 from worker.history.answers import QueueInfo, WorkerInfo
+from worker.history.as_json import AuditLog, Queues, Workers
 from worker.history.overview import audit_log
 from worker.history.query import PAGE, ask
+from worker.operations.answers import HealthAnswer
 from worker.operations.doctor import Severity, examine
 from worker.operations.health import PROBE_TIMEOUT, HealthState, check_health
 from worker.server.connection import connect
@@ -28,7 +29,7 @@ def queues(as_json: AsJson = False) -> None:
     """List the queues, with their waiting messages."""
     found = ask(open_server(), overview.queues())
     if as_json:
-        print_json({"queues": plain(found)})
+        print_json(Queues(found))
     else:
         print_table(QUEUE_HEADINGS, [queue_row(one) for one in found])
 
@@ -37,7 +38,7 @@ def workers(as_json: AsJson = False) -> None:
     """List the worker processes, with their attempts and their problems."""
     found = ask(open_server(), overview.workers())
     if as_json:
-        print_json({"workers": plain(found)})
+        print_json(Workers(found))
     else:
         print_table(WORKER_HEADINGS, [worker_row(one) for one in found])
 
@@ -46,7 +47,7 @@ def audit(limit: Limit = PAGE, as_json: AsJson = False) -> None:
     """List the actions of people, newest first."""
     found = ask(open_server(), audit_log(limit))
     if as_json:
-        print_json({"actions": plain(found)})
+        print_json(AuditLog(found))
         return
     rows = [(local_time(one.time), one.by, one.action, str(one.count), one.target) for one in found]
     print_table(("time", "by", "action", "messages", "target"), rows)
@@ -61,7 +62,7 @@ def health(
     client = connect(settings, timeout=PROBE_TIMEOUT)
     found = check_health(client, settings, host=socket.gethostname() if here else None)
     if as_json:
-        print_json({"state": found.state, "reasons": list(found.reasons), "workers": found.workers})
+        print_json(HealthAnswer.of(found))
     else:
         print_texts(Text(found.state, style=HEALTH_STYLES[found.state]), f"  {counted(found.workers, 'worker')} alive")
         for reason in found.reasons:
@@ -75,7 +76,7 @@ def doctor(as_json: AsJson = False) -> None:
     found = examine(connect(settings, timeout=PROBE_TIMEOUT), settings)
     is_well = all(one.severity is not Severity.PROBLEM for one in found)
     if as_json:
-        print_json({"ok": is_well, "findings": plain(found)})
+        print_json({"ok": is_well, "findings": found})
     else:
         rows = [
             (one.name, Text(one.severity, style=_SEVERITY_STYLES[one.severity]), one.found, one.remedy) for one in found
@@ -91,7 +92,7 @@ def queue_row(queue: QueueInfo) -> Row:
     """A queue as the cells of a table."""
     pause = "" if queue.pause is None else f"by {queue.pause.by}, {ago(queue.pause.since)} ago"
     counts = [str(number) for number in (queue.queued, queue.delayed, queue.running)]
-    return [queue.name, *counts, rough(queue.oldest), Text(pause, style="yellow")]
+    return [queue.name, *counts, rough(queue.oldest_seconds), Text(pause, style="yellow")]
 
 
 WORKER_HEADINGS = ("worker", "state", "for", "heard of", "queues", "busy", "ahead", "pool", "remarks")

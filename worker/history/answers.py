@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from worker.history.events import StatusEvent
@@ -137,7 +137,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How many messages match, of those that were looked at; `cursor` as in `Page`."""
+    """How many messages match, of those that were looked at. A `cursor` says that there are more: ask on, and add."""
 
     count: int
     cursor: int | None
@@ -168,10 +168,10 @@ class ActorRates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """What happened in a minute, or an hour, in all."""
+    """What happened in a minute, or an hour, in all: `seconds` is its length."""
 
     start: datetime
-    length: timedelta
+    seconds: float
     ended: Mapping[str, int]
     duration: Percentiles | None
     wait: Percentiles | None
@@ -194,7 +194,7 @@ class QueueInfo:
         queued: How many messages wait.
         delayed: How many are delayed.
         running: How many run.
-        oldest: For how long the oldest of those waits that no worker has been given; `None`: none waits.
+        oldest_seconds: The wait of the oldest message that no worker has been given, or None.
         pause: Who paused it; `None`: it is not paused.
     """
 
@@ -202,7 +202,7 @@ class QueueInfo:
     queued: int
     delayed: int
     running: int
-    oldest: timedelta | None
+    oldest_seconds: float | None
     pause: Pause | None
 
 

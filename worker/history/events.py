@@ -10,10 +10,10 @@ import socket
 import traceback
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Protocol
 
 MAX_TEXT = 2_000
 """The most characters of a text or an error's text that are kept: as much as a person reads on a line."""
@@ -118,18 +118,6 @@ class StatusEvent:
     error: ErrorInfo | None = None
     done: float | None = None
     total: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The event as JSON types; absent values are left out."""
-        found = {part.name: getattr(self, part.name) for part in fields(self)}
-        found["time"] = self.time.isoformat(timespec="milliseconds")
-        found["subject"] = dict(self.subject)
-        found["worker"] = {"host": self.worker.host, "pid": self.worker.pid}
-        if self.error is not None:
-            found["error"] = {part.name: getattr(self.error, part.name) for part in fields(self.error)}
-        for name in ("duration_ms", "queued_ms", "blocked_ms"):
-            found[name] = None if found[name] is None else round(found[name], 3)
-        return {name: value for name, value in found.items() if value not in (None, "", {})}
 
 
 class Recorder(Protocol):

@@ -76,22 +76,22 @@ def _window(start: datetime, length: int, fields: bytes) -> Window:
     durations, waits = _histograms(counts)
     return Window(
         start=start,
-        length=timedelta(milliseconds=length),
-        ended={state.value: counts[state] for state in ENDINGS if state in counts},
+        seconds=length / 1000,
+        ended={state.value: counts.get(state, 0) for state in ENDINGS},
         duration=percentiles(durations),
         wait=percentiles(waits),
     )
 
 
 def _rates(actor: str, counts: dict[str, int], seconds: float) -> ActorRates:
-    ended = {state.value: counts[state] for state in ENDINGS if state in counts}
+    ended = {state.value: counts.get(state, 0) for state in ENDINGS}
     total = sum(ended.values())
     durations, waits = _histograms(counts)
     return ActorRates(
         actor=actor,
         ended=ended,
         per_second=total / seconds,
-        error_share=sum(ended.get(state, 0) for state in FAILURES) / total if total else 0.0,
+        error_share=sum(ended[state] for state in FAILURES) / total if total else 0.0,
         duration=percentiles(durations),
         wait=percentiles(waits),
         blocked_ms=counts.get("blocked", 0),
@@ -133,7 +133,7 @@ def _queue(now: int, described: list[Any]) -> QueueInfo:
         queued=queued,
         delayed=delayed,
         running=running,
-        oldest=None if oldest < 0 else timedelta(milliseconds=max(0, now - oldest)),
+        oldest_seconds=None if oldest < 0 else max(0, now - oldest) / 1000,
         pause=pause and Pause(pause["by"], moment(pause["at"])),
     )
 

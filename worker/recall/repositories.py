@@ -116,7 +116,7 @@ async def describe_repository(repository: Repository) -> dict[str, Any]:
         "path": str(repository.path),
         "include": list(repository.include),
         "exclude": list(repository.exclude),
-        "added_at": repository.added_at.isoformat(),
+        "added_at": repository.added_at,
         "files": totals.files,
         "chunks": totals.chunks,
         "bytes": totals.bytes,
@@ -126,8 +126,8 @@ async def describe_repository(repository: Repository) -> dict[str, Any]:
         if sync is None
         else {
             "state": sync.state.value,
-            "started_at": sync.started_at.isoformat(),
-            "updated_at": sync.updated_at.isoformat(),
+            "started_at": sync.started_at,
+            "updated_at": sync.updated_at,
             "scanned": sync.scanned,
             "matching": sync.matching,
             "done": sync.done,

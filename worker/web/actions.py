@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Path
+from fastapi import APIRouter, HTTPException, Path, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictBool, create_model, model_validator
 
 from worker.actor import enqueue_unique
@@ -16,8 +16,10 @@ from worker.history.filters import MESSAGE_FIELDS, MessageFilter, read_message_f
 from worker.history.states import Action
 from worker.operations import actions
 from worker.operations.actors import check_arguments, find_actor
+from worker.operations.answers import Done, Turned
 from worker.settings import Settings
 from worker.web import shapes
+from worker.web.answers import told
 from worker.web.dependencies import Acting, Client, InForce
 from worker.web.parameters import Name, bounds_of, value_of
 from worker.web.problems import NOT_FOUND, WITH_BODY, Problem
@@ -71,24 +73,6 @@ class Order(_Body):
         return self.ids or self.filter.read()
 
 
-class Done(shapes.Shape):
-    """What was done; in a dry run, what would be."""
-
-    action: Action
-    dry_run: bool
-    count: int = Field(description="How many messages were changed, or would be.")
-    ids: list[shapes.Text] = Field(description="Theirs; of more than 1,000, and in a dry run, only the newest.")
-    refused: dict[shapes.Text, shapes.Text] = Field(description="Ids of those that could not be, with the reason.")
-
-
-class Turned(shapes.Shape):
-    """Whether a queue is paused now."""
-
-    queue: shapes.Text
-    paused: bool
-    changed: bool = Field(description="False: it was so before.")
-
-
 class NewMessage(_Body):
     """A message for an actor."""
 
@@ -128,9 +112,10 @@ class Enqueued(shapes.Shape):
 
 @router.post(
     "/actions/{action}",
+    response_model=Done,
     responses={409: {"model": Problem, "description": f"More than {actions.ASK_ABOVE} messages, and not confirmed."}},
 )
-async def act(action: Action, order: Order, visitor: Acting, client: Client) -> Done:
+async def act(action: Action, order: Order, visitor: Acting, client: Client) -> Response:
     """Replays or purges dead letters, cancels messages, or runs delayed ones now.
 
     Messages that are in no state for the action are left alone.
@@ -139,39 +124,32 @@ async def act(action: Action, order: Order, visitor: Acting, client: Client) -> 
     if order.dry_run or not order.confirm:
         found = await run_in_thread_pool(actions.preview, client, action, targets)
         if order.dry_run:
-            ids = [message.id for message in found.messages]
-            return Done(action=action, dry_run=True, count=found.count, ids=ids, refused={})
+            return told(Done.of_preview(found))
         if found.count > actions.ASK_ABOVE:
             raise HTTPException(409, f'this would change {found.count} messages: repeat it with "confirm": true')
         targets = actions.as_previewed(found, targets)
     outcome = await run_in_thread_pool(actions.ACTIONS[action], client, targets, by=visitor.name)
-    return Done(
-        action=action,
-        dry_run=False,
-        count=len(outcome.done),
-        ids=list(outcome.done[:_MOST_IDS]),
-        refused=dict(outcome.refused),
-    )
+    return told(Done.of(outcome, most=_MOST_IDS))
 
 
-@router.post("/queues/{queue:path}/pause", responses=NOT_FOUND)
-async def pause(queue: QueueName, visitor: Acting, client: Client) -> Turned:
+@router.post("/queues/{queue:path}/pause", response_model=Turned, responses=NOT_FOUND)
+async def pause(queue: QueueName, visitor: Acting, client: Client) -> Response:
     """Pauses a queue: workers finish what they hold of it and take nothing new."""
     return await _turn(queue, visitor.name, client, paused=True)
 
 
-@router.post("/queues/{queue:path}/resume", responses=NOT_FOUND)
-async def resume(queue: QueueName, visitor: Acting, client: Client) -> Turned:
-    """Has workers take messages of a paused queue again."""
+@router.post("/queues/{queue:path}/resume", response_model=Turned, responses=NOT_FOUND)
+async def resume(queue: QueueName, visitor: Acting, client: Client) -> Response:
+    """Ends a queue's pause: workers take its messages again."""
     return await _turn(queue, visitor.name, client, paused=False)
 
 
-async def _turn(queue: str, by: str, client: Client, *, paused: bool) -> Turned:
+async def _turn(queue: str, by: str, client: Client, *, paused: bool) -> Response:
     try:
         changed = await run_in_thread_pool(actions.pause if paused else actions.resume, client, queue, by=by)
     except ConfigurationError as error:
         raise HTTPException(404, str(error)) from error
-    return Turned(queue=queue, paused=paused, changed=changed)
+    return told(Turned(queue, paused, changed))
 
 
 @router.post("/messages", status_code=201, responses=NOT_FOUND)

@@ -97,7 +97,7 @@ def _minutes(found: Sequence[Window], now: datetime) -> list[tuple[datetime, Win
     """The last hour's minutes, from the first of which something is known, oldest first; the last one goes on."""
     by_start = {_floor(one.start): one for one in found}
     last = _floor(now)
-    first = min((start for start, one in by_start.items() if one.ended), default=last)
+    first = min((start for start, one in by_start.items() if any(one.ended.values())), default=last)
     known = 1 + (last - first) // _MINUTE
     starts = [last - count * _MINUTE for count in reversed(range(min(max(known, FEWEST), MINUTES)))]
     return [(start, by_start.get(start)) for start in starts]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -20,11 +21,12 @@ import redis
 
 from worker.errors import ServerUnreachable
 from worker.ground.logs import get_logger
+from worker.history.as_json import Event, Shown
 from worker.history.events import StatusEvent
 from worker.history.filters import EventFilter
+from worker.history.json_values import to_json
 from worker.history.tail import afollow_events, aposition
 from worker.server.async_client import AsyncRedisClient
-from worker.web.shapes import Event
 
 logger = get_logger(__name__)
 
@@ -57,13 +59,13 @@ class Told:
     position: str
     event: StatusEvent
     missed: bool
-    _shown: str | None = field(default=None, repr=False)
+    _json: str | None = field(default=None, repr=False)
 
-    def shown(self, *, whole: bool) -> str:
+    def as_json(self, shown: Shown) -> str:
         """The event as JSON, made once for everybody; one application shows all of them whole, or none."""
-        if self._shown is None:
-            self._shown = Event.of(self.event, whole=whole).model_dump_json()
-        return self._shown
+        if self._json is None:
+            self._json = json.dumps(to_json(Event.of(self.event, shown)), ensure_ascii=False, separators=(",", ":"))
+        return self._json
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,7 +144,7 @@ def _of_queues(found: Iterable[QueueInfo]) -> Iterator[Metric]:
     for queue in found:
         for state in OPEN:
             depth.add_metric([queue.name, state], getattr(queue, state))
-        oldest.add_metric([queue.name], 0 if queue.oldest is None else queue.oldest.total_seconds())
+        oldest.add_metric([queue.name], queue.oldest_seconds or 0)
         paused.add_metric([queue.name], queue.pause is not None)
     yield from (depth, oldest, paused)
 

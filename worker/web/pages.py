@@ -44,7 +44,7 @@ from worker.web import api, bars
 from worker.web.asked import Asked
 from worker.web.charts import charts, pace
 from worker.web.dependencies import History, Visiting
-from worker.web.questions import last_of_page
+from worker.web.questions import cursor_after, last_of_page
 from worker.web.rendering import render
 
 _EVERY = 2
@@ -98,7 +98,7 @@ async def overview(request: Request, history: History, visitor: Visiting) -> Res
         queues=waiting,
         workers=_alive_first(alive),
         threads=sum(one.threads for one in alive if one.alive),
-        oldest=max((one.oldest for one in waiting if one.oldest is not None), default=None),
+        oldest=max((one.oldest_seconds for one in waiting if one.oldest_seconds is not None), default=None),
         next_due=due[0].since if due else None,
         causes=causes,
         failures=failures.messages,
@@ -213,7 +213,7 @@ async def delayed(request: Request, history: History, visitor: Visiting) -> Resp
         refresh=_EVERY,
         counts=await _counts(history),
         messages=found,
-        later=f"{round(last.since.timestamp() * 1000)}/{last.id}" if last is not None else "",
+        later=cursor_after(last) if last is not None else "",
     )
 
 

@@ -6,8 +6,10 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from worker.bridge import run_in_thread_pool
+from worker.operations.answers import HealthAnswer
 from worker.operations.health import HealthState, check_health
 from worker.web import shapes
+from worker.web.answers import told
 from worker.web.dependencies import Held, History
 from worker.web.metrics import expose, read_all
 from worker.web.problems import PROBLEMS
@@ -43,10 +45,10 @@ async def ready(held: Held, response: Response) -> Ready:
     return Ready(state=health.state)
 
 
-@guarded.get("/api/health", responses=PROBLEMS)
-async def health(held: Held) -> shapes.Health:
+@guarded.get("/api/health", response_model=HealthAnswer, responses=PROBLEMS)
+async def health(held: Held) -> Response:
     """Whether messages are worked on, and if not, why."""
-    return shapes.Health.model_validate(await run_in_thread_pool(check_health, held.probing, held.settings))
+    return told(HealthAnswer.of(await run_in_thread_pool(check_health, held.probing, held.settings)))
 
 
 @guarded.get("/metrics", response_class=PlainTextResponse, responses=PROBLEMS)

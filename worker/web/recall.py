@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, HTTPException
@@ -63,7 +63,7 @@ class Hit(shapes.Shape):
     score: float = Field(description="Higher is better; only within one answer comparable.")
     snippet: shapes.Text
     changed: bool | None = Field(description="Whether the file is another than the one that was indexed.")
-    created: datetime
+    created: shapes.Time
 
 
 class LeftOut(shapes.Shape):

@@ -17,6 +17,7 @@ from starlette.responses import HTMLResponse
 from worker.ground.extras import is_installed
 from worker.ground.version import __version__
 from worker.history.answers import StoredMessage
+from worker.history.json_values import iso
 from worker.history.states import Action, MessageState, actions_for
 from worker.web.security import Visitor
 
@@ -94,11 +95,6 @@ def share(value: float) -> str:
     """A share of 1, in percent."""
     digits = 1 if 0 < value < 0.1 else 0  # noqa: PLR2004 - below ten percent
     return f"{100 * value:.{digits}f} %"
-
-
-def iso(moment: datetime) -> str:
-    """A time for scripts."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def plain(moment: datetime) -> str:

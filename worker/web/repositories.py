@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Path
@@ -33,8 +32,8 @@ class Sync(shapes.Shape):
     """A repository's last sync."""
 
     state: SyncState
-    started_at: datetime
-    updated_at: datetime = Field(description="When it was last heard of.")
+    started_at: shapes.Time
+    updated_at: shapes.Time = Field(description="When it was last heard of.")
     scanned: int = Field(description="Files that git would see.")
     matching: int = Field(description="Those of them that are wanted.")
     done: int = Field(description="Those of these that are stored as they are now, or left out for a reason.")
@@ -48,7 +47,7 @@ class Repository(shapes.Shape):
     path: shapes.Text
     include: list[shapes.Text]
     exclude: list[shapes.Text]
-    added_at: datetime
+    added_at: shapes.Time
     files: int
     chunks: int
     bytes: int
@@ -57,11 +56,18 @@ class Repository(shapes.Shape):
     sync: Sync | None = Field(description="Null: it was never synced.")
 
 
+class Repositories(shapes.Shape):
+    """The repositories, in the order in which they were added."""
+
+    repositories: list[Repository]
+
+
 @router.get("/repositories")
-async def repositories() -> list[Repository]:
+async def repositories() -> Repositories:
     """The repositories, in the order in which they were added."""
     with unreadable_told():
-        return [await _described(one) for one in await (await repository_store()).all()]
+        found = [await _described(one) for one in await (await repository_store()).all()]
+    return Repositories(repositories=found)
 
 
 @router.get("/repositories/{name}", responses=NOT_FOUND)

@@ -15,7 +15,9 @@ from fastapi import APIRouter, Depends, Header, Query
 from sse_starlette import EventSourceResponse
 
 from worker.errors import ConfigurationError
+from worker.history.as_json import Shown
 from worker.history.filters import EventFilter
+from worker.web.answers import shown_to
 from worker.web.dependencies import Tail, Visiting
 from worker.web.live import Batch, place_of
 from worker.web.parameters import event_filter
@@ -49,19 +51,19 @@ async def live_events(
     following = tail.follow(position, idle=HEARTBEAT)
     # Before the answer begins: so that a server that is away is told as what it is.
     first = await anext(following)
-    stream = _stream(first, following, wanted, whole=visitor.shows_arguments)
+    stream = _stream(first, following, wanted, shown_to(visitor))
     return EventSourceResponse(stream, ping=0, shutdown_grace_period=ENDS_WITHIN)
 
 
 async def _stream(
-    first: Batch, following: AsyncGenerator[Batch, None], wanted: EventFilter, *, whole: bool
+    first: Batch, following: AsyncGenerator[Batch, None], wanted: EventFilter, shown: Shown
 ) -> AsyncGenerator[bytes, None]:
     yield f"retry: {_AGAIN_MS}\nid: {first.position}\n\n{_missed(first)}".encode()
     last_sent = time.monotonic()
     async with aclosing(following):
         async for batch in following:
             matching = [one for one in batch.told if wanted.matches(one.event)]
-            lines = [_missed(batch), *(f"id: {one.position}\ndata: {one.shown(whole=whole)}\n\n" for one in matching)]
+            lines = [_missed(batch), *(f"id: {one.position}\ndata: {one.as_json(shown)}\n\n" for one in matching)]
             if not matching and time.monotonic() - last_sent >= HEARTBEAT:
                 lines.append(f": nothing new\nid: {batch.position}\n\n")
             if text := "".join(lines):

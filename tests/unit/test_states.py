@@ -1,0 +1,56 @@
+"""One table of states: everything that shows or asks for a state has each of them."""
+
+from __future__ import annotations
+
+from worker.cli.output import MESSAGE_STYLES, state_style
+from worker.history.as_json import States
+from worker.history.events import State
+from worker.history.states import (
+    APPLIES_TO,
+    ATTEMPT_MARKS,
+    ATTEMPT_STATES,
+    ENDINGS,
+    FAILURES,
+    MARKS,
+    OPEN,
+    Action,
+    MessageState,
+    actions_for,
+)
+from worker.operations.actions import ACTIONS
+
+
+def test_a_message_is_open_or_has_ended() -> None:
+    """The first three states come before the others wherever states are listed."""
+    assert list(MessageState)[: len(OPEN)] == list(OPEN)
+    assert [state.is_final for state in MessageState] == [False] * 3 + [True] * 4
+
+
+def test_an_attempt_runs_or_has_ended() -> None:
+    """The endings are the final states of events, in their order; two of them are failures."""
+    assert list(ENDINGS) == [state for state in State if state.is_final]
+    assert ("running", *ENDINGS) == ATTEMPT_STATES
+    assert set(FAILURES) < set(ENDINGS)
+    assert list(MARKS) == [*MessageState, *ATTEMPT_MARKS]
+    assert list(ATTEMPT_MARKS) == list(FAILURES)
+
+
+def test_every_state_has_a_colour() -> None:
+    """In the terminal, of messages and of attempts."""
+    assert list(MESSAGE_STYLES) == list(MessageState)
+    assert all(state_style(state) for state in (*MessageState, *ATTEMPT_STATES, *State))
+
+
+def test_every_state_is_counted() -> None:
+    """Also one without messages; one that a later version added stays."""
+    assert States.of({"dead": 2, "frozen": 1}).states == dict.fromkeys(MessageState, 0) | {"dead": 2, "frozen": 1}
+
+
+def test_actions_are_for_states() -> None:
+    """Each action is for some; a message that has ended well has none."""
+    assert list(APPLIES_TO) == list(Action)
+    assert set(ACTIONS) == set(Action)
+    assert actions_for("dead") == ("replay", "purge")
+    assert actions_for("delayed") == ("run_now", "cancel")
+    assert actions_for("running") == actions_for("queued") == ("cancel",)
+    assert actions_for("completed") == actions_for("frozen") == ()

@@ -1,0 +1,49 @@
+"""How values are written as JSON, on the command line and over HTTP alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+
+def to_json(value: object) -> Any:  # noqa: ANN401, PLR0911 - JSON, a kind of value a line
+    """The value as JSON types.
+
+    A dataclass is an object that always has all of its keys, null where there is nothing. A time is text: ISO 8601, in
+    UTC, with milliseconds and `Z`. Numbers that JSON does not have are null. A duration must be a number already, under
+    a key with its unit. Whatever else is unknown is its text.
+    """
+    if isinstance(value, str):
+        return readable(str(value))
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {readable(str(key)): to_json(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(one) for one in value]
+    if isinstance(value, datetime):
+        return iso(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {name: to_json(getattr(value, name)) for name in _names(type(value))}
+    return readable(str(value))
+
+
+@lru_cache(maxsize=100)
+def _names(kind: Any) -> tuple[str, ...]:  # noqa: ANN401 - a dataclass
+    return tuple(part.name for part in fields(kind))
+
+
+def iso(moment: datetime) -> str:
+    """The time as text: ISO 8601, in UTC, with milliseconds and `Z`."""
+    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
+
+
+def readable(text: str) -> str:
+    """The text with halves of characters escaped: Python makes them of bytes that are no UTF-8; they cannot be sent."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

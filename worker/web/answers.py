@@ -1,0 +1,19 @@
+"""How handlers answer: as the command line prints it with `--json`."""
+
+from __future__ import annotations
+
+from fastapi.responses import JSONResponse
+
+from worker.history.as_json import Shown
+from worker.history.json_values import to_json
+from worker.web.security import Visitor
+
+
+def told(answer: object) -> JSONResponse:
+    """The answer as JSON; the handler's `response_model` describes it."""
+    return JSONResponse(to_json(answer))
+
+
+def shown_to(visitor: Visitor) -> Shown:
+    """The parts of messages that the visitor sees."""
+    return Shown(arguments=visitor.shows_arguments, tracebacks=visitor.shows_arguments)
