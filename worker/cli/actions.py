@@ -1,4 +1,4 @@
-"""`worker cancel`, `run-now`, `pause` and `resume`, and how an action is asked for, previewed, confirmed and told."""
+"""`worker cancel`, `run-now`, `pause` and `resume`, and the way of every action: choose, preview, confirm, report."""
 
 from __future__ import annotations
 
@@ -81,10 +81,10 @@ def resume(queue: QueueName, as_json: AsJson = False) -> None:
 
 
 def choose(wanted: MessageFilter, ids: Sequence[str] | None, *, everything: bool) -> Targets:
-    """What is to be acted on: messages by id, those that match a filter, or all.
+    """The targets of an action: messages by id, those that match a filter, or all.
 
     Raises:
-        ConfigurationError: None of these is named, or more than one.
+        ConfigurationError: None of these is given, or more than one.
     """
     filtered = wanted != MessageFilter()
     if sum((bool(ids), filtered, everything)) != 1:
@@ -95,10 +95,10 @@ def choose(wanted: MessageFilter, ids: Sequence[str] | None, *, everything: bool
 
 
 def act(action: str, targets: Targets, *, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Previews or takes an action, and tells what it has done; exit code 1 where messages named by id were refused.
+    """Previews or takes an action, and prints the result; exit code 1 if messages named by id were refused.
 
     Raises:
-        ConfigurationError: It is about many messages, nobody has said yes, and nobody can be asked.
+        ConfigurationError: There are many messages, `--yes` is missing, and there is no terminal to ask on.
     """
     client = open_server()
     found = actions.preview(client, action, targets, limit=SHOWN)

@@ -1,4 +1,4 @@
-"""`worker dead`: messages that will not be tried again, and what can be done about them."""
+"""`worker dead`: lists, shows, replays and purges dead letters."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def list_(wanted: MessageFilter, limit: Limit = PAGE, as_json: AsJson = False) -
 
 @app.command()
 def show(message_id: MessageId, arguments: WithArguments = False, as_json: AsJson = False) -> None:
-    """Show what happened to a dead letter, through every attempt."""
+    """Show a dead letter's history, with every attempt."""
     message = find_message(open_server(), message_id)
     if message.state != MessageState.DEAD:
-        raise UnknownMessage(f"message {message_id} is no dead letter: it is {message.state}; see `worker show`")
+        raise UnknownMessage(f"message {message_id} is not a dead letter: it is {message.state}; see `worker show`")
     show_message(message, arguments=arguments, as_json=as_json)
 
 

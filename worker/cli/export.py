@@ -1,4 +1,4 @@
-"""`worker export`: what must be kept longer than the history keeps it."""
+"""`worker export`: writes messages to a file, to keep them longer than the history does."""
 
 from __future__ import annotations
 
@@ -67,6 +67,6 @@ def _complete_or_not_at_all(to: Path) -> Iterator[IO[str]]:
 
 def _write(file: IO[str], found: Iterable[ExportedMessage]) -> int:
     count = 0
-    for count, one in enumerate(found, 1):  # noqa: B007 - how many there were
+    for count, one in enumerate(found, 1):  # noqa: B007 - the last number is used
         file.write(json_line(one) + "\n")
     return count

@@ -1,7 +1,7 @@
-"""How messages, attempts and events look as JSON: one description for the command line and for HTTP.
+"""Messages, attempts and events as JSON: one description for the command line and for HTTP.
 
-Arguments and tracebacks are null unless they are asked for. The other answers of the history look as their classes say;
-`worker.history.json_values.to_json` writes both.
+Arguments and tracebacks are null unless they are asked for. The other answers of the history have the fields of their
+classes. `worker.history.json_values.to_json` writes both.
 """
 
 from __future__ import annotations
@@ -92,13 +92,13 @@ class Event:
 
 
 def _exact(ms: float | None) -> float | None:
-    """To a microsecond, as it is kept."""
+    """The milliseconds, rounded to a microsecond, as they are stored."""
     return None if ms is None else round(ms, 3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One run of a message. Its state is running, or how it ended; `progress` is the newest."""
+    """One run of a message. Its state is running, or the state that ended it; `progress` is the newest."""
 
     number: int
     state: str
@@ -138,8 +138,8 @@ class Attempt:
 class Message:
     """A message, or a run outside a worker.
 
-    `number` counts all messages in the order in which they were enqueued. `since` is the time since which it is in its
-    state; of a delayed message, the time when it is due.
+    `number` counts all messages in the order of enqueueing. `since` is the time at which it entered its state; for a
+    delayed message, the time when it is due.
     """
 
     id: str
@@ -180,9 +180,9 @@ def _fields_of(message: StoredMessage, shown: Shown) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageDetail(Message):
-    """A message with every attempt (`timeline`, oldest first), and what people asked for (`requests`).
+    """A message with every attempt (`timeline`, oldest first), and the actions that people asked for (`requests`).
 
-    `events_left_out` counts the older events that were dropped because there were too many.
+    `events_left_out` counts the older events that were dropped, because there were too many.
     """
 
     timeline: list[Attempt]
@@ -219,7 +219,7 @@ class ExportedMessage(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningMessage(Message):
-    """A message that runs, with its attempt; `heartbeat` is the last one of its worker."""
+    """A running message, with its attempt; `heartbeat` is the last one of its worker."""
 
     attempt: int
     started: datetime | None
@@ -229,7 +229,7 @@ class RunningMessage(Message):
 
     @classmethod
     def at(cls, message: StoredMessage, workers: Iterable[WorkerInfo], shown: Shown) -> Self:
-        """Describes a message that runs on one of these workers."""
+        """Describes a message that one of these workers runs."""
         attempts = attempts_of(message)
         last = attempts[-1] if attempts else None
         worker = last.worker if last is not None else None
@@ -248,7 +248,7 @@ class RunningMessage(Message):
 
 @dataclass(frozen=True, slots=True)
 class MessagePage:
-    """Some messages. `cursor` leads to the next ones; null: there are none."""
+    """Some messages. `cursor` leads to the next page; null after the last one."""
 
     messages: list[Message]
     cursor: int | None
@@ -256,7 +256,7 @@ class MessagePage:
 
 @dataclass(frozen=True, slots=True)
 class DelayedPage:
-    """Some delayed messages, the next to be due first. `cursor` leads to the next ones; null: there are none."""
+    """Some delayed messages, the next due first. `cursor` leads to the next page; null after the last one."""
 
     messages: list[Message]
     cursor: str | None
@@ -264,7 +264,7 @@ class DelayedPage:
 
 @dataclass(frozen=True, slots=True)
 class RunningPage:
-    """Some messages that run, those enqueued last first. `cursor` leads to the next ones; null: there are none."""
+    """Some running messages, the last enqueued first. `cursor` leads to the next page; null after the last one."""
 
     messages: list[RunningMessage]
     cursor: int | None
@@ -272,7 +272,7 @@ class RunningPage:
 
 @dataclass(frozen=True, slots=True)
 class EventPage:
-    """Some events, oldest first. The live tail goes on after `position`, and nothing is missed."""
+    """Some events, oldest first. The live tail continues after `position`, without a gap."""
 
     events: list[Event]
     position: str
@@ -280,7 +280,7 @@ class EventPage:
 
 @dataclass(frozen=True, slots=True)
 class States:
-    """How many messages are in each state."""
+    """The number of messages in each state."""
 
     states: dict[str, int]
 
@@ -292,21 +292,21 @@ class States:
 
 @dataclass(frozen=True, slots=True)
 class DeadByCause:
-    """How many dead letters have which cause, the most frequent first."""
+    """The number of dead letters by cause, the most frequent first."""
 
     dead_by_cause: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Actors:
-    """How each actor fared over a time that ends now, the busiest first."""
+    """The rates of each actor over a time that ends now, the busiest first."""
 
     actors: tuple[ActorRates, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """What happened in each minute, or each hour, the oldest first."""
+    """The counts of each minute, or of each hour, the oldest first."""
 
     windows: tuple[Window, ...]
 
@@ -327,7 +327,7 @@ class Workers:
 
 @dataclass(frozen=True, slots=True)
 class AuditLog:
-    """What people did, newest first."""
+    """The actions of people, newest first."""
 
     actions: tuple[AuditEntry, ...]
 

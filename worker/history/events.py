@@ -27,7 +27,7 @@ Subject = Mapping[str, SubjectValue]
 
 
 class State(StrEnum):
-    """The states of an attempt, and two that are none but notes: PROGRESS, and REQUESTED, what a person asked for."""
+    """The states of an attempt, and two that are not states: PROGRESS, and REQUESTED, a person's action."""
 
     STARTED = "started"
     PROGRESS = "progress"

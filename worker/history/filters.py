@@ -60,30 +60,30 @@ class FilterField:
         return self.most > 1
 
 
-_ACTOR = FilterField(name="actor", help="Of this actor.")
-_QUEUE = FilterField(name="queue", help="Of this queue.")
+_ACTOR = FilterField(name="actor", help="Name of the actor.")
+_QUEUE = FilterField(name="queue", help="Name of the queue.")
 _SUBJECT = FilterField(
     name="subject",
     kind=Kind.PAIR,
-    help="About this, such as conversation_id=42. Several: about all of them.",
+    help="Part of the subject, such as conversation_id=42. Several: all of them.",
     most=10,
     example="conversation_id=42",
 )
 _ERROR = FilterField(
     name="error",
-    help="Failed with an error of this type, written with or without its module.",
+    help="Type of an error that failed an attempt, with or without its module.",
     example="ValueError",
 )
-_SINCE = FilterField(name="since", kind=Kind.MOMENT, help="Not older than this: 2h, or 2026-11-21T09:00.", example="2h")
+_SINCE = FilterField(name="since", kind=Kind.MOMENT, help="Earliest time: 2h (ago), or 2026-11-21T09:00.", example="2h")
 _UNTIL = FilterField(
-    name="until", kind=Kind.MOMENT, help="Not newer than this: 2h, or 2026-11-21T09:00.", example="2026-11-21T09:00"
+    name="until", kind=Kind.MOMENT, help="Latest time: 2h (ago), or 2026-11-21T09:00.", example="2026-11-21T09:00"
 )
 
 MESSAGE_FIELDS = (
     FilterField(
         name="state",
         kind=Kind.CHOICE,
-        help="In this state; failed, lost: with an attempt that ended so. Several: in one of them.",
+        help="State of the message; failed, lost: state of one of its attempts. Several: one of them.",
         most=len(MARKS),
         choices=tuple(MARKS),
     ),
@@ -93,7 +93,7 @@ MESSAGE_FIELDS = (
     _ERROR,
     FilterField(
         name="cause",
-        help="A dead letter with this cause: an error's type with its module, lost, or unknown.",
+        help="Cause of a dead letter: an error's type with its module, lost, or unknown.",
         example="builtins.ValueError",
     ),
     _SINCE,
@@ -102,8 +102,8 @@ MESSAGE_FIELDS = (
 """The conditions of a filter of messages."""
 
 EVENT_FIELDS = (
-    FilterField(name="message_id", help="Of this message."),
-    FilterField(name="state", kind=Kind.CHOICE, help="Of this state.", choices=tuple(State)),
+    FilterField(name="message_id", help="Id of the message."),
+    FilterField(name="state", kind=Kind.CHOICE, help="State of the event.", choices=tuple(State)),
     _ACTOR,
     _QUEUE,
     _SUBJECT,

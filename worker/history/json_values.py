@@ -1,4 +1,4 @@
-"""How values are written as JSON, on the command line and over HTTP alike."""
+"""Writes values as JSON, on the command line and over HTTP alike."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 def to_json(value: object) -> Any:  # noqa: ANN401, PLR0911 - JSON, a kind of value a line
     """The value as JSON types.
 
-    A dataclass is an object that always has all of its keys, null where there is nothing. A time is text: ISO 8601, in
-    UTC, with milliseconds and `Z`. Numbers that JSON does not have are null. A duration must be a number already, under
-    a key with its unit. Whatever else is unknown is its text.
+    A dataclass becomes an object that always has all of its keys, with null for missing values. A time becomes text:
+    ISO 8601, in UTC, with milliseconds and `Z`. Numbers that JSON does not have become null. A duration must be a
+    number already, under a key with its unit. Any other value becomes its text.
     """
     if isinstance(value, str):
         return readable(str(value))
@@ -45,5 +45,5 @@ def iso(moment: datetime) -> str:
 
 
 def readable(text: str) -> str:
-    """The text with halves of characters escaped: Python makes them of bytes that are no UTF-8; they cannot be sent."""
+    """The text with escapes for lone surrogates, which Python makes from bytes that are not UTF-8."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

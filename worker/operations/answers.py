@@ -1,4 +1,4 @@
-"""How actions, health and findings look as JSON, on the command line and over HTTP alike."""
+"""Actions, health and findings as JSON, on the command line and over HTTP alike."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from worker.operations.health import Health, HealthState
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """An action on messages that was taken, or that would be, in a dry run.
+    """The result of an action on messages, or its effect in a dry run.
 
-    `count` says how many messages it changes. `ids` are theirs; over HTTP the first thousand, in a dry run the newest.
-    `refused` has the ids of the messages that it could not change, each with the reason.
+    `count` is the number of changed messages. `ids` are their ids; over HTTP the first thousand, in a dry run the
+    newest. `refused` has the ids of unchanged messages, each with the reason.
     """
 
     action: str
@@ -26,7 +26,7 @@ class Done:
 
     @classmethod
     def of(cls, outcome: Outcome, *, most: int | None = None) -> Self:
-        """Describes an outcome, with at most so many ids."""
+        """Describes an outcome, with at most `most` ids."""
         return cls(outcome.action, False, len(outcome.done), outcome.done[:most], outcome.refused)
 
     @classmethod
@@ -37,7 +37,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Turned:
-    """Whether a queue is paused now, and whether that is new."""
+    """The pause of a queue: whether it is paused now, and whether that has changed."""
 
     queue: str
     paused: bool

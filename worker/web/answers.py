@@ -1,4 +1,4 @@
-"""How handlers answer: as the command line prints it with `--json`."""
+"""The answers of handlers: the same JSON that the command line prints with `--json`."""
 
 from __future__ import annotations
 

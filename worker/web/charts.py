@@ -1,6 +1,6 @@
-"""What the overview's tiles and charts are drawn from: the minutes of the last hour, those without events included.
+"""The numbers for the overview's tiles and charts: all minutes of the last hour, also those without events.
 
-Numbers only: knows nothing of pages or colours.
+It has only numbers, without pages or colours.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from worker.history.states import FAILURES, OPEN
 
 MINUTES = 60
 FEWEST = 15
-"""Minutes that are drawn where nothing is known of those before."""
+"""The fewest minutes that are drawn, if earlier ones have no data."""
 
 _MINUTE = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How things go.
+    """The present pace of all actors.
 
     Attributes:
-        per_second: Attempts that ended a second, in the last minute.
-        attempts: Those that ended in the last hour.
-        error_share: Of those, the share that failed or were lost.
-        p50_ms: Half of the attempts of the newest minute that has some took less.
-        p95_ms: And 95 of 100.
+        per_second: The number of ended attempts per second, in the last minute.
+        attempts: The number of attempts that ended in the last hour.
+        error_share: The share of these that failed or were lost.
+        p50_ms: Milliseconds below which half of the attempts stayed, in the newest minute with attempts.
+        p95_ms: Milliseconds below which 95 % of them stayed.
     """
 
     per_second: float
@@ -41,7 +41,7 @@ class Pace:
 
 
 def pace(found: Sequence[Window], now: datetime) -> Pace:
-    """How things go, told by the windows of the last hour."""
+    """The present pace, computed from the windows of the last hour."""
     attempts = sum(_total(one) for one in found)
     bad = sum(one.ended.get(state, 0) for one in found for state in FAILURES)
     newest = next((one.duration for one in reversed(found) if one.duration is not None), None)
@@ -55,7 +55,7 @@ def pace(found: Sequence[Window], now: datetime) -> Pace:
 
 
 def charts(found: Sequence[Window], waiting: Iterable[QueueInfo], now: datetime) -> Mapping[str, Any]:
-    """What the charts' script draws, by chart."""
+    """The data for the charts' script, by chart."""
     minutes = _minutes(found, now)
     starts = [start.timestamp() for start, _ in minutes]
 
@@ -94,7 +94,7 @@ def charts(found: Sequence[Window], waiting: Iterable[QueueInfo], now: datetime)
 
 
 def _minutes(found: Sequence[Window], now: datetime) -> list[tuple[datetime, Window | None]]:
-    """The last hour's minutes, from the first of which something is known, oldest first; the last one goes on."""
+    """The minutes of the last hour, from the first with data, oldest first; the last minute is still running."""
     by_start = {_floor(one.start): one for one in found}
     last = _floor(now)
     first = min((start for start, one in by_start.items() if any(one.ended.values())), default=last)
@@ -108,7 +108,7 @@ def _floor(moment: datetime) -> datetime:
 
 
 def _in_the_last_minute(found: Sequence[Window], now: datetime) -> float:
-    """As many as ended in the minute that goes on, and as much of the one before as it takes to make a whole."""
+    """The ends in the running minute, and a share of those in the minute before, to make a whole minute."""
     by_start = {_floor(one.start): _total(one) for one in found}
     this = _floor(now)
     rest = 1 - (now - this) / _MINUTE

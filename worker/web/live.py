@@ -1,9 +1,9 @@
-"""The live tail: one reader of the server's tail for all who follow it, however many they are.
+"""The live tail: one reader of the server's tail for any number of followers.
 
-What it has read last is kept, and everybody has a place in it. Who comes with an older place, or falls behind because a
-browser is slow, reads on its own from the server until it has come to what is kept: so nobody is waited for, nothing is
-kept for anybody, and nobody gets a thing twice or not at all. What the server's tail itself no longer has is told as
-missed.
+The reader keeps the newest events, and each follower has a place in them. A follower with an older place, or one that
+falls behind because its browser is slow, reads from the server itself until it reaches the kept events. So no follower
+waits for another, no events are kept for a single follower, and each follower gets each event exactly once. Events that
+the server's tail no longer has are reported as missed.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from worker.server.async_client import AsyncRedisClient
 logger = get_logger(__name__)
 
 KEPT = 10_000
-"""Events that are kept: some seconds of a busy system, some megabytes."""
+"""The number of kept events: some seconds of a busy system, some megabytes."""
 
 AT_ONCE = 200
-"""Events that are handled before others get their turn on the loop."""
+"""Events that are handled before other tasks of the loop get their turn."""
 
 _AGAIN_AFTER = 0.5
 _LONGEST_NUMBER = 21
@@ -49,8 +49,8 @@ class Told:
     """An event in the tail.
 
     Attributes:
-        place: Where; places can be compared.
-        position: The same as text, for who wants to come back.
+        place: The event's place; places can be compared.
+        position: The place as text, from which a follower can continue.
         event: The event.
         missed: Whether events before it were gone.
     """
@@ -62,7 +62,7 @@ class Told:
     _json: str | None = field(default=None, repr=False)
 
     def as_json(self, shown: Shown) -> str:
-        """The event as JSON, made once for everybody; one application shows all of them whole, or none."""
+        """The event as JSON, made once for all followers; an application shows all events whole, or none."""
         if self._json is None:
             self._json = json.dumps(to_json(Event.of(self.event, shown)), ensure_ascii=False, separators=(",", ":"))
         return self._json
@@ -70,11 +70,11 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What came next.
+    """The next events for a follower.
 
     Attributes:
-        told: Events, in order; empty: there were none for a while.
-        position: Who follows after it misses nothing.
+        told: The events, in order; empty if there were none for a while.
+        position: The position after them, from which a follower can continue.
         missed: Whether events before these were gone.
     """
 
@@ -84,34 +84,34 @@ class Batch:
 
 
 def place_of(position: str) -> Place:
-    """The place that a position names: an entry, and how many of its events come before; all, if it does not say.
+    """The place of a position: an entry, and the number of its events before the place; all, if there is no number.
 
     Raises:
-        ValueError: It is no position.
+        ValueError: The text is not a position.
     """
     entry, _, seen = position.partition("/")
     milliseconds, _, number = entry.partition("-")
     parts = [milliseconds, number or "0", seen or "0"]
     if not all(part.isascii() and part.isdecimal() and len(part) < _LONGEST_NUMBER for part in parts):
-        raise ValueError(f"{position!r} is no position in the tail")
+        raise ValueError(f"{position!r} is not a position in the tail")
     place = int(milliseconds), int(number or 0), int(seen) if seen else inf
-    # The server has no entry of such a number, and none before all others: it would refuse to read from there.
+    # The server would refuse to read from such an entry, because its number is too high, or 0.
     if max(place[:2]) >= _END_OF_NUMBERS or (place[:2] == (0, 0) and seen):
-        raise ValueError(f"{position!r} is no position in the tail")
+        raise ValueError(f"{position!r} is not a position in the tail")
     return place
 
 
 class LiveTail:
-    """Reads the tail once for everybody, while there is anybody.
+    """Reads the tail once for all followers, as long as there are any.
 
     Args:
-        client: Of the server.
+        client: A client of the server.
     """
 
     def __init__(self, client: AsyncRedisClient) -> None:
         self._client = client
         self._kept: list[Told] = []
-        # Everything between these two is kept; of what came before, nothing or not all.
+        # All events between these two places are kept; earlier ones are not, or not all.
         self._begin: Place = (0, 0, inf)
         self._end = "0-0"
         self._news = asyncio.Event()
@@ -121,17 +121,17 @@ class LiveTail:
         self._stopped = False
 
     async def follow(self, after: str | None, *, idle: float) -> AsyncGenerator[Batch, None]:
-        """What comes after a position, without gaps or repeats.
+        """Yields the events after a position, without gaps or repeats.
 
-        The first batch is empty, and says where the follower begins.
+        The first batch is empty, and has the position from which the follower begins.
 
         Args:
-            after: A position that was given before; `None`: from now on.
-            idle: Seconds after which an empty batch says that nothing came.
+            after: An earlier position, or None for new events only.
+            idle: Seconds without an event after which an empty batch comes.
 
         Raises:
             ServerUnreachable: The server does not answer; only before the first batch.
-            ValueError: `after` is no position; likewise.
+            ValueError: `after` is not a position; only before the first batch.
         """
         async with self._reader():
             position, missed = await self._join(after)
@@ -146,12 +146,12 @@ class LiveTail:
                         yield batch
 
     def stop(self) -> None:
-        """Has all who follow end at once, and nobody begin."""
+        """Ends all followers at once, and refuses new ones."""
         self._stopped = True
         self._tell()
 
     async def close(self) -> None:
-        """Ends."""
+        """Ends the reader."""
         self.stop()
         if (reading := self._end_reading()) is not None:
             await asyncio.wait([reading])
@@ -159,17 +159,17 @@ class LiveTail:
     # ------------------------------------------------------------------ a follower
 
     async def _join(self, after: str | None) -> tuple[str, bool]:
-        """Where a follower begins, and whether it missed something because that place is not here any more."""
+        """The position from which a follower begins, and whether it missed events because its own is gone."""
         if after is None:
             return self._end, False
         place = place_of(after)
         if place > place_of(self._end) and place > place_of(newest := await self._newest()):
-            # Another server's, or what this one had stored last and has lost.
+            # A position of another server, or of events that this server has lost.
             return newest, True
         return after, False
 
     async def _kept_after(self, position: str, idle: float) -> AsyncGenerator[Batch, None]:
-        """What is kept after a position, or comes soon; a batch."""
+        """Yields one batch of the kept events after a position, or of events that come soon."""
         index = self._index_after(position)
         if index == len(self._kept):
             with contextlib.suppress(TimeoutError):
@@ -180,7 +180,7 @@ class LiveTail:
             await asyncio.sleep(0)
             index = self._index_after(position)
         told = self._kept[index : index + AT_ONCE]
-        # Meanwhile what was next may have been dropped: then the server still has it.
+        # The next events may have been dropped meanwhile: then the server still has them.
         if told and place_of(position) >= self._begin:
             yield Batch(told, told[-1].position, any(one.missed for one in told))
         else:
@@ -190,7 +190,7 @@ class LiveTail:
         return bisect_right(self._kept, place_of(position), key=lambda one: one.place)
 
     async def _catch_up(self, position: str) -> AsyncGenerator[Batch, None]:
-        """Reads on from the server until what is kept follows."""
+        """Reads from the server until the kept events follow."""
         told: list[Told] = []
         missed = False
         try:
@@ -206,7 +206,7 @@ class LiveTail:
                     told, missed = [], False
                     await asyncio.sleep(0)
         except (redis.RedisError, OSError) as error:
-            # What was read and not told is read again.
+            # Events that were read but not delivered are read again.
             logger.warning("the tail cannot be read for one who follows", error=str(error))
             await asyncio.sleep(_AGAIN_AFTER)
 
@@ -214,7 +214,7 @@ class LiveTail:
 
     @asynccontextmanager
     async def _reader(self) -> AsyncIterator[None]:
-        """Has the tail read while anybody follows."""
+        """Runs the reader as long as there is a follower."""
         self._followers += 1
         try:
             async with self._starting:
@@ -266,7 +266,7 @@ class LiveTail:
                 await asyncio.sleep(0)
 
     def _is_mine(self) -> bool:
-        """Whether the calling task is still the one that reads: a client may swallow the cancellation of another."""
+        """Whether the calling task is still the reader; the client may have swallowed its cancellation."""
         return self._reading is asyncio.current_task()
 
     def _tell(self) -> None:

@@ -1,7 +1,7 @@
-"""What the history knows, as Prometheus reads it.
+"""The figures of the history, in the form for Prometheus.
 
-Asked of the history at each reading: nothing is counted here, so it does not matter which web process is read, or
-whether it was started anew. Counters are those that the server keeps, and only grow.
+Each request asks the history, and nothing is counted here: so Prometheus may ask any web process, also a restarted one.
+The counters are the server's, and only grow.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BOUNDS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600,
 )
 # fmt: on
-"""Seconds; the server's own buckets are finer."""
+"""The bounds of the histograms, in seconds; the server's own buckets are finer."""
 
 
 _Reading = tuple[str, Callable[[WorkerInfo], float]]
@@ -52,7 +52,7 @@ _COUNTERS: Mapping[str, _Reading] = {
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """What is read at once."""
+    """All readings of one request."""
 
     sums: tuple[ActorSums, ...]
     queues: tuple[QueueInfo, ...]

@@ -1,7 +1,7 @@
-"""The pages for people; what they show is asked of the history, as everything else is.
+"""The pages for people, made from questions to the history.
 
-Thin: each handler asks and renders. A page's script asks for the same page again every few seconds, as a fragment.
-Nothing here changes anything: what people do goes through the JSON API.
+They are thin: each handler asks and renders. A page's script asks for the same page again every few seconds, as a
+fragment. No page changes anything: actions go through the JSON API.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from worker.web.questions import cursor_after, last_of_page
 from worker.web.rendering import render
 
 _EVERY = 2
-"""Seconds between two looks of a page at what may have changed."""
+"""Seconds between two refreshes of a page."""
 
 _HOUR = timedelta(hours=1)
 _FAILED = MessageFilter(states=FAILURES)
@@ -56,7 +56,7 @@ _GROUPS = 50
 
 
 class _PageRoute(APIRoute):
-    """Tells people in a page, and not in JSON, that the server does not answer."""
+    """Shows a page, and not JSON, if the server does not answer."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -76,7 +76,7 @@ router = APIRouter(include_in_schema=False, route_class=_PageRoute)
 
 @router.get("/")
 async def overview(request: Request, history: History, visitor: Visiting) -> Response:
-    """How things go, at a glance."""
+    """The whole system at a glance."""
     now = datetime.now(UTC)
     minutes = await aask(history, windows(_HOUR))
     waiting = await aask(history, queues())
@@ -107,7 +107,7 @@ async def overview(request: Request, history: History, visitor: Visiting) -> Res
 
 @router.get("/messages")
 async def messages(request: Request, history: History, visitor: Visiting) -> Response:
-    """The messages that match what the URL asks for."""
+    """The messages that match the filter in the URL."""
     asked = Asked.read(MESSAGE_FIELDS, request.query_params)
     cursor = _cursor(request)
     complaint, page, count = "", Page((), None), Count(0, None)
@@ -142,7 +142,7 @@ async def messages(request: Request, history: History, visitor: Visiting) -> Res
 
 @router.get("/messages/{message_id}")
 async def message(request: Request, history: History, visitor: Visiting, message_id: str) -> Response:
-    """One message, through every attempt."""
+    """One message, with every attempt."""
     found = await aask(history, one_message(message_id))
     counts = await _counts(history)
     if found is None:
@@ -165,7 +165,7 @@ async def message(request: Request, history: History, visitor: Visiting, message
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A message that runs: where, since when, and how far it is."""
+    """A running message with its process, its begin and its progress."""
 
     message: StoredMessage
     number: int
@@ -177,7 +177,7 @@ class _Run:
 
 @router.get("/running")
 async def running(request: Request, history: History, visitor: Visiting) -> Response:
-    """What runs now."""
+    """The running messages."""
     page = await aask(history, running_messages(cursor=_cursor(request)))
     heard_of = {(one.host, one.pid): one.heartbeat for one in await aask(history, workers())}
     return render(
@@ -201,7 +201,7 @@ def _run(found: StoredMessage, heard_of: dict[tuple[str, int], datetime]) -> _Ru
 
 @router.get("/delayed")
 async def delayed(request: Request, history: History, visitor: Visiting) -> Response:
-    """What is delayed, the next to be due first."""
+    """The delayed messages, the next due first."""
     cursor = request.query_params.get("cursor", "")
     after = last_of_page(cursor) if re.fullmatch("[0-9]{1,13}/.{1,200}", cursor) else None
     found = await aask(history, delayed_messages(after=after))
@@ -219,7 +219,7 @@ async def delayed(request: Request, history: History, visitor: Visiting) -> Resp
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Dead letters of one cause: how many, the newest of them, and the filter that finds them."""
+    """The dead letters of one cause: their number, the newest of them, and the filter that finds them."""
 
     cause: str
     count: int
@@ -244,7 +244,7 @@ async def _group(history: AsyncRedisClient, cause: str, number: int) -> _Group:
 
 @router.get("/workers")
 async def worker_processes(request: Request, history: History, visitor: Visiting) -> Response:
-    """The worker processes: what they hold and how they fare."""
+    """The worker processes, with their attempts and their problems."""
     found = await aask(history, workers())
     counts = await _counts(history)
     return render(request, visitor, "workers.html", refresh=_EVERY, counts=counts, workers=_alive_first(found))
@@ -252,15 +252,15 @@ async def worker_processes(request: Request, history: History, visitor: Visiting
 
 @router.get("/queues")
 async def queues_by_name(request: Request, history: History, visitor: Visiting) -> Response:
-    """The queues, each to be paused and resumed."""
+    """The queues, with buttons to pause and resume."""
     found = await aask(history, queues())
     counts = await _counts(history)
     return render(request, visitor, "queues.html", refresh=_EVERY, counts=counts, queues=found)
 
 
 async def repositories(request: Request, history: History, visitor: Visiting) -> Response:
-    """The repositories in the search index: what is stored of each, and how its last sync goes or went."""
-    assert api.repositories is not None  # noqa: S101 - the page is there only with it
+    """The repositories in the search index, with their stored files and their last sync."""
+    assert api.repositories is not None  # noqa: S101 - the page exists only with it
     found, complaint = await api.repositories.overview()
     counts = await _counts(history)
     known = {"counts": counts, "repositories": found, "complaint": complaint}
@@ -294,7 +294,7 @@ async def live(request: Request, history: History, visitor: Visiting) -> Respons
 
 @router.get("/audit")
 async def audit(request: Request, history: History, visitor: Visiting) -> Response:
-    """What people did."""
+    """The actions of people."""
     entries = await aask(history, audit_log(200))
     counts = await _counts(history)
     return render(request, visitor, "audit.html", refresh=_EVERY, counts=counts, entries=entries)
@@ -302,18 +302,18 @@ async def audit(request: Request, history: History, visitor: Visiting) -> Respon
 
 @router.get("/login")
 async def login(request: Request, visitor: Visiting) -> Response:
-    """Where a token is shown."""
+    """The page for logging in with a token."""
     asked = request.query_params
     return render(request, visitor, "login.html", next=asked.get("next", ""), failed="failed" in asked)
 
 
 async def _counts(history: AsyncRedisClient) -> dict[str, int]:
-    """How many messages are in each state: every page's menu shows some."""
+    """The number of messages in each state, for the menu of every page."""
     return await aask(history, state_counts())
 
 
 def _cursor(request: Request) -> int | None:
-    """Where the last page ended; of what is none, the beginning."""
+    """The cursor in the URL, or None if it is missing or cannot be read."""
     given = request.query_params.get("cursor", "")
     return int(given) if re.fullmatch("[0-9]{1,15}", given) else None
 

@@ -1,6 +1,6 @@
-"""How pages are rendered: the templates, and the words and numbers in them.
+"""Renders pages: the templates, and the words and numbers in them.
 
-Whatever comes from a message is escaped, always: nothing here marks text as safe.
+Text from a message is always escaped: no function here marks text as safe.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from worker.history.states import Action, MessageState, actions_for
 from worker.web.security import Visitor
 
 FRAGMENT = "x-fragment"
-"""The header by which a page's script asks for what may have changed, without what frames it."""
+"""The header with which a page's script asks only for the changing part of a page, without its frame."""
 
 _ENDED_WELL = (MessageState.COMPLETED, MessageState.SKIPPED, MessageState.CANCELLED)
 _LONG_TEXT = 160
@@ -30,7 +30,7 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 def render(request: Request, visitor: Visitor, template: str, *, code: int = 200, **known: object) -> HTMLResponse:
-    """A page, or what may have changed on it."""
+    """A page, or its changing part."""
     layout = "fragment.html" if FRAGMENT in request.headers else "page.html"
     text = _TEMPLATES.get_template(template).render(
         layout=layout,
@@ -42,18 +42,18 @@ def render(request: Request, visitor: Visitor, template: str, *, code: int = 200
         version=__version__,
         **known,
     )
-    # Halves of characters, which Python makes of bytes that are no UTF-8, cannot be sent.
+    # Lone surrogates, which Python makes from bytes that are not UTF-8, cannot be sent.
     return HTMLResponse(text.encode("utf-8", "backslashreplace"), code, {"vary": FRAGMENT})
 
 
 def path_of(request: Request) -> str:
-    """The path below that at which the application is mounted."""
+    """The path below the application's mount point."""
     path: str = request.scope["path"]
     return path.removeprefix(request.scope.get("root_path", "")) or "/"
 
 
 def duration(value: float | timedelta | None) -> str:
-    """A duration, in milliseconds or as such, for people: `15 ms`, `9.2 s`, `3 m 20 s`."""
+    """A duration, or milliseconds, for people: `15 ms`, `9.2 s`, `3 m 20 s`."""
     if value is None:
         return "\N{EN DASH}"
     ms = value / timedelta(milliseconds=1) if isinstance(value, timedelta) else value
@@ -72,7 +72,7 @@ def duration(value: float | timedelta | None) -> str:
 
 
 def number(value: float) -> str:
-    """A count, with its thousands set apart."""
+    """A count with separated thousands."""
     return f"{value:,.0f}"
 
 
@@ -86,7 +86,7 @@ def compact(value: float) -> str:
 
 
 def rate(value: float) -> str:
-    """So many a second."""
+    """A rate per second."""
     digits = 0 if value >= 100 else 1 if value >= 10 or not value else 2  # noqa: PLR2004 - three figures
     return f"{value:,.{digits}f}"
 
@@ -98,35 +98,35 @@ def share(value: float) -> str:
 
 
 def plain(moment: datetime) -> str:
-    """A time for people whose browser runs no scripts."""
+    """A time for browsers without scripts."""
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def short(text: str, longest: int = _LONG_TEXT) -> str:
-    """The text's first line, cut where it is long."""
+    """The text's first line, cut if it is long."""
     line = text.strip().partition("\n")[0]
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
 def subject(of: Mapping[str, object]) -> str:
-    """What something is about, on a line."""
+    """A subject on one line."""
     return " ".join(f"{key}={value}" for key, value in of.items())
 
 
 def last_words(message: StoredMessage) -> str:
-    """What the newest event of a message says; of one that failed the error."""
+    """The text of a message's newest event, or its error if it failed."""
     if message.state not in _ENDED_WELL and message.last_error:
         return message.last_error
     return next((event.text for event in reversed(message.events) if event.text), "")
 
 
 def took(message: StoredMessage) -> float | None:
-    """How long the last attempt that ended took."""
+    """Milliseconds of the last ended attempt, or None."""
     return next((one.duration_ms for one in reversed(message.events) if one.state.is_final and one.duration_ms), None)
 
 
 def action_name(action: str) -> str:
-    """The action as a button names it."""
+    """The action's name on a button."""
     return action.replace("_", " ").capitalize()
 
 
@@ -146,7 +146,7 @@ def _environment() -> Environment:
     )
     for one in (duration, number, compact, rate, share, iso, plain, short, subject, last_words, took, action_name):
         made.filters[one.__name__] = one
-    # Into an attribute, where it is escaped like any other text.
+    # For an attribute, where it is escaped like all other text.
     made.filters["json"] = lambda value: json.dumps(value, separators=(",", ":"))
     made.filters["segment"] = lambda text: quote(text, safe="")
     made.globals["link"] = link

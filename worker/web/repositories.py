@@ -1,4 +1,4 @@
-"""Repositories that are kept in the search index, as JSON; what is known of them belongs to `worker.recall`."""
+"""The repositories in the search index, as JSON; `worker.recall` describes and syncs them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from worker.web.problems import NOT_FOUND, WITH_BODY, Problem
 from worker.web.unavailable import UNREADABLE, reason_of, unreadable_told
 
 _UNAVAILABLE: dict[int | str, dict[str, Any]] = {
-    503: {"model": Problem, "description": "The index cannot be read, or must be made anew."}
+    503: {"model": Problem, "description": "The index cannot be read, or must be rebuilt."}
 }
 
 router = APIRouter(tags=["repositories"], responses=_UNAVAILABLE)
 
-# PostgreSQL takes no NUL, so nothing is called by a name with one.
+# PostgreSQL takes no NUL, so no repository has one in its name.
 RepositoryName = Annotated[
     str, Path(min_length=1, max_length=200, pattern=r"^[^\x00]+$", description="The repository's name.")
 ]
@@ -33,11 +33,11 @@ class Sync(shapes.Shape):
 
     state: SyncState
     started_at: shapes.Time
-    updated_at: shapes.Time = Field(description="When it was last heard of.")
-    scanned: int = Field(description="Files that git would see.")
-    matching: int = Field(description="Those of them that are wanted.")
-    done: int = Field(description="Those of these that are stored as they are now, or left out for a reason.")
-    text: shapes.Text = Field(description="What it came to.")
+    updated_at: shapes.Time = Field(description="The time of its last update.")
+    scanned: int = Field(description="The number of files that git would see.")
+    matching: int = Field(description="The number of wanted files among them.")
+    done: int = Field(description="The number of wanted files that are up to date in the index, or left out.")
+    text: shapes.Text = Field(description="The outcome.")
 
 
 class Repository(shapes.Shape):
@@ -57,14 +57,14 @@ class Repository(shapes.Shape):
 
 
 class Repositories(shapes.Shape):
-    """The repositories, in the order in which they were added."""
+    """The repositories, in the order of their adding."""
 
     repositories: list[Repository]
 
 
 @router.get("/repositories")
 async def repositories() -> Repositories:
-    """The repositories, in the order in which they were added."""
+    """The repositories, in the order of their adding."""
     with unreadable_told():
         found = [await _described(one) for one in await (await repository_store()).all()]
     return Repositories(repositories=found)
@@ -79,7 +79,7 @@ async def repository(name: RepositoryName) -> Repository:
 
 @router.post("/repositories/{name}/sync", status_code=201, responses=WITH_BODY | NOT_FOUND)
 async def sync(name: RepositoryName, visitor: Acting, settings: InForce) -> actions.Enqueued:
-    """Enqueues a message that brings the index to what is on disk."""
+    """Enqueues a message that syncs the repository."""
     with unreadable_told():
         known = await _known(name)
     new = actions.NewMessage(actor="sync_repository", args=[known.name])
@@ -87,7 +87,7 @@ async def sync(name: RepositoryName, visitor: Acting, settings: InForce) -> acti
 
 
 async def overview() -> tuple[Sequence[Repository | stored.Repository], str]:
-    """All of them for a page, and what is wrong with the index; where anything is, without what is stored of them."""
+    """All repositories for a page, and the index's error or an empty text; after an error, without their numbers."""
     known: Sequence[stored.Repository] = []
     try:
         known = await (await repository_store()).all()

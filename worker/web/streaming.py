@@ -1,6 +1,6 @@
-"""The live tail as server-sent events: each with its position, so that a browser that comes back goes on there.
+"""The live tail as server-sent events, each with its position, from which a browser continues after a break.
 
-A line with a position and no event says that nothing came; an event `missed` that some events are gone.
+A line with a position but no event means that no event came; an event `missed` means that some events are gone.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from worker.web.live import Batch, place_of
 from worker.web.parameters import event_filter
 
 HEARTBEAT = 10.0
-"""Seconds without an event after which a position is sent, so that a browser and what is between notice an end."""
+"""Seconds without an event after which a position is sent, so that browsers and proxies notice a broken connection."""
 
 ENDS_WITHIN = 3.0
-"""Seconds in which a tail that was told to end does: without them it would be cut off in the middle of its answer."""
+"""Seconds in which a tail must end when it is told to; without them, it would be cut off inside its answer."""
 
 _AGAIN_MS = 1_000
 
 router = APIRouter(tags=["tail"])
 
 
-# Not in the description: it has no end, and who tries all that is described would wait for it.
+# Not in the schema, because it has no end: a program that tries every described path would wait for it.
 @router.get("/events/live", include_in_schema=False, name="live_events")
 async def live_events(
     wanted: Annotated[EventFilter, Depends(event_filter)],
@@ -42,14 +42,14 @@ async def live_events(
     after: Annotated[str | None, Query(max_length=100)] = None,
     last_event_id: Annotated[str | None, Header(max_length=100)] = None,
 ) -> EventSourceResponse:
-    """Matching events as they come: after `Last-Event-ID`, else after `after`, else from now on."""
+    """Matching events as they come: after `Last-Event-ID`, or after `after`, or from now on."""
     position = last_event_id or after
     try:
         place_of(position or "0")
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
     following = tail.follow(position, idle=HEARTBEAT)
-    # Before the answer begins: so that a server that is away is told as what it is.
+    # Before the answer begins, so that a server that is away gives an error.
     first = await anext(following)
     stream = _stream(first, following, wanted, shown_to(visitor))
     return EventSourceResponse(stream, ping=0, shutdown_grace_period=ENDS_WITHIN)
