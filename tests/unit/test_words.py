@@ -14,7 +14,7 @@ import worker
 
 PACKAGE = Path(worker.__file__).parent
 ROOMS = (
-    *("conversations", "ground", "models", "recall", "server", "stores", "tasks", "threads"),
+    *("attempts", "conversations", "ground", "loops", "models", "recall", "server", "stores", "tasks", "threads"),
     *("__init__.py", "actor.py", "attempt.py", "bridge.py", "errors.py", "leases.py", "testing.py"),
 )
 """The rooms whose docstrings are plain."""

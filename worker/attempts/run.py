@@ -1,6 +1,6 @@
-"""One attempt from its begin to its end: its events, its interrupt, and what its calls leave to it.
+"""One attempt from its begin to its end: its events, its interrupt, and the account of its calls.
 
-It does not know what runs it. The runner (a worker thread) enters it, runs the body inside `run_body`, and ends it.
+It does not know its runner. The runner (a worker thread) enters it, runs the body inside `run_body`, and ends it.
 Recording never fails the work.
 """
 
@@ -36,17 +36,17 @@ class AttemptRun:
 
     Args:
         message: The message as the runner has it.
-        attempt: What is known of the attempt.
-        recorder: Its events go there.
+        attempt: The facts about the attempt.
+        recorder: The recorder of its events.
 
     Attributes:
         key: The message's id and the fence: no two attempts share them.
-        begun_at: When it began, in seconds since the epoch.
+        begun_at: The time of its begin, in seconds since the epoch.
         cancelled: Whether a person cancelled it.
         in_body: Whether the actor's function runs.
         has_ended: Whether its end was recorded.
-        due_at: When it is interrupted, on the monotonic clock; infinity: never.
-        due_interrupt: What it is interrupted with then.
+        due_at: The time of its interrupt, on the monotonic clock, or infinity.
+        due_interrupt: The exception of that interrupt.
         span: Its outermost status context, or None as long as there is none.
     """
 
@@ -76,17 +76,17 @@ class AttemptRun:
         bind_contextvars(message_id=self.attempt.message_id, actor=self.attempt.actor, attempt=self.attempt.number)
 
     def leave(self) -> None:
-        """Ends what `enter` began; in the same context."""
+        """Undoes `enter`, in the same context."""
         if current_run.get() is self:
             current_run.set(None)
             account.set(None)
             unbind_contextvars(*_LOG_FIELDS)
 
     def run_body(self, function: Callable[[], R]) -> R:
-        """Runs the actor's function, where interrupts reach it; in the runner's thread.
+        """Runs the actor's function as the part that interrupts reach. The runner's thread calls it.
 
         Raises:
-            BaseException: The interrupt, or what the function raised.
+            BaseException: The interrupt, or the function's error.
         """
         self.in_body = True
         try:
@@ -95,7 +95,7 @@ class AttemptRun:
             self.in_body = False
 
     def _open(self, section: Section) -> None:
-        # Said before looking: an interrupter says what it wants before it looks for the section.
+        # First publish the section, then look for an interrupt; an interrupter does it the other way round.
         self._section = section
         if self._interrupt is not None and section.claim(self._interrupt):
             raise self._interrupt
@@ -114,12 +114,12 @@ class AttemptRun:
         return section is None or section.interrupt(self._interrupt)
 
     def cancel(self) -> None:
-        """Cancels the attempt: it ends CANCELLED, whatever its clean-up raises, unless its body has ended."""
+        """Cancels the attempt: it ends CANCELLED, also if its clean-up fails, unless its body has ended."""
         self.cancelled = True
         self.interrupt(Cancelled())
 
     def limit(self, seconds: float, interrupt: type[BaseException]) -> float:
-        """Has it interrupted in so many seconds, or sooner if a sooner deadline was set; when, monotonic."""
+        """Sets the deadline to this many seconds from now, unless it is sooner; returns it, on the monotonic clock."""
         at = time.monotonic() + seconds
         if at < self.due_at:
             self.due_interrupt = interrupt
@@ -136,13 +136,13 @@ class AttemptRun:
         outlook: str = "",
         becomes: str | None = None,
     ) -> None:
-        """Records how the attempt ended, once: with `error`, else as its outermost context said, else COMPLETED.
+        """Records the end of the attempt, once: with `error`, or as its outermost context ended, or as COMPLETED.
 
         Args:
-            error: What escaped from the actor.
-            state: The state, where the error alone does not tell it.
-            outlook: What happens to the message now, for people.
-            becomes: The state it has then; None: that of the attempt.
+            error: The error that escaped from the actor, or None.
+            state: The attempt's state, if the error alone does not decide it.
+            outlook: The next step of the message, as a text for people.
+            becomes: The message's state after the attempt, or None for the attempt's own.
         """
         if self.has_ended:
             return
@@ -157,7 +157,7 @@ class AttemptRun:
             span.outcome = State.COMPLETED
         span.see(error)
         if error is None and state is not None:
-            span.error = None  # what its context saw was the interrupt
+            span.error = None  # its context saw only the interrupt
         span.outcome = state or span.outcome
         span.text = "; ".join(part for part in (span.text, outlook) if part)
         event = span.ending((time.monotonic() - self._started_at) * 1000, self._account.blocked)

@@ -1,4 +1,4 @@
-"""The attempts that run in this process: what cancels them, ends them in time, and tells of them asks here."""
+"""The registry of the attempts that run in this process; cancels, time limits, shutdowns and heartbeats use it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ LOOK_EVERY = 1.0
 
 
 class RunningAttempts:
-    """The running attempts by message and fence, and the thread that interrupts them when their time has come.
+    """The running attempts by message and fence, and the thread that interrupts them at their deadlines.
 
-    A deadline lasts as long as its attempt is here: none has to be taken back.
+    A deadline ends with its attempt, so it never has to be removed.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class RunningAttempts:
         return len(self._runs)
 
     def get(self, message_id: str, fence: int) -> AttemptRun | None:
-        """The attempt of that delivery, or None."""
+        """The attempt of this delivery, or None."""
         return self._runs.get((message_id, fence))
 
     def add(self, run: AttemptRun) -> None:
@@ -42,14 +42,14 @@ class RunningAttempts:
         self._runs[run.key] = run
 
     def remove(self, run: AttemptRun) -> None:
-        """Removes an attempt: nothing interrupts it any more."""
+        """Removes an attempt: from now on, it is not interrupted."""
         if self._runs.get(run.key) is run:
             del self._runs[run.key]
 
     # ------------------------------------------------------------------ deadlines
 
     def limit(self, run: AttemptRun, seconds: float, interrupt: type[Interrupt]) -> None:
-        """Has an attempt interrupted in so many seconds; one whose body has not begun then, as soon as it begins."""
+        """Interrupts an attempt in this many seconds; if its body has not begun then, as soon as it begins."""
         at = run.limit(seconds, interrupt)
         # The watch sleeps until the earliest deadline; most of them come after it, and go before they are due.
         if at < self._wakes_at:
@@ -63,7 +63,7 @@ class RunningAttempts:
             self._thread.start()
 
     def stop(self) -> None:
-        """Ends the watch; no deadline interrupts any more."""
+        """Ends the watch: from now on, deadlines do not interrupt."""
         with self._changed:
             thread, self._thread = self._thread, None
             self._changed.notify()
@@ -74,7 +74,7 @@ class RunningAttempts:
         with self._changed:
             while self._thread is threading.current_thread():
                 now = time.monotonic()
-                # Not later: while nothing is due, every deadline that is set would have to wake this thread.
+                # A bounded sleep, so that a new deadline later than this need not wake the thread.
                 self._wakes_at = now + LOOK_EVERY
                 for run in self:
                     if run.due_at > now:

@@ -1,6 +1,6 @@
-"""Begins and ends the run of each message: the hooks of Dramatiq that surround all others.
+"""Begins and ends the run of each message: the outermost hooks of Dramatiq's middleware.
 
-Must never fail or hold up a message: the history records the outcome and does not decide it.
+It must never fail or delay a message: the history records the outcome, and does not decide it.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ R = TypeVar("R")
 logger = get_logger(__name__)
 
 DUE = "due_ms"
-"""The option of messages on a broker that does not know when one was or will be due; milliseconds since the epoch."""
+"""The option with a message's due time, for brokers that do not store it; milliseconds since the epoch."""
 
 FLUSH_TIMEOUT = 5.0
-"""Seconds that an acknowledgement waits for the event before it, where the broker does not keep both together."""
+"""Seconds that an acknowledgement waits for the event before it, if the broker does not store both together."""
 
 
 class Delivery(Recorder, Protocol):
@@ -44,14 +44,14 @@ class Delivery(Recorder, Protocol):
 
     @property
     def queued_ms(self) -> float:
-        """Milliseconds since it was due."""
+        """Milliseconds since the message was due."""
 
     def begin(self, run: AttemptRun) -> bool:
-        """Begins the attempt; False: the message has gone to another process, or was cancelled before it began."""
+        """Begins the attempt; False if another process has the message, or it was cancelled before."""
 
 
 def as_body(function: Callable[P, R]) -> Callable[P, R]:
-    """Makes a function the body of an attempt: interrupts reach it, and nothing else of the runner's work."""
+    """Makes a function the body of an attempt: interrupts reach it, and no other part of the runner's work."""
     if getattr(function, "is_body", False):
         return function
 
@@ -59,7 +59,7 @@ def as_body(function: Callable[P, R]) -> Callable[P, R]:
     def body(*args: P.args, **kwargs: P.kwargs) -> R:
         run = current_run.get()
         if run is None or run.in_body:
-            # Called directly: outside a worker, or by another actor, to whose body it belongs.
+            # Called directly, outside a worker or by another actor: it belongs to that actor's body.
             return function(*args, **kwargs)
         return run.run_body(lambda: function(*args, **kwargs))
 
@@ -68,11 +68,11 @@ def as_body(function: Callable[P, R]) -> Callable[P, R]:
 
 
 class Runs(dramatiq.Middleware):
-    """Makes an `AttemptRun` for each message, and tells it how the attempt ended.
+    """Makes an `AttemptRun` for each message, and ends it with the attempt.
 
     Args:
         running: The attempts that run in this process.
-        recorder: Where events go; None: the broker's own messages keep them.
+        recorder: The recorder of events, or None if the broker's own messages record them.
     """
 
     def __init__(self, running: RunningAttempts, recorder: Writer | None) -> None:
@@ -82,7 +82,7 @@ class Runs(dramatiq.Middleware):
     def after_declare_actor(self, broker: Broker, actor: dramatiq.Actor[..., object]) -> None:
         """Makes the actor's function a body."""
         actor.fn = as_body(actor.fn)
-        # Dramatiq's worker then logs a line of a cancelled attempt, and no traceback as of an error.
+        # So Dramatiq's worker logs a cancelled attempt as one line, without a traceback.
         expected = actor.options.get("throws") or ()
         actor.options["throws"] = (*(expected if isinstance(expected, tuple) else (expected,)), Cancelled)
 
@@ -91,13 +91,13 @@ class Runs(dramatiq.Middleware):
         self.running.start()
 
     def after_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
-        """Ends the watch, and writes the events that still wait: no attempt runs any more."""
+        """Ends the watch, and writes the waiting events, after all attempts have ended."""
         self.running.stop()
         if self._recorder is not None:
             self._recorder.flush(FLUSH_TIMEOUT)
 
     def before_enqueue(self, broker: Broker, message: dramatiq.Message[Any], delay: int | None) -> None:
-        """Notes when the message is due; a retry ends the attempt before it, which it may overtake."""
+        """Adds the due time to the message; ends the attempt before a retry, which the retry could overtake."""
         if self._recorder is not None and (delay is not None or DUE not in message.options):
             message.options[DUE] = int(time.time() * 1000) + (delay or 0)
         run = current_run.get()
@@ -108,10 +108,10 @@ class Runs(dramatiq.Middleware):
         """Begins the run.
 
         Raises:
-            SkipMessage: The message is not this process's any more.
+            SkipMessage: Another process has the message now, or it was cancelled.
         """
         run = self._run_of(message)
-        # Added before looking: who cancels a delivery looks for its run after saying so.
+        # First add the run, then look for a cancel; a canceller does it the other way round.
         self.running.add(run)
         if self._recorder is None and not cast("Delivery", message).begin(run):
             self.running.remove(run)
@@ -135,7 +135,7 @@ class Runs(dramatiq.Middleware):
         elif isinstance(exception, Shutdown):
             self._end(run, exception, "shutdown", "queued")
         elif exception is not None and run.cancelled:
-            # What its clean-up raised is told; the interrupt itself says nothing.
+            # An error of its clean-up is recorded; the interrupt itself is not.
             error = None if isinstance(exception, Cancelled) else exception
             self._end(run, error, "on request", state=State.CANCELLED)
         else:
@@ -143,7 +143,7 @@ class Runs(dramatiq.Middleware):
         self._leave(run)
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Ends the run of a message that another middleware had skipped: nothing here skips silently."""
+        """Ends the run of a message that another middleware has skipped: no message is skipped silently."""
         run = current_run.get()
         if run is not None:
             dead = ("dead letter", "dead") if message.failed else ()
@@ -159,7 +159,7 @@ class Runs(dramatiq.Middleware):
             number = fence = int(message.options.get("retries", 0)) + 1
             queued_ms = max(0.0, time.time() * 1000 - due)
         attempt = Attempt(message.message_id, message.actor_name, message.queue_name, number, fence, queued_ms)
-        # Not `or`: a recorder that has recorded nothing yet may be empty, and false.
+        # Not `or`: an empty recorder may be false.
         recorder = cast("Recorder", message) if self._recorder is None else self._recorder
         return AttemptRun(message, attempt, recorder)
 

@@ -31,10 +31,10 @@ FLUSH_TIMEOUT = 2.0
 """Seconds that the end of a context outside a worker waits for its events to be written."""
 
 PROGRESS_EVERY = 1.0
-"""Seconds between two progress events of a context: a loop may report each step, the history need not keep them all."""
+"""Seconds between two progress events of a context: a loop may report each step, but the history keeps only some."""
 
 recorder_override: ContextVar[Writer | None] = ContextVar("recorder_override", default=None)
-"""Where contexts outside a worker record, instead of in the configured history; for tests."""
+"""The recorder for contexts outside a worker, in place of the configured history; for tests."""
 
 
 def _recorder_outside() -> Writer:
@@ -43,13 +43,13 @@ def _recorder_outside() -> Writer:
 
 
 class Span:
-    """A named stretch of work: its events, from STARTED to the one that ends it."""
+    """A named stretch of work, with its events from STARTED to its end."""
 
     def __init__(self, prefix: str, text: str, subject: Subject) -> None:
         self.root: Span = self
         self.run = ""
         self.number = 0
-        self.id = ""  # of its STARTED event; those of its others begin with it
+        self.id = ""  # the id of its STARTED event; the ids of its other events begin with it
         self._common: dict[str, Any] = {}
         self.prefix = prefix
         self.subject = subject
@@ -74,11 +74,11 @@ class Span:
         """Begins, and records STARTED.
 
         Args:
-            recorder: Its events go there; None: to the configured history.
+            recorder: The recorder of its events, or None for the configured history.
             attempt: The attempt in which it runs, or None outside a worker.
-            root: The attempt's own span, or None if that is this one.
+            root: The attempt's own span, or None if this is it.
             outer: The span in which it begins, or None.
-            at: When it began, on the monotonic clock, if that was before.
+            at: The time of its begin, on the monotonic clock, or None for now.
         """
         self._attempt = attempt
         self._recorder = recorder if recorder is not None else _recorder_outside()
@@ -99,12 +99,12 @@ class Span:
         self.text = ""
 
     def next_number(self) -> int:
-        """The number of a span inside."""
+        """The number for the next span inside."""
         self._spans += 1
         return self._spans
 
     def see(self, error: BaseException | None) -> None:
-        """Takes the error that came out of the work: it decides how the span ends."""
+        """Takes the error of the work, or None: it decides the state that ends the span."""
         if error is None:
             return
         self.error = None
@@ -116,7 +116,7 @@ class Span:
         self.error = ErrorInfo.of(error)
 
     def progress_is_due(self) -> bool:
-        """Whether progress is to be recorded now."""
+        """Whether progress should be recorded now."""
         now = time.monotonic()
         if self._recorder is not None and now - self._progress_at < PROGRESS_EVERY:
             return False
@@ -151,7 +151,7 @@ class Span:
         return self._event(self.outcome, ".end", parent=self.id, text=self.text[:MAX_TEXT], error=self.error, **values)
 
     def flush(self) -> None:
-        """Waits until what a run outside a worker recorded is written."""
+        """Waits until the events of a run outside a worker are written."""
         _recorder_outside().flush(FLUSH_TIMEOUT)
 
     def _common_fields(self) -> dict[str, Any]:
@@ -172,7 +172,7 @@ class Span:
 
 
 def message_state(state: State) -> str:
-    """The state of a message whose only attempt ended so."""
+    """The state of a message after an attempt that ended in this state."""
     return "dead" if state is State.FAILED else state.value
 
 

@@ -1,6 +1,6 @@
-"""What the calls of one attempt leave to it: how long loops were blocked, and blocking calls that go on.
+"""The account of an attempt's calls: the time for which loops were blocked, and the blocking calls that still run.
 
-The bridge and the thread pool write here; the attempt reads it. Neither knows the other.
+The bridge and the thread pool write it, and the attempt reads it. They do not know each other.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass(slots=True)
 class Blocked:
-    """How long the loop was blocked during a call, in seconds in all, and where the longest time."""
+    """The stalls of a loop: their seconds in all, the seconds of the longest, and its place or an empty text."""
 
     seconds: float = 0.0
     worst: float = 0.0
@@ -27,10 +27,10 @@ class Blocked:
 
 
 class Account:
-    """What the calls of one attempt leave to it. Most leave nothing: making one costs next to nothing.
+    """The account of one attempt's calls. Most stay empty, and an empty one costs next to nothing.
 
     Attributes:
-        blocked: How long its loops were blocked, or None.
+        blocked: The stalls of its loops, or None.
     """
 
     __slots__ = ("_unfinished", "blocked")
@@ -40,19 +40,19 @@ class Account:
         self._unfinished: list[concurrent.futures.Future[Any]] | None = None
 
     def add_blocked(self, seconds: float, where: str) -> None:
-        """Adds a time for which a loop was blocked."""
+        """Adds a stall."""
         if self.blocked is None:
             self.blocked = Blocked()
         self.blocked.add(seconds, where)
 
     def add_unfinished(self, call: concurrent.futures.Future[Any]) -> None:
-        """Adds a blocking call that still runs in the thread pool although nobody awaits it any more."""
+        """Adds a blocking call that still runs in the thread pool, but is no longer awaited."""
         if self._unfinished is None:
             self._unfinished = []
         self._unfinished.append(call)
 
     def wait(self) -> None:
-        """Waits for the unfinished calls: until they end, no other process may have their message."""
+        """Waits for the unfinished calls, so that no other attempt of the message begins before they end."""
         while self._unfinished:
             concurrent.futures.wait([self._unfinished.pop()])
 

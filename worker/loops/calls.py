@@ -1,7 +1,7 @@
-"""One coroutine on a loop and the thread that waits for it: how it is interrupted, and what leaves the call.
+"""One coroutine on a loop, and the thread that waits for it: interrupts, results and errors.
 
-An interrupt cancels the coroutine through its loop. Its `finally` blocks run, and then the original interrupt leaves
-the call, never another error in its place. A coroutine that does not end within `WORKER_CLEANUP_TIMEOUT` is reported.
+An interrupt cancels the coroutine through its loop. Its `finally` blocks run, and then the call raises the original
+interrupt, never another error in its place. A coroutine that does not end within `WORKER_CLEANUP_TIMEOUT` is reported.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _overruns = 0
 
 
 def overruns() -> int:
-    """How many coroutines of this process did not end in time when they were cancelled."""
+    """The number of this process's cancelled coroutines that did not end in time."""
     return _overruns
 
 
 def cleanup_seconds() -> float:
-    """How long a cancelled coroutine may clean up."""
+    """Seconds that a cancelled coroutine may clean up."""
     return settings_in_force().cleanup_timeout.total_seconds()
 
 
 def _suspended_at(coroutine: object) -> str:
-    """The stack of a coroutine that waits, down to where it does; a task tells of its outermost frame only."""
+    """The stack of a waiting coroutine, down to the place of its wait; a task shows only its outermost frame."""
     frames: list[tuple[FrameType, int]] = []
     while (frame := _any_of(coroutine, "cr_frame", "gi_frame", "ag_frame")) is not None:
         frames.append((frame, frame.f_lineno))
@@ -46,15 +46,15 @@ def _suspended_at(coroutine: object) -> str:
     return "".join(traceback.StackSummary.extract(iter(frames)).format())
 
 
-def _any_of(one: object, *names: str) -> Any:  # noqa: ANN401 - of coroutines and generators of all kinds
+def _any_of(one: object, *names: str) -> Any:  # noqa: ANN401 - coroutines and generators of all kinds
     return next((found for name in names if (found := getattr(one, name, None)) is not None), None)
 
 
 class Call:
     """A task on a loop for which a thread waits, in a `with` block.
 
-    Inside the block interrupts of the thread's section come here, before the task is made and after it has ended too:
-    none is raised in the middle of making or closing a loop.
+    Inside the block all interrupts of the thread's section come here, also before the task is made and after it has
+    ended: no interrupt is raised while a loop is being made or closed.
     """
 
     def __init__(self) -> None:
@@ -88,11 +88,11 @@ class Call:
         if self.section is not None:
             self.section.waited()
         if error is None and self.exception is not None:
-            # It came after the coroutine had ended: it is for the code that follows.
+            # It came after the coroutine had ended: it belongs to the code after the call.
             raise self.exception
 
     def interrupt(self, exception: BaseException) -> bool:
-        """Cancels the task, now or as soon as it is made, unless that was done before; False if the call is over."""
+        """Cancels the task, now or as soon as it is made, but only once; False if the call is over."""
         with self._lock:
             if self._over:
                 return False
@@ -104,14 +104,14 @@ class Call:
             return True
 
     def begins(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
-        """Takes the task, and cancels it at once if the call was interrupted before; in the loop's thread."""
+        """Takes the task, and cancels it at once after an earlier interrupt. The loop's thread calls it."""
         with self._lock:
             self._loop, self.task = loop, task
             if self.exception is not None:
                 self._request_cancel(loop)
 
     def ends(self) -> None:
-        """Notes that the task has ended: it is not cancelled any more."""
+        """Records the task's end: from now on, it is not cancelled."""
         with self._lock:
             self._ended = True
         if self._patience is not None:
@@ -123,27 +123,27 @@ class Call:
         return self._ended
 
     def leave_with(self, error: BaseException | None) -> None:
-        """Raises what leaves the call when its task has ended with this error, or with none.
+        """Raises the call's error after its task has ended with this error, or with None.
 
         Raises:
-            BaseException: The interrupt that cancelled the task, else the task's own error.
-            SelfCancelledError: The task was cancelled, and nobody asked for it.
+            BaseException: The interrupt that cancelled the task, or the task's own error.
+            SelfCancelledError: The task was cancelled without a request.
         """
         if self._cancelled and self.exception is not None:
             raise self.exception from (None if isinstance(error, asyncio.CancelledError) else error)
         if isinstance(error, asyncio.CancelledError):
-            raise SelfCancelledError("the coroutine cancelled itself; nobody else asked for it") from error
+            raise SelfCancelledError("the coroutine cancelled itself, without a request from outside") from error
         if error is not None:
             raise error
 
     def cancel(self) -> None:
-        """Cancels the task; in the loop's thread."""
+        """Cancels the task. The loop's thread calls it."""
         if self.task is not None and not self.task.done():
             self._cancelled = True
             self.task.cancel()
 
     def give_up(self) -> None:
-        """What is done with a task that does not end; nothing, where the loop is shared: the thread waits on."""
+        """Gives up a task that does not end. On a shared loop this does nothing: the thread keeps waiting."""
 
     def _request_cancel(self, loop: asyncio.AbstractEventLoop) -> None:
         loop.call_soon_threadsafe(self.cancel)
@@ -152,7 +152,7 @@ class Call:
         self._patience.start()
 
     def _report(self) -> None:
-        """Tells of a coroutine that swallows its cancellation, or whose cleanup takes too long."""
+        """Reports a coroutine that swallows its cancellation, or takes too long to clean up."""
         global _overruns
         with self._lock:
             if self._ended or self.exception is None:
