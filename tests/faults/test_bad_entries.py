@@ -36,8 +36,8 @@ def test_what_nobody_can_read_is_a_dead_letter_by_itself_with_its_bytes(tmp_path
             spoil(opened, message_id, bytes_)
         unknown = opened.send("nobody_knows_it")
         entry: Any = {b"\xff": b"\x00\xfe", b"i": b"x"}
-        opened.client.xadd("{worker}:q:default:normal", entry)
-        opened.client.xadd("{worker}:q:default:normal", {"i": "whose-record-is-gone"})
+        opened.client.xadd("{worker}:q:default:normal:thread", entry)
+        opened.client.xadd("{worker}:q:default:normal:thread", {"i": "whose-record-is-gone"})
         good += opened.send_many("work", [[1]] * 20)
         worker = opened.start_ready("a")
         opened.wait_for_end(len(good) + len(spoilt) + 2)

@@ -75,7 +75,7 @@ def test_a_shutdown_while_the_server_is_away_ends_too_and_loses_nothing(tmp_path
 
 def taken(opened: Scene) -> set[str]:
     """The messages that workers have taken and not given back."""
-    stream = "{worker}:q:default:normal"
+    stream = "{worker}:q:default:normal:thread"
     pending: Any = opened.client.xpending_range(stream, "workers", "-", "+", 1_000)
     found: set[str] = set()
     for one in pending:

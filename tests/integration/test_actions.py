@@ -235,7 +235,7 @@ def test_an_entry_that_could_not_be_read_is_purged_and_not_replayed(
     client: RedisClient, failing: dramatiq.Actor[[str], None]
 ) -> None:
     """Nobody can run it."""
-    client.xadd("{worker}:q:default:normal", {"something": "else"})
+    client.xadd("{worker}:q:default:normal:thread", {"something": "else"})
     wait_until(lambda: dead_letters(client), SOON)
     [letter] = dead_letters(client)
     outcome = replay(client, MessageFilter())
@@ -607,7 +607,7 @@ def test_who_hears_late_of_a_cancellation_does_not_cancel_a_later_delivery(
         late: Any = client.xadd("{worker}:orders", {"cancel": f"{message_id} {fence - 1}"})
         session = broker.session
         assert session is not None
-        wait_until(lambda: session.lease._order == late.decode(), SOON)
+        wait_until(lambda: session.heartbeat._order == late.decode(), SOON)
         taken = session.holdings.holds(message_id)
         assert taken is not None
         assert taken.run is not None
@@ -794,8 +794,8 @@ def test_under_load_nothing_of_a_paused_queue_begins_but_what_was_held(
 def pending(client: RedisClient, queue: str) -> list[str]:
     """The messages of a queue that processes have been given."""
     found = []
-    for lane in ("back", "high", "normal", "low"):
-        stream = f"{{worker}}:q:{queue}:{lane}"
+    for priority in ("back", "high", "normal", "low"):
+        stream = f"{{worker}}:q:{queue}:{priority}:thread"
         taken: Any = client.xpending_range(stream, "workers", "-", "+", 10_000)
         for one in taken:
             entries: Any = client.xrange(stream, one["message_id"], one["message_id"])

@@ -100,7 +100,7 @@ class Clocked:
 
     def __init__(self, client: RedisClient, **sizes: int) -> None:
         self.client = client
-        self._note = told(writer._NOTE, **{name: sizes[name] for name in sizes if name == "SEGMENT"})
+        self._note = told(writer._WRITE, **{name: sizes[name] for name in sizes if name == "SEGMENT"})
         self._enqueue = told(sending._ENQUEUE, **{name: sizes[name] for name in sizes if name == "SEGMENT"})
         self._asked = {
             script._hash: told(

@@ -21,14 +21,14 @@ SEGMENT = 40
 
 
 def parcels(count: int, *, kinds: int = 3) -> list[Parcel]:
-    """Messages of some actors, queues and lanes, mixed or in runs, each once."""
+    """Messages of some actors, queues and priorities, mixed or in runs, each once."""
     chance = random.Random(count)
     made = []
     for number in range(count):
         kind = chance.randrange(kinds) if number % 100 < 50 else 0
-        lane = ("normal", "high", "low")[kind % 3]
+        priority = ("normal", "high", "low")[kind % 3]
         payload = f'{{"text":"{"ä" * kind}\\"s\\":\\"failed\\""}}'.encode()
-        made.append(Parcel(f"m{number}", payload, f"queue {kind}", lane, f"actor {kind % 2}"))
+        made.append(Parcel(f"m{number}", payload, f"queue {kind}", priority, f"actor {kind % 2}"))
     return made
 
 
@@ -115,7 +115,7 @@ def test_what_is_special_goes_its_own_way_in_its_order(client: RedisClient) -> N
     sender.send(some)
     sender.send(some)
     assert client.hgetall("{worker}:states") == {b"queued": b"%d" % (2 * SEND_GROUP - 1), b"delayed": b"1"}
-    waiting = [fields[b"i"].decode() for fields in entries(client, "{worker}:q:queue 0:normal")]
+    waiting = [fields[b"i"].decode() for fields in entries(client, "{worker}:q:queue 0:normal:thread")]
     assert waiting == [one.message_id for one in some[-2:] + some[:3] + some[4:-2]]
 
 

@@ -25,7 +25,7 @@ from dramatiq.results.backends import RedisBackend
 
 from tests.support.waiting import wait_until
 from worker import ProcessingStatusContext, create_broker
-from worker.broker import lease, reader, sending
+from worker.broker import heartbeat, reader, sending
 from worker.broker.envelope import encode
 from worker.broker.sending import SEND_GROUP
 from worker.broker.streams import StreamBroker
@@ -39,6 +39,7 @@ from worker.operations.actions import pause, resume
 from worker.server.client import RedisClient
 from worker.server.connection import connect
 from worker.server.embedded import EmbeddedServer
+from worker.server.keys import PRIORITIES
 from worker.server.scripts import Argument, Script
 from worker.settings import Settings, put_in_force, settings_in_force
 
@@ -160,7 +161,7 @@ def test_many_messages_are_enqueued_in_few_round_trips(broker: StreamBroker) -> 
     with commands(broker) as sent:
         others = broker.enqueue_many([note.message(number) for number in range(2 * SEND_GROUP + 1)])
     assert len(sent) == 3
-    entries: Any = broker.client.xrange("{worker}:q:default:normal")
+    entries: Any = broker.client.xrange("{worker}:q:default:normal:thread")
     assert [fields[b"i"].decode() for _, fields in entries] == [one.message_id for one in [*first, *others]]
     with working(broker):
         finish(broker)
@@ -496,7 +497,7 @@ def test_what_cannot_be_read_is_a_dead_letter_by_itself_and_its_bytes_are_kept(
     record: Any = broker.client.get(key)
     head, _, rest = record.split(b"\n", 2)
     broker.client.set(key, b"\n".join([head, payload, rest]))
-    broker.client.xadd("{worker}:q:default:normal", {"what": "is this?"})
+    broker.client.xadd("{worker}:q:default:normal:thread", {"what": "is this?"})
     note.send(3)
     with working(broker):
         finish(broker)
@@ -554,8 +555,8 @@ def test_an_urgent_message_overtakes_all_but_what_was_taken_before_it(broker: St
     assert order.count("low") == 50
 
 
-def pending(broker: StreamBroker, queue: str, lane: str) -> int:
-    stream = f"{{worker}}:q:{queue}:{lane}"
+def pending(broker: StreamBroker, queue: str, priority: str) -> int:
+    stream = f"{{worker}}:q:{queue}:{priority}:thread"
     if not broker.client.exists(stream) or not broker.client.xinfo_groups(stream):
         return 0
     found: Any = broker.client.xpending(stream, "workers")
@@ -690,7 +691,7 @@ def test_what_follows_from_an_attempt_that_was_lost_is_not_stored(make_broker: M
                 session = broker.session
                 assert session is not None
                 session.flush(5)
-                take_over(broker, session.lease.token)
+                take_over(broker, session.heartbeat.token)
 
     dramatiq.pipeline([lost.message(), following.message_with_options(pipe_ignore=True)]).run()
     with working(broker):
@@ -706,7 +707,7 @@ def take_over(broker: StreamBroker, token: str) -> None:
     broker.client.zadd("{worker}:leases", {token: 1})
     broker.client.delete("{worker}:patience", "{worker}:kept-at")
     limits = [60, *[60_000, 1_000] * 4]
-    lease._KEEP.run(broker.client, ["another", 1_000, 2, 100, 1, *limits])
+    heartbeat._KEEP.run(broker.client, ["another", 1_000, 2, 100, 1, *limits])
 
 
 # ---------------------------------------------------------------------- join and flush
@@ -835,7 +836,7 @@ def test_a_queue_that_comes_while_messages_are_taken_costs_no_lease(
         come[0].send(3)
         release.set()
         finish(broker, "default", "later")
-        assert (session.lease.epoch, session.standing.ends_refused) == (1, 0)
+        assert (session.heartbeat.epoch, session.standing.ends_refused) == (1, 0)
     assert sorted(runs) == [1, 2, 3]
     assert stored(broker, first).state == "completed"
 
@@ -853,9 +854,9 @@ def test_a_message_that_was_given_late_and_unseen_is_found(
         assert session is not None
         pause(broker.client, "default")
         sent = note.send(2)
-        streams: Any = dict.fromkeys([broker.client.namespace.stream("default", lane) for lane in reader.LANES], ">")
+        streams: Any = dict.fromkeys([f"{{worker}}:q:default:{priority}:thread" for priority in PRIORITIES], ">")
         # The reader, which waited, may have had it and put it back.
-        wait_until(lambda: bool(broker.client.xreadgroup("workers", session.lease.token, streams, 1)))
+        wait_until(lambda: bool(broker.client.xreadgroup("workers", session.heartbeat.token, streams, 1)))
         resume(broker.client, "default")
         finish(broker)
     assert runs == [1, 2]
@@ -899,13 +900,13 @@ def test_a_queue_that_comes_late_does_not_bring_a_lost_lease_back(broker: Stream
         finish(broker)
         session = broker.session
         assert session is not None
-        old = session.lease.token
+        old = session.heartbeat.token
         broker.client.zrem("{worker}:leases", old)
         dramatiq.actor(actor_name="later", queue_name="later")(note.fn).send("later")
         wait_until(lambda: broker.client.sismember("{worker}:queues", "later"))
         assert broker.client.zscore("{worker}:leases", old) is None
         finish(broker, "later")
-        assert session.lease.token != old
+        assert session.heartbeat.token != old
     assert runs == ["first", "later"]
 
 

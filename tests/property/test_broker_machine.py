@@ -28,19 +28,20 @@ from hypothesis.stateful import (
 
 from tests.support.broker_model import (
     FINAL,
-    LANES,
     LISTED,
+    PRIORITIES,
+    RUNNERS,
     Entry,
     FollowUp,
     Given,
     Message,
     Model,
     Step,
+    Stream,
     Taken,
-    unique_of,
 )
 from tests.support.examples import examples
-from worker.broker import committer, lease, reader, sending, session, streams
+from worker.broker import committer, heartbeat, reader, sending, session, streams
 from worker.broker.commits import End, write_commit
 from worker.broker.envelope import Parcel
 from worker.history import overview, query
@@ -118,7 +119,6 @@ return found
 def small(script: Script, more: str = "") -> Script:
     """The same script with small segments."""
     made = copy.copy(script)
-    assert "4096" in made._text
     made._text = made._text.replace("4096", str(SEGMENT)) + more
     for name, few in FEW.items():
         made._text = re.sub(rf"local {name} = \d+", f"local {name} = {few}", made._text)
@@ -135,9 +135,9 @@ GIVE_BACK = small(session._GIVE_BACK)
 TAKE = small(reader._TAKE)
 LOOK = small(reader._LOOK)
 BURY = small(reader._BURY)
-JOIN = small(lease._JOIN)
-KEEP = small(lease._KEEP)
-LEAVE = small(lease._LEAVE)
+JOIN = small(heartbeat._JOIN)
+KEEP = small(heartbeat._KEEP)
+LEAVE = small(heartbeat._LEAVE)
 FIND = small(query._FIND)
 DEATHS = small(query._DEATHS)
 DESCRIBE_QUEUES = small(overview._QUEUES)
@@ -163,11 +163,10 @@ class Stored:
                 payload,
                 lines.decode().splitlines(),
             )
-        self.streams: dict[tuple[str, str], tuple[list[tuple[str, str, int | None]], dict[str, str]]] = {}
+        self.streams: dict[Stream, tuple[list[tuple[str, str, int | None]], dict[str, str]]] = {}
         for key, entries, pending in streams_:
-            queue, _, lane = _after(key, "{worker}:q:").rpartition(":")
             named = [(entry.decode(), fields[1].decode(), _fence(fields)) for entry, fields in entries]
-            self.streams[queue, lane] = named, {one[0].decode(): one[1].decode() for one in pending}
+            self.streams[_stream_of(key)] = named, {one[0].decode(): one[1].decode() for one in pending}
         self.ids: dict[int, list[str]] = {}
         self.marks: dict[tuple[int, str], set[int]] = {}
         for key, value in maps:
@@ -204,6 +203,15 @@ def _after(key: bytes, prefix: str) -> str:
     return key.decode().removeprefix(prefix)
 
 
+def _stream_of(key: bytes) -> Stream:
+    queue, priority, runner = _after(key, "{worker}:q:").split(":")
+    return queue, priority, runner
+
+
+def _key_of(stream: Stream) -> str:
+    return "{worker}:q:" + ":".join(stream)
+
+
 def _couples(flat: list[Any]) -> Iterator[tuple[Any, Any]]:
     return itertools.batched(flat, 2) if hasattr(itertools, "batched") else zip(flat[::2], flat[1::2], strict=True)
 
@@ -235,7 +243,7 @@ a_message = st.builds(
     FollowUp,
     id=st.sampled_from(IDS),
     queue=a_queue,
-    lane=st.sampled_from(["high", "normal", "low"]),
+    priority=st.sampled_from(["high", "normal", "low"]),
     actor=st.sampled_from(["a", "b"]),
     payload=st.sampled_from([b'{"p":1}', b'{"p":2,"text":"{\\"s\\":\\"failed\\""}']),
     later=a_later,
@@ -243,6 +251,7 @@ a_message = st.builds(
 sendings = st.lists(st.tuples(a_message, st.sampled_from(["", "", "", *KEYS])), min_size=1, max_size=5)
 outcomes = st.sampled_from(["completed", "completed", "skipped", "cancelled", "dead", "retry", "retry", "back"])
 an_error = st.sampled_from(["ValueError", "a.b.<locals>.C", ""])
+some_runners = st.dictionaries(st.sampled_from(["a", "b"]), st.sampled_from(RUNNERS))
 some_ids = st.lists(st.sampled_from([*IDS, "nobody"]), min_size=1, max_size=6, unique=True)
 a_person = st.sampled_from(["ann", "bob"])
 
@@ -262,8 +271,8 @@ class BrokerMachine(RuleBasedStateMachine):
         self.garbage = 0
         self.deliveries: dict[tuple[str, int, int], tuple[str, str]] = {}
         self.moments = 2_000_000
-        self.join(TOKENS[0])
-        self.join(TOKENS[1])
+        self.join(TOKENS[0], {"a": "thread"})
+        self.join(TOKENS[1], {})
 
     @initialize(most=st.sampled_from([0, 2, 1000]))
     def begin(self, most: int) -> None:
@@ -271,15 +280,15 @@ class BrokerMachine(RuleBasedStateMachine):
 
     # ------------------------------------------------------------------ processes come and go
 
-    @rule(token=st.sampled_from(TOKENS))
-    def join(self, token: str) -> None:
+    @rule(token=st.sampled_from(TOKENS), actors=some_runners)
+    def join(self, token: str, actors: dict[str, str]) -> None:
+        """An actor may have another runner than before, while messages wait for the former."""
         if token in self.processes:
             return
-        JOIN.run(self.client, [token, HOUR_MS, "{}", *QUEUES])
+        names = [part for pair in actors.items() for part in pair]
+        JOIN.run(self.client, [token, HOUR_MS, "{}", len(RUNNERS), *RUNNERS, len(QUEUES), *QUEUES, *names])
         self.processes[token] = Process(token)
-        self.model.alive[token] = True
-        for queue, lane in itertools.product(QUEUES, LANES):
-            self.model.stream(queue, lane)
+        self.model.join(token, QUEUES, actors)
 
     @rule(data=st.data())
     def a_process_dies(self, data: st.DataObject) -> None:
@@ -309,7 +318,7 @@ class BrokerMachine(RuleBasedStateMachine):
             if unique:
                 one.payload = json.dumps({"options": {"unique": unique}}).encode()
         for one, unique in sent:
-            arguments += [one.id, one.payload, one.queue, one.lane, one.actor, one.later, unique, HOUR_MS]
+            arguments += [one.id, one.payload, one.queue, one.priority, one.actor, one.later, unique, HOUR_MS]
         answers = ENQUEUE.run(self.client, arguments)
         assert [one.decode() for one in answers] == self.model.enqueue(sent)
 
@@ -319,19 +328,19 @@ class BrokerMachine(RuleBasedStateMachine):
         messages = [one for one in messages if self._can_be_sent(one.id)]
         arguments: list[Argument] = []
         for one in messages:
-            arguments += [one.id, one.payload, one.queue, one.lane, one.actor]
+            arguments += [one.id, one.payload, one.queue, one.priority, one.actor]
         answers = ENQUEUE_NEW.run(self.client, arguments)
         for one, answer in zip(messages, answers, strict=True):
             assert bool(answer) != (one.id in self.model.messages)
             if answer:
                 self.model.enqueue([(replace(one, later=-1), "")])
 
-    @rule(queue=a_queue, lane=st.sampled_from(LANES))
-    def something_else_gets_into_a_stream(self, queue: str, lane: str) -> None:
+    @rule(queue=a_queue, priority=st.sampled_from(PRIORITIES), runner=st.sampled_from(RUNNERS))
+    def something_else_gets_into_a_stream(self, queue: str, priority: str, runner: str) -> None:
         self.garbage += 1
         name = f"garbage{self.garbage}"
-        self.client.xadd(f"{{worker}}:q:{queue}:{lane}", {"x": name})
-        self.model.stream(queue, lane).append(Entry(name, None))
+        self.client.xadd(_key_of((queue, priority, runner)), {"x": name})
+        self.model.stream(queue, priority, runner).append(Entry(name, None))
 
     # ------------------------------------------------------------------ processes take and give back
 
@@ -341,11 +350,11 @@ class BrokerMachine(RuleBasedStateMachine):
         self._take(self._a_process(data), most, QUEUES[::-1] if turn else QUEUES, known=not lost)
 
     def _take(self, process: Process, most: int, queues: list[str], *, known: bool = True) -> None:
-        answer = TAKE.run(self.client, [process.token, most, *queues])
+        answer = TAKE.run(self.client, [process.token, 2, "thread", most, "loop", 2, *queues])
         if process.token not in self.model.alive:
             assert answer is None
             return
-        given = self.model.take(process.token, most, queues)
+        given = self.model.take(process.token, {"thread": most, "loop": 2}, queues)
         assert {one.decode() for one in answer[1]} == set(self.model.paused)
         self._sync()
         self._described(process, answer[2:], given, known=known)
@@ -383,18 +392,19 @@ class BrokerMachine(RuleBasedStateMachine):
     def wait_and_look(self, data: st.DataObject) -> None:
         """A process is given entries while it waits, whether or not its lease has run out or a queue was paused."""
         process = self._a_process(data)
-        names: Any = {f"{{worker}}:q:{queue}:{lane}": ">" for lane in LANES for queue in QUEUES}
+        places = [(queue, priority, runner) for priority in PRIORITIES for queue in QUEUES for runner in RUNNERS]
+        names: Any = {_key_of(place): ">" for place in places}
         found: Any = self.client.xreadgroup("workers", process.token, names, 1)
         pairs = streams_in(found)
         arguments: list[Argument] = [process.token]
         given = []
         for stream, entries in pairs:
-            queue, _, lane = _after(stream, "{worker}:q:").rpartition(":")
+            place = _stream_of(stream)
             for entry, _ in entries:
                 arguments += [stream, entry]
-                (one,) = [one for one in self.model.stream(queue, lane) if one.holder is None][:1]
+                (one,) = [one for one in self.model.stream(*place) if one.holder is None][:1]
                 one.holder = process.token
-                given.append(((queue, lane), one))
+                given.append((place, one))
         self._sync()
         if given:
             self._look(process, arguments, given)
@@ -412,15 +422,15 @@ class BrokerMachine(RuleBasedStateMachine):
         arguments: list[Argument] = [process.token]
         known = {taken.entry for taken in process.taken}
         given = []
-        for (queue, lane), entries in self.model.streams.items():
+        for stream, entries in self.model.streams.items():
             for one in entries:
                 if one.holder == process.token and one.id not in known:
-                    given.append(((queue, lane), one))
-                    arguments += [f"{{worker}}:q:{queue}:{lane}", one.id]
+                    given.append((stream, one))
+                    arguments += [_key_of(stream), one.id]
         held = {one.id for entries in self.model.streams.values() for one in entries if one.holder == process.token}
         for taken in process.taken:
             if taken.entry not in held:
-                arguments += [f"{{worker}}:q:{taken.stream[0]}:{taken.stream[1]}", taken.entry]
+                arguments += [_key_of(taken.stream), taken.entry]
         self._look(process, arguments, given)
 
     @precondition(lambda self: any(one.taken for one in self.processes.values()))
@@ -430,7 +440,7 @@ class BrokerMachine(RuleBasedStateMachine):
         some = _some(data, process.taken)
         arguments: list[Argument] = []
         for one in some:
-            arguments += [f"{{worker}}:q:{one.stream[0]}:{one.stream[1]}", one.entry, one.id, one.fence]
+            arguments += [_key_of(one.stream), one.entry, one.id, one.fence]
         GIVE_BACK.run(self.client, arguments)
         self.model.give_back(some)
 
@@ -582,7 +592,7 @@ class BrokerMachine(RuleBasedStateMachine):
         assert set(stored.leases) == set(self.model.alive)
         self._check_what_people_did(stored)
         for queue in QUEUES:
-            waits = any(entries for (name, _), entries in self.model.streams.items() if name == queue) or any(
+            waits = any(entries for (name, *_), entries in self.model.streams.items() if name == queue) or any(
                 self.model.messages[one].queue == queue for one in self.model.due
             )
             assert WAITING.run(self.client, [queue]) == int(waits)
@@ -595,7 +605,7 @@ class BrokerMachine(RuleBasedStateMachine):
             ]
             assert self._found(wanted, 3) == (expected, len(expected))
             assert self._found(wanted, 0) == ([], len(expected))
-        causes = Counter(one.died_of for one in self.model.messages.values() if one.state == "dead")
+        causes = Counter(one.cause for one in self.model.messages.values() if one.state == "dead")
         assert {cause.decode(): number for cause, number in _couples(DEATHS.run(self.client, []))} == causes
         assert not list(self.client.scan_iter("{worker}:x:scratch*"))
 
@@ -628,7 +638,7 @@ class BrokerMachine(RuleBasedStateMachine):
             assert bool(paused) == (name in self.model.paused)
             untaken = [
                 one
-                for (of_queue, _), entries in self.model.streams.items()
+                for (of_queue, *_), entries in self.model.streams.items()
                 for one in entries
                 if of_queue == name and one.holder is None and (one.fence is None or self.model.current(one))
             ]
@@ -641,8 +651,8 @@ class BrokerMachine(RuleBasedStateMachine):
         assert set(stored.messages) == set(self.model.messages)
         for one in self.model.messages.values():
             fields, payload, lines = stored.messages[one.id]
-            seq, state, fence, attempts, starts, losses, _, cut, lane, queue, actor, subjects = fields
-            assert (seq, state, fence, attempts, starts, losses, cut, lane, queue, actor) == (
+            seq, state, fence, attempts, starts, losses, _, cut, priority, queue, actor, subjects = fields
+            assert (seq, state, fence, attempts, starts, losses, cut, priority, queue, actor) == (
                 str(one.seq),
                 one.state,
                 str(one.fence),
@@ -650,7 +660,7 @@ class BrokerMachine(RuleBasedStateMachine):
                 str(one.starts),
                 str(one.losses),
                 "0",
-                one.lane,
+                one.priority,
                 one.queue,
                 one.actor,
             )
@@ -717,7 +727,6 @@ class BrokerMachine(RuleBasedStateMachine):
         return message is None or message.life == taken.life
 
     def _step(self, data: st.DataObject, taken: Taken) -> Step:
-        message = self.model.messages.get(taken.id)
         step = Step(taken, started=data.draw(st.booleans()), lines=[])
         step.subject = data.draw(st.sampled_from(["", "n=1", "n=2", "of=x"]))
         how = data.draw(st.sampled_from(["note", "end", "end"]))
@@ -731,7 +740,6 @@ class BrokerMachine(RuleBasedStateMachine):
         step.kind = state.value
         step.error = data.draw(an_error) if state is State.FAILED else ""
         step.lines = [_line(taken, state, step.error)]
-        step.unique = unique_of(message.payload) if message is not None else ""
         if step.outcome == "retry":
             step.payload, step.later = b'{"again":1}', data.draw(st.sampled_from([-1, 0, HOUR_MS]))
         elif step.outcome != "back":
@@ -753,16 +761,16 @@ class BrokerMachine(RuleBasedStateMachine):
     def _described(self, process: Process, answer: list[Any], given: list[Given], *, known: bool = True) -> None:
         """Compares the answer with what the process is given, and buries what nobody can read."""
         assert [one[1].decode() for one in answer] == [entry.id for _, entry in given]
-        for described, ((queue, lane), entry) in zip(answer, given, strict=True):
+        for described, (place, entry) in zip(answer, given, strict=True):
             stream, entry_id, message_id, fence, attempts, losses, _, payload = described
-            assert stream.decode() == f"{{worker}}:q:{queue}:{lane}"
+            assert stream.decode() == _key_of(place)
             assert entry_id.decode() == entry.id
             message = self.model.messages.get(entry.message_id)
             if message is None:
                 assert message_id == b""
                 assert payload == b"x " + entry.message_id.encode()
                 if known:
-                    self._bury((queue, lane), entry)
+                    self._bury(place, entry)
                 continue
             assert message_id.decode() == message.id
             assert (fence, attempts, losses) == (message.fence, message.attempts, message.losses)
@@ -771,13 +779,13 @@ class BrokerMachine(RuleBasedStateMachine):
             delivery = self.deliveries.setdefault((message.id, message.life, fence), (process.token, entry.id))
             assert delivery == (process.token, entry.id)
             if known:
-                taken = Taken(message.id, message.life, (queue, lane), entry.id, message.fence, message.attempts + 1)
+                taken = Taken(message.id, message.life, place, entry.id, message.fence, message.attempts + 1)
                 process.taken = [*process.taken[-20:], taken]
 
-    def _bury(self, stream: tuple[str, str], entry: Entry) -> None:
+    def _bury(self, stream: Stream, entry: Entry) -> None:
         event = StatusEvent(event="?.failed", state=State.FAILED, message_id=entry.message_id, actor="?")
         event_line = to_line(_with_error(event, "ValueError"))
-        name = f"{{worker}}:q:{stream[0]}:{stream[1]}"
+        name = _key_of(stream)
         buried = entry.message_id
         for _ in range(2):  # the second time its answer had been lost
             BURY.run(self.client, [name, entry.id, buried, stream[0], b'{"undecodable":""}', event_line])
@@ -835,7 +843,7 @@ def _some(data: st.DataObject, taken: list[Taken]) -> list[Taken]:
 
 def _marks(message: Message) -> set[str]:
     names = {f"actor:{message.actor}", f"queue:{message.queue}", f"state:{message.state}"}
-    names |= {f"died:{message.died_of}"} if message.state == "dead" else set()
+    names |= {f"cause:{message.cause}"} if message.state == "dead" else set()
     return names | {f"ended:{kind}" for kind in message.ended & LISTED} | {f"error:{error}" for error in message.errors}
 
 
@@ -871,7 +879,7 @@ def _is(message: Message, wanted: MessageFilter) -> bool:
 def _text_of(step: Step) -> str:
     taken = step.taken
     end = End(
-        stream=f"{{worker}}:q:{taken.stream[0]}:{taken.stream[1]}",
+        stream=_key_of(taken.stream),
         entry=taken.entry,
         outcome=step.outcome,
         kind=step.kind,
@@ -881,8 +889,9 @@ def _text_of(step: Step) -> str:
         blocked="",
         payload=step.payload.decode(),
         later=step.later,
-        unique=step.unique,
-        follow_ups=[Parcel(one.id, one.payload, one.queue, one.lane, one.actor, one.later) for one in step.follow_ups],
+        follow_ups=[
+            Parcel(one.id, one.payload, one.queue, one.priority, one.actor, one.later) for one in step.follow_ups
+        ],
     )
     return write_commit(
         (taken.id, taken.fence, taken.attempt),

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-LANES = ("back", "high", "normal", "low")
+PRIORITIES = ("back", "high", "normal", "low")
+RUNNERS = ("thread", "loop")
 FINAL = frozenset({"completed", "skipped", "dead", "cancelled"})
 LISTED = frozenset({"failed", "lost", "cancelled"})
 
-Stream = tuple[str, str]
-"""A queue and a lane."""
+Stream = tuple[str, str, str]
+"""A queue, a priority and a runner."""
 
 
 @dataclass
@@ -22,7 +24,7 @@ class Message:
     id: str
     life: int
     queue: str
-    lane: str
+    priority: str
     actor: str
     payload: bytes
     state: str
@@ -36,7 +38,7 @@ class Message:
     lines: list[str] = field(default_factory=list)
     ended: set[str] = field(default_factory=set)
     errors: set[str] = field(default_factory=set)
-    died_of: str = ""
+    cause: str = ""
 
     @property
     def is_final(self) -> bool:
@@ -75,7 +77,7 @@ class FollowUp:
 
     id: str
     queue: str
-    lane: str
+    priority: str
     actor: str
     payload: bytes
     later: int
@@ -94,7 +96,6 @@ class Step:
     error: str = ""
     payload: bytes = b""
     later: int = -1
-    unique: str = ""
     follow_ups: list[FollowUp] = field(default_factory=list)
 
 
@@ -123,14 +124,30 @@ class Model:
         self.holders: dict[str, str] = {}
         self.counted: Counter[str] = Counter()
         self.paused: dict[str, str] = {}
+        self.runners: dict[str, str] = {}
+        self.misplaced: set[str] = set()
         self.cancelling: set[str] = set()
         self.audit: list[Audited] = []
         self.lives = 0
         self.seq = 0
 
-    def stream(self, queue: str, lane: str) -> list[Entry]:
+    def stream(self, queue: str, priority: str, runner: str) -> list[Entry]:
         """The entries of a stream, oldest first."""
-        return self.streams.setdefault((queue, lane), [])
+        return self.streams.setdefault((queue, priority, runner), [])
+
+    def runner_of(self, actor: str) -> str:
+        """What runs the messages of an actor."""
+        return self.runners.get(actor, "thread")
+
+    def join(self, token: str, queues: Iterable[str], actors: dict[str, str]) -> None:
+        """A process begins, which has both runners and says which each of its actors has."""
+        self.alive[token] = True
+        for actor, runner in actors.items():
+            if runner != self.runner_of(actor):
+                self.misplaced.add(self.runner_of(actor))
+            self.runners[actor] = runner
+        for place in itertools.product(queues, PRIORITIES, RUNNERS):
+            self.stream(*place)
 
     def current(self, entry: Entry) -> Message | None:
         """The message for whose newest delivery the entry is, if there is one."""
@@ -147,15 +164,15 @@ class Model:
     def new(self, follow: FollowUp, unique: str = "") -> Message:
         self.lives += 1
         state = "delayed" if follow.later >= 0 else "queued"
-        lane, actor, payload = follow.lane, follow.actor, follow.payload
-        return Message(follow.id, self.lives, follow.queue, lane, actor, payload, state, unique)
+        priority, actor, payload = follow.priority, follow.actor, follow.payload
+        return Message(follow.id, self.lives, follow.queue, priority, actor, payload, state, unique)
 
     def create(self, messages: Iterable[Message], later: dict[str, int]) -> None:
         """Numbers them, and puts them where they are to be."""
         for one in messages:
             one.seq, self.seq = self.seq, self.seq + 1
             self.messages[one.id] = one
-            self._place(one, later[one.id], one.lane)
+            self._place(one, later[one.id], one.priority)
 
     def enqueue(self, sent: list[tuple[FollowUp, str]]) -> list[str]:
         """Answers with the holders of unique keys."""
@@ -191,54 +208,77 @@ class Model:
 
     def again(self, message: Message, sent: FollowUp) -> None:
         """One that has ended is enqueued again."""
-        message.queue, message.lane, message.actor = sent.queue, sent.lane, sent.actor
+        message.queue, message.priority, message.actor = sent.queue, sent.priority, sent.actor
         message.payload = sent.payload
         message.starts = message.losses = 0
-        message.died_of = ""
+        message.cause = ""
         self.cancelling.discard(message.id)
-        self.put_again(message, sent.later, message.lane)
+        self.put_again(message, sent.later, message.priority)
 
-    def put_again(self, message: Message, later: int, lane: str) -> None:
+    def _put_back(self, message: Message) -> None:
+        """Before anything newer; one that somebody wants to end while it runs ends."""
+        if message.state == "running" and message.id in self.cancelling:
+            self._finish(message, "cancelled")
+        else:
+            self.put_again(message, -1, "back")
+
+    def put_again(self, message: Message, later: int, priority: str) -> None:
         message.fence += 1
         message.state = "delayed" if later >= 0 else "queued"
-        self._place(message, later, lane)
+        self._place(message, later, priority)
 
-    def _place(self, message: Message, later: int, lane: str) -> None:
+    def _place(self, message: Message, later: int, priority: str) -> None:
         if later >= 0:
             self.due[message.id] = None
         else:
-            self.stream(message.queue, lane).append(Entry(message.id, message.fence))
+            self._add_entry(message, priority)
+
+    def _add_entry(self, message: Message, priority: str) -> None:
+        place = message.queue, priority, self.runner_of(message.actor)
+        self.stream(*place).append(Entry(message.id, message.fence))
+
+    def _move_if_misplaced(self, stream: Stream, entry: Entry) -> bool:
+        message = self.current(entry)
+        if message is None or stream[2] == self.runner_of(message.actor):
+            return False
+        self.stream(*stream).remove(entry)
+        self._add_entry(message, stream[1])
+        return True
 
     # ------------------------------------------------------------------ what processes do
 
-    def take(self, token: str, most: int, queues: list[str]) -> list[Given]:
+    def take(self, token: str, rooms: dict[str, int], queues: list[str]) -> list[Given]:
         """Gives entries to a process, the most urgent first; those that are good for nothing any more are removed."""
         given: list[Given] = []
-        for lane in LANES:
-            for queue in queues:
-                entries = self.stream(queue, lane)
-                for entry in [one for one in entries if one.holder is None and queue not in self.paused]:
-                    if len(given) == most:
-                        break
-                    if self._is_good(entry):
-                        entry.holder = token
-                        given.append(((queue, lane), entry))
-                    else:
-                        entries.remove(entry)
+        left = dict(rooms)
+        for stream in itertools.product(PRIORITIES, queues, left):
+            priority, queue, runner = stream
+            entries = self.stream(queue, priority, runner)
+            for entry in [one for one in entries if one.holder is None and queue not in self.paused]:
+                if not left[runner]:
+                    break
+                if not self._is_good(entry):
+                    entries.remove(entry)
+                elif not self._move_if_misplaced((queue, priority, runner), entry):
+                    entry.holder = token
+                    given.append(((queue, priority, runner), entry))
+                    left[runner] -= 1
         return given
 
     def look(self, given: list[Given]) -> list[Given]:
         """Describes what a process was given: what is good for something, and not of a queue that is paused."""
         described = []
-        for (queue, lane), entry in given:
+        for stream, entry in given:
             message = self.current(entry)
             if not self._is_good(entry):
-                self.stream(queue, lane).remove(entry)
+                self.stream(*stream).remove(entry)
+            elif self._move_if_misplaced(stream, entry):
+                continue
             elif message is not None and message.queue in self.paused:
-                self.stream(queue, lane).remove(entry)
-                self.put_again(message, -1, "back")
+                self.stream(*stream).remove(entry)
+                self._put_back(message)
             else:
-                described.append(((queue, lane), entry))
+                described.append((stream, entry))
         return described
 
     def _is_good(self, entry: Entry) -> bool:
@@ -298,20 +338,21 @@ class Model:
         if outcome in {"retry", "back", "dead"} and message.id in self.cancelling:
             outcome = "cancelled"
         if outcome == "dead":
-            message.died_of = step.error or "unknown"
+            message.cause = step.error or "unknown"
         if outcome == "retry":
             message.payload = step.payload
-            self.put_again(message, step.later if step.later > 0 else -1, message.lane)
+            self.put_again(message, step.later if step.later > 0 else -1, message.priority)
         elif outcome == "back":
             self.put_again(message, -1, "back")
         else:
             self._finish(message, outcome)
-            if step.unique and self.holders.get(step.unique) == message.id:
-                del self.holders[step.unique]
 
     def _finish(self, message: Message, state: str) -> None:
         message.state = state
         message.fence += 1
+        unique = unique_of(message.payload)
+        if unique and self.holders.get(unique) == message.id:
+            del self.holders[unique]
 
     def give_back(self, given: list[Taken]) -> None:
         for taken in given:
@@ -319,17 +360,17 @@ class Model:
             self._drop(taken)
             message = self.messages.get(taken.id)
             if held and message is not None and message.fence == taken.fence and not message.is_final:
-                self.put_again(message, -1, "back")
+                self._put_back(message)
 
     def bury(self, stream: Stream, entry: Entry, message_id: str, payload: bytes, line: str) -> None:
         self.streams[stream].remove(entry)
         self.lives += 1
-        message = Message(message_id, self.lives, stream[0], "normal", "?", payload, "dead", fence=2)
+        message = Message(message_id, self.lives, stream[0], "normal", "?", payload, "dead")
         message.seq, self.seq = self.seq, self.seq + 1
         message.lines = [line]
         message.ended = {"failed"}
         message.errors = {"ValueError"}
-        message.died_of = "ValueError"
+        message.cause = "ValueError"
         self.messages[message_id] = message
 
     # ------------------------------------------------------------------ what is done now and then
@@ -345,25 +386,33 @@ class Model:
             del self.due[message_id]
             message = self.messages[message_id]
             message.state = "queued"
-            self.stream(message.queue, message.lane).append(Entry(message_id, message.fence))
+            self._add_entry(message, message.priority)
+        if look_around:
+            self._move_misplaced()
         return held, lost
+
+    def _move_misplaced(self) -> None:
+        for runner in self.misplaced:
+            for stream in [one for one in self.streams if one[2] == runner]:
+                for entry in [one for one in self.streams[stream] if one.holder is None]:
+                    self._move_if_misplaced(stream, entry)
+        self.misplaced.clear()
 
     def _reclaim(self, most_starts: int) -> int:
         lost = 0
-        for queue in {queue for queue, _ in self.streams}:
-            for lane in LANES:
-                entries = self.stream(queue, lane)
-                dead = {one.holder for one in entries if one.holder is not None and not self.alive.get(one.holder)}
-                for holder in sorted(one for one in dead if one is not None):
-                    for entry in [one for one in entries if one.holder == holder]:
-                        entries.remove(entry)
-                        lost += self._take_over(queue, lane, entry, most_starts)
+        for stream in itertools.product({one[0] for one in self.streams}, PRIORITIES, RUNNERS):
+            entries = self.stream(*stream)
+            dead = {one.holder for one in entries if one.holder is not None and not self.alive.get(one.holder)}
+            for holder in sorted(one for one in dead if one is not None):
+                for entry in [one for one in entries if one.holder == holder]:
+                    entries.remove(entry)
+                    lost += self._take_over(stream, entry, most_starts)
         self.alive = {token: alive for token, alive in self.alive.items() if alive}
         return lost
 
-    def _take_over(self, queue: str, lane: str, entry: Entry, most_starts: int) -> int:
+    def _take_over(self, stream: Stream, entry: Entry, most_starts: int) -> int:
         if entry.message_id not in self.messages:
-            self.stream(queue, lane).append(Entry(entry.message_id, entry.fence))
+            self.stream(*stream).append(Entry(entry.message_id, entry.fence))
             return 0
         message = self.current(entry)
         if message is None:
@@ -378,18 +427,18 @@ class Model:
             self._finish(message, "cancelled")
         elif message.starts >= most_starts:
             self._finish(message, "dead")
-            message.died_of = "lost"
+            message.cause = "lost"
         else:
             self.put_again(message, -1, "back")
         return int(was_running)
 
     def flush(self, queue: str) -> None:
-        for lane in LANES:
-            for entry in self.stream(queue, lane):
+        for stream in itertools.product([queue], PRIORITIES, RUNNERS):
+            for entry in self.stream(*stream):
                 message = self.current(entry)
                 if message is not None:
                     self.remove(message)
-            self.stream(queue, lane).clear()
+            self.stream(*stream).clear()
         for message_id in list(self.due):
             if self.messages[message_id].queue == queue:
                 del self.due[message_id]
@@ -443,19 +492,16 @@ class Model:
         if action == "purge":
             self.remove(message)
         elif action == "replay":
-            self.again(message, FollowUp(message.id, message.queue, message.lane, message.actor, payload, -1))
+            self.again(message, FollowUp(message.id, message.queue, message.priority, message.actor, payload, -1))
         elif action == "run_now":
             del self.due[message.id]
             message.state = "queued"
-            self._place(message, -1, message.lane)
+            self._place(message, -1, message.priority)
         elif message.state == "running":
             self.cancelling.add(message.id)
         else:
             self.due.pop(message.id, None)
             self._finish(message, "cancelled")
-            unique = unique_of(message.payload)
-            if unique and self.holders.get(unique) == message.id:
-                del self.holders[unique]
 
 
 def unique_of(payload: bytes) -> str:

@@ -17,7 +17,7 @@ from worker.server.client import RedisClient
 SEGMENT = 4096
 TIME_BYTES = 6
 FINAL = ("completed", "skipped", "dead", "cancelled")
-OF_EVENTS = ("ended:", "error:", "died:")
+OF_EVENTS = ("ended:", "error:", "cause:")
 
 
 def stored_messages(client: RedisClient) -> dict[str, StoredMessage]:
@@ -144,7 +144,7 @@ def _marks(message: StoredMessage) -> set[str]:
             marks.add(f"error:{event.error.type}")
         if event.state.is_final:
             cause = "lost" if event.state is State.LOST else event.error.type if event.error is not None else "unknown"
-    return marks | ({f"died:{cause}"} if message.state == "dead" else set())
+    return marks | ({f"cause:{cause}"} if message.state == "dead" else set())
 
 
 def _numbers(client: RedisClient, key: str) -> dict[str, int]:

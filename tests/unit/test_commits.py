@@ -42,7 +42,7 @@ def test_commits_of_an_attempt_become_one() -> None:
     assert fields[:4] == ["m", "3", "2", "1"]
     assert fields[4] == to_line(STARTED) + to_line(COMPLETED)
     assert fields[5:12] == ["2", "x=1", "x=1", "stream", "7-0", "completed", "completed"]
-    assert fields[-2:] == ["k", "0"]
+    assert fields[-3:] == ["", "-1", "0"]
 
 
 def test_what_comes_after_the_end_does_not_undo_it() -> None:

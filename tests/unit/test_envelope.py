@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.broker.envelope import decode, encode, lane
+from worker.broker.envelope import decode, encode, priority_name
 from worker.errors import MessageRefused
 
 PLAIN = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -167,6 +167,6 @@ def test_whatever_the_fields_hold_it_is_a_message_or_a_value_error(value: object
         decode(json.dumps(fields).encode())
 
 
-def test_lanes_follow_dramatiqs_priorities() -> None:
+def test_the_names_of_priorities_follow_dramatiqs_numbers() -> None:
     """Less is more urgent, and 0 is what everybody has."""
-    assert [lane(priority) for priority in (-100, -1, 0, 1, 100)] == ["high", "high", "normal", "low", "low"]
+    assert [priority_name(priority) for priority in (-100, -1, 0, 1, 100)] == ["high", "high", "normal", "low", "low"]

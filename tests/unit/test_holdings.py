@@ -23,7 +23,7 @@ def taken(message_id: str = "", *, queue: str = "q", epoch: int = 1) -> TakenMes
     message: dramatiq.Message[None] = dramatiq.Message(queue, "a", (), {}, {}, message_id or f"m{number}")
     return TakenMessage(
         message,
-        stream=f"{{worker}}:q:{queue}:normal",
+        stream=f"{{worker}}:q:{queue}:normal:thread",
         entry=f"{number}-0",
         fence=1,
         attempt=1,

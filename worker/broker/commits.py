@@ -91,7 +91,6 @@ class End(NamedTuple):
         blocked: Milliseconds for which loops were blocked, or empty.
         payload: The message for the next attempt, or empty.
         later: Milliseconds until then; negative: at once.
-        unique: The key that is free now, or empty.
         follow_ups: Messages that are enqueued together with the end.
     """
 
@@ -105,7 +104,6 @@ class End(NamedTuple):
     blocked: str
     payload: str
     later: int
-    unique: str
     follow_ups: Sequence[Parcel]
 
 
@@ -119,7 +117,7 @@ def write_commit(
     *plain, follow_ups = end
     fields += [*map(str, plain), str(len(follow_ups))]
     for one in follow_ups:
-        fields += [one.message_id, one.payload.decode(), one.queue, one.lane, one.actor, str(one.delay_ms)]
+        fields += [one.message_id, one.payload.decode(), one.queue, one.priority, one.actor, str(one.delay_ms)]
     return _SEPARATOR.join(fields)
 
 
@@ -155,6 +153,5 @@ def _end_of(message: TakenMessage, ending: Ending) -> End:
         blocked="" if event.blocked_ms is None else str(round(event.blocked_ms)),
         payload=retry.payload.decode() if retry is not None else "",
         later=retry.delay_ms if retry is not None else NOT_DELAYED,
-        unique=message.options.get("unique") or "",
         follow_ups=ending.follow_ups,
     )

@@ -33,7 +33,7 @@ class Parcel(NamedTuple):
         message_id: Its id.
         payload: The message as one line.
         queue: Where it waits.
-        lane: Before or behind whom.
+        priority: `high`, `normal` or `low`.
         actor: Who runs it.
         delay_ms: For how long it is delayed; `NOT_DELAYED`.
         unique: What must not wait or run twice; empty: it may.
@@ -43,7 +43,7 @@ class Parcel(NamedTuple):
     message_id: str
     payload: bytes
     queue: str
-    lane: str
+    priority: str
     actor: str
     delay_ms: int = NOT_DELAYED
     unique: str = ""
@@ -66,7 +66,7 @@ def pack(message: dramatiq.Message[Any], max_bytes: int, *, priority: int = 0, d
         message.message_id,
         encode(message, max_bytes),
         message.queue_name,
-        lane(priority),
+        priority_name(priority),
         message.actor_name,
         # Dramatiq makes a fraction of a `timedelta`.
         NOT_DELAYED if delay is None else max(0, round(min(delay, _MAX_DELAY))),
@@ -149,8 +149,8 @@ def _bad_name(message: dramatiq.Message[Any]) -> _BadName | None:
     return None
 
 
-def lane(priority: int) -> str:
-    """The lane for Dramatiq's priority, in which less is more urgent and 0 is what everybody has."""
+def priority_name(priority: int) -> str:
+    """The name of Dramatiq's priority, in which less is more urgent and 0 is what everybody has."""
     if priority == 0:
         return "normal"
     return "high" if priority < 0 else "low"

@@ -15,8 +15,8 @@ from typing import Any
 import redis
 
 from worker.broker.envelope import decode
+from worker.broker.heartbeat import Heartbeat, Term
 from worker.broker.holdings import Holdings
-from worker.broker.lease import Lease, Term
 from worker.broker.taken import TakenMessage
 from worker.errors import WorkerError
 from worker.ground.logs import get_logger
@@ -24,11 +24,11 @@ from worker.history.events import ErrorInfo, State, StatusEvent
 from worker.history.lines import to_line
 from worker.server.client import RedisClient
 from worker.server.connection import streams_in
+from worker.server.keys import PRIORITIES, THREAD
 from worker.server.scripts import Argument, Script
 
 logger = get_logger(__name__)
 
-LANES = ("back", "high", "normal", "low")
 WAIT_MS = 5_000
 """Milliseconds that the reader waits at the server before it looks around."""
 
@@ -51,7 +51,7 @@ class Reader:
 
     Args:
         client: Its own.
-        lease: Under which it takes.
+        heartbeat: Whose lease it takes under.
         holdings: Where it puts what it has taken.
         wait_for_room: Waits while nothing more should be taken, so many seconds at most; False: still not.
         give_back: Gives back so many of the messages that wait for a thread.
@@ -60,14 +60,14 @@ class Reader:
     def __init__(
         self,
         client: RedisClient,
-        lease: Lease,
+        heartbeat: Heartbeat,
         holdings: Holdings,
         *,
         wait_for_room: Callable[[float], bool],
         give_back: Callable[[int], None],
     ) -> None:
         self._client = client
-        self._lease = lease
+        self._heartbeat = heartbeat
         self._holdings = holdings
         self._wait_for_room = wait_for_room
         self._give_back = give_back
@@ -102,7 +102,7 @@ class Reader:
             try:
                 # Before it looks which queues there are: it is roused for a new one.
                 self._roused.clear()
-                if self._lease.wait_until_held(1.0):
+                if self._heartbeat.wait_until_held(1.0):
                     self._fill()
                 failures = 0
                 self._recovered()
@@ -120,7 +120,7 @@ class Reader:
     def _failed(self, error: Exception, failures: int) -> None:
         self.error = " ".join(str(error).split()) or type(error).__name__
         if "NOGROUP" in self.error:
-            self._lease.lose(self._lease.term)
+            self._heartbeat.lose(self._heartbeat.term)
         if failures == 0:
             expected = isinstance(error, (redis.RedisError, OSError, WorkerError))
             logger.warning("no messages can be taken", error=self.error, exc_info=not expected)
@@ -130,7 +130,7 @@ class Reader:
         threading.Event().wait(_RETRY_DELAYS[min(failures, len(_RETRY_DELAYS) - 1)])
 
     def _fill(self) -> None:
-        term = self._lease.term
+        term = self._heartbeat.term
         if self._connection_id is None:
             self._connection_id = int(self._client.client_id())
         if time.monotonic() - self._looked_at > LOOK_FOR_LOST_EVERY:
@@ -141,11 +141,11 @@ class Reader:
         room = self._holdings.wait_for_room(LOOK_AFTER)
         if room == 0 or not self._wait_for_room(1.0):
             return
-        queues = self._lease.queues
+        queues = self._heartbeat.queues
         turn = next(self._turns) % len(queues)
-        answer = _TAKE.run(self._client, [term.token, room, *queues[turn:], *queues[:turn]])
+        answer = _TAKE.run(self._client, [term.token, 1, THREAD, room, *queues[turn:], *queues[:turn]])
         if answer is None:
-            self._lease.lose(term)
+            self._heartbeat.lose(term)
             return
         _, paused, *described = answer
         if described:
@@ -176,7 +176,7 @@ class Reader:
 
     def _look_for_lost(self, term: Term) -> None:
         """Finds what the server gave us in an answer that was lost, or to a question that reached it late."""
-        streams = self._streams_of(self._lease.queues)
+        streams = self._streams_of(self._heartbeat.queues)
         pipeline = self._client.pipeline(transaction=False)
         for stream in streams:
             pipeline.xpending_range(stream, "workers", "-", "+", 10_000, term.token)
@@ -240,7 +240,7 @@ class Reader:
 
     def _streams_of(self, queues: Sequence[str]) -> list[str]:
         """The streams of these queues, the most urgent first."""
-        return [self._client.namespace.stream(queue, lane) for lane in LANES for queue in queues]
+        return [self._client.namespace.stream(queue, one, THREAD) for one in PRIORITIES for queue in queues]
 
     def _queue_of(self, stream: bytes) -> str:
         return self._client.namespace.queue_of(stream.decode())

@@ -17,8 +17,8 @@ from worker.attempts.run import AttemptRun
 from worker.attempts.running import RunningAttempts
 from worker.broker.commits import Commit
 from worker.broker.committer import Committer
+from worker.broker.heartbeat import Heartbeat, Runners
 from worker.broker.holdings import Holdings
-from worker.broker.lease import Lease
 from worker.broker.reader import Reader
 from worker.broker.taken import Ending, TakenMessage
 from worker.broker.work_queue import WorkQueue
@@ -29,6 +29,7 @@ from worker.history.limits import history_limits
 from worker.loops.calls import overruns
 from worker.loops.thread_pool import pool
 from worker.server.client import RedisClient
+from worker.server.keys import THREAD
 from worker.server.scripts import Argument, Script
 from worker.settings import Settings
 
@@ -89,44 +90,45 @@ class WorkerSession:
         self._threads = waiting.threads
         self._running = running
         self._clients = [connect() for _ in range(4)]
-        self._client, for_lease, for_reader, for_committer = self._clients
+        self._client, for_heartbeat, for_reader, for_committer = self._clients
         lease_seconds = settings.lease.total_seconds()
-        for one in (for_lease, for_reader, for_committer):
+        for one in (for_heartbeat, for_reader, for_committer):
             # These try again themselves: an answer that was lost may have brought messages, of which they must know.
             one.set_retry(Retry(NoBackoff(), 0))
             one.get_connection_kwargs()["socket_timeout"] = SILENCE
         # A connection that has fallen silent must not cost the lease; it is silent for a quarter of it anyway.
-        for_lease.get_connection_kwargs()["socket_timeout"] = max(1.0, lease_seconds / 2)
+        for_heartbeat.get_connection_kwargs()["socket_timeout"] = max(1.0, lease_seconds / 2)
         limits = history_limits(settings)
         self.closing = threading.Event()
         self.holdings = Holdings(waiting, self._admit)
-        self.lease = Lease(
-            for_lease,
+        self.heartbeat = Heartbeat(
+            for_heartbeat,
             seconds=lease_seconds,
             most_starts=settings.max_crashes,
             limits=limits,
             queues=lambda: self.holdings.queues,
+            runners=lambda: Runners((THREAD,), dict.fromkeys(self._broker.actors, THREAD)),
             lost=self.holdings.forget,
             about=self._about,
             obey=self._obey,
         )
-        self._committer = Committer(self.lease.token, for_committer, limits, self._stored)
+        self._committer = Committer(self.heartbeat.token, for_committer, limits, self._stored)
         self._reader = Reader(
             for_reader,
-            self.lease,
+            self.heartbeat,
             self.holdings,
             wait_for_room=self._committer.wait_for_room,
             give_back=self._give_surplus_back,
         )
-        self.lease.start()
+        self.heartbeat.start()
 
     @property
     def standing(self) -> Standing:
         """How it stands now."""
-        errors = (self.lease.error, self._reader.error, self._committer.error)
+        errors = (self.heartbeat.error, self._reader.error, self._committer.error)
         return Standing(
             errors=tuple(error for error in errors if error is not None),
-            lease_held=self.lease.is_held,
+            lease_held=self.heartbeat.is_held,
             ends_waiting=self._committer.ends_waiting,
             events_dropped=self._committer.dropped,
             ends_refused=self._committer.refused,
@@ -144,11 +146,11 @@ class WorkerSession:
 
         One that a process had before that died is begun only when the server knows that it has begun here.
         """
-        while not self.lease.is_held and message.epoch == self.lease.epoch:
+        while not self.heartbeat.is_held and message.epoch == self.heartbeat.epoch:
             if not self.holdings.is_open():
                 return False
             time.sleep(0.05)
-        if message.epoch != self.lease.epoch or self.holdings.is_cancelled(message):
+        if message.epoch != self.heartbeat.epoch or self.holdings.is_cancelled(message):
             return False
         message.run = run
         self._committer.take(Commit(message, started=True))
@@ -157,7 +159,7 @@ class WorkerSession:
                 # It did not run; whether it counts as begun is for whoever takes over.
                 message.run = None
                 return False
-        return message.epoch == self.lease.epoch
+        return message.epoch == self.heartbeat.epoch
 
     def record(self, message: TakenMessage, event: StatusEvent) -> None:
         """Takes an event of an attempt that runs here."""
@@ -169,7 +171,7 @@ class WorkerSession:
         if not begun and self.holdings.is_cancelled(message):
             self.give_back([message])  # the server knows how it ended: only the entry goes
             return
-        if message.epoch != self.lease.epoch or not (begun or rejected or self.holdings.is_open()):
+        if message.epoch != self.heartbeat.epoch or not (begun or rejected or self.holdings.is_open()):
             # Not ours any more, or goes back with the rest: nothing to say of it.
             if begun:
                 self._committer.refuse(message.message_id)
@@ -207,7 +209,7 @@ class WorkerSession:
         """Ends: stores what is to be stored, and leaves the rest to others."""
         self.stop_taking()
         self._committer.close(FLUSH_TIMEOUT)
-        self.lease.close()
+        self.heartbeat.close()
         for client in self._clients:
             client.close()
 

@@ -75,8 +75,8 @@ def _print_head(message: StoredMessage, *, arguments: bool) -> None:
     print_texts("message   ", message.id)
     print_texts("state     ", message_state(message.state), f", {when}")
     if message.queue:
-        lane = "" if message.priority == "normal" else f", priority {message.priority}"
-        print_texts("actor     ", message.actor, f", queue {message.queue}{lane}")
+        priority = "" if message.priority == "normal" else f", priority {message.priority}"
+        print_texts("actor     ", message.actor, f", queue {message.queue}{priority}")
     if message.enqueued is not None:
         print_texts("enqueued  ", local_time(message.enqueued))
     if message.subject:

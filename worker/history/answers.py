@@ -11,7 +11,6 @@ from typing import Any
 
 from worker.history.events import StatusEvent
 from worker.history.histogram import Percentiles
-from worker.history.lines import from_line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,47 +78,9 @@ class StoredMessage:
         return {}
 
 
-def read_record(message_id: str, record: bytes | None) -> StoredMessage | None:
-    """Reads a record; `None` if there is none, or none that can be read."""
-    try:
-        head, payload, lines = (record or b"").split(b"\n", 2)
-        number, state, fence, attempts, _, _, since, cut, lane, queue, actor, subjects = head.decode().split("\t")[:12]
-        return StoredMessage(
-            id=message_id,
-            number=int(number),
-            state=state,
-            since=moment(float(since)),
-            attempts=int(attempts),
-            fence=int(fence),
-            priority=lane,
-            actor=actor,
-            queue=queue,
-            subject=dict(_pair(one) for one in subjects.split("\x1f") if one),
-            payload=payload,
-            events=tuple(_read_lines(lines, message_id, actor, queue)),
-            events_left_out=int(cut),
-        )
-    except ValueError:
-        return None
-
-
 def moment(ms: float) -> datetime:
     """The time of so many milliseconds since the epoch."""
     return datetime.fromtimestamp(ms / 1000, UTC)
-
-
-def _pair(subject: str) -> tuple[str, str]:
-    name, _, value = subject.partition("=")
-    return name, value
-
-
-def _read_lines(lines: bytes, message_id: str, actor: str, queue: str) -> list[StatusEvent]:
-    events = []
-    for line in lines.splitlines():
-        # One that a later version wrote, and this one cannot read, does not hide the others.
-        with contextlib.suppress(ValueError):
-            events.append(from_line(line, message_id, actor, queue))
-    return events
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,5 +10,5 @@ def history_limits(settings: Settings) -> list[int]:
     kept = round(settings.history_retention.total_seconds() * 1000)
     dead = round(settings.dead_retention.total_seconds() * 1000)
     most = settings.history_limit
-    # The order of `read_limits`: completed, skipped, cancelled, dead.
-    return [round(kept / 1000), kept, most, kept, most, kept, most, dead, most]
+    # In the order of the states: completed, skipped, dead, cancelled.
+    return [round(kept / 1000), kept, most, kept, most, dead, most, kept, most]

@@ -17,11 +17,11 @@ from worker.history.answers import (
     Count,
     Page,
     StoredMessage,
-    read_record,
 )
 from worker.history.events import StatusEvent
 from worker.history.filters import EventFilter, MessageFilter
 from worker.history.lines import subject_names
+from worker.history.record import read_record
 from worker.history.states import FOUND_BY_ENDING, MARKS, MessageState
 from worker.history.tail import newest_of_tail
 from worker.server.async_client import AsyncRedisClient
@@ -41,7 +41,7 @@ _GIVE_UP_AFTER = 50_000
 # A server without memory still has the little that is worked out while it looks.
 _FIND = Script("find", flags="allow-oom")
 _ONE, _DUE = Script("one"), Script("due")
-_DEATHS, _STATES = Script("deaths"), Script("states")
+_DEATHS, _STATES = Script("deaths"), Script("count_states")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def count_of_messages(
 
 
 def _find_arguments(wanted: MessageFilter, limit: int, cursor: int | None, within: Sequence[str]) -> list[Argument]:
-    named = {"actor": wanted.actor, "queue": wanted.queue, "died": wanted.cause}
+    named = {"actor": wanted.actor, "queue": wanted.queue, "cause": wanted.cause}
     marks = [f"{name}:{value}" for name, value in named.items() if value is not None]
     subjects = subject_names(wanted.subject)
     groups = [[MARKS[state] for state in states] for states in (wanted.states, within) if states]

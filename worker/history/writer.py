@@ -39,7 +39,7 @@ GATHER = 0.005
 GROUP = 500
 """Events that share a round trip at most."""
 
-_NOTE = Script("note")
+_WRITE = Script("write_events")
 
 
 _writers: weakref.WeakSet[EventWriter] = weakref.WeakSet()
@@ -82,7 +82,7 @@ class EventWriter(StoringThread[_Taken]):
 
     def send(self, client: RedisClient, calls: Sequence[Sequence[Argument]]) -> list[Any]:
         """Appends groups of events."""
-        return _NOTE.run_many(client, calls)
+        return _WRITE.run_many(client, calls)
 
     def arguments(self, name: str, items: Sequence[_Taken]) -> list[Argument]:
         """The script's arguments for a group of events."""

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+PRIORITIES = ("back", "high", "normal", "low")
+"""Priorities in order, the most urgent first; `back` is for messages that were given back or lost."""
+
+THREAD = "thread"
+"""The runner of messages that worker threads run."""
+
 
 class Namespace:
     """A namespace: it names the keys, and so separates environments on one server.
@@ -19,13 +25,13 @@ class Namespace:
         self.tail = f"{self.prefix}events"
         self.wake = f"{self.prefix}wake"
 
-    def stream(self, queue: str, lane: str) -> str:
-        """The stream of a queue's entries with this priority."""
-        return f"{self.prefix}q:{queue}:{lane}"
+    def stream(self, queue: str, priority: str, runner: str) -> str:
+        """The stream of a queue's entries with this priority and runner."""
+        return f"{self.prefix}q:{queue}:{priority}:{runner}"
 
     def queue_of(self, stream: str) -> str:
         """The queue of this stream."""
-        return stream.removeprefix(f"{self.prefix}q:").rpartition(":")[0]
+        return stream.removeprefix(f"{self.prefix}q:").rsplit(":", 2)[0]
 
     def of_dramatiq(self, key: str) -> str:
         """The key that stands for `key` of one of Dramatiq's own backends."""

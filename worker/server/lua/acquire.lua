@@ -1,6 +1,8 @@
--- include: records
--- Takes a task's lease. Arguments: name, owner (a message's id), fence, for how many ms. Answers false, or the owner who
--- has it. An owner's newer delivery takes it over from the older; an older one does not get it back.
+-- include: server, keys
+-- Takes a task's lease. An owner's newer delivery takes it over from the older; an older one does not get it back.
+-- Arguments: name, owner (a message's id), fence, for how many ms.
+-- Answer: false, or the owner who has it.
+-- Keys: lease.
 local key, owner, fence, ms = KEY.lease(argument()), argument(), number(), number()
 local held = call('GET', key)
 if held then

@@ -1,3 +1,6 @@
--- include: records
--- Answers with what people did, newest first. Arguments: how many entries at most.
+-- include: server, keys
+-- Tells what people did.
+-- Arguments: how many entries at most.
+-- Answer: the stream's entries, newest first.
+-- Keys: audit.
 return call('XREVRANGE', KEY.audit, '+', '-', 'COUNT', number())

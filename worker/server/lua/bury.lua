@@ -1,22 +1,19 @@
--- include: records
--- Makes a dead letter of what cannot be read. Arguments: stream, entry, an id for it, queue, what it was (JSON), the
--- event's line.
+-- include: transition
+-- Makes a dead letter of what cannot be read.
+-- Arguments: stream, entry, an id for it, queue, what it was (JSON), the event's line.
+-- Answer: the server's time in ms.
 local stream, entry, id, queue, payload, line = argument(), argument(), argument(), argument(), argument(), argument()
-if call('XACK', stream, 'workers', entry) == 1 then
-  call('XDEL', stream, entry)
-  local record = load(id) or new_record(-1, queue, 'normal', '?', payload)
-  record.fence = record.fence + 1
-  set_state(record, 'dead')
-  append(id, record, line)
-  if record.seq then
-    save(id, record)
-  else
-    create({ id }, { record })
+if remove_entry(stream, entry) then
+  local record = load(id)
+  if not record then
+    record = new_record(queue, 'normal', '?', payload)
+    index_new({ id }, { record })
   end
-  local cause = string.match(line, '"r":%["([^"]*)"')
-  mark_as(record.seq, 'ended:failed')
-  mark_as(record.seq, 'error:' .. cause)
-  mark_death(record.seq, cause)
+  append(id, record, line)
+  local cause = errors_in(line)()
+  mark_end(record, 'failed', cause)
+  transition(id, record, 'dead', { cause = cause })
+  save(id, record)
 end
 finish(0)
 return now

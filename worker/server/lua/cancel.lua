@@ -1,25 +1,10 @@
 -- include: request
 -- Cancels messages. One that waits or is delayed ends at once; one that runs is ended by its worker, or when its worker is
--- found dead. Arguments: as request.lua, then ids. Answers for each with an empty text, or with the state in which it
--- cannot be cancelled.
+-- found dead.
+-- Arguments: as request.lua, then ids.
+-- Answer: for each an empty text, or the state in which it cannot be cancelled.
+-- Keys: cancel.
 local answers = {}
-
-local function release_unique(id, record)
-  local readable, message = pcall(cjson.decode, (split(record)))
-  local unique = readable and type(message) == 'table' and type(message.options) == 'table' and message.options.unique
-  if type(unique) == 'string' and call('GET', KEY.unique(unique)) == id then
-    call('DEL', KEY.unique(unique))
-  end
-end
-
-local function end_waiting(id, record)
-  call('ZREM', KEY.due, id)
-  set_state(record, 'cancelled')
-  -- Its entry, and whoever has been given it already, are of no more use.
-  record.fence = record.fence + 1
-  release_unique(id, record)
-end
-
 while position < #ARGV do
   local id = argument()
   local record = load(id)
@@ -35,9 +20,9 @@ while position < #ARGV do
     if record.state == 'running' then
       call('SET', KEY.cancel(id), by, 'EX', 86400)
     else
-      end_waiting(id, record)
+      transition(id, record, 'cancelled')
     end
-    note(id, record)
+    tell(id, record)
     save(id, record)
     table.insert(answers, '')
   end

@@ -1,17 +1,21 @@
--- include: retention
+-- include: transition, retention
 -- Stores what happened to messages: events, and ends of attempts with all that goes with them, each together or not at
--- all. Who lost a message to another process (its fence is old) changes nothing.
+-- all. Who lost a message to another process (its fence is old) changes nothing. worker/broker/commits.py writes the fields.
 -- Arguments: the name of this commit, so that one that is sent again is not stored twice; whether to do without events;
 -- retention in seconds of the hour windows; limits of the history; then the messages, the fields of each separated by the
--- character 31.
--- Answers with the ids of those that were refused.
+-- character 31: id, fence, attempt, whether it has started, lines of events, how many subjects, and these; stream, or empty
+-- and the last when the attempt goes on; entry, outcome (`retry`, `back`, or a state), kind of the end, error's type,
+-- buckets of duration and wait, milliseconds blocked, payload and delay in ms of the retry, how many follow-ups, and for
+-- each of these what enqueue_new.lua is told and its delay in ms.
+-- Answer: the ids of those that were refused.
+-- Keys: commit.
 local commit, lean, retention = argument(), argument() == '1', number()
 local limits = read_limits()
 if not call('SET', KEY.commit(commit), 1, 'NX', 'EX', 60) then
   return {}
 end
 
-local refused, new_ids, new_records, is_new, ended, acknowledged = {}, {}, {}, {}, 0, {}
+local refused, new_ids, new_records, is_new, acknowledged = {}, {}, {}, {}, {}
 
 local fields, place
 local function open_fields(text)
@@ -35,60 +39,49 @@ end
 
 local function follow(apply)
   for _ = 1, tonumber(field()) do
-    local id, payload, queue, lane, actor, later = field(), field(), field(), field(), field(), tonumber(field())
+    local id, payload, queue, priority, actor, later = field(), field(), field(), field(), field(), tonumber(field())
     local record = apply and not is_new[id] and load(id)
     if record and FINAL[record.state] then
-      enqueue_again(id, record, later, queue, lane, actor, payload)
+      enqueue_again(id, record, later, queue, priority, actor, payload)
     elseif apply and not is_new[id] and not record then
-      is_new[id] = true
+      record = new_record(queue, priority, actor, payload)
+      record.later, is_new[id] = later, true
       table.insert(new_ids, id)
-      table.insert(new_records, new_record(later, queue, lane, actor, payload))
+      table.insert(new_records, record)
     end
   end
 end
 
+local function count_end(actor, kind, took, waited, blocked)
+  count(actor, kind)
+  if blocked ~= '' then
+    count(actor, 'blocked', tonumber(blocked))
+  end
+  if took ~= '' then
+    count(actor, 'd' .. took)
+  end
+  if waited ~= '' then
+    count(actor, 'q' .. waited)
+  end
+end
+
 local function finish_attempt(id, record, held)
-  local outcome, kind, errors, took, waited, blocked = field(), field(), field(), field(), field(), field()
-  local payload, later, unique = field(), tonumber(field()), field()
+  local outcome, kind, error_type, took, waited, blocked = field(), field(), field(), field(), field(), field()
+  local payload, later = field(), tonumber(field())
   if not held then
     return
   end
-  count(record.actor, kind)
-  if blocked ~= '' then
-    count(record.actor, 'blocked', tonumber(blocked))
-  end
-  if took ~= '' then
-    count(record.actor, 'd' .. took)
-  end
-  if waited ~= '' then
-    count(record.actor, 'q' .. waited)
-  end
-  if kind == 'failed' or kind == 'lost' or kind == 'cancelled' then
-    mark_as(record.seq, 'ended:' .. kind)
-  end
-  if errors ~= '' then
-    mark_as(record.seq, 'error:' .. errors)
-  end
+  count_end(record.actor, kind, took, waited, blocked)
+  mark_end(record, kind, error_type)
   record.starts, record.losses = 0, 0
-  if (outcome == 'retry' or outcome == 'back' or outcome == 'dead') and call('EXISTS', KEY.cancel(id)) == 1 then
-    -- Somebody wanted it to end while it ran.
-    outcome = 'cancelled'
-  end
-  if outcome == 'dead' then
-    mark_death(record.seq, errors)
-  end
   if outcome == 'retry' then
     replace_payload(record, payload)
-    put_again(id, record, later > 0 and now + later or nil)
+    local due = later > 0 and now + later or nil
+    transition(id, record, due and 'delayed' or 'queued', { due = due })
   elseif outcome == 'back' then
-    put_again(id, record, nil, 'back')
+    transition(id, record, 'queued', { priority = 'back' })
   else
-    set_state(record, outcome)
-    record.fence = record.fence + 1
-    ended = ended + 1
-    if unique ~= '' and call('GET', KEY.unique(unique)) == id then
-      call('DEL', KEY.unique(unique))
-    end
+    transition(id, record, outcome, { cause = error_type })
   end
 end
 
@@ -110,8 +103,7 @@ while position < #ARGV do
   end
   if held then
     if started and record.state ~= 'running' then
-      set_state(record, 'running')
-      record.starts = record.starts + 1
+      transition(id, record, 'running')
     end
     record.attempts = math.max(record.attempts, attempt)
     if not lean then
@@ -134,7 +126,7 @@ for stream, entries in pairs(acknowledged) do
   call('XDEL', stream, unpack(entries))
 end
 if #new_ids > 0 then
-  create(new_ids, new_records)
+  enqueue_new(new_ids, new_records)
 end
 retire(2 * ended + 10, limits)
 finish(retention)

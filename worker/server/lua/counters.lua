@@ -1,9 +1,11 @@
--- include: records
--- Adds up counters over a time that ends now. Arguments: how long, in ms; `t` for those of all actors together, which are
--- answered for each window, or empty, for those of each actor, all added up. Up to two hours it reads the windows of
--- minutes, beyond that those of hours; the first begins before that time. What is added up is read from the largest
--- windows that fit in. Answers the server's time, how long a window is, and for each its start, and its fields and their
+-- include: counting
+-- Adds up counters over a time that ends now. Up to two hours it reads the windows of minutes, beyond that those of hours;
+-- the first begins before that time. What is added up is read from the largest windows that fit in.
+-- Arguments: how long, in ms; `t` for those of all actors together, which are answered for each window, or empty, for those of
+-- each actor, all added up.
+-- Answer: the server's time, how long a window is, and for each its start, and its fields and their
 -- values separated by blanks; or all added up as one, in a list.
+-- Keys: window.
 local span, kind = number(), argument()
 local unit = span > 7200000 and HOUR or MINUTE
 local first = math.floor((now - span) / unit)

@@ -1,8 +1,12 @@
--- include: records
--- Counts dead letters by what they died of. Answers causes, each followed by how many there are.
+-- include: server, keys
+-- Counts dead letters by what they died of.
+-- Arguments: none.
+-- Answer: causes, each followed by how many there are.
+-- Keys: ended, map, names.
+local PREFIX_OF_CAUSES = 'cause:'
 local causes = {}
 for _, name in ipairs(call('SMEMBERS', KEY.names)) do
-  if string.sub(name, 1, 5) == 'died:' then
+  if string.sub(name, 1, #PREFIX_OF_CAUSES) == PREFIX_OF_CAUSES then
     table.insert(causes, name)
   end
 end
@@ -17,7 +21,7 @@ for _, segment in ipairs(call('ZRANGE', KEY.ended('dead'), 0, -1)) do
 end
 local answer = {}
 for cause, size in pairs(counts) do
-  table.insert(answer, string.sub(cause, 6))
+  table.insert(answer, string.sub(cause, #PREFIX_OF_CAUSES + 1))
   table.insert(answer, size)
 end
 return answer

@@ -1,27 +1,27 @@
--- include: records
+-- include: records, streams
+-- Describes entries to the process that was given them.
+-- Keys: paused, record.
+
 -- Queues that are paused: nobody is given their messages.
 local paused, paused_names = {}, call('HKEYS', KEY.paused)
 for _, queue in ipairs(paused_names) do
   paused[queue] = true
 end
 
--- Takes an entry out of its stream.
-local function remove(stream, entry)
-  call('XACK', stream, 'workers', entry)
-  call('XDEL', stream, entry)
-end
-
--- What a worker needs to know of an entry it was given: stream, entry, id, fence, attempts, losses, since when it waits,
--- payload. An entry that names no message has an empty id, and what it held as its payload. One whose message has been
--- cancelled or purged meanwhile is removed.
+-- What a worker needs to know of an entry: stream, entry, id, fence, attempts, losses, since when it waits, payload. An
+-- entry that names no message has an empty id, and what it held as its payload. One whose message has been cancelled or
+-- purged meanwhile is removed, one that lies in another runner's stream is moved: nil.
 local function describe(stream, entry, fields)
   local id = fields[1] == 'i' and fields[2]
   local record = id and load(id)
   if record and is_current(fields, record) then
+    if move_if_misplaced(stream, entry, id, record) then
+      return nil
+    end
     return { stream, entry, id, record.fence, record.attempts, record.losses, record.at, (split(record)) }
   end
   if record or id and not call('GET', KEY.record(id)) then
-    remove(stream, entry)
+    remove_entry(stream, entry)
     return nil
   end
   return { stream, entry, '', 1, 0, 0, now, table.concat(fields, ' ') }

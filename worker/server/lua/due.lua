@@ -1,6 +1,8 @@
--- include: records
--- Finds delayed messages, the next to be due first. Arguments: how many at most, and the last one that is known with the
--- time when it is due (empty, -1: from the beginning). Answers their ids, times and records.
+-- include: server, keys
+-- Finds delayed messages, the next to be due first.
+-- Arguments: how many at most, and the last one that is known with the time when it is due (empty, -1: from the beginning).
+-- Answer: for each its id, its time and its record.
+-- Keys: due, record.
 local most, last, due = number(), argument(), number()
 local from = 0
 if last ~= '' then

@@ -1,18 +1,12 @@
--- include: records
--- Finds messages, newest first. Arguments: how many at most (0: only counts them), the number below which to look (-1: from
+-- include: server, keys, states, segments, record
+-- Finds messages, newest first. It stops before it has found all when it has had to look at many messages one by one.
+-- Arguments: how many at most (0: only counts them), the number below which to look (-1: from
 -- the newest), since and until when they are in their state (ms; -1: any), an error's type (or empty), how many
 -- groups of marks, and then lists, each after its length: each group, of which they bear one mark; marks that they all
 -- bear; subjects that they all have.
--- Answers the number below which to go on (-1: there are no more) and how many were found, then their ids and records.
--- It stops before it has found all when it has had to look at many messages one by one.
+-- Answer: the number below which to go on (-1: there are no more) and how many were found, then their ids and records.
+-- Keys: changed, map, names, record, scratch, segments, seq, subject, times.
 local most, below, since, till, error_type = number(), number(), number(), number(), argument()
-local function list()
-  local found = {}
-  for i = 1, number() do
-    found[i] = argument()
-  end
-  return found
-end
 local groups = {}
 for i = 1, number() do
   groups[i] = list()
@@ -25,9 +19,10 @@ local MANY_IDS = 100
 -- Messages about something rarer are looked at one by one, without a look at the segments.
 local RARE = 3000
 local BITS = { [0] = 128, 64, 32, 16, 8, 4, 2, 1 }
-local ALL = {
-  'state:queued', 'state:delayed', 'state:running', 'state:completed', 'state:skipped', 'state:dead', 'state:cancelled',
-}
+local ALL = {}
+for i, state in ipairs(STATES) do
+  ALL[i] = 'state:' .. state
+end
 
 -- What is worked out on the way is nobody else's: neither replicas nor the append-only file need it.
 redis.set_repl(redis.REPL_NONE)
@@ -125,8 +120,8 @@ local function has_subjects(id, known)
 end
 
 local function is_in_time(id)
-  local head = call('GETRANGE', KEY.record(id), 0, 99)
-  local at = tonumber(string.match(head, '^%d+\t%a+\t%d+\t%d+\t%d+\t%d+\t(%d+)\t') or 0)
+  local _, _, at = decode_begin(call('GETRANGE', KEY.record(id), 0, LONGEST_HEAD_BEGIN))
+  at = at or 0
   return (since < 0 or at >= since) and (till < 0 or at <= till)
 end
 
@@ -169,13 +164,13 @@ end
 
 -- The ids of a segment by their places: all at once when many are asked for.
 local function ids_of(segment)
-  local list, all, asked = KEY.map(segment, 'ids'), nil, 0
+  local ids, all, asked = KEY.map(segment, 'ids'), nil, 0
   return function(place)
     asked = asked + 1
     if asked <= MANY_IDS then
-      return call('LINDEX', list, place)
+      return call('LINDEX', ids, place)
     end
-    all = all or call('LRANGE', list, 0, -1)
+    all = all or call('LRANGE', ids, 0, -1)
     return all[place + 1]
   end
 end

@@ -1,8 +1,11 @@
--- include: records
--- A worker process begins: it gets a lease, and the queues their groups. Arguments: token, lease in ms (0: it reads more
--- queues now, under the lease that it has or has lost), what is known of the process (JSON), then the queues. Answers: the
--- server's time in ms, the newest order's entry.
-local token, lease, about = argument(), number(), argument()
+-- include: streams
+-- A worker process begins: it gets a lease, and its queues their streams.
+-- Arguments: token, lease in ms (0: it reads more queues now, under the lease that it has or has lost), what is known of the
+-- process (JSON); how many runners it has, and these; how many queues it reads, and these; then for each of its actors the
+-- name and the runner.
+-- Answer: the server's time in ms, the newest order's entry.
+-- Keys: layout, leases, misplaced, orders, queues, runners, stream, workers.
+local token, lease, about, own_runners, own_queues = argument(), number(), argument(), list(), list()
 if lease > 0 then
   call('ZADD', KEY.leases, now + lease, token)
 end
@@ -10,10 +13,21 @@ if call('ZSCORE', KEY.leases, token) then
   call('HSET', KEY.workers, token, about)
 end
 call('HSETNX', KEY.layout, 'version', 2)
-for i = position + 1, #ARGV do
-  call('SADD', KEY.queues, ARGV[i])
-  for _, lane in ipairs(LANES) do
-    redis.pcall('XGROUP', 'CREATE', KEY.stream(ARGV[i], lane), 'workers', '0', 'MKSTREAM')
+while position < #ARGV do
+  local actor, runner = argument(), argument()
+  local before = runner_of(actor)
+  if runner ~= before then
+    -- What waits for the other runner is moved.
+    call('SADD', KEY.misplaced, before)
+  end
+  call('HSET', KEY.runners, actor, runner)
+end
+for _, queue in ipairs(own_queues) do
+  call('SADD', KEY.queues, queue)
+  for _, priority in ipairs(PRIORITIES) do
+    for _, runner in ipairs(own_runners) do
+      redis.pcall('XGROUP', 'CREATE', KEY.stream(queue, priority, runner), 'workers', '0', 'MKSTREAM')
+    end
   end
 end
 local newest = call('XREVRANGE', KEY.orders, '+', '-', 'COUNT', 1)[1]

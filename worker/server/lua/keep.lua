@@ -1,11 +1,12 @@
--- include: retention
+-- include: transition, retention
 -- What a worker process does every now and then: renews its lease, takes over what dead processes held, and enqueues
--- delayed messages that are due. Arguments: token, lease in ms, what is known of the process (JSON), how often a message
--- may take its worker down, how many messages to promote at most, whether to look around too, retention in seconds of the
--- hour windows, limits of the history. To look around is to ask every stream who reads it, and to drop what the history
--- need not keep any more.
--- Answers: 1 if the lease was still held, ms until the next delayed message is due (-1: none), the newest wake-up's entry,
+-- delayed messages that are due. To look around is to ask every stream who reads it, to move what lies in the wrong one, and
+-- to drop what the history need not keep any more.
+-- Arguments: token, lease in ms, what is known of the process (JSON), how often a message may take its worker down, how many
+-- messages to promote at most, whether to look around too, retention in seconds of the hour windows, limits of the history.
+-- Answer: 1 if the lease was still held, ms until the next delayed message is due (-1: none), the newest wake-up's entry,
 -- how many attempts were lost, the server's time in ms.
+-- Keys: due, kept_at, leases, misplaced, patience, queues, stream, wake, workers.
 local token, lease, about = argument(), number(), argument()
 local most_starts, most, look_around = number(), number(), argument() == '1'
 local retention, limits = number(), read_limits()
@@ -28,8 +29,7 @@ end
 local lost = 0
 local function take_over(stream, entry, dead)
   local fields = call('XRANGE', stream, entry, entry)
-  call('XACK', stream, 'workers', entry)
-  call('XDEL', stream, entry)
+  remove_entry(stream, entry)
   local id = fields[1] and fields[1][2][1] == 'i' and fields[1][2][2]
   local record = id and load(id)
   if not record then
@@ -44,21 +44,17 @@ local function take_over(stream, entry, dead)
   record.losses = record.losses + 1
   if record.state == 'running' then
     lost = lost + 1
-    append(id, record, '{"s":"lost","t":' .. now .. ',"n":' .. record.attempts .. ',"w":' .. cjson.encode(dead)
-      .. ',"x":"its worker died' .. (record.starts >= most_starts and '; dead letter' or '') .. '"}\n')
-    mark_as(record.seq, 'ended:lost')
+    append(id, record, encode_line('lost', {
+      t = now, w = dead, n = record.attempts,
+      x = 'its worker died' .. (record.starts >= most_starts and '; dead letter' or ''),
+    }))
+    mark_end(record, 'lost', '')
     count(record.actor, 'lost')
   end
-  if record.state == 'running' and call('EXISTS', KEY.cancel(id)) == 1 then
-    -- Somebody wanted it to end while it ran.
-    set_state(record, 'cancelled')
-    record.fence = record.fence + 1
-  elseif record.starts >= most_starts then
-    set_state(record, 'dead')
-    record.fence = record.fence + 1
-    mark_death(record.seq, 'lost')
+  if record.starts >= most_starts then
+    transition(id, record, 'dead', { cause = 'lost' })
   else
-    put_again(id, record, nil, 'back')
+    transition(id, record, 'queued', { priority = 'back' })
   end
   save(id, record)
 end
@@ -88,8 +84,7 @@ local function reclaim()
   end
   local unfinished = {}
   for _, queue in ipairs(call('SMEMBERS', KEY.queues)) do
-    for _, lane in ipairs(LANES) do
-      local stream = KEY.stream(queue, lane)
+    for _, stream in ipairs(streams_of(queue)) do
       local consumers = redis.pcall('XINFO', 'CONSUMERS', stream, 'workers')
       for _, consumer in ipairs(consumers.err and {} or consumers) do
         if is_dead(consumer[2]) and not take_over_all(stream, consumer[2]) then
@@ -110,16 +105,43 @@ end
 local function promote()
   local due = call('ZRANGEBYSCORE', KEY.due, '-inf', now, 'LIMIT', 0, most)
   for _, id in ipairs(due) do
-    call('ZREM', KEY.due, id)
     local record = load(id)
     if record and record.state == 'delayed' then
-      record.state = 'queued'
-      enqueue(id, record)
+      transition(id, record, 'queued', { at = record.at })
       save(id, record)
+    else
+      call('ZREM', KEY.due, id)
     end
   end
   local next_due = call('ZRANGE', KEY.due, 0, 0, 'WITHSCORES')[2]
   return next_due and math.max(0, tonumber(next_due) - now) or -1
+end
+
+-- Moves what waits in the stream of a runner that is not its actor's any more; some of it at a time.
+local MOST_MOVED = 1000
+local function move_from(stream)
+  for _, entry in ipairs(call('XRANGE', stream, after_the_given(stream), '+', 'COUNT', MOST_MOVED)) do
+    local id = entry[2][1] == 'i' and entry[2][2]
+    local record = id and load(id)
+    if record and is_current(entry[2], record) then
+      move_if_misplaced(stream, entry[1], id, record)
+    end
+  end
+  return call('XLEN', stream) < MOST_MOVED
+end
+
+local function move_misplaced()
+  for _, runner in ipairs(call('SMEMBERS', KEY.misplaced)) do
+    local is_all = true
+    for _, queue in ipairs(call('SMEMBERS', KEY.queues)) do
+      for _, priority in ipairs(PRIORITIES) do
+        is_all = move_from(KEY.stream(queue, priority, runner)) and is_all
+      end
+    end
+    if is_all then
+      call('SREM', KEY.misplaced, runner)
+    end
+  end
 end
 
 local held = renew()
@@ -129,6 +151,7 @@ if more then
   next_due = 0
 end
 if look_around then
+  move_misplaced()
   retire(200, limits)
 end
 finish(retention)

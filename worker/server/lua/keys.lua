@@ -10,11 +10,13 @@ local KEY = {
   kept_at = PREFIX .. 'kept-at',
   layout = PREFIX .. 'layout',
   leases = PREFIX .. 'leases',
+  misplaced = PREFIX .. 'misplaced',
   names = PREFIX .. 'names',
   orders = PREFIX .. 'orders',
   patience = PREFIX .. 'patience',
   paused = PREFIX .. 'paused',
   queues = PREFIX .. 'queues',
+  runners = PREFIX .. 'runners',
   segments = PREFIX .. 'segments',
   seq = PREFIX .. 'seq',
   states = PREFIX .. 'states',
@@ -30,7 +32,7 @@ function KEY.lease(name) return PREFIX .. 'lease:' .. name end
 function KEY.map(segment, name) return PREFIX .. 'x:' .. segment .. ':' .. name end
 function KEY.record(id) return PREFIX .. 'm:' .. id end
 function KEY.scratch(number) return PREFIX .. 'x:scratch' .. number end
-function KEY.stream(queue, lane) return PREFIX .. 'q:' .. queue .. ':' .. lane end
+function KEY.stream(queue, priority, runner) return PREFIX .. 'q:' .. queue .. ':' .. priority .. ':' .. runner end
 function KEY.subject(subject) return PREFIX .. 's:' .. subject end
 function KEY.times(segment) return PREFIX .. 'at:' .. segment end
 function KEY.unique(unique) return PREFIX .. 'u:' .. unique end

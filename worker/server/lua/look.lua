@@ -1,7 +1,8 @@
--- include: describe
+-- include: describe, transition
 -- Describes entries that a process was given without having seen them described: while it waited, or in an answer that
 -- was lost. Those it does not hold any more are left out, and those of a queue that was paused meanwhile are put back.
 -- Arguments: token; for each its stream and entry.
+-- Answer: as take.lua.
 local token = argument()
 local described = { now, paused_names }
 
@@ -11,10 +12,8 @@ local function put_back(message)
   if not record or not paused[record.queue] then
     return false
   end
-  remove(stream, entry)
-  local at = record.at
-  put_again(id, record, nil, 'back')
-  record.at = at
+  remove_entry(stream, entry)
+  transition(id, record, 'queued', { at = record.at, priority = 'back' })
   save(id, record)
   return true
 end

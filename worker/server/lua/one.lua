@@ -1,3 +1,6 @@
--- include: records
--- Answers with a message's record. Arguments: its id.
+-- include: server, keys
+-- Reads a message.
+-- Arguments: its id.
+-- Answer: its record, or false.
+-- Keys: record.
 return call('GET', KEY.record(argument()))

@@ -1,6 +1,8 @@
 -- include: request
--- Pauses a queue, or resumes it. Arguments: as request.lua, with the queue as its target. Answers 1, or 0 when it was so
--- already, or false when there is no such queue.
+-- Pauses a queue, or resumes it.
+-- Arguments: as request.lua, with the queue as its target.
+-- Answer: 1, or 0 when it was so already, or false when there is no such queue.
+-- Keys: names, paused, queues.
 if call('SISMEMBER', KEY.queues, target) + call('SISMEMBER', KEY.names, 'queue:' .. target) == 0 then
   return false
 end

@@ -1,6 +1,7 @@
 -- include: request, retention
--- Removes dead letters, with all that is known of them. Arguments: as request.lua, then ids. Answers for each with an
--- empty text, or with the state in which it is instead.
+-- Removes dead letters, with all that is known of them.
+-- Arguments: as request.lua, then ids.
+-- Answer: for each an empty text, or the state in which it is instead.
 local answers = {}
 while position < #ARGV do
   local id = argument()

@@ -1,6 +1,9 @@
--- include: records
--- Describes the queues. Answers the server's time, then for each queue its name, how many of its messages are queued,
+-- include: records, streams
+-- Describes the queues.
+-- Arguments: none.
+-- Answer: the server's time, then for each queue its name, how many of its messages are queued,
 -- delayed and running, since when the oldest waits (ms; -1: none does), and what is known of its pause (JSON, or empty).
+-- Keys: depths, names, paused, queues, record.
 local names = {}
 for _, queue in ipairs(call('SMEMBERS', KEY.queues)) do
   names[queue] = true
@@ -25,11 +28,7 @@ end
 -- are passed over, so many at most.
 local AT_ONCE, MOST = 100, 5000
 local function oldest_in(stream)
-  local groups = redis.pcall('XINFO', 'GROUPS', stream)
-  local after = '-'
-  if not groups.err and groups[1] then
-    after = '(' .. groups[1][8]
-  end
+  local after = after_the_given(stream)
   for _ = 1, MOST / AT_ONCE do
     local entries = call('XRANGE', stream, after, '+', 'COUNT', AT_ONCE)
     for _, entry in ipairs(entries) do
@@ -48,8 +47,8 @@ end
 local answer = { now }
 for queue in pairs(names) do
   local oldest
-  for _, lane in ipairs(LANES) do
-    local at = oldest_in(KEY.stream(queue, lane))
+  for _, stream in ipairs(streams_of(queue)) do
+    local at = oldest_in(stream)
     oldest = at and math.min(oldest or at, at) or oldest
   end
   local depths = call('HMGET', KEY.depths, queue .. '\tqueued', queue .. '\tdelayed', queue .. '\trunning')

@@ -1,14 +1,18 @@
--- include: records
--- Begins every script by which a person acts. Arguments: what is asked for, who asks, in which process (host:pid), and
--- what was named: ids, a filter, a queue. Each that is done is told in the message's history and in the audit log.
+-- include: transition
+-- Begins every script by which a person acts. Its arguments come first: what is asked for, who asks, in which process
+-- (host:pid), and what was named: ids, a filter, a queue. Each that is done is told in the message's history and in the
+-- audit log.
+-- Keys: audit, orders.
 local action, by, where, target = argument(), argument(), argument(), argument()
 local done = {}
 
-local function note(id, record)
+-- Tells in a message's history what was asked for.
+local function tell(id, record)
   table.insert(done, id)
-  append(id, record, '{"s":"requested","t":' .. now_text .. ',"w":' .. cjson.encode(where) .. ',"i":"' .. record.attempts
-    .. '.' .. action .. '.' .. now_text .. '"' .. (record.attempts > 0 and ',"n":' .. record.attempts or '')
-    .. ',"x":"' .. action .. '","y":' .. cjson.encode(by) .. '}\n')
+  append(id, record, encode_line('requested', {
+    t = now, w = where, n = record.attempts > 0 and record.attempts, x = action, y = by,
+    i = record.attempts .. '.' .. action .. '.' .. now_text,
+  }))
 end
 
 -- Tells the worker processes, which all read this.

@@ -1,5 +1,17 @@
--- include: records
--- Follows records.lua where messages are removed: a single one, or those that the history need not keep any more.
+-- include: transition
+-- Where messages are removed: a single one, or those that the history need not keep any more.
+-- Keys: cancel, changed, due, ended, kept, map, names, record, segments, seq, states, subject, times.
+
+-- For how long (ms) and how many messages are kept of each state in which they end; worker/history/limits.py.
+local function read_limits()
+  local limits = {}
+  for _, state in ipairs(STATES) do
+    if FINAL[state] then
+      limits[state] = { age = number(), most = number() }
+    end
+  end
+  return limits
+end
 
 -- Removes a message with all that points to it.
 local function forget(id, record)
@@ -11,16 +23,18 @@ local function forget(id, record)
   unmark('queue:' .. record.queue)
   unmark('state:' .. record.state)
   count_in(record.queue, record.state, -1)
-  for ended in string.gmatch(record.body, '{"s":"(%a+)"') do
-    if ended == 'failed' or ended == 'lost' or ended == 'cancelled' then
-      unmark('ended:' .. ended)
+  for kind in states_in(record.body) do
+    if kind == 'failed' or kind == 'lost' or kind == 'cancelled' then
+      unmark('ended:' .. kind)
     end
   end
-  for error in errors_of(record) do
-    unmark('error:' .. error)
+  for error_type in errors_in(record.body) do
+    unmark('error:' .. error_type)
   end
-  unmark_death(record, unmark)
-  if tonumber(record.cut) > 0 then
+  if record.state == 'dead' then
+    unmark_cause(record, unmark)
+  end
+  if record.cut > 0 then
     -- Events are gone that would tell what else it is marked with.
     for _, name in ipairs(call('SMEMBERS', KEY.names)) do
       if string.find(name, '^e%a+:') and call('GETBIT', KEY.map(segment, name), seq % SEGMENT) == 1 then
@@ -31,6 +45,7 @@ local function forget(id, record)
   for subject in string.gmatch(record.subjects, '[^\31]+') do
     call('ZREM', KEY.subject(subject), id)
   end
+  call('ZREM', KEY.due, id)
   call('DEL', KEY.record(id), KEY.cancel(id))
   if call('HINCRBY', KEY.kept, segment, -1) == 0 and segment < segment_of(tonumber(call('GET', KEY.seq))) then
     call('HDEL', KEY.kept, segment)
@@ -47,10 +62,10 @@ end
 -- so many more. Answers how many there were.
 local function retire_from(segment, state, before, age, excess, most)
   local key, map = KEY.ended(state), KEY.map(segment, 'state:' .. state)
-  local removed, bit, oldest = 0, -1, nil
+  local removed, place, oldest = 0, -1, nil
   while removed < most and (before > 0 or removed < excess) do
-    bit = call('BITPOS', map, 1, bit + 1, -1, 'BIT')
-    if bit < 0 then
+    place = call('BITPOS', map, 1, place + 1, -1, 'BIT')
+    if place < 0 then
       -- All were looked at: not again for a while.
       if oldest then
         call('ZADD', key, math.max(oldest, before + age / 100), segment)
@@ -59,16 +74,15 @@ local function retire_from(segment, state, before, age, excess, most)
       end
       break
     end
-    local id = call('LINDEX', KEY.map(segment, 'ids'), bit)
-    local head = id and call('GETRANGE', KEY.record(id), 0, 200) or ''
-    local seq, at = string.match(head, '^(%d+)\t%a+\t%d+\t%d+\t%d+\t%d+\t(%d+)\t')
-    if tonumber(seq) ~= segment * SEGMENT + bit then
-      call('SETBIT', map, bit, 0)
-    elseif removed < excess or tonumber(at) <= before then
+    local id = call('LINDEX', KEY.map(segment, 'ids'), place)
+    local seq, _, at = decode_begin(id and call('GETRANGE', KEY.record(id), 0, LONGEST_HEAD_BEGIN) or '')
+    if seq ~= segment * SEGMENT + place then
+      call('SETBIT', map, place, 0)
+    elseif removed < excess or at <= before then
       forget(id, load(id))
       removed = removed + 1
     else
-      oldest = math.min(oldest or now, tonumber(at))
+      oldest = math.min(oldest or now, at)
     end
   end
   return removed

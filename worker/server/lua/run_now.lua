@@ -1,6 +1,7 @@
 -- include: request
--- Enqueues delayed messages now. Arguments: as request.lua, then ids. Answers for each with an empty text, or with the
--- state in which it is instead.
+-- Enqueues delayed messages now.
+-- Arguments: as request.lua, then ids.
+-- Answer: for each an empty text, or the state in which it is instead.
 local answers = {}
 while position < #ARGV do
   local id = argument()
@@ -8,10 +9,8 @@ while position < #ARGV do
   if not record or record.state ~= 'delayed' then
     table.insert(answers, record and record.state or 'unknown')
   else
-    call('ZREM', KEY.due, id)
-    note(id, record)
-    set_state(record, 'queued')
-    enqueue(id, record)
+    tell(id, record)
+    transition(id, record, 'queued')
     save(id, record)
     table.insert(answers, '')
   end

@@ -1,3 +1,3 @@
--- include: records
--- Answers with how many messages are in each state.
-return call('HGETALL', KEY.states)
+-- The states of a message, in the order of its life; those in which it has ended.
+local STATES = { 'queued', 'delayed', 'running', 'completed', 'skipped', 'dead', 'cancelled' }
+local FINAL = { completed = true, skipped = true, dead = true, cancelled = true }

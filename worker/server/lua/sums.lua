@@ -1,3 +1,6 @@
--- include: records
--- Answers with the counters of all actors since the first attempt of all, as fields and values.
+-- include: server, keys
+-- Reads the counters since the first attempt of all.
+-- Arguments: none.
+-- Answer: fields and values, one after the other.
+-- Keys: sums.
 return call('HGETALL', KEY.sums)

@@ -1,8 +1,11 @@
--- include: records
--- Answers 1 if a message of the queue waits, runs or is delayed. Arguments: queue.
+-- include: records, streams
+-- Tells whether a message of a queue waits, runs or is delayed.
+-- Arguments: queue.
+-- Answer: 1 or 0.
+-- Keys: due.
 local queue = argument()
-for _, lane in ipairs(LANES) do
-  if call('XLEN', KEY.stream(queue, lane)) > 0 then
+for _, stream in ipairs(streams_of(queue)) do
+  if call('XLEN', stream) > 0 then
     return 1
   end
 end

@@ -1,6 +1,8 @@
--- include: records
--- Describes the worker processes that have a lease, or whose lease has run out and was not noticed yet. Answers the
--- server's time, then for each its name, when its lease ends (ms), and what is known of it (JSON).
+-- include: server, keys
+-- Describes the worker processes that have a lease, or whose lease has run out and was not noticed yet.
+-- Arguments: none.
+-- Answer: the server's time, then for each its name, when its lease ends (ms), and what is known of it (JSON).
+-- Keys: leases, workers.
 local answer = { now }
 local leases = call('ZRANGE', KEY.leases, 0, -1, 'WITHSCORES')
 for i = 1, #leases, 2 do

@@ -1,4 +1,4 @@
-"""The lease of a worker process: while it is renewed, the messages that the process has taken belong to it.
+"""The heartbeat of a worker process: while it renews the process's lease, its messages belong to it.
 
 A thread of its own renews the lease, takes over the messages of dead processes, and enqueues delayed messages when they
 are due. A process that does not renew in time has lost all its messages, even if it does not know it.
@@ -41,6 +41,18 @@ _KEEP = Script("keep", flags="allow-oom")
 _LEAVE = Script("leave")
 
 
+class Runners(NamedTuple):
+    """What runs messages in a process.
+
+    Attributes:
+        own: `thread`, `loop`, or both.
+        of_actors: The one of each actor.
+    """
+
+    own: Sequence[str]
+    of_actors: Mapping[str, str]
+
+
 class Term(NamedTuple):
     """A time in which the lease is held without a break.
 
@@ -53,8 +65,8 @@ class Term(NamedTuple):
     epoch: int
 
 
-class Lease:
-    """This process's lease, and the thread that keeps it.
+class Heartbeat:
+    """The thread that keeps this process's lease.
 
     Args:
         client: A client of its own.
@@ -62,6 +74,7 @@ class Lease:
         most_starts: The number of times that a message may take its worker down before it is a dead letter.
         limits: The limits of the history, as the scripts read them.
         queues: Returns the names of the queues that are read.
+        runners: Returns the runners of this process, and the one of each actor.
         lost: Called after all taken messages have gone to other processes.
         about: Returns the description of the process, for people.
         obey: Called with each order of people and its target: `cancel` with a message's id and fence, `pause` or
@@ -76,6 +89,7 @@ class Lease:
         most_starts: int,
         limits: Sequence[Argument],
         queues: Callable[[], Sequence[str]],
+        runners: Callable[[], Runners],
         lost: Callable[[], None],
         about: Callable[[], Mapping[str, object]],
         obey: Callable[[str, str], None],
@@ -85,6 +99,7 @@ class Lease:
         self._most_starts = most_starts
         self._limits = limits
         self._queues = queues
+        self._runners = runners
         self._lost = lost
         self._about = about
         self._obey = obey
@@ -98,7 +113,7 @@ class Lease:
         self._order: str | None = None
         self.term = Term(self._new_token(), 0)
         self.error: str | None = None
-        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
         """Starts the thread that takes the lease and renews it."""
@@ -181,7 +196,10 @@ class Lease:
 
     def _join(self, token: str, milliseconds: int) -> None:
         queues = list(self._queues())
-        _, newest_order = _JOIN.run(self._client, [token, milliseconds, self._described(), *queues])
+        own, actors = self._runners()
+        arguments: list[Argument] = [token, milliseconds, self._described(), len(own), *own, len(queues), *queues]
+        arguments += [part for pair in actors.items() for part in pair]
+        _, newest_order = _JOIN.run(self._client, arguments)
         self._joined = queues
         self._order = self._order or newest_order.decode()
 

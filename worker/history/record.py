@@ -1,0 +1,53 @@
+"""How a record is read: a line of fields, the message, and a line for each event; `lua/record.lua` writes it.
+
+After the twelve fields there may be more, each `name=value`: those that this version does not know are passed over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from worker.history.answers import StoredMessage, moment
+from worker.history.events import StatusEvent
+from worker.history.lines import from_line
+
+_FIELDS = 12
+
+
+def read_record(message_id: str, record: bytes | None) -> StoredMessage | None:
+    """Reads a record; `None` if there is none, or none that can be read."""
+    try:
+        head, payload, lines = (record or b"").split(b"\n", 2)
+        fields = head.decode().split("\t")[:_FIELDS]
+        number, state, fence, attempts, _, _, since, cut, priority, queue, actor, subjects = fields
+        return StoredMessage(
+            id=message_id,
+            number=int(number),
+            state=state,
+            since=moment(float(since)),
+            attempts=int(attempts),
+            fence=int(fence),
+            priority=priority,
+            actor=actor,
+            queue=queue,
+            subject=dict(_pair(one) for one in subjects.split("\x1f") if one),
+            payload=payload,
+            events=tuple(_read_lines(lines, message_id, actor, queue)),
+            events_left_out=int(cut),
+        )
+    except ValueError:
+        return None
+
+
+def _pair(subject: str) -> tuple[str, str]:
+    name, _, value = subject.partition("=")
+    return name, value
+
+
+def _read_lines(lines: bytes, message_id: str, actor: str, queue: str) -> list[StatusEvent]:
+    events = []
+    for line in lines.splitlines():
+        # One that a later version wrote, and this one cannot read, does not hide the others.
+        with contextlib.suppress(ValueError):
+            events.append(from_line(line, message_id, actor, queue))
+    return events

@@ -1,0 +1,33 @@
+-- include: server, keys
+-- Counters of actors and of all: how attempts ended, and histograms of times.
+-- Keys: sums, window.
+local MINUTE, TEN_MINUTES, HOUR, DAY = 60000, 600000, 3600000, 86400000
+local WINDOWS = { [MINUTE] = 'w', [TEN_MINUTES] = 'w10', [HOUR] = 'h', [DAY] = 'd' }
+local MINUTES_KEPT = 93600
+
+local counters, totals = {}, {}
+local function count(actor, what, amount)
+  local field = actor .. '\t' .. what
+  counters[field] = (counters[field] or 0) + (amount or 1)
+  totals[what] = (totals[what] or 0) + (amount or 1)
+end
+
+-- `retention`: for how many seconds the windows of hours and days are kept.
+local function store_counters(retention)
+  if not next(counters) then
+    return
+  end
+  for length, letter in pairs(WINDOWS) do
+    local kept = length < HOUR and MINUTES_KEPT or math.max(retention, MINUTES_KEPT)
+    for kind, fields in pairs({ [''] = counters, ['t'] = (length == MINUTE or length == HOUR) and totals or nil }) do
+      local window = KEY.window(letter .. kind, math.floor(now / length))
+      for field, amount in pairs(fields) do
+        call('HINCRBY', window, field, amount)
+      end
+      call('EXPIRE', window, kept)
+    end
+  end
+  for field, amount in pairs(counters) do
+    call('HINCRBY', KEY.sums, field, amount)
+  end
+end

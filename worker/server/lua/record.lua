@@ -1,0 +1,69 @@
+-- How a record is written: a line of fields, the message, and a line for each event. worker/history/record.py reads it.
+-- After the twelve fields there may be more, each `name=value`: a reader passes over what it does not know, and a script
+-- keeps it.
+local HEAD = '^(%d+)\t(%a+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(%a+)\t([^\t\n]*)\t([^\t\n]*)\t([^\t\n]*)([^\n]*)\n()'
+local HEAD_BEGIN = '^(%d+)\t(%a+)\t%d+\t%d+\t%d+\t%d+\t(%d+)\t'
+local LONGEST_HEAD_BEGIN = 150
+
+-- A record that is stored: `was`, `was_at` and `was_in` are what the indexes say of it. nil: it cannot be read.
+local function decode_record(text)
+  local seq, state, fence, attempts, starts, losses, at, cut, priority, queue, actor, subjects, more, body =
+    string.match(text, HEAD)
+  if not seq or not string.find(text, '\n', body, true) then
+    return nil
+  end
+  return {
+    seq = tonumber(seq), state = state, was = state, fence = tonumber(fence), attempts = tonumber(attempts),
+    starts = tonumber(starts), losses = tonumber(losses), at = at, was_at = at, cut = tonumber(cut),
+    priority = priority, queue = queue, was_in = queue, actor = actor, subjects = subjects, more = more,
+    body = string.sub(text, body),
+  }
+end
+
+local function encode_record(record)
+  return record.seq .. '\t' .. record.state .. '\t' .. record.fence .. '\t' .. record.attempts .. '\t' .. record.starts
+    .. '\t' .. record.losses .. '\t' .. record.at .. '\t' .. record.cut .. '\t' .. record.priority .. '\t' .. record.queue
+    .. '\t' .. record.actor .. '\t' .. record.subjects .. record.more .. '\n' .. record.body
+end
+
+-- What `encode_record` writes of a new message that waits.
+local function encode_new(seq, at, priority, queue, actor, payload)
+  return seq .. '\tqueued\t1\t0\t0\t0\t' .. at .. '\t0\t' .. priority .. '\t' .. queue .. '\t' .. actor .. '\t\n'
+    .. payload .. '\n'
+end
+
+-- The number, the state and since when, of what a record begins with.
+local function decode_begin(text)
+  local seq, state, at = string.match(text, HEAD_BEGIN)
+  return tonumber(seq), state, tonumber(at)
+end
+
+-- A message that has no number and no state yet.
+local function new_record(queue, priority, actor, payload)
+  return {
+    fence = 0, attempts = 0, starts = 0, losses = 0, cut = 0, priority = priority, queue = queue, actor = actor,
+    subjects = '', more = '', body = payload .. '\n',
+  }
+end
+
+-- The message, and where its events begin.
+local function split(record)
+  local line_end = string.find(record.body, '\n', 1, true)
+  return string.sub(record.body, 1, line_end - 1), line_end + 1
+end
+
+local function replace_payload(record, payload)
+  local _, first = split(record)
+  record.body = payload .. '\n' .. string.sub(record.body, first)
+end
+
+-- Drops the oldest events so that so many bytes are left; how many were dropped is kept.
+local function shorten(record, bytes)
+  local payload, first = split(record)
+  local from = string.find(record.body, '\n', #record.body - bytes, true) + 1
+  if from > first and from <= #record.body then
+    local _, lines = string.gsub(string.sub(record.body, first, from - 1), '\n', '')
+    record.cut = record.cut + lines
+    record.body = payload .. '\n' .. string.sub(record.body, from)
+  end
+end

@@ -1,0 +1,57 @@
+-- include: server, keys
+-- The streams in which entries wait: one for each queue, priority and runner.
+-- Keys: runners, stream.
+local PRIORITIES = { 'back', 'high', 'normal', 'low' }
+local RUNNERS = { 'thread', 'loop' }
+
+-- The streams of a queue, the most urgent first.
+local function streams_of(queue)
+  local streams = {}
+  for _, priority in ipairs(PRIORITIES) do
+    for _, runner in ipairs(RUNNERS) do
+      streams[#streams + 1] = KEY.stream(queue, priority, runner)
+    end
+  end
+  return streams
+end
+
+-- What runs the messages of an actor, as the last worker said that joined and has it.
+local runners = {}
+local function runner_of(actor)
+  local runner = runners[actor]
+  if not runner then
+    runner = call('HGET', KEY.runners, actor) or 'thread'
+    runners[actor] = runner
+  end
+  return runner
+end
+
+-- An entry is good for one delivery: that of its fence.
+local function add_entry(id, fence, queue, priority, actor)
+  call('XADD', KEY.stream(queue, priority, runner_of(actor)), '*', 'i', id, 'f', fence)
+end
+local function is_current(fields, record)
+  return fields[3] ~= 'f' or tonumber(fields[4]) == record.fence
+end
+
+local function remove_entry(stream, entry)
+  call('XDEL', stream, entry)
+  return call('XACK', stream, 'workers', entry) == 1
+end
+
+-- Moves an entry that lies in the stream of another runner than its actor's; answers whether it did.
+local function move_if_misplaced(stream, entry, id, record)
+  local priority, runner = string.match(stream, ':([^:]*):([^:]*)$')
+  if runner == runner_of(record.actor) then
+    return false
+  end
+  remove_entry(stream, entry)
+  add_entry(id, record.fence, record.queue, priority, record.actor)
+  return true
+end
+
+-- The entry after which no worker has been given any, as a start of a range.
+local function after_the_given(stream)
+  local groups = redis.pcall('XINFO', 'GROUPS', stream)
+  return not groups.err and groups[1] and '(' .. groups[1][8] or '-'
+end

@@ -1,0 +1,120 @@
+-- include: records, streams
+-- The one place where a message changes its state, with all that belongs to the change.
+-- Keys: cancel, due, names, unique, wake.
+
+-- How many messages have ended in this script.
+local ended = 0
+
+-- Why a message is a dead letter: an error's type, `lost` (its workers died), or `unknown` (a middleware refused it).
+local function mark_cause(record, cause)
+  mark_as(record.seq, 'cause:' .. (cause == '' and 'unknown' or cause))
+end
+local function unmark_cause(record, unmark)
+  local causes = { 'lost', 'unknown' }
+  for error_type in errors_in(record.body) do
+    table.insert(causes, error_type)
+  end
+  for _, cause in ipairs(causes) do
+    -- No map is made of a name that nobody would find again.
+    if call('SISMEMBER', KEY.names, 'cause:' .. cause) == 1 then
+      unmark('cause:' .. cause)
+    end
+  end
+end
+
+-- Frees the unique key that a message holds.
+local function free_unique(id, record)
+  local payload = split(record)
+  if not string.find(payload, '"unique":', 1, true) then
+    return
+  end
+  local readable, message = pcall(cjson.decode, payload)
+  local unique = readable and type(message) == 'table' and type(message.options) == 'table' and message.options.unique
+  if type(unique) == 'string' and call('GET', KEY.unique(unique)) == id then
+    call('DEL', KEY.unique(unique))
+  end
+end
+
+local function leave(id, record)
+  if record.state == 'delayed' then
+    call('ZREM', KEY.due, id)
+  elseif FINAL[record.state] then
+    call('DEL', KEY.cancel(id))
+    if record.state == 'dead' then
+      unmark_cause(record, function(name) mark(record.seq, name, 0) end)
+    end
+  end
+end
+
+local function delay(id, due)
+  call('ZADD', KEY.due, due, id)
+  if call('ZRANGE', KEY.due, 0, 0)[1] == id then
+    call('XADD', KEY.wake, 'MAXLEN', 1, '*', 'due', due)
+  end
+end
+
+-- Whether somebody wants a message to end that runs: then it ends, unless it has ended well.
+local function is_cancelled(id, record, state)
+  return record.state == 'running' and state ~= 'completed' and state ~= 'skipped' and call('EXISTS', KEY.cancel(id)) == 1
+end
+
+-- Brings a message into a state; it is saved by whoever has loaded it. `how`, each where it is needed: `at`, since when
+-- (else: now); `due`, when a delayed one is due; `priority`, if not the message's own; `cause` of a dead letter;
+-- `elsewhere`, that another broker carries it.
+local function transition(id, record, state, how)
+  how = how or {}
+  if not how.elsewhere and is_cancelled(id, record, state) then
+    state, how = 'cancelled', {}
+  end
+  local was = record.state
+  leave(id, record)
+  record.state = state
+  record.at = how.due or how.at or now_text
+  if state == 'dead' then
+    mark_cause(record, how.cause)
+  end
+  if FINAL[state] then
+    ended = ended + 1
+  end
+  if how.elsewhere then
+    return
+  end
+  if state == 'running' then
+    record.starts = record.starts + 1
+    return
+  end
+  if was ~= 'delayed' or state ~= 'queued' then
+    -- Whoever had it, or is given an entry of before, has nothing to say of it any more.
+    record.fence = record.fence + 1
+  end
+  if state == 'queued' then
+    add_entry(id, record.fence, record.queue, how.priority or record.priority, record.actor)
+  elseif state == 'delayed' then
+    delay(id, record.at)
+  else
+    free_unique(id, record)
+  end
+end
+
+-- Enqueues new messages; each `later` is in ms, negative: not delayed.
+local function enqueue_new(ids, records)
+  index_new(ids, records)
+  for i, id in ipairs(ids) do
+    local record, later = records[i], records[i].later
+    transition(id, record, later < 0 and 'queued' or 'delayed', { due = later > 0 and now + later or nil })
+    save(id, record)
+  end
+end
+
+-- Enqueues a message again that has ended; it may be another's now.
+local function enqueue_again(id, record, later, queue, priority, actor, payload)
+  mark(record.seq, 'actor:' .. record.actor, 0)
+  mark(record.seq, 'queue:' .. record.queue, 0)
+  mark_as(record.seq, 'actor:' .. actor)
+  mark_as(record.seq, 'queue:' .. queue)
+  record.queue, record.priority, record.actor = queue, priority, actor
+  record.starts, record.losses = 0, 0
+  replace_payload(record, payload)
+  transition(id, record, later >= 0 and 'delayed' or 'queued', { due = later >= 0 and now + later or nil })
+  save(id, record)
+end
