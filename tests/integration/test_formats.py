@@ -171,7 +171,7 @@ def test_a_new_record_is_written_alike_in_the_short_and_the_usual_way(client: Re
     code = """
     local record = new_record('q', 'low', 'a', '{}')
     record.seq, record.at, record.fence, record.state = 7, now_text, 1, 'queued'
-    return { encode_record(record), encode_new(7, now_text, 'low', 'q', 'a', '{}') }
+    return { encode_record(record), 7 .. encode_new(now_text, 'low', 'q', 'a') .. '{}' .. '\\n' }
     """
     usual, short = script("records", code).run(client, [])
     assert usual == short

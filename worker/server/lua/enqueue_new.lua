@@ -1,4 +1,4 @@
--- include: streams, record, segments
+-- include: runners, record, segments
 -- Stores new messages that are neither delayed nor unique, and enqueues them: what `enqueue` does in the usual case, in
 -- a fraction of its time, for it changes the indexes by itself.
 -- Arguments: for each its id, payload, queue, priority, actor; some hundreds of messages at most.
@@ -25,15 +25,19 @@ local function mark_all(map, from, count)
 end
 
 local seq = tonumber(call('GET', KEY.seq) or 0)
-local answers = {}
+local answers, records = {}, KEY.record('')
 while position < #ARGV do
   -- Messages that follow each other in one segment, of one queue and actor: their indexes are stored at once.
   local queue, actor, ids, count = ARGV[position + 3], ARGV[position + 5], {}, 0
   local segment, first, runner = segment_of(seq), seq % SEGMENT, runner_of(actor)
+  local last_priority, stream, head
   repeat
     local id, payload, priority = ARGV[position + 1], ARGV[position + 2], ARGV[position + 4]
-    if call('SET', KEY.record(id), encode_new(seq, now_text, priority, queue, actor, payload), 'NX') then
-      call('XADD', KEY.stream(queue, priority, runner), '*', 'i', id, 'f', 1)
+    if priority ~= last_priority then
+      last_priority, stream, head = priority, KEY.stream(queue, priority, runner), encode_new(now_text, priority, queue, actor)
+    end
+    if call('SET', records .. id, seq .. head .. payload .. '\n', 'NX') then
+      call('XADD', stream, '*', 'i', id, 'f', 1)
       seq, count = seq + 1, count + 1
       ids[count] = id
       answers[#answers + 1] = 1

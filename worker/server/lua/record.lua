@@ -26,10 +26,9 @@ local function encode_record(record)
     .. '\t' .. record.actor .. '\t' .. record.subjects .. record.more .. '\n' .. record.body
 end
 
--- What `encode_record` writes of a new message that waits.
-local function encode_new(seq, at, priority, queue, actor, payload)
-  return seq .. '\tqueued\t1\t0\t0\t0\t' .. at .. '\t0\t' .. priority .. '\t' .. queue .. '\t' .. actor .. '\t\n'
-    .. payload .. '\n'
+-- What `encode_record` writes of a new message that waits, between its number and its payload.
+local function encode_new(at, priority, queue, actor)
+  return '\tqueued\t1\t0\t0\t0\t' .. at .. '\t0\t' .. priority .. '\t' .. queue .. '\t' .. actor .. '\t\n'
 end
 
 -- The number, the state and since when, of what a record begins with.

@@ -1,6 +1,6 @@
--- include: server, keys
+-- include: server, keys, runners
 -- The streams in which entries wait: one for each queue, priority and runner.
--- Keys: runners, stream.
+-- Keys: stream.
 local PRIORITIES = { 'back', 'high', 'normal', 'low' }
 local RUNNERS = { 'thread', 'loop' }
 
@@ -13,17 +13,6 @@ local function streams_of(queue)
     end
   end
   return streams
-end
-
--- What runs the messages of an actor, as the last worker said that joined and has it.
-local runners = {}
-local function runner_of(actor)
-  local runner = runners[actor]
-  if not runner then
-    runner = call('HGET', KEY.runners, actor) or 'thread'
-    runners[actor] = runner
-  end
-  return runner
 end
 
 -- An entry is good for one delivery: that of its fence.
