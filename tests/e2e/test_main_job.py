@@ -308,7 +308,7 @@ def test_workers_end_with_the_command_that_started_them(project: Project, number
         os.kill(up.pid, number)
         up.wait(TIMEOUT)
         with contextlib.suppress(AssertionError):
-            wait_until(lambda: not project.processes(), 5)
+            wait_until(lambda: not project.processes(), 20)
         assert project.processes() == {}
 
 
@@ -320,5 +320,5 @@ def test_a_demo_that_is_terminated_leaves_no_workers(project: Project) -> None:
         demo.terminate()
         demo.wait(TIMEOUT)
         with contextlib.suppress(AssertionError):
-            wait_until(lambda: not project.processes(), 5)
+            wait_until(lambda: not project.processes(), 20)
         assert project.processes() == {}

@@ -51,6 +51,7 @@ def captured(web: httpx.Client, text: str) -> str:
     return str(answer.json()["note_id"])
 
 
+@pytest.mark.clock
 def test_a_note_is_found_within_a_second(running: Project, web: httpx.Client) -> None:
     """Once the worker has kept its first: it loads what it needs then."""
     first = captured(web, "Loading takes a while.")

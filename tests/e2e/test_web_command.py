@@ -57,7 +57,7 @@ def test_it_serves_until_it_is_told_to_end(project: Project, how: signal.Signals
             web.send_signal(how)
             assert list(found) == []
             assert web.wait(TIMEOUT) == 0
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 15
     assert json.loads(lines(project)[-1]) == {"state": "stopped"}
 
 
@@ -107,4 +107,4 @@ def test_inside_another_application_it_ends_with_it(project: Project) -> None:
             with contextlib.suppress(httpx.RemoteProtocolError):  # it is cut off
                 assert list(found) == []
             host.wait(TIMEOUT)
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 15

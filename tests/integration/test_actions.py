@@ -49,8 +49,8 @@ from worker.server.connection import connect
 from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
 
-SOON = 20.0
-JOIN_MS = 30_000
+SOON = 60.0
+JOIN_MS = 60_000
 HOUR_MS = 3_600_000
 
 
@@ -506,6 +506,7 @@ KINDS: dict[str, tuple[Callable[[Running, Any], dramatiq.Actor[[], None]], str]]
 }
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_attempt_that_is_cancelled_cleans_up_and_ends_within_a_second(
     client: RedisClient, broker: StreamBroker, kind: str
@@ -951,6 +952,7 @@ def in_turns(file: str) -> None:
 """
 
 
+@pytest.mark.clock
 def test_under_gevent_attempts_are_cancelled_too(tmp_path: Path) -> None:
     """Coroutines through their loops, a sync actor where its greenlet waits; each cleans up."""
     project = Project(tmp_path)

@@ -188,7 +188,7 @@ def test_a_forked_child_makes_everything_of_its_own_and_its_parent_goes_on(proje
     assert [event.worker.pid for event in written] == [before["pid"], child["pid"], before["pid"]]
     assert end["status"] == 0
     # What is the parent's is not waited for.
-    assert end["exit took"] < 1
+    assert end["exit took"] < 4
 
 
 def test_children_forked_at_any_moment_of_a_busy_parent_work(project: Project) -> None:
@@ -256,7 +256,7 @@ def test_actors_that_use_the_bridge_at_import_work_in_dramatiqs_processes(
         told = final(project, project.send("tell", str(file)))
         assert told.error is None
         # Nothing waits for a thread that the fork left behind.
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
         at_import, now = json.loads(file.read_text())
         assert now["resource of"] == now["pid"] == told.worker.pid
         assert (at_import["pid"] == process.pid) is forked_after_import

@@ -59,30 +59,29 @@ MAIN = get_os_ident()
 
 @actor(retry=0)
 def tick(folder: str) -> None:
-    """Measures how long this greenlet does not get its turn, until it is told to stop."""
-    gaps, last, stop = [], time.monotonic(), Path(folder, "stop")
+    """Notes when this greenlet gets its turn, until it is told to stop."""
+    turns, stop = list[float](), Path(folder, "stop")
     Path(folder, "ticking").touch()
     while not stop.exists():
         time.sleep(0.01)
-        now = time.monotonic()
-        gaps.append(now - last)
-        last = now
-    Path(folder, "gaps").write_text(json.dumps(gaps))
+        turns.append(time.monotonic())
+    Path(folder, "turns").write_text(json.dumps(turns))
 
 
-def nap() -> int:
-    time.sleep(0.3)
-    return get_os_ident()
+def nap() -> tuple[int, float, float]:
+    """The thread, and from when until when it blocked."""
+    began = time.monotonic()
+    time.sleep(0.5)
+    return get_os_ident(), began, time.monotonic()
 
 
 @actor(retry=0)
 def four_calls(loop: str, file: str) -> None:
-    async def work() -> list[int]:
-        return [get_os_ident(), *await asyncio.gather(*(run_in_thread_pool(nap) for _ in range(4)))]
+    async def work() -> tuple[int, list[tuple[int, float, float]]]:
+        return get_os_ident(), await asyncio.gather(*(run_in_thread_pool(nap) for _ in range(4)))
 
-    began = time.monotonic()
-    threads = BRIDGES[loop](work())
-    Path(file).write_text(json.dumps({"took": time.monotonic() - began, "threads": [MAIN, *threads]}))
+    own, naps = BRIDGES[loop](work())
+    Path(file).write_text(json.dumps({"threads": [MAIN, own], "naps": naps}))
 
 
 @actor(retry=0)
@@ -277,18 +276,18 @@ def log_of(project: Project) -> str:
 def test_four_blocking_calls_run_at_once_in_real_threads_while_greenlets_go_on(
     running: Project, tmp_path: Path, loop: str
 ) -> None:
-    """Four times 0.3 s take 0.3 s, in five threads that are not the greenlets', whose turns come all the while."""
+    """All at the same time, in five threads that are not the greenlets', whose turns come all the while."""
     ticking = running.send("tick", str(tmp_path))
     wait_until((tmp_path / "ticking").exists)
     completed(running, "four_calls", loop, str(tmp_path / "found"))
     (tmp_path / "stop").touch()
     assert final(running, ticking).error is None
     found = json.loads((tmp_path / "found").read_text())
-    assert 0.3 <= found["took"] < 0.9
-    assert len(set(found["threads"])) == 6
-    gaps = json.loads((tmp_path / "gaps").read_text())
-    assert len(gaps) > 10
-    assert max(gaps) < 0.25
+    threads, began, ended = zip(*found["naps"], strict=True)
+    assert len({*threads, *found["threads"]}) == 6
+    assert max(began) < min(ended)
+    turns = json.loads((tmp_path / "turns").read_text())
+    assert len([turn for turn in turns if max(began) < turn < min(ended)]) > 2
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -315,7 +314,7 @@ def test_a_time_limit_ends_an_attempt_which_cleans_up(running: Project, tmp_path
     assert event.error is not None
     assert event.error.type == "dramatiq.middleware.time_limit.TimeLimitExceeded"
     assert event.duration_ms is not None
-    assert 290 <= event.duration_ms < 1300
+    assert 290 <= event.duration_ms < 5_000
     assert file.read_text() == "cleaned up"
 
 

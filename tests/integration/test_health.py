@@ -142,7 +142,7 @@ def test_a_server_that_has_fallen_silent_is_unreachable_within_seconds(
     try:
         began = time.monotonic()
         assert check_health(client, settings).state is HealthState.UNREACHABLE
-        assert time.monotonic() - began < 4 * PROBE_TIMEOUT
+        assert time.monotonic() - began < 10 * PROBE_TIMEOUT
     finally:
         os.kill(pid, signal.SIGCONT)
         client.close()

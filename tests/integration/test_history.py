@@ -293,7 +293,7 @@ def test_while_redis_is_away_events_wait_and_come_in_order(
     started = time.monotonic()
     for one in waiting:
         writer.record(one)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5
     assert not writer.flush(0.05)
     server.ensure_running()
     assert writer.flush(20)

@@ -339,7 +339,7 @@ def test_nothing_is_open_when_a_call_returns(port: int, service: Service) -> Non
         # The server's end of a connection, in this process too, is closed a moment later: only what is ours counts.
         opened = set(descriptors())
         call(service, port)
-        wait_until(lambda: set(descriptors()) <= opened, timeout=2)
+        wait_until(lambda: set(descriptors()) <= opened)
         assert {thread.ident for thread in threading.enumerate()} <= before
     finally:
         gc.enable()

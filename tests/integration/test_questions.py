@@ -63,7 +63,7 @@ from worker.server.keys import Namespace
 from worker.server.scripts import Script
 from worker.settings import Settings
 
-SOON = 20.0
+SOON = 60.0
 NAMESPACE = Namespace("worker")
 START = 1_700_000_000_000
 """When the clock of a server begins that is told what time it is."""

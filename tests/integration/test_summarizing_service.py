@@ -364,7 +364,7 @@ def test_a_request_takes_no_longer_than_its_time_out(settings: Settings, answer:
         pytest.raises((ModelUnavailable, TimeoutError)),
     ):
         summarize("slow")
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 30
     assert recorded("slow").summary is None
 
 

@@ -35,13 +35,13 @@ def test_whatever_the_description_allows_or_forbids_is_answered_as_it_says(
         done = subprocess.run(
             [
                 *(str(SCHEMATHESIS), "run", f"{web.base_url}/openapi.json", "--no-color"),
-                *("--max-examples", "10", "--max-time", "30", "--workers", "1", "--request-timeout", "10"),
+                *("--max-examples", "5", "--workers", "1", "--request-timeout", "60"),
                 *("--exclude-checks", BEYOND_THE_DESCRIPTION),
             ],
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=110,
+            timeout=500,
             check=False,
         )
     assert done.returncode == 0, done.stdout[-8_000:] + done.stderr

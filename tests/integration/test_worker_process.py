@@ -182,7 +182,7 @@ def test_a_time_limit_cancels_an_idle_coroutine_which_cleans_up(running: Project
     assert event.error is not None
     assert event.error.type == "dramatiq.middleware.time_limit.TimeLimitExceeded"
     assert event.duration_ms is not None
-    assert 290 <= event.duration_ms < 1300
+    assert 290 <= event.duration_ms < 5_000
     assert file.read_text() == "cleaned up"
 
 

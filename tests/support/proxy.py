@@ -37,10 +37,10 @@ class Proxy:
                 self._cut(self._random.choice(self._pairs))
                 self.cuts += 1
 
-    def cut_for(self, seconds: float) -> None:
-        """Cuts one connection after another, at random times, for so long."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
+    def cut(self, times: int) -> None:
+        """Cuts so many connections, one after another, at random times."""
+        end = self.cuts + times
+        while self.cuts < end:
             time.sleep(self._random.expovariate(20))
             self.cut_one()
 

@@ -161,7 +161,7 @@ def test_hostile_texts_are_cut_in_reasonable_time(text: str, language: str | Non
     """And put together they are themselves."""
     begun = time.process_time()
     pieces = cut(text, language)
-    assert time.process_time() - begun < 10
+    assert time.process_time() - begun < 30
     assert put_together(text, pieces) == text
 
 

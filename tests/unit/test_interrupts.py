@@ -59,6 +59,7 @@ async def waits_for_a_busy_sibling() -> None:
         sibling.cancel()
 
 
+@pytest.mark.clock
 @BOTH
 @pytest.mark.parametrize("service", [idles, busy_with_callbacks, waits_for_a_busy_sibling])
 def test_an_interrupt_cancels_the_coroutine_within_100_ms(run: Run, service: Callable[[], Awaitable[None]]) -> None:

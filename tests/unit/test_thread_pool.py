@@ -253,6 +253,7 @@ def test_two_attempts_never_work_at_once_although_a_call_ignores_its_cancellatio
     assert stub.states() == ["started", "failed", "started", "failed"]
 
 
+@pytest.mark.clock
 async def test_fifty_users_with_ten_blocking_calls_each_leave_the_loop_responsive() -> None:
     """None sees a time-out, and a health check beside them answers within 50 ms at the 99th percentile."""
     done = asyncio.Event()

@@ -49,8 +49,8 @@ async def blocking_service() -> None:
 
 
 async def patient_service() -> None:
-    await asyncio.sleep(0.06)
-    await run_in_thread_pool(blocks_here, 0.06)
+    await asyncio.sleep(0.4)
+    await run_in_thread_pool(blocks_here, 0.4)
 
 
 def final_event(service: Callable[[], Any], loop: Literal["new", "shared"]) -> StatusEvent:
@@ -72,7 +72,7 @@ def test_the_final_event_says_how_long_the_loop_was_blocked_and_where(loop: Lite
     event = final_event(blocking_service, loop)
     assert event.state == "completed"
     assert event.blocked_ms is not None
-    assert 90 < event.blocked_ms < 1_000
+    assert 90 < event.blocked_ms < 10_000
     assert event.blocked_at is not None
     assert "test_watchdog" in event.blocked_at
     assert event.blocked_at.endswith(" in blocks_here")
@@ -81,6 +81,8 @@ def test_the_final_event_says_how_long_the_loop_was_blocked_and_where(loop: Lite
 @pytest.mark.parametrize("loop", ["new", "shared"])
 def test_waiting_and_the_thread_pool_do_not_count(loop: Literal["new", "shared"]) -> None:
     """Only what keeps the loop from turning does."""
+    # A machine that is busy keeps it from turning for some tens of milliseconds.
+    put_in_force(settings_in_force().model_copy(update={"blocking_threshold": timedelta(milliseconds=300)}))
     event = final_event(patient_service, loop)
     assert event.state == "completed"
     assert event.blocked_ms is None
