@@ -47,7 +47,7 @@ def test_a_later_layout_is_told(client: RedisClient, settings: Settings) -> None
 
 def test_a_former_layout_is_told(client: RedisClient, settings: Settings) -> None:
     """Whatever the namespace: it had none."""
-    client.set("{worker}:seq", "7")
+    client.set("worker:seq", "7")
     found = by_name(examine(client, settings))["layout"]
     assert found.severity is Severity.PROBLEM
     assert "former version" in found.remedy
