@@ -22,7 +22,7 @@ demo: $(INSTALLED) ## Merge and summarize a real conversation, with every step i
 	$(BIN)/worker demo
 
 check: lint types ## What breaks most, in a minute and a half: unit and property tests, and one of the real broker
-	$(PYTEST) $(SIDE_BY_SIDE) --hypothesis-profile check tests/unit tests/property $(REAL_BROKER)
+	$(PYTEST) $(SIDE_BY_SIDE) -m '$(ORDINARY) and not clock' --hypothesis-profile check tests/unit tests/property $(REAL_BROKER)
 
 test: lint types suite clock example ## Every check there is
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 import redis
 
 from tests.support.examples import CHECK, TEST
+from tests.support.reports import unicode_only
 from worker.server.client import RedisClient
 from worker.server.connection import connect
 from worker.server.embedded import EmbeddedServer
@@ -33,6 +35,12 @@ def forget_environment(environment: dict[str, str]) -> dict[str, str]:
         for name, value in environment.items()
         if not name.startswith(SET_BY_DEVELOPERS) and name.upper() not in proxies | terminals
     }
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """A test that fails with odd text is a failure of that test, also where tests run side by side."""
+    return unicode_only((yield))
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ def taken(opened: Scene) -> set[str]:
 
 def waiting_again(opened: Scene) -> set[str]:
     """The messages that workers have given back, also before they were told to end, and that nobody has yet."""
-    entries: Any = opened.client.xrange("{worker}:q:default:back")
+    entries: Any = opened.client.xrange("{worker}:q:default:back:thread")
     return {fields[b"i"].decode() for _, fields in entries}
 
 
