@@ -1,6 +1,11 @@
 # One command each. Needs Python 3.11 or newer, git and make, and for the tests a Chromium; no Docker, no Redis.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# A Python that is named, as in `make test PYTHON=python3.13`, has an environment of its own.
+ifeq ($(origin PYTHON), undefined)
+PYTHON := $(shell command -v python3.11 || command -v python3)
 VENV := .venv
+else
+VENV := .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+endif
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
@@ -109,4 +114,4 @@ lock: ## Write requirements.lock anew (needs uv)
 		--extra dev --generate-hashes --no-header --no-annotate --quiet --output-file requirements.lock
 
 clean: ## Remove what make made
-	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-* dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

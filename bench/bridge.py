@@ -34,7 +34,7 @@ except ModuleNotFoundError as error:
     print(f"{error.name} is missing: pip install 'dramatiq-bridge[bench]'", file=sys.stderr)
     sys.exit(2)
 
-from worker.bridge import loop_resource, run_async_in_new_loop, run_async_in_shared_loop, run_in_thread_pool
+from worker import loop_resource, run_async_in_new_loop, run_async_in_shared_loop, run_in_thread_pool
 
 Service = Callable[[], Awaitable[object]]
 Contender = Callable[[Service], object]

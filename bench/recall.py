@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from worker.bridge import run_async_in_new_loop
+from worker import run_async_in_new_loop
 from worker.models.embedder import Vectors, embedder
 from worker.recall.chunking import cut
 from worker.recall.fusing import fuse

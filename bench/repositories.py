@@ -16,8 +16,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from worker.bridge import run_async_in_new_loop
-from worker.errors import Unchanged
+from worker import NoContentFound, run_async_in_new_loop
 from worker.recall.repositories import add_repository
 from worker.recall.repository_sync import sync_repository
 from worker.settings import Settings, put_in_force
@@ -73,7 +72,7 @@ def unchanged(name: str) -> float:
     began = time.perf_counter()
     try:
         run_async_in_new_loop(sync_repository(name))
-    except Unchanged:
+    except NoContentFound:
         return time.perf_counter() - began
     raise SystemExit(f"{name} changes while it is measured: sync a folder that no program writes to")
 

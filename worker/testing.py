@@ -23,8 +23,8 @@ from worker.attempts.running import RunningAttempts
 from worker.attempts.spans import recorder_override
 from worker.bridge import stop_shared_loop
 from worker.broker import ensure_broker, message_middleware
+from worker.broker.named_leases import LocalLeases, leases_kept_in
 from worker.history.events import StatusEvent
-from worker.leases import LocalLeases, leases_kept_in
 from worker.settings import Settings, put_in_force, settings_in_force
 
 __all__ = ["RecordedEvents", "StubWorker", "recorded_events", "stub_worker"]

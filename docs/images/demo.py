@@ -39,7 +39,7 @@ def number_of_attempt() -> int:
     return attempt.number if attempt is not None else 1
 
 
-@actor(subject=("order_id",), retry=4)
+@actor(subject=("order_id",), max_retries=4)
 async def send_invoice(order_id: int) -> None:
     """A quick actor that is refused now and then."""
     await asyncio.sleep(random.lognormvariate(-2.6, 0.6))
@@ -55,7 +55,7 @@ def resize_image(image_id: int) -> None:
     time.sleep(random.lognormvariate(-1.6, 0.5))
 
 
-@actor(subject=("parcel",), retry=2)
+@actor(subject=("parcel",), max_retries=2)
 async def track_parcel(parcel: str) -> None:
     """Asks a carrier that is sometimes away."""
     await asyncio.sleep(random.lognormvariate(-1.9, 0.8))

@@ -200,7 +200,7 @@ def places(port: int, settings: Settings, valkey: EmbeddedServer, tmp_path: Path
 def send_all(stub: StubWorker, loop: Loop, clients: Clients) -> None:
     """A thousand messages, worked off."""
 
-    @actor(loop=loop, retry=0)
+    @actor(loop=loop, max_retries=0)
     async def use(number: int) -> None:
         await clients.use(number)
 

@@ -222,7 +222,7 @@ dramatiq.set_broker(broker)
 AT_IMPORT = use_everything(broker.client)
 
 
-@actor(retry=0)
+@actor(max_retries=0)
 async def hello() -> None:
     await asyncio.sleep(0)
 

@@ -57,7 +57,7 @@ BRIDGES = {"new": run_async_in_new_loop, "shared": run_async_in_shared_loop}
 MAIN = get_os_ident()
 
 
-@actor(retry=0)
+@actor(max_retries=0)
 def tick(folder: str) -> None:
     """Notes when this greenlet gets its turn, until it is told to stop."""
     turns, stop = list[float](), Path(folder, "stop")
@@ -75,7 +75,7 @@ def nap() -> tuple[int, float, float]:
     return get_os_ident(), began, time.monotonic()
 
 
-@actor(retry=0)
+@actor(max_retries=0)
 def four_calls(loop: str, file: str) -> None:
     async def work() -> tuple[int, list[tuple[int, float, float]]]:
         return get_os_ident(), await asyncio.gather(*(run_in_thread_pool(nap) for _ in range(4)))
@@ -84,7 +84,7 @@ def four_calls(loop: str, file: str) -> None:
     Path(file).write_text(json.dumps({"threads": [MAIN, own], "naps": naps}))
 
 
-@actor(retry=0)
+@actor(max_retries=0)
 def libraries(loop: str, url: str, file: str) -> None:
     """What libraries do in a loop: threads, locks, queues and sockets of their own."""
 
@@ -106,7 +106,7 @@ def libraries(loop: str, url: str, file: str) -> None:
     Path(file).write_text(json.dumps(BRIDGES[loop](work())))
 
 
-@actor(retry=0)
+@actor(max_retries=0)
 def wanted(file: str) -> None:
     Path(file).touch()
 
@@ -119,17 +119,17 @@ async def idle(file: str) -> None:
         await asyncio.to_thread(Path(file).write_text, "cleaned up")
 
 
-@actor(loop="new", time_limit=0.3, retry=0)
+@actor(loop="new", time_limit=0.3, max_retries=0)
 async def limited_new(file: str) -> None:
     await idle(file)
 
 
-@actor(loop="shared", time_limit=0.3, retry=0)
+@actor(loop="shared", time_limit=0.3, max_retries=0)
 async def limited_shared(file: str) -> None:
     await idle(file)
 
 
-@actor(time_limit=0.3, retry=0)
+@actor(time_limit=0.3, max_retries=0)
 def limited_sync(file: str) -> None:
     try:
         threading.Event().wait()
@@ -137,7 +137,7 @@ def limited_sync(file: str) -> None:
         Path(file).write_text("cleaned up")
 
 
-@actor(time_limit=0.3, retry=0)
+@actor(time_limit=0.3, max_retries=0)
 def limited_in_turns(file: str) -> None:
     try:
         while True:
@@ -146,7 +146,7 @@ def limited_in_turns(file: str) -> None:
         Path(file).write_text("cleaned up")
 
 
-@actor(loop="new", time_limit=0.3, retry=0)
+@actor(loop="new", time_limit=0.3, max_retries=0)
 async def limited_stubborn(file: str) -> None:
     try:
         while True:
@@ -155,17 +155,17 @@ async def limited_stubborn(file: str) -> None:
         Path(file).write_text("cleaned up")
 
 
-@actor(loop="new", retry=0)
+@actor(loop="new", max_retries=0)
 async def blocks_new() -> None:
     time.sleep(0.3)
 
 
-@actor(loop="shared", retry=0)
+@actor(loop="shared", max_retries=0)
 async def blocks_shared() -> None:
     time.sleep(0.3)
 
 
-@actor(retry=0)
+@actor(max_retries=0)
 def starts_a_program(loop: str, how: str) -> None:
     async def work() -> None:
         if how == "asyncio":
@@ -176,13 +176,13 @@ def starts_a_program(loop: str, how: str) -> None:
     BRIDGES[loop](work())
 
 
-@actor(retry=0)
+@actor(max_retries=0)
 def starts_a_program_itself(file: str) -> None:
     said = subprocess.run(["echo", "hello"], check=True, capture_output=True, text=True).stdout
     Path(file).write_text(said)
 
 
-@actor(retry=0)
+@actor(max_retries=0)
 def gives_up_twice(loop: str, file: str) -> None:
     """As code written for gevent does: two time-outs around one call, whose coroutine takes its time to clean up."""
     log = []
@@ -205,7 +205,7 @@ def gives_up_twice(loop: str, file: str) -> None:
     Path(file).write_text(json.dumps(log))
 
 
-@actor(retry=0)
+@actor(max_retries=0)
 def waits(loop: str, file: str) -> None:
     async def work() -> None:
         Path(file + ".started").touch()

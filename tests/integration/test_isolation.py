@@ -18,11 +18,11 @@ from typing import Any
 
 import psutil
 import pytest
-import uvloop
 
 from tests.conftest import forget_environment
 from tests.support.attempts import Attempt, Stop
 from tests.support.local import descriptors, serving
+from tests.support.loops import use_loops_of
 from tests.support.waiting import wait_until
 from worker import loop_resource, run_async_in_new_loop, run_in_thread_pool
 from worker.bridge import run_async_in_shared_loop, stop_shared_loop
@@ -252,9 +252,8 @@ def soak(port: int, count: int, kind: str) -> None:
 
 
 def _choose(kind: str) -> None:
-    if kind == "uvloop":
-        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    elif kind == "standard":
+    use_loops_of(kind)
+    if kind == "standard":
         fresh_loop._possible = False
 
 
@@ -322,7 +321,7 @@ def _kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setattr(fresh_loop, "_possible", fresh_loop._possible)
     _choose(request.param)
     yield
-    asyncio.set_event_loop_policy(None)
+    use_loops_of("asyncio")
 
 
 @pytest.mark.usefixtures("_kind")

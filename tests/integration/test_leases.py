@@ -15,14 +15,14 @@ import pytest
 from tests.support.attempts import attempt_run
 from tests.support.waiting import wait_until
 from worker import create_broker, lease
-from worker.actor import actor
 from worker.attempts.run import current_run
 from worker.bridge import run_async_in_new_loop, run_in_thread_pool
+from worker.broker.actor import actor
+from worker.broker.named_leases import LeaseStore, _ServerLeases, leases_kept_in
 from worker.broker.streams import StreamBroker
 from worker.errors import LeaseTaken
 from worker.history.events import State
 from worker.history.query import ask, one_message
-from worker.leases import LeaseStore, _ServerLeases, leases_kept_in
 from worker.server.client import RedisClient
 from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings, put_in_force
@@ -230,7 +230,7 @@ def test_who_does_not_get_it_is_retried_without_spending_its_budget(
     store: LeaseStore, client: RedisClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However often: the budget here is one retry."""
-    monkeypatch.setattr("worker.leases.TRY_AGAIN", (0.01, 0.02))
+    monkeypatch.setattr("worker.broker.named_leases.TRY_AGAIN", (0.01, 0.02))
     broker = create_broker(settings)
     assert isinstance(broker, StreamBroker)
     monkeypatch.setattr("dramatiq.broker.global_broker", broker)

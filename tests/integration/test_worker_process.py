@@ -43,12 +43,12 @@ async def idle(file: str) -> None:
         await asyncio.to_thread(Path(file).write_text, "cleaned up")
 
 
-@actor(loop="new", time_limit=0.3, retry=0)
+@actor(loop="new", time_limit=0.3, max_retries=0)
 async def limited_new(file: str) -> None:
     await idle(file)
 
 
-@actor(loop="shared", time_limit=0.3, retry=0)
+@actor(loop="shared", time_limit=0.3, max_retries=0)
 async def limited_shared(file: str) -> None:
     await idle(file)
 
@@ -79,12 +79,12 @@ async def end(how: str) -> None:
         raise SystemExit(3)
 
 
-@actor(loop="new", retry=0)
+@actor(loop="new", max_retries=0)
 async def ends_new(how: str) -> None:
     await end(how)
 
 
-@actor(loop="shared", retry=0)
+@actor(loop="shared", max_retries=0)
 async def ends_shared(how: str) -> None:
     await end(how)
 
@@ -113,13 +113,13 @@ async def works_shared() -> None:
     await asyncio.sleep(0)
 
 
-@actor(subject=("name",), retry=1)
+@actor(subject=("name",), max_retries=1)
 async def fails_first(name: str) -> None:
     if current_attempt().number == 1 or name == "always":
         raise ValueError("not yet")
 
 
-@actor(loop="new", retry=0)
+@actor(loop="new", max_retries=0)
 async def leaks() -> None:
     password = os.environ["SECRET_OF_A_FRAME"]
     try:

@@ -83,7 +83,7 @@ async def mixed(outcome: str, ms: int = 0) -> None:
     note("done")
 
 
-@actor(retry=1)
+@actor(max_retries=1)
 async def long(then: str) -> None:
     """Waits in its first attempt until it is cancelled, and takes a while to clean up; later it completes or fails."""
     note("began")

@@ -35,7 +35,7 @@ def deliver(gate: str) -> None:
         status.set_exit_message("80 boxes")
 
 
-@actor(subject=("order",), retry=1)
+@actor(subject=("order",), max_retries=1)
 async def bill(order: str) -> None:
     """Fails twice, until somebody mends it."""
     await asyncio.sleep(0.02)
@@ -43,7 +43,7 @@ async def bill(order: str) -> None:
         raise ValueError(f"no address for {order}")
 
 
-@actor(subject=("name",), retry=0)
+@actor(subject=("name",), max_retries=0)
 async def greet(name: str) -> None:
     """Dies of an error that would be markup."""
     raise Fatal(f"{HOSTILE} {name}")

@@ -100,7 +100,7 @@ def some_messages(settings: Settings) -> Iterator[dict[str, dramatiq.Actor[..., 
 def _some_messages(settings: Settings, broker: dramatiq.Broker) -> Iterator[dict[str, dramatiq.Actor[..., Any]]]:
     release = threading.Event()
 
-    @actor(subject=("number",), retry=0)
+    @actor(subject=("number",), max_retries=0)
     async def convert(number: int, text: str = "") -> None:
         if text == "skip":
             raise NoContentFound("nothing to do")

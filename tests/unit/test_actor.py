@@ -24,7 +24,7 @@ from worker import (
     current_attempt,
     run_async_in_new_loop,
 )
-from worker.actor import SendInLoopWarning
+from worker.broker.actor import SendInLoopWarning
 from worker.testing import StubWorker, stub_worker
 
 
@@ -110,7 +110,7 @@ def test_errors_decide_what_happens_to_the_message(
 ) -> None:
     """Skipped and acknowledged; buried at once; or retried until the budget is spent."""
 
-    @actor(retry=2)
+    @actor(max_retries=2)
     async def fails() -> None:
         raise error
 
@@ -123,7 +123,7 @@ def test_errors_decide_what_happens_to_the_message(
 def test_the_history_tells_each_attempt_and_what_comes_next(stub: StubWorker) -> None:
     """Attempts count from 1, and FAILED says when the retry is due or that there is none."""
 
-    @actor(retry=1)
+    @actor(max_retries=1)
     async def fails() -> None:
         raise RuntimeError("boom")
 
@@ -276,7 +276,7 @@ def test_by_default_all_messages_share_one_loop_and_new_gives_each_its_own(stub:
 def test_a_time_limit_ends_an_attempt(stub: StubWorker) -> None:
     """And it is FAILED with the limit as its error."""
 
-    @actor(time_limit=timedelta(milliseconds=50), retry=0)
+    @actor(time_limit=timedelta(milliseconds=50), max_retries=0)
     async def endless() -> None:
         await asyncio.Event().wait()
 
@@ -304,7 +304,7 @@ async def test_asend_enqueues_without_blocking_the_loop(stub: StubWorker) -> Non
 
 async def test_send_inside_a_running_loop_warns_once(stub: StubWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     """It works, and says what would be better."""
-    monkeypatch.setattr(importlib.import_module("worker.actor"), "_warned", False)
+    monkeypatch.setattr(importlib.import_module("worker.broker.actor"), "_warned", False)
 
     @actor
     async def noted() -> None: ...
@@ -351,7 +351,7 @@ def test_an_actor_can_be_called_directly(stub: StubWorker) -> None:
 def test_wrong_arguments_fail_the_attempt_with_pythons_own_words(stub: StubWorker) -> None:
     """The history shows what was missing."""
 
-    @actor(retry=0, subject=("value",))
+    @actor(max_retries=0, subject=("value",))
     async def one_argument(value: int) -> None: ...
 
     broken: Callable[..., Any] = functools.partial(one_argument.send)

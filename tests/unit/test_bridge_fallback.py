@@ -6,8 +6,10 @@ import asyncio
 import sys
 
 import pytest
+import uvloop
 
 from tests.support.attempts import short_patience
+from tests.support.loops import use_loops_of
 from tests.unit import test_bridge, test_interrupts
 from worker.bridge import stop_shared_loop
 from worker.loops import fresh_loop
@@ -42,6 +44,24 @@ def test_it_is_the_standard_loop_that_these_tests_run_on(run: test_bridge.Run) -
     stop_shared_loop()
     assert run(kind) is fresh_loop.FreshLoop
     monkeypatch.undo()
+
+
+def test_the_programs_kind_of_loop_is_told_without_what_is_deprecated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours where nothing was set, and uvloop's where the program has set it; Python 3.14 warns of the question."""
+
+    def warns() -> None:
+        raise DeprecationWarning
+
+    monkeypatch.setattr(fresh_loop, "_possible", True)
+    monkeypatch.setattr(asyncio, "get_event_loop_policy", warns)
+    try:
+        for kind, made in (("asyncio", fresh_loop.FreshLoop), ("uvloop", uvloop.Loop)):
+            use_loops_of(kind)
+            loop = fresh_loop.new_loop()
+            loop.close()
+            assert isinstance(loop, made)
+    finally:
+        use_loops_of("asyncio")
 
 
 @pytest.mark.parametrize("name", [*fresh_loop._NEEDED, *fresh_loop._NEEDED_OF_A_LOOP])

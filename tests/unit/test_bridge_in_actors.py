@@ -25,7 +25,7 @@ def test_the_failed_event_names_a_coroutine_that_did_not_end_and_where_it_was() 
     quick = settings_in_force().model_copy(update={"cleanup_timeout": timedelta(milliseconds=100)})
     with stub_worker(settings=quick) as stub:
 
-        @actor(loop="new", time_limit=0.05, retry=0)
+        @actor(loop="new", time_limit=0.05, max_retries=0)
         async def stubborn() -> None:
             while True:
                 with contextlib.suppress(asyncio.CancelledError):
@@ -48,7 +48,7 @@ def test_a_message_whose_shared_loop_is_stopped_is_retried_on_the_next() -> None
     loops = []
     with stub_worker() as stub:
 
-        @actor(retry=1)
+        @actor(max_retries=1)
         async def waits() -> None:
             loops.append(asyncio.get_running_loop())
             if len(loops) == 1:

@@ -14,14 +14,13 @@ from worker import run_async_in_new_loop
 
 PROLOGUE = """
 import asyncio, contextlib, os, signal, sys
-import uvloop
+from tests.support.loops import use_loops_of
 from worker import loop_resource, run_async_in_new_loop
 from worker.loops import fresh_loop
 from worker.bridge import run_async_in_shared_loop
 if sys.argv[1] == "standard":
     fresh_loop._possible = False
-elif sys.argv[1] == "uvloop":
-    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+use_loops_of(sys.argv[1])
 
 def ctrl_c():
     os.kill(os.getpid(), signal.SIGINT)

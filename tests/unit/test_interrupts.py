@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
-import uvloop
 from dramatiq.middleware.threading import Interrupt
 
 from tests.support.attempts import Attempt, Stop, attempt_run, short_patience
+from tests.support.loops import use_loops_of
 from tests.support.waiting import wait_until
 from worker import bridge
 from worker.attempts.run import AttemptRun
@@ -35,11 +35,10 @@ BOTH = pytest.mark.parametrize("run", [run_async_in_new_loop, run_async_in_share
 @pytest.fixture(params=["asyncio", "uvloop"], autouse=True)
 def _each_kind_of_loop(request: pytest.FixtureRequest) -> Iterator[None]:
     stop_shared_loop()
-    if request.param == "uvloop":
-        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    use_loops_of(request.param)
     yield
     stop_shared_loop()
-    asyncio.set_event_loop_policy(None)
+    use_loops_of("asyncio")
 
 
 async def idles() -> None:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from worker.conversations.summarizing import clean, split
+from worker.conversations.summarizing import split
+from worker.stores.transcripts import clean
 
 # Any code point, those that no file can hold included.
 TEXTS = st.text(st.characters(codec=None, exclude_categories=()) | st.sampled_from(" \n\t\0.!?…"))

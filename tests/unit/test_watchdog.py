@@ -12,8 +12,8 @@ from datetime import timedelta
 from typing import Any, Literal
 
 import pytest
-import uvloop
 
+from tests.support.loops import use_loops_of
 from worker import actor, run_async_in_new_loop, run_in_thread_pool
 from worker.bridge import run_async_in_shared_loop, stop_shared_loop
 from worker.history.events import StatusEvent
@@ -28,11 +28,10 @@ def _short_threshold(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
     put_in_force(before.model_copy(update={"blocking_threshold": timedelta(milliseconds=30)}))
     monkeypatch.setattr(watchdog, "_watchdog", None)
     stop_shared_loop()
-    if request.param == "uvloop":
-        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    use_loops_of(request.param)
     yield
     stop_shared_loop()
-    asyncio.set_event_loop_policy(None)
+    use_loops_of("asyncio")
     put_in_force(before)
 
 
@@ -56,7 +55,7 @@ async def patient_service() -> None:
 def final_event(service: Callable[[], Any], loop: Literal["new", "shared"]) -> StatusEvent:
     with stub_worker(settings=settings_in_force()) as stub:
 
-        @actor(loop=loop, retry=0)
+        @actor(loop=loop, max_retries=0)
         async def watched() -> None:
             await service()
 

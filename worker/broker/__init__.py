@@ -1,8 +1,9 @@
-"""The broker, built in one place: `create_broker(settings)`."""
+"""The broker, built in one place: `create_broker(settings)`; and what a program asks of whichever broker it has."""
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import dramatiq
 from dramatiq import broker as dramatiq_broker
@@ -33,7 +34,9 @@ from worker.settings import Settings, put_in_force, settings_in_force
 from worker.threads.greenlets import call_among_greenlets
 from worker.threads.os_threads import GEVENT
 
-__all__ = ["create_broker", "ensure_broker", "message_middleware"]
+__all__ = ["create_broker", "enqueue_unique", "ensure_broker", "message_middleware"]
+
+R = TypeVar("R")
 
 
 def create_broker(settings: Settings | None = None) -> dramatiq.Broker:
@@ -119,3 +122,14 @@ def ensure_broker() -> dramatiq.Broker:
     if dramatiq_broker.global_broker is None:
         dramatiq.set_broker(create_broker())
     return dramatiq.get_broker()
+
+
+def enqueue_unique(
+    message: dramatiq.Message[R], *, key: str, ttl: timedelta | float = timedelta(days=1)
+) -> dramatiq.Message[R]:
+    """Does what `Actor.send_unique` does, for a message of any actor."""
+    broker = ensure_broker()
+    if isinstance(broker, StreamBroker):
+        seconds = ttl.total_seconds() if isinstance(ttl, timedelta) else ttl
+        return broker.enqueue_unique(message, key, round(seconds * 1000))
+    return broker.enqueue(message)

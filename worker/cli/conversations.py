@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.progress import Progress
 
-from worker.bridge import run_async_in_new_loop
+from worker import run_async_in_new_loop
 from worker.cli.options import AsJson, begin
-from worker.cli.output import console, print_json, print_table
+from worker.cli.output import print_json, print_table, print_text
+from worker.cli.terminal import console
+from worker.conversations.describing import describe
 from worker.conversations.importing import import_conversation
-from worker.conversations.merging import read_manifest
-from worker.errors import ConfigurationError
 from worker.ground.durations import format_duration
-from worker.stores.conversations import conversation_store
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Import recordings, and show their results.")
 
@@ -40,7 +38,7 @@ def import_(
     if as_json:
         print_json({"conversation_id": conversation_id, "chunks": count})
     else:
-        console().print(f"conversation {conversation_id}: {count} chunks")
+        print_text(f"conversation {conversation_id}: {count} chunks")
 
 
 @app.command()
@@ -55,34 +53,9 @@ def show(conversation_id: str, as_json: AsJson = False) -> None:
         (c["id"], c["started_at"][:19], c["audio_key"] or "", (c["transcript"] or "").strip()) for c in found["chunks"]
     ]
     print_table(("chunk", "started (UTC)", "audio", "transcript"), rows, title=f"conversation {conversation_id}")
-    out = console()
     if merged := found["merged"]:
-        out.print(f"merged: {merged['path']} ({format_duration(merged['duration_seconds'])})", soft_wrap=True)
+        print_text(f"merged: {merged['path']} ({format_duration(merged['duration_seconds'])})")
         for refused in merged["dropped"]:
-            out.print(f"left out: {refused['name']}: {refused['reason']}", soft_wrap=True)
+            print_text(f"left out: {refused['name']}: {refused['reason']}")
     if found["summary"]:
-        out.print(f"summary: {found['summary']}", soft_wrap=True)
-
-
-async def describe(conversation_id: str) -> dict[str, Any]:
-    """A conversation and its results, as JSON types.
-
-    Raises:
-        ConfigurationError: There is no conversation of this id.
-    """
-    store = await conversation_store()
-    conversation, chunks = await store.get(conversation_id), await store.chunks(conversation_id)
-    if conversation is None and not chunks:
-        raise ConfigurationError(f"no conversation {conversation_id!r}: import one with `worker conversations import`")
-    merged = None
-    if conversation is not None and conversation.merged_key is not None:
-        try:
-            merged = await read_manifest(conversation.merged_key)
-        except FileNotFoundError:
-            merged = None
-    return {
-        "conversation_id": conversation_id,
-        "chunks": [asdict(chunk) for chunk in chunks],
-        "merged": merged,
-        "summary": conversation.summary if conversation is not None else None,
-    }
+        print_text(f"summary: {found['summary']}")

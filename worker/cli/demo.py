@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import secrets
-import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.resources import as_file, files
 from typing import Any
 
-from rich.console import Console
-
-from worker.bridge import run_async_in_new_loop
-from worker.cli.conversations import describe
+from worker import run_async_in_new_loop
 from worker.cli.options import AsJson, begin
-from worker.cli.output import console, print_event, print_json
+from worker.cli.output import note, print_event, print_json, print_text
 from worker.cli.pools import RunningPools, end_in_order_when_told, pools_for, stop_timeout
+from worker.conversations.describing import describe
 from worker.conversations.importing import import_conversation
 from worker.errors import WorkerError
 from worker.ground.extras import is_installed
@@ -24,9 +21,9 @@ from worker.history.as_json import Shown, events_of
 from worker.history.events import State, StatusEvent
 from worker.history.filters import EventFilter
 from worker.history.tail import Followed, follow_events, position
+from worker.operations.actors import find_actor
 from worker.server.connection import check_server, connect
 from worker.settings import Settings
-from worker.tasks.conversations import merge_conversation, summarize_conversation
 
 TIMEOUT = 120.0
 """Seconds in which the messages must have ended."""
@@ -42,26 +39,29 @@ def demo(as_json: AsJson = False) -> None:
     settings = begin().model_copy(update={"actors": ("worker.tasks",)})
     client = connect(settings)
     check_server(client, settings)
-    out = console(stderr=as_json)
+    say = note if as_json else print_text
     conversation_id = f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     with as_file(files("worker") / "sample") as folder:
         count = run_async_in_new_loop(import_conversation(folder, conversation_id))
-    out.print(f"conversation {conversation_id}: {count} chunks of a real recording")
+    say(f"conversation {conversation_id}: {count} chunks of a real recording")
     after = position(client)
     log = settings.data_dir / "demo.log"
     with RunningPools(pools_for(settings), settings.actors, stop_timeout(settings), log) as running:
-        for actor in (merge_conversation, summarize_conversation):
-            actor.send(conversation_id)
+        for name in ("merge_conversation", "summarize_conversation"):
+            find_actor(settings, name).send(conversation_id)
         about_it = EventFilter(subject={"conversation_id": conversation_id})
         # The summary is indexed if the extra for the search index is installed.
         messages = 3 if is_installed("recall") else 2
-        recorded = _watch(out, running, messages, follow_events(client, about_it, after=after), str(log))
+        tail = follow_events(client, about_it, after=after)
+        recorded = _watch(running, messages, tail, str(log), as_json=as_json)
     if any(event.state not in (State.STARTED, State.PROGRESS, State.COMPLETED) for event in recorded):
         raise DemoFailed(f"a step did not complete: see `worker events --subject conversation_id={conversation_id}`")
-    _report(out, settings, run_async_in_new_loop(describe(conversation_id)), recorded, as_json=as_json)
+    _report(settings, run_async_in_new_loop(describe(conversation_id)), recorded, as_json=as_json)
 
 
-def _watch(out: Console, running: RunningPools, messages: int, tail: Iterator[Followed], log: str) -> list[StatusEvent]:
+def _watch(
+    running: RunningPools, messages: int, tail: Iterator[Followed], log: str, *, as_json: bool
+) -> list[StatusEvent]:
     """The events, printed as they come, until this many messages have ended."""
     recorded: list[StatusEvent] = []
     ended: set[str | None] = set()
@@ -69,7 +69,7 @@ def _watch(out: Console, running: RunningPools, messages: int, tail: Iterator[Fo
     for one in tail:
         event = one.event
         if event is not None:
-            print_event(out, event)
+            print_event(event, stderr=as_json)
             recorded.append(event)
             if event.state.is_final and event.state is not State.FAILED:
                 ended.add(event.message_id)
@@ -82,9 +82,7 @@ def _watch(out: Console, running: RunningPools, messages: int, tail: Iterator[Fo
     return recorded
 
 
-def _report(
-    out: Console, settings: Settings, found: dict[str, Any], events: list[StatusEvent], *, as_json: bool
-) -> None:
+def _report(settings: Settings, found: dict[str, Any], events: list[StatusEvent], *, as_json: bool) -> None:
     merged = found["merged"]
     if merged is None or not found["summary"]:
         raise DemoFailed("there is no merged file, or no summary")
@@ -99,10 +97,8 @@ def _report(
             }
         )
         return
-    out.print(f"\nmerged   {merged['path']}", soft_wrap=True)
-    out.print(f"         {merged['duration_seconds']:.1f} s, {len(merged['included'])} chunks")
-    out.print(f"summary  {found['summary']}", soft_wrap=True)
+    print_text(f"\nmerged   {merged['path']}")
+    print_text(f"         {merged['duration_seconds']:.1f} s, {len(merged['included'])} chunks")
+    print_text(f"summary  {found['summary']}")
     if settings.redis_url is None:
-        hint = f"\n`worker events` shows the history, `worker down` stops the Valkey in {settings.data_dir}."
-        out.print(hint, soft_wrap=True)
-    sys.stdout.flush()
+        print_text(f"\n`worker events` shows the history, `worker down` stops the Valkey in {settings.data_dir}.")

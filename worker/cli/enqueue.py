@@ -8,7 +8,7 @@ import typer
 
 from worker.cli.actors import read_arguments
 from worker.cli.options import AsJson, begin, read_duration
-from worker.cli.output import console, print_json
+from worker.cli.output import print_json, print_text
 from worker.operations.actors import find_actor
 from worker.server.connection import check_server, connect
 
@@ -29,4 +29,4 @@ def enqueue(
     if as_json:
         print_json({"message_id": message.message_id, "actor": message.actor_name, "queue": found.queue_name})
     else:
-        console().print(f"{message.actor_name} enqueued as {message.message_id}")
+        print_text(f"{message.actor_name} enqueued as {message.message_id}")

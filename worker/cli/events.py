@@ -10,7 +10,7 @@ import redis
 import typer
 
 from worker.cli.options import AsJson, Limit, filters_events, open_server
-from worker.cli.output import EVENT_HEADINGS, console, event_row, note, print_event, print_json, print_table
+from worker.cli.output import EVENT_HEADINGS, event_row, note, print_event, print_json, print_table
 from worker.errors import ServerUnreachable
 from worker.history.as_json import Event, Shown
 from worker.history.events import StatusEvent
@@ -70,6 +70,5 @@ def _followed(client: RedisClient, wanted: EventFilter, after: str) -> Iterator[
 
 
 def _print_each(found: list[StatusEvent], *, as_json: bool) -> None:
-    out = console()
     for event in found:
-        print_json(Event.of(event, _WHOLE)) if as_json else print_event(out, event)
+        print_json(Event.of(event, _WHOLE)) if as_json else print_event(event)

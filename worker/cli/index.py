@@ -5,9 +5,10 @@ from __future__ import annotations
 import typer
 from rich.progress import Progress
 
-from worker.bridge import run_async_in_new_loop
+from worker import run_async_in_new_loop
 from worker.cli.options import AsJson, begin
-from worker.cli.output import console, print_json
+from worker.cli.output import print_json, print_text
+from worker.cli.terminal import console
 from worker.recall.indexing import optimize_index, rebuild_index
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Rebuild and optimize the search index.")
@@ -23,7 +24,7 @@ def rebuild(as_json: AsJson = False) -> None:
     if as_json:
         print_json({"chunks": count})
     else:
-        console().print(f"{count} chunks indexed again")
+        print_text(f"{count} chunks indexed again")
 
 
 @app.command()
@@ -34,4 +35,4 @@ def optimize(as_json: AsJson = False) -> None:
     if as_json:
         print_json({"optimized": is_done})
     else:
-        console().print("the index is optimized" if is_done else "another process is optimizing the index")
+        print_text("the index is optimized" if is_done else "another process is optimizing the index")

@@ -11,7 +11,6 @@ import typer
 from worker.cli.options import AsJson, Limit, WithArguments, filters_messages, open_server
 from worker.cli.output import (
     MESSAGE_HEADINGS,
-    Row,
     about,
     ago,
     local_time,
@@ -22,6 +21,7 @@ from worker.cli.output import (
     print_text,
     progress_of,
 )
+from worker.cli.terminal import Row
 from worker.history import as_json as json_of
 from worker.history.answers import Count, Page, StoredMessage, WorkerInfo
 from worker.history.filters import MessageFilter

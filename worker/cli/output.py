@@ -12,11 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from worker.cli.terminal import Cell, Row, Styled, console, is_terminal, line_of, table_of
 from worker.ground.durations import format_duration
 from worker.ground.texts import UNPRINTABLE, visible
 from worker.history.answers import StoredMessage
@@ -43,16 +40,6 @@ MESSAGE_STYLES: Mapping[str, str] = {
     MessageState.DEAD: "red",
     MessageState.CANCELLED: "magenta",
 }
-_PIPE_WIDTH = 10_000
-
-Cell = str | Text
-Row = Sequence[Cell]
-
-
-def console(*, stderr: bool = False) -> Console:
-    """Standard output, or standard error; text is printed as it is, and never wrapped in a pipe."""
-    out = Console(stderr=stderr, markup=False, highlight=False)
-    return out if out.is_terminal else Console(stderr=stderr, markup=False, highlight=False, width=_PIPE_WIDTH)
 
 
 def print_json(value: object) -> None:
@@ -68,57 +55,29 @@ def json_line(value: object) -> str:
 
 def print_text(text: str) -> None:
     """Prints text for people, as it is but for what would steer the terminal."""
-    out = console()
-    if out.is_terminal:
-        out.print(visible(text), soft_wrap=True)
-    else:
-        _print_line(visible(text))
+    _print_line(visible(text))
 
 
 def print_texts(*parts: Cell) -> None:
     """Prints parts of a line, some of them in colour."""
-    out = console()
-    line = Text.assemble(*(_fit(part) for part in parts))
-    if out.is_terminal:
-        out.print(line, soft_wrap=True)
+    if is_terminal():
+        console().print(line_of(parts), soft_wrap=True)
     else:
-        _print_line(" ".join(line.plain.split("\n")))
+        _print_line(visible(" ".join("".join(map(str, parts)).split("\n"))))
 
 
 def note(text: str) -> None:
     """Prints a line for people beside the results, on standard error."""
-    console(stderr=True).print(visible(text), soft_wrap=True)
+    print(visible(text), file=sys.stderr, flush=True)  # noqa: T201 - what it is for
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Row], *, title: str | None = None) -> None:
     """Prints a table; in a pipe as plain lines, a row each."""
-    out = console()
-    if out.is_terminal:
-        out.print(table_of(headings, rows, title=title))
+    if is_terminal():
+        console().print(table_of(headings, rows, title=title))
     else:
         for line in lines_of(headings, rows):
             _print_line(line)
-
-
-def table_of(headings: Sequence[str], rows: Iterable[Row], *, title: str | None = None, compact: bool = False) -> Table:
-    """A table for a terminal; `compact`: a line a row, with what is too long cut."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None if compact else box.SIMPLE_HEAD)
-    if compact:
-        table.header_style, table.padding = "dim", (0, 1, 0, 1)
-    for number, heading in enumerate(headings):
-        # What comes first names the row: whoever wants to know more copies it.
-        table.add_column(heading, no_wrap=compact or number == 0, overflow="ellipsis" if compact and number else "fold")
-    if compact:
-        # What is longest comes last, and is cut first.
-        table.expand, table.columns[-1].ratio = True, 1
-    for row in rows:
-        # Text, not markup: what comes from a message is shown as it is.
-        table.add_row(*(_fit(cell) for cell in row))
-    return table
-
-
-def _fit(cell: Cell) -> Text:
-    return Text(visible(cell.plain), style=cell.style) if isinstance(cell, Text) else Text(visible(cell))
 
 
 def lines_of(headings: Sequence[str], rows: Iterable[Row]) -> list[str]:
@@ -200,9 +159,9 @@ def state_style(state: str) -> str:
     return _STYLES.get(State(state), "") if state in set(State) else MESSAGE_STYLES.get(state, "")
 
 
-def message_state(state: str) -> Text:
+def message_state(state: str) -> Styled:
     """A message's state in its colour."""
-    return Text(state, style=MESSAGE_STYLES.get(state, ""))
+    return Styled(state, MESSAGE_STYLES.get(state, ""))
 
 
 MESSAGE_HEADINGS = ("message", "state", "since", "actor", "queue", "attempts", "subject", "last error")
@@ -236,7 +195,7 @@ def event_row(event: StatusEvent) -> list[Cell]:
         text = "; ".join(part for part in (text, blocked) if part)
     return [
         local_time(event.time),
-        Text(event.event, style=_STYLES[event.state]),
+        Styled(event.event, _STYLES[event.state]),
         "" if event.attempt is None else str(event.attempt),
         "" if event.duration_ms is None else format_duration(event.duration_ms / 1000),
         "" if event.queued_ms is None or event.state is not State.STARTED else format_duration(event.queued_ms / 1000),
@@ -245,13 +204,15 @@ def event_row(event: StatusEvent) -> list[Cell]:
     ]
 
 
-def print_event(out: Console, event: StatusEvent) -> None:
+def print_event(event: StatusEvent, *, stderr: bool = False) -> None:
     """Prints an event on a line of its own, for a tail."""
-    time, name, attempt, took, _, subject, text = (visible(str(cell)) for cell in event_row(event))
-    line = Text.assemble((f"{time}  ", "dim"), (name, _STYLES[event.state]), " " * max(1, 34 - len(name)))
+    time, name, attempt, took, _, subject, text = (str(cell) for cell in event_row(event))
     parts = [f"attempt {attempt}" if attempt else "", took, subject, text]
-    line.append(" ".join("  ".join(part for part in parts if part).split("\n")))
-    if out.is_terminal or out.stderr:
-        out.print(line, soft_wrap=True)
+    rest = " " * max(1, 34 - len(name)) + " ".join("  ".join(part for part in parts if part).split("\n"))
+    if (sys.stderr if stderr else sys.stdout).isatty():
+        line = line_of([Styled(f"{time}  ", "dim"), Styled(name, _STYLES[event.state]), rest])
+        console(stderr=stderr).print(line, soft_wrap=True)
+    elif stderr:
+        note(f"{time}  {name}{rest}")
     else:
-        _print_line(line.plain)
+        print_text(f"{time}  {name}{rest}")

@@ -6,11 +6,11 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
-from worker.bridge import run_async_in_new_loop
+from worker import run_async_in_new_loop
 from worker.cli.options import AsJson, begin
 from worker.cli.output import note, print_json, print_text, print_texts
+from worker.cli.terminal import Styled
 from worker.recall.recall import MOST_HITS, Hit
 from worker.recall.recall import recall as find
 
@@ -42,8 +42,8 @@ def _print_hit(hit: Hit) -> None:
     place = f"{hit.path}:{hit.start_line}-{hit.end_line}"
     where = f"{hit.repository}/{place}" if hit.repository else f"{hit.kind} {place}"
     about = [f"  {hit.symbol}"] if hit.symbol else []
-    changed = [Text("  (the file has changed since)", style="yellow")] if hit.changed else []
-    print_texts(Text(where, style="bold cyan"), *about, Text(f"  {hit.score:.4f}", style="dim"), *changed)
+    changed = [Styled("  (the file has changed since)", "yellow")] if hit.changed else []
+    print_texts(Styled(where, "bold cyan"), *about, Styled(f"  {hit.score:.4f}", "dim"), *changed)
     lines = hit.snippet.strip("\n").split("\n")
     more = ["…"] if len(lines) > _LINES else []
     print_text("\n".join(f"    {line}" for line in [*lines[:_LINES], *more]))

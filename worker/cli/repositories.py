@@ -10,16 +10,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from worker.bridge import run_async_in_new_loop
+from worker import lease, run_async_in_new_loop
 from worker.cli.options import AsJson, begin, open_server
-from worker.cli.output import Row, ago, console, note, print_json, print_table, print_text, state_style
+from worker.cli.output import ago, note, print_json, print_table, print_text, state_style
+from worker.cli.terminal import Row, Styled, console
 from worker.errors import ConfigurationError, LeaseTaken, NoContentFound, WorkerError
-from worker.leases import lease
+from worker.operations.actors import find_actor
 from worker.recall import repository_sync
-from worker.recall.repositories import add_repository, describe_repository, remove_repository
+from worker.recall.repositories import (
+    add_repository,
+    describe_repository,
+    known_repositories,
+    lease_name,
+    remove_repository,
+)
 from worker.recall.repository_sync import Synced
-from worker.stores.repositories import Repository, repository_store
-from worker.tasks.repositories import lease_name, sync_repository
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Keep folders of source code in the search index.")
 
@@ -53,15 +58,16 @@ def sync(
     as_json: AsJson = False,
 ) -> None:
     """Make the index match the files on disk: enqueue a message for each repository."""
-    begin()
-    wanted = [one.name for one in run_async_in_new_loop(lambda: _known(names or []))]
+    settings = begin().model_copy(update={"actors": ("worker.tasks",)})
+    wanted = [one.name for one in run_async_in_new_loop(lambda: known_repositories(names or []))]
     if not wanted:
         note("there are no repositories: add one with `worker repositories add FOLDER`")
     open_server()
     if here:
         _sync_here(wanted, as_json=as_json)
         return
-    sent = {name: sync_repository.send(name).message_id for name in wanted}
+    actor = find_actor(settings, "sync_repository")
+    sent = {name: actor.send(name).message_id for name in wanted}
     if as_json:
         print_json({"repositories": [{"name": name, "message_id": message_id} for name, message_id in sent.items()]})
         return
@@ -104,7 +110,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
 def remove(name: Name, as_json: AsJson = False) -> None:
     """Remove a repository and its chunks in the index; its files stay."""
     begin()
-    run_async_in_new_loop(lambda: _known([name]))
+    run_async_in_new_loop(lambda: known_repositories([name]))
     open_server()
     try:
         with lease(lease_name(name)):
@@ -117,19 +123,8 @@ def remove(name: Name, as_json: AsJson = False) -> None:
         print_text(f"repository {name} removed")
 
 
-async def _known(names: list[str]) -> list[Repository]:
-    store = await repository_store()
-    if not names:
-        return await store.all()
-    found = [await store.get(name) for name in names]
-    for name, one in zip(names, found, strict=True):
-        if one is None:
-            raise ConfigurationError(f"no repository is called {name!r}: see `worker repositories list`")
-    return [one for one in found if one is not None]
-
-
 async def _described(names: list[str]) -> list[dict[str, Any]]:
-    return [await describe_repository(one) for one in await _known(names)]
+    return [await describe_repository(one) for one in await known_repositories(names)]
 
 
 def _sync_here(names: list[str], *, as_json: bool) -> None:
@@ -171,7 +166,7 @@ def _result(name: str, progress: repository_sync.Progress) -> str:
 
 def _row(found: dict[str, Any]) -> Row:
     sync = found["sync"]
-    state = Text("never") if sync is None else Text(sync["state"], style=state_style(sync["state"]))
+    state = "never" if sync is None else Styled(sync["state"], state_style(sync["state"]))
     progress = "" if sync is None else f"{sync['done']}/{sync['matching']}"
     counts = (str(found[word]) for word in ("files", "chunks", "errors"))
     return (found["name"], *counts, state, progress, found["path"])

@@ -8,7 +8,7 @@ import threading
 from types import FrameType
 
 from worker.cli.options import AsJson, begin
-from worker.cli.output import console, print_json
+from worker.cli.output import print_json, print_text
 from worker.cli.pools import RunningPools, pools_for, stop_timeout
 from worker.ground.logs import get_logger
 from worker.server.connection import check_server, connect
@@ -52,4 +52,4 @@ def down(as_json: AsJson = False) -> None:
     if as_json:
         print_json({"stopped": stopped})
     else:
-        console().print("stopped the embedded Valkey" if stopped else "no embedded Valkey was running")
+        print_text("stopped the embedded Valkey" if stopped else "no embedded Valkey was running")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from rich.text import Text
-
 from worker.cli.options import AsJson, MessageId, WithArguments, open_server
 from worker.cli.output import (
     about,
@@ -18,6 +16,7 @@ from worker.cli.output import (
     rough,
     state_style,
 )
+from worker.cli.terminal import Styled
 from worker.errors import WorkerError
 from worker.ground.texts import shown
 from worker.history.answers import StoredMessage
@@ -87,7 +86,7 @@ def _print_head(message: StoredMessage, *, arguments: bool) -> None:
 
 def _print_attempt(attempt: TimelineAttempt) -> None:
     print_text("")
-    print_texts(f"attempt {attempt.number}  ", Text(attempt.state, style=state_style(attempt.state)))
+    print_texts(f"attempt {attempt.number}  ", Styled(attempt.state, state_style(attempt.state)))
     when = [
         f"started {local_time(attempt.started)}" if attempt.started is not None else "",
         f"waited {milliseconds(attempt.queued_ms)}" if attempt.queued_ms is not None else "",

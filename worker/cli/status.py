@@ -7,31 +7,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Group
-from rich.live import Live
-from rich.text import Text
 
 from worker.cli.messages import RUNNING_HEADINGS, read_page, running_as_json, running_row
 from worker.cli.options import AsJson, begin, read_duration
 from worker.cli.output import (
-    Row,
     about,
-    console,
     lines_of,
     local_time,
     message_state,
     milliseconds,
     print_json,
     print_text,
+    print_texts,
     rough,
-    table_of,
 )
 from worker.cli.system import HEALTH_STYLES, QUEUE_HEADINGS, WORKER_HEADINGS, queue_row, worker_row
+from worker.cli.terminal import Cell, Row, Styled, console, is_terminal, line_of, table_of, whole_screen
 from worker.errors import ServerUnreachable
-from worker.ground.texts import visible
 from worker.history import overview, query
 from worker.history.answers import ActorRates, QueueInfo, StoredMessage, WorkerInfo
 from worker.history.as_json import Shown, States, messages_of
@@ -44,6 +39,9 @@ from worker.operations.health import Health, check_health
 from worker.server.client import RedisClient
 from worker.server.connection import address, check_server, connect
 from worker.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 REFRESH_EVERY = 2.0
 _RUNNING = MessageFilter(states=(MessageState.RUNNING,))
@@ -124,23 +122,22 @@ def _if_it_can_be_asked(find: Callable[[], tuple[StoredMessage, ...]]) -> tuple[
 
 def _watch(client: RedisClient, settings: Settings, over: timedelta, *, as_json: bool) -> None:
     """Shows it anew every two seconds, also when the server goes away and comes back."""
-    out = console()
-    if as_json or not out.is_terminal:
+    if as_json or not is_terminal():
         while True:
             try:
                 _print(look(client, settings, over), as_json=as_json)
             except ServerUnreachable as error:
                 print_json({"error": str(error)}) if as_json else print_text(f"the server is away: {error}")
             time.sleep(REFRESH_EVERY)
-    last: Group | Text = Text("")
-    with Live(console=out, auto_refresh=False, screen=True, vertical_overflow="crop") as live:
+    last: list[RenderableType] = []
+    with whole_screen() as show:
         while True:
             try:
-                last = Group(*_screen(look(client, settings, over)))
-                live.update(last, refresh=True)
+                last = _screen(look(client, settings, over))
+                show(last)
             except ServerUnreachable as error:
-                away = Text(visible(f"{datetime.now():%H:%M:%S}  the server is away: {error}"), style="red")  # noqa: DTZ005
-                live.update(Group(away, last), refresh=True)
+                away = Styled(f"{datetime.now():%H:%M:%S}  the server is away: {error}", "red")  # noqa: DTZ005
+                show([line_of([away]), *last])
             time.sleep(REFRESH_EVERY)
 
 
@@ -148,11 +145,11 @@ def _print(found: Status, *, as_json: bool) -> None:
     if as_json:
         print_json(_as_json(found))
         return
-    out = console()
-    if out.is_terminal:
-        out.print(Group(*_screen(found)))
+    if is_terminal():
+        console().print(*_screen(found), sep="\n")
         return
-    print_text("\n".join(str(line) for line in _head(found)))
+    for parts in _head(found):
+        print_texts(*parts)
     for section in _sections(found):
         print_text(f"\n{section.title}")
         for line in lines_of(section.headings, section.rows):
@@ -175,28 +172,25 @@ def _as_json(found: Status) -> dict[str, object]:
     }
 
 
-def _screen(found: Status) -> list[Text | Group]:
+def _screen(found: Status) -> list[RenderableType]:
     tables = [table_of(one.headings, one.rows, title=one.title, compact=True) for one in _sections(found)]
-    return [*_head(found), *(Group("", table) for table in tables)]
+    return [*map(line_of, _head(found)), *(part for table in tables for part in ("", table))]
 
 
-def _head(found: Status) -> list[Text]:
+def _head(found: Status) -> list[list[Cell]]:
     health = found.health
-    lines = [
-        Text.assemble(
-            f"{local_time(found.time)}  {visible(found.server)}  ", (health.state, HEALTH_STYLES[health.state])
-        ),
-        *(Text(f"  {visible(reason)}", style=HEALTH_STYLES[health.state]) for reason in health.reasons),
+    style = HEALTH_STYLES[health.state]
+    counts = [("  ", message_state(state), f" {found.messages.get(state, 0)}") for state in MessageState]
+    reasons: list[list[Cell]] = [[Styled(f"  {reason}", style)] for reason in health.reasons]
+    return [
+        [f"{local_time(found.time)}  {found.server}  ", Styled(health.state, style)],
+        *reasons,
+        ["messages", *(part for count in counts for part in count)],
     ]
-    counts = Text("messages  ")
-    for state in MessageState:
-        counts.append_text(message_state(state)).append(f" {found.messages.get(state, 0)}  ")
-    counts.rstrip()
-    return [*lines, counts]
 
 
 def _sections(found: Status) -> list[_Section]:
-    """What there is to be shown; nothing of what there is none of."""
+    """The screen's sections; empty ones are left out."""
     over = rough(found.over)
     failure_headings = ("message", "state", "since", "actor", "subject", "last error")
     all_ = [
@@ -223,7 +217,7 @@ def _rate_row(rates: ActorRates) -> Row:
         rates.actor,
         str(sum(rates.ended.values())),
         f"{rates.per_second * 60:.3g}",
-        Text(share, style="red") if rates.error_share else share,
+        Styled(share, "red") if rates.error_share else share,
         *_times(rates.duration),
         *_times(rates.wait),
     ]

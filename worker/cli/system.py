@@ -6,10 +6,10 @@ import socket
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from worker.cli.options import AsJson, Limit, begin, open_server
-from worker.cli.output import Row, ago, counted, local_time, print_json, print_table, print_text, print_texts, rough
+from worker.cli.output import ago, counted, local_time, print_json, print_table, print_text, print_texts, rough
+from worker.cli.terminal import Row, Styled
 from worker.history import overview
 from worker.history.answers import QueueInfo, WorkerInfo
 from worker.history.as_json import AuditLog, Queues, Workers
@@ -64,7 +64,7 @@ def health(
     if as_json:
         print_json(HealthAnswer.of(found))
     else:
-        print_texts(Text(found.state, style=HEALTH_STYLES[found.state]), f"  {counted(found.workers, 'worker')} alive")
+        print_texts(Styled(found.state, HEALTH_STYLES[found.state]), f"  {counted(found.workers, 'worker')} alive")
         for reason in found.reasons:
             print_text(reason)
     raise typer.Exit(EXIT_CODES[found.state])
@@ -79,7 +79,7 @@ def doctor(as_json: AsJson = False) -> None:
         print_json({"ok": is_well, "findings": found})
     else:
         rows = [
-            (one.name, Text(one.severity, style=_SEVERITY_STYLES[one.severity]), one.found, one.remedy) for one in found
+            (one.name, Styled(one.severity, _SEVERITY_STYLES[one.severity]), one.found, one.remedy) for one in found
         ]
         print_table(("check", "result", "found", "what to do"), rows)
     raise typer.Exit(0 if is_well else 1)
@@ -92,7 +92,7 @@ def queue_row(queue: QueueInfo) -> Row:
     """A queue as the cells of a table."""
     pause = "" if queue.pause is None else f"by {queue.pause.by}, {ago(queue.pause.since)} ago"
     counts = [str(number) for number in (queue.queued, queue.delayed, queue.running)]
-    return [queue.name, *counts, rough(queue.oldest_seconds), Text(pause, style="yellow")]
+    return [queue.name, *counts, rough(queue.oldest_seconds), Styled(pause, "yellow")]
 
 
 WORKER_HEADINGS = ("worker", "state", "for", "heard of", "queues", "busy", "ahead", "pool", "remarks")
@@ -103,14 +103,14 @@ def worker_row(worker: WorkerInfo) -> Row:
     waiting = f", {worker.pool_waiting} wait" if worker.pool_waiting else ""
     return [
         f"{worker.host}:{worker.pid}",
-        Text("alive", style="green") if worker.alive else Text("dead", style="red"),
+        Styled("alive", "green") if worker.alive else Styled("dead", "red"),
         ago(worker.started),
         f"{ago(worker.heartbeat)} ago",
         ", ".join(worker.queues),
         f"{len(worker.attempts)}/{worker.threads}",
         str(worker.ahead),
         f"{worker.pool_busy}/{worker.pool_size}{waiting}",
-        Text(_remarks(worker), style="yellow"),
+        Styled(_remarks(worker), "yellow"),
     ]
 
 

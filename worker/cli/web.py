@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from worker.cli.options import AsJson, begin
-from worker.cli.output import console, print_json
+from worker.cli.output import print_json, print_text
 from worker.web.server import serve
 
 
@@ -25,7 +25,7 @@ def web(
         if as_json:
             print_json({"state": "up", "url": url})
         else:
-            console().print(f"the dashboard is at {url}")
+            print_text(f"the dashboard is at {url}")
 
     serve(settings, listening)
     if as_json:

@@ -5,18 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-import unicodedata
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from worker.errors import NoContentFound, Unchanged
 from worker.models.summarizer import Summarizer, summarizer
 from worker.settings import settings_in_force
 from worker.stores.conversations import conversation_store
-
-_ENDS_A_SENTENCE = re.compile("[.!?\u2026\u3002\uff01\uff1f]\\W*$")
-
-_LONGEST_END = 10
+from worker.stores.transcripts import clean
 
 # Some scripts have no spaces between words: a sentence of Japanese is longer than a word of any other language.
 _LONGEST_WORD = 40
@@ -68,26 +63,6 @@ async def summarize_conversation(conversation_id: str, language: str | None = No
         raise NoContentFound(f"the transcript of conversation {conversation_id!r} says nothing")
     await conversations.save_summary(conversation_id, summary, digest)
     return Summary(summary, len(text.split()))
-
-
-def clean(transcripts: Iterable[str]) -> str:
-    """Joins the transcripts into one text, without control characters, with single spaces, and with its lines.
-
-    If a transcript ends inside a sentence, the next transcript continues the same line.
-    """
-    parts: list[str] = []
-    for transcript in transcripts:
-        lines = [line for line in map(_printable, transcript.splitlines()) if line]
-        if lines:
-            if parts:
-                parts.append("\n" if _ENDS_A_SENTENCE.search(parts[-1][-_LONGEST_END:]) else " ")
-            parts.append("\n".join(lines))
-    return "".join(parts)
-
-
-def _printable(line: str) -> str:
-    kept = "".join(" " if unicodedata.category(char) in {"Cc", "Cs", "Co", "Cn"} else char for char in line)
-    return " ".join(kept.split())
 
 
 async def condense(model: Summarizer, text: str, *, max_words: int, language: str | None = None) -> str:

@@ -1,1 +1,1 @@
-"""The ground: durations, texts, logs, extras, callables. It imports nothing of the package but the errors."""
+"""The ground: durations, texts, logs, extras. It imports nothing of the package but the errors."""

@@ -186,11 +186,18 @@ def new_loop(*, long_lived: bool = False) -> asyncio.AbstractEventLoop:
     global _possible
     if _possible is None:
         _possible = _is_possible()
-    if _possible and (GEVENT or type(asyncio.get_event_loop_policy()) is asyncio.DefaultEventLoopPolicy):
+    if _possible and (GEVENT or not _has_a_policy()):
         return FreshLoop(_Default() if long_lived else _Poll())
     if GEVENT:
         return asyncio.SelectorEventLoop(DefaultSelector())
     return asyncio.new_event_loop()
+
+
+def _has_a_policy() -> bool:
+    """Whether the program has set a policy of another kind than asyncio's own."""
+    # Read where asyncio keeps it: to ask for the policy is deprecated, and makes one.
+    policy = getattr(asyncio.events, "_event_loop_policy", None)
+    return policy is not None and not type(policy).__module__.startswith("asyncio.")
 
 
 def watch_loop(loop: asyncio.AbstractEventLoop) -> Turns | None:

@@ -20,9 +20,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
-from worker.ground.callables import is_async
 from worker.ground.logs import get_logger
 from worker.loops.account import account
+from worker.loops.callables import is_async
 from worker.settings import settings_in_force
 from worker.threads.os_threads import new_condition, new_lock, start_thread
 

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import dramatiq
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
-from worker.broker import ensure_broker
+from worker.broker import enqueue_unique, ensure_broker
 from worker.errors import ConfigurationError, MissingExtra
 from worker.settings import Settings
 
@@ -62,6 +63,35 @@ def signature_of(actor: dramatiq.Actor[..., Any]) -> inspect.Signature:
     except NameError:
         # An annotation may have names that only a type checker can see.
         return inspect.signature(actor.fn)
+
+
+def enqueue(
+    actor: dramatiq.Actor[..., Any],
+    args: Sequence[object],
+    kwargs: Mapping[str, object],
+    *,
+    delay: timedelta | None = None,
+    unique_key: str | None = None,
+) -> dramatiq.Message[Any]:
+    """Enqueues a message for an actor, if the actor takes these arguments.
+
+    Args:
+        actor: The actor.
+        args: Its positional arguments.
+        kwargs: Its named arguments.
+        delay: How long the message waits at least.
+        unique_key: If a message with this key waits or runs, nothing is enqueued, and the answer bears its id.
+
+    Raises:
+        ConfigurationError: The arguments are too many, too few, or not what the actor's annotations say.
+        MessageRefused: An argument is not plain JSON, or the message is too large.
+        ServerUnreachable: The server did not answer.
+    """
+    check_arguments(actor, args, kwargs)
+    options: dict[str, Any] = {"args": tuple(args), "kwargs": dict(kwargs)}
+    if unique_key is not None:
+        return enqueue_unique(actor.message_with_options(**options), key=unique_key)
+    return actor.send_with_options(**options, delay=delay)
 
 
 def check_arguments(actor: dramatiq.Actor[..., Any], args: Sequence[object], kwargs: Mapping[str, object]) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from worker.conversations.summarizing import clean
 from worker.errors import ConfigurationError, NoContentFound
 from worker.loops.thread_pool import run_in_thread_pool
 from worker.models.embedder import embedder
@@ -16,6 +15,7 @@ from worker.stores.chunks import Document, DocumentKind, NewChunk, searched
 from worker.stores.conversations import conversation_store
 from worker.stores.index import search_index
 from worker.stores.rebuilding import rebuild
+from worker.stores.transcripts import clean
 
 LONGEST_NOTE = 50_000
 MOST_TAGS = 20

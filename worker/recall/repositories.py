@@ -93,18 +93,40 @@ def _name_of(path: Path) -> str:
     return f"{fit}-{sha256(os.fsencode(path)).hexdigest()[:8]}"
 
 
+async def known_repositories(names: Sequence[str] = ()) -> list[Repository]:
+    """The repositories of these names; without any, all.
+
+    Raises:
+        ConfigurationError: One of the names is unknown.
+    """
+    store = await repository_store()
+    if not names:
+        return await store.all()
+    return [await _known(name) for name in names]
+
+
+async def _known(name: str) -> Repository:
+    found = await (await repository_store()).get(name)
+    if found is None:
+        raise ConfigurationError(f"no repository is called {name!r}: see `worker repositories list`")
+    return found
+
+
+def lease_name(name: str) -> str:
+    """The name of the lease for changes of a repository's chunks."""
+    return f"repository:{name}"
+
+
 async def remove_repository(name: str) -> None:
     """Removes a repository and its chunks in the index; its files stay.
 
     Raises:
         ConfigurationError: There is no repository of this name.
     """
-    store = await repository_store()
-    if await store.get(name) is None:
-        raise ConfigurationError(f"no repository is called {name!r}: see `worker repositories list`")
+    await _known(name)
     # In this order, an interrupted removal can be repeated.
     await (await search_index()).remove_repository(name)
-    await store.remove(name)
+    await (await repository_store()).remove(name)
 
 
 async def describe_repository(repository: Repository) -> dict[str, Any]:

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import dramatiq
 
-from worker.actor import enqueue_unique
-from worker.bridge import run_async_in_new_loop
+from worker import ProcessingStatusContext, lease, run_async_in_new_loop
+from worker.broker import enqueue_unique
 from worker.conversations import merging, summarizing
 from worker.errors import Unchanged
-from worker.leases import lease
-from worker.status import ProcessingStatusContext
 
 
 @dramatiq.actor(queue_name="cpu")

@@ -6,13 +6,10 @@ from typing import Any
 
 import dramatiq
 
-from worker.actor import enqueue_unique
-from worker.attempt import current_attempt
-from worker.bridge import run_async_in_new_loop
-from worker.errors import ConfigurationError, Fatal
-from worker.leases import lease
+from worker import Fatal, ProcessingStatusContext, current_attempt, lease, run_async_in_new_loop
+from worker.broker import enqueue_unique
+from worker.errors import ConfigurationError
 from worker.recall import indexing, recall, recall_batches
-from worker.status import ProcessingStatusContext
 
 
 @dramatiq.actor(queue_name="network")

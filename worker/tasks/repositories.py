@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dramatiq
 
-from worker.actor import enqueue_unique
-from worker.bridge import run_async_in_new_loop
-from worker.leases import lease
+from worker import ProcessingStatusContext, lease, run_async_in_new_loop
+from worker.broker import enqueue_unique
 from worker.recall import repositories, repository_sync
-from worker.status import ProcessingStatusContext
 from worker.tasks.recall import optimize_index
 
 
@@ -17,13 +15,8 @@ def sync_repository(path_or_name: str) -> None:
     """Makes the index match the repository's files on disk; one sync of a repository at a time."""
     name = run_async_in_new_loop(repositories.name_of(path_or_name))
     with ProcessingStatusContext("sync_repository", repository=name) as status:
-        with lease(lease_name(name)):
+        with lease(repositories.lease_name(name)):
             synced = run_async_in_new_loop(repository_sync.sync_repository(name, progress=status.progress))
         if synced.is_scattered:
             enqueue_unique(optimize_index.message(), key="optimize_index")
         status.set_exit_message(synced.describe())
-
-
-def lease_name(name: str) -> str:
-    """The name of the lease for changes of a repository's chunks."""
-    return f"repository:{name}"

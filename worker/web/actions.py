@@ -8,14 +8,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, HTTPException, Path, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictBool, create_model, model_validator
 
-from worker.actor import enqueue_unique
-from worker.bridge import run_in_thread_pool
+from worker import run_in_thread_pool
 from worker.errors import ConfigurationError
 from worker.ground.logs import get_logger
 from worker.history.filters import MESSAGE_FIELDS, MessageFilter, read_message_filter
 from worker.history.states import Action
-from worker.operations import actions
-from worker.operations.actors import check_arguments, find_actor
+from worker.operations import actions, actors
 from worker.operations.answers import Done, Turned
 from worker.settings import Settings
 from worker.web import shapes
@@ -162,15 +160,9 @@ async def enqueue(new: NewMessage, visitor: Acting, settings: InForce) -> Enqueu
 
 def _enqueue(new: NewMessage, settings: Settings) -> Enqueued:
     try:
-        actor = find_actor(settings, new.actor)
+        actor = actors.find_actor(settings, new.actor)
     except ConfigurationError as error:
         raise HTTPException(404, str(error)) from error
-    check_arguments(actor, new.args, new.kwargs)
-    options: dict[str, Any] = {"args": tuple(new.args), "kwargs": dict(new.kwargs)}
-    if new.unique_key is not None:
-        message = enqueue_unique(actor.message_with_options(**options), key=new.unique_key)
-    elif new.delay_seconds:
-        message = actor.send_with_options(**options, delay=timedelta(seconds=new.delay_seconds))
-    else:
-        message = actor.send_with_options(**options)
+    delay = timedelta(seconds=new.delay_seconds) if new.delay_seconds else None
+    message = actors.enqueue(actor, new.args, new.kwargs, delay=delay, unique_key=new.unique_key)
     return Enqueued(message_id=message.message_id, actor=message.actor_name, queue=message.queue_name)

@@ -11,8 +11,8 @@ from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
 
-from worker.bridge import close_loop_resources
 from worker.ground.version import __version__
+from worker.loops.loop_resources import close_loop_resources
 from worker.settings import Settings, put_in_force, settings_in_force
 from worker.web import actions, api, pages, probes, sessions
 from worker.web.problems import tell_problems

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Response
 
-from worker.bridge import run_in_thread_pool
+from worker import run_in_thread_pool
 from worker.history import as_json
 from worker.history.answers import Count, StoredMessage, moment
 from worker.history.filters import EventFilter, MessageFilter

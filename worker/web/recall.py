@@ -10,16 +10,15 @@ from typing import Annotated
 from fastapi import APIRouter, HTTPException
 from pydantic import BaseModel, ConfigDict, Field
 
-from worker.bridge import run_in_thread_pool
+from worker import run_in_thread_pool
 from worker.errors import ConfigurationError
 from worker.ground.logs import get_logger
-from worker.models.embedded import embedded_model
 from worker.operations.actors import find_actor, load_actors
 from worker.recall import indexing, recall
+from worker.recall.loading import load_models
 from worker.settings import Settings
 from worker.stores.chunks import Kind
 from worker.stores.index import search_index
-from worker.stores.lance import load_lancedb
 from worker.stores.repositories import repository_store
 from worker.web import shapes
 from worker.web.dependencies import Acting, InForce
@@ -130,7 +129,7 @@ async def get_ready(settings: Settings) -> None:
     """Loads what the first question and the first note would have to wait for; what fails now, they are told."""
     # One after another: threads that import the same modules may find them half made.
     await _tried("actors", run_in_thread_pool(load_actors, settings))
-    await _tried("models", run_in_thread_pool(_load, settings))
+    await _tried("models", run_in_thread_pool(load_models, settings))
     await _tried("search index", search_index(), settings.recall_timeout)
     await _tried("database", repository_store(), settings.recall_timeout)
 
@@ -141,9 +140,3 @@ async def _tried(part: str, work: Awaitable[object], limit: timedelta | None = N
             await work
     except Exception as error:  # noqa: BLE001 - an edge: all else that this process serves does not depend on it
         logger.warning("a part of recall is not ready", part=part, error=str(error) or type(error).__name__)
-
-
-def _load(settings: Settings) -> None:
-    load_lancedb()
-    if settings.embedder == "wordllama":
-        embedded_model()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from functools import cached_property
 
-from worker.bridge import loop_resource
+from worker import loop_resource
 from worker.loops.account import Blocked
 from worker.operations.health import PROBE_TIMEOUT
 from worker.server.async_client import AsyncRedisClient

@@ -21,7 +21,7 @@ from typing import Protocol
 
 import redis
 
-from worker.attempt import current_attempt
+from worker.attempts.run import current_attempt
 from worker.errors import LeaseTaken
 from worker.ground.logs import get_logger
 from worker.loops.thread_pool import cancel_requested, run_in_thread_pool

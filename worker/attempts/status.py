@@ -17,9 +17,9 @@ from typing import Self
 from worker.attempts.run import AttemptRun, current_run
 from worker.attempts.spans import Span, current_span
 from worker.errors import NoContentFound
-from worker.history.events import State, StatusEvent, SubjectValue
+from worker.history.events import SubjectValue
 
-__all__ = ["ProcessingStatusContext", "State", "StatusEvent"]
+__all__ = ["ProcessingStatusContext"]
 
 
 class ProcessingStatusContext:

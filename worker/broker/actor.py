@@ -17,12 +17,12 @@ from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 import dramatiq
 
-from worker.bridge import run_async_in_new_loop, run_async_in_shared_loop, run_in_thread_pool
-from worker.broker import ensure_broker
+from worker.attempts.status import ProcessingStatusContext
+from worker.broker import enqueue_unique, ensure_broker
 from worker.broker.streams import StreamBroker
-from worker.ground.callables import is_async
-from worker.history.events import SubjectValue
-from worker.status import ProcessingStatusContext
+from worker.loops.bridge import run_async_in_new_loop, run_async_in_shared_loop
+from worker.loops.callables import is_async
+from worker.loops.thread_pool import run_in_thread_pool
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -101,17 +101,6 @@ class Actor(dramatiq.Actor[P, R]):
         return [self.broker.enqueue(message) for message in messages]
 
 
-def enqueue_unique(
-    message: dramatiq.Message[R], *, key: str, ttl: timedelta | float = timedelta(days=1)
-) -> dramatiq.Message[R]:
-    """Does what `Actor.send_unique` does, for a message of any actor."""
-    broker = ensure_broker()
-    if isinstance(broker, StreamBroker):
-        seconds = ttl.total_seconds() if isinstance(ttl, timedelta) else ttl
-        return broker.enqueue_unique(message, key, round(seconds * 1000))
-    return broker.enqueue(message)
-
-
 class ActorDecorator(Protocol):
     """The decorator that `@actor(…)` with options returns."""
 
@@ -136,7 +125,7 @@ def actor(
     queue: str = "default",
     subject: tuple[str, ...] = (),
     time_limit: timedelta | float | None = None,
-    retry: int | None = None,
+    max_retries: int | None = None,
     loop: Literal["shared", "new"] = "shared",
 ) -> ActorDecorator: ...
 
@@ -148,7 +137,7 @@ def actor(
     queue: str = "default",
     subject: tuple[str, ...] = (),
     time_limit: timedelta | float | None = None,
-    retry: int | None = None,
+    max_retries: int | None = None,
     loop: Literal["shared", "new"] = "shared",
 ) -> Actor[..., Any] | ActorDecorator:
     """Makes a Dramatiq actor of a function, async or sync; `@actor` or `@actor(…)`.
@@ -161,7 +150,7 @@ def actor(
         queue: The queue of its messages.
         subject: Names of the parameters that are a message's subject; the events carry their values.
         time_limit: Seconds, or a `timedelta`, that an attempt may take, or None for `WORKER_TIME_LIMIT`.
-        retry: The number of retries of a failed message, or None for `WORKER_MAX_RETRIES`.
+        max_retries: The number of retries of a failed message, or None for `WORKER_MAX_RETRIES`.
         loop: The loop of an async function: `"shared"`, the process's one long-lived loop, on which clients at module
             level work, or `"new"`, a new loop for each message.
 
@@ -175,8 +164,8 @@ def actor(
     if time_limit is not None:
         seconds = time_limit.total_seconds() if isinstance(time_limit, timedelta) else time_limit
         options["time_limit"] = seconds * 1000
-    if retry is not None:
-        options["max_retries"] = retry
+    if max_retries is not None:
+        options["max_retries"] = max_retries
 
     def decorate(function: Callable[..., Any]) -> Actor[..., Any]:
         declare = dramatiq.actor(queue_name=queue, broker=ensure_broker(), actor_class=Actor, **options)
@@ -228,7 +217,7 @@ def _check_subject(name: str, subject: tuple[str, ...], signature: inspect.Signa
 
 def _subject_of(
     signature: inspect.Signature, subject: tuple[str, ...], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> dict[str, SubjectValue]:
+) -> dict[str, str | int | float | None]:
     if not subject:
         return {}
     try:
