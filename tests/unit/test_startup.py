@@ -16,6 +16,7 @@ import sys
 before = {name.partition(".")[0] for name in sys.modules}
 %s
 after = {name.partition(".")[0] for name in sys.modules} - before - set(sys.stdlib_module_names)
+after = {name for name in after if not name.startswith("_sysconfigdata")}
 print(*sorted(after), file=sys.stderr)
 print(*sorted(name for name in sys.modules if name.partition(".")[0] == "worker"), file=sys.stderr)
 print("asyncio" in sys.modules, file=sys.stderr)
@@ -54,6 +55,27 @@ def test_help_loads_the_table_of_commands_and_what_draws_it() -> None:
         "worker.ground.texts",
     ]
     assert not has_asyncio
+
+
+def test_a_list_of_messages_loads_the_client_and_the_settings_and_no_more() -> None:
+    """`worker messages` in a pipe: nothing that draws, logs, serves or runs messages is loaded for nothing."""
+    code = """
+import os
+from worker.cli import app
+from worker.errors import ServerUnreachable
+os.environ["WORKER_REDIS_URL"] = "unix:///nowhere"
+try:
+    app(["messages"], standalone_mode=False)
+except ServerUnreachable:
+    pass
+"""
+    packages, ours, _ = loaded(code)
+    settings = {"annotated_types", "dotenv", "pydantic", "pydantic_core", "pydantic_settings", "typing_inspection"}
+    client = {"hiredis", "redis"}
+    of_these = {"cryptography", "opentelemetry", "org", "typing_extensions", "xxhash"}  # where they are installed
+    assert set(packages) <= settings | client | of_these | {"annotated_doc", "shellingham", "typer", "worker"}
+    rooms = {name.split(".")[1] for name in ours if "." in name}
+    assert rooms <= {"cli", "errors", "ground", "history", "server", "settings"}
 
 
 @pytest.mark.parametrize("name", worker.__all__)

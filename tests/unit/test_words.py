@@ -15,7 +15,7 @@ import worker
 PACKAGE = Path(worker.__file__).parent
 ROOMS = (
     *("attempts", "conversations", "ground", "loops", "models", "recall", "server", "stores", "tasks", "threads"),
-    *("__init__.py", "actor.py", "attempt.py", "bridge.py", "errors.py", "leases.py", "testing.py"),
+    *("__init__.py", "bridge.py", "errors.py", "testing.py", "broker/actor.py", "broker/named_leases.py"),
 )
 """The rooms whose docstrings are plain."""
 

@@ -31,9 +31,9 @@ class ProcessingStatusContext:
     (a script, a test) it works too, without the message's fields.
 
     Args:
-        event_prefix: What the events are called: `<event_prefix>.started` and so on.
+        event_prefix: The name of the events: `<event_prefix>.started` and so on.
         message: A text for the STARTED event.
-        subject: What the work is about, such as `conversation_id=…`; values are plain JSON values.
+        subject: The subject of the work, such as `conversation_id=…`; values are plain JSON values.
     """
 
     def __init__(self, event_prefix: str, message: str = "", **subject: SubjectValue) -> None:

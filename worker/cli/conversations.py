@@ -50,7 +50,8 @@ def show(conversation_id: str, as_json: AsJson = False) -> None:
         print_json(found)
         return
     rows = [
-        (c["id"], c["started_at"][:19], c["audio_key"] or "", (c["transcript"] or "").strip()) for c in found["chunks"]
+        (c["id"], c["started_at"].isoformat()[:19], c["audio_key"] or "", (c["transcript"] or "").strip())
+        for c in found["chunks"]
     ]
     print_table(("chunk", "started (UTC)", "audio", "transcript"), rows, title=f"conversation {conversation_id}")
     if merged := found["merged"]:

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import logging
 import sys
-
-import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from worker.errors import Fatal, RetryLater
 from worker.ground.secrets import mask_url
+
+if TYPE_CHECKING:
+    import structlog
+    from structlog.typing import EventDict, Processor, WrappedLogger
+
+_is_to_be_configured = False
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
@@ -20,10 +24,22 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
 
     A bare `structlog.get_logger` prints to standard output until it is configured. A library must not do that.
     """
-    made: structlog.stdlib.BoundLogger = structlog.wrap_logger(
-        logging.getLogger(name), wrapper_class=structlog.stdlib.BoundLogger
-    )
-    return made
+    return cast("structlog.stdlib.BoundLogger", _Logger(name))
+
+
+class _Logger:
+    """Loads structlog with its first line. Most commands write none, and take less time than the loading."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._made: Any = None
+
+    def __getattr__(self, method: str) -> Any:  # noqa: ANN401 - a method of structlog's logger
+        structlog = _structlog()
+        if self._made is None:
+            own = logging.getLogger(self._name)
+            self._made = structlog.wrap_logger(own, wrapper_class=structlog.stdlib.BoundLogger)
+        return getattr(self._made, method)
 
 
 def configure_logs(level: str, form: str) -> None:
@@ -33,8 +49,52 @@ def configure_logs(level: str, form: str) -> None:
         level: `debug`, `info`, `warning` or `error`.
         form: `console`, `json`, or `auto`: console on a terminal, JSON otherwise.
     """
-    console = form == "console" or (form == "auto" and _on_a_terminal())
-    shared: list[Processor] = [
+    global _is_to_be_configured
+    _is_to_be_configured = True
+    handler = _Handler(console=form == "console" or (form == "auto" and _on_a_terminal()))
+    handler.addFilter(_is_wanted)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes lines to standard error as structlog renders them. Loads structlog with the first line."""
+
+    def __init__(self, *, console: bool) -> None:
+        super().__init__(sys.stderr)
+        self._console = console
+
+    def format(self, record: logging.LogRecord) -> str:
+        if self.formatter is None:
+            self.formatter = _formatter(console=self._console)
+        return super().format(record)
+
+
+def _structlog() -> Any:  # noqa: ANN401 - a module
+    """Structlog, set up as `configure_logs` has said."""
+    global _is_to_be_configured
+    import structlog  # noqa: PLC0415 - it takes as long as a whole command
+
+    if _is_to_be_configured:
+        _is_to_be_configured = False
+        structlog.configure(
+            processors=[
+                structlog.stdlib.filter_by_level,
+                structlog.stdlib.PositionalArgumentsFormatter(),
+                *_shared(),
+                structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+            ],
+            logger_factory=structlog.stdlib.LoggerFactory(),
+            cache_logger_on_first_use=True,
+        )
+    return structlog
+
+
+def _shared() -> list[Processor]:
+    """The processors of every line, whether structlog or the standard library began it."""
+    structlog = _structlog()
+    return [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
@@ -42,27 +102,15 @@ def configure_logs(level: str, form: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            structlog.stdlib.PositionalArgumentsFormatter(),
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=True,
+
+
+def _formatter(*, console: bool) -> logging.Formatter:
+    structlog = _structlog()
+    made: logging.Formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=_shared(),
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_render(console)],
     )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_render(console)],
-        )
-    )
-    handler.addFilter(_is_wanted)
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    return made
 
 
 def _on_a_terminal() -> bool:
@@ -71,6 +119,7 @@ def _on_a_terminal() -> bool:
 
 
 def _render(console: bool) -> list[Processor]:
+    structlog = _structlog()
     if console:
         # The default formatter shows the local variables of every frame, with secrets, and takes half a second.
         return [_mask_passwords, structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]

