@@ -95,7 +95,7 @@ class AttemptRun:
             self.in_body = False
 
     def _open(self, section: Section) -> None:
-        # First publish the section, then look for an interrupt; an interrupter does it the other way round.
+        # Say first, then look: docs/explanation/waking-without-a-lock.md. An interrupter says what it wants.
         self._section = section
         if self._interrupt is not None and section.claim(self._interrupt):
             raise self._interrupt

@@ -111,7 +111,7 @@ class Runs(dramatiq.Middleware):
             SkipMessage: Another process has the message now, or it was cancelled.
         """
         run = self._run_of(message)
-        # First add the run, then look for a cancel; a canceller does it the other way round.
+        # Say first, then look: docs/explanation/waking-without-a-lock.md. A cancellation says so, then looks.
         self.running.add(run)
         if self._recorder is None and not cast("Delivery", message).begin(run):
             self.running.remove(run)

@@ -38,7 +38,7 @@ class ShutdownNotifications(dramatiq.Middleware):
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Sets the deadline of an attempt that began after the worker was told to end."""
         run = current_run.get()
-        # First the run was added, then this looks for the shutdown; a shutdown does it the other way round.
+        # The run was added first (docs/explanation/waking-without-a-lock.md); a shutdown says so, then looks for runs.
         if run is not None and self._told_at is not None:
             self._limit(broker, run, self._told_at)
 

@@ -6,13 +6,13 @@ take long, so that other processes find work, and many if they are quick, so tha
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from worker.broker.taken import TakenMessage
 from worker.broker.work_queue import WorkQueue
+from worker.threads.doorbell import Doorbell
 from worker.threads.os_threads import new_lock
 
 AHEAD = 0.1
@@ -42,7 +42,8 @@ class Holdings:
         self._threads = waiting.threads
         self._waiting = waiting
         self._admit = admit
-        self._room_made = threading.Condition(new_lock())
+        self._lock = new_lock()
+        self._room_made = Doorbell()
         self._queues: list[str] = []
         self._by_id: dict[str, TakenMessage] = {}
         self._cancelled: OrderedDict[str, int] = OrderedDict()
@@ -50,7 +51,6 @@ class Holdings:
         self._ahead = 0
         self._ended = 0
         self._measured_at = time.monotonic()
-        self._reader_waits = False
         self._open = True
 
     @property
@@ -64,7 +64,7 @@ class Holdings:
 
     def open_queue(self, queue: str) -> bool:
         """Adds a queue to those that are read; False if it is one of them already."""
-        with self._room_made:
+        with self._lock:
             if queue in self._queues:
                 return False
             self._queues.append(queue)
@@ -109,10 +109,9 @@ class Holdings:
         known = self._by_id.pop(message.message_id, message)
         if known is not message:
             self._by_id[message.message_id] = known  # the message was taken again meanwhile
-        if self._reader_waits and self._room() > 0:
-            with self._room_made:
-                self._reader_waits = False
-                self._room_made.notify()
+        # The room is there (docs/explanation/waking-without-a-lock.md): is it waited for?
+        if self._room_made.asleep and self._room() > 0:
+            self._room_made.ring()
 
     def stored(self, message: TakenMessage) -> None:
         """Records that the server has stored the message's end."""
@@ -124,21 +123,15 @@ class Holdings:
 
     def wait_for_room(self, timeout: float) -> int:
         """The number of messages that may be taken now; waits at most `timeout` seconds for room."""
-        with self._room_made:
-            self._measure()
-            # First announce the wait, then look; an attempt that ends does it the other way round.
-            self._reader_waits = True
-            if self._room() == 0 and self._open:
-                self._room_made.wait(timeout)
-                self._measure()
-            self._reader_waits = False
-            return self._room()
+        self._measure()
+        self._room_made.sleep(unless=lambda: self._room() > 0 or not self._open, timeout=timeout)
+        self._measure()
+        return self._room()
 
     def surplus(self) -> int:
         """The number of messages that are held too many, because attempts take longer now."""
-        with self._room_made:
-            self._measure()
-            return max(0, len(self._by_id) - self._threads - self._ahead - self._threads // 2)
+        self._measure()
+        return max(0, len(self._by_id) - self._threads - self._ahead - self._threads // 2)
 
     def is_ahead(self) -> bool:
         """Whether more messages are held than threads run."""
@@ -150,9 +143,8 @@ class Holdings:
 
     def close(self) -> None:
         """Ends the taking."""
-        with self._room_made:
-            self._open = False
-            self._room_made.notify_all()
+        self._open = False
+        self._room_made.ring()
 
     def forget(self) -> None:
         """Drops the waiting messages, which other processes have now."""

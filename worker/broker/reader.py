@@ -159,6 +159,7 @@ class Reader:
             self._roused.wait(WAIT_MS / 1000)  # all are paused
             return
         milliseconds = round(LOOK_AFTER * 1000) if self._holdings.is_ahead() else WAIT_MS
+        # Say first, then look: docs/explanation/waking-without-a-lock.md.
         self._waits = True
         try:
             if self._roused.is_set():

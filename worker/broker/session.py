@@ -240,7 +240,7 @@ class WorkerSession:
             threading.Thread(target=self._reader.rouse, args=(self._client,), name="rouse", daemon=True).start()
             return
         message_id, _, fence = what.rpartition(" ")
-        # Said before looking: an attempt that begins is among those that run before it looks for this.
+        # Say first, then look: docs/explanation/waking-without-a-lock.md. An attempt that begins is added, then looks.
         self.holdings.cancel(message_id, int(fence))
         run = self._running.get(message_id, int(fence))
         if run is not None:

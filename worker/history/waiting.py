@@ -44,7 +44,8 @@ class Waiting(Generic[T]):
     def __init__(self) -> None:
         self._doorbell = Doorbell()
         self._changed = new_condition()
-        # Other threads append here without the lock: all of them would wait for it.
+        # Other threads append here without the lock, for which all of them would wait: see
+        # docs/explanation/waking-without-a-lock.md.
         self._inbox: deque[T | _Mark] = deque()
         self._sorted: dict[Hashable, T] = {}
         self._sent: dict[Hashable, T] = {}

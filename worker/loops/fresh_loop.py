@@ -11,7 +11,6 @@ loop; the bridge keeps its promises on both.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import selectors
 import threading
@@ -22,7 +21,7 @@ from worker.ground.logs import get_logger
 from worker.loops.loop_resources import close_loop_resources, has_loop_resources
 from worker.loops.watchdog import Turns, watch, watch_loops_of_this_thread
 from worker.settings import settings_in_force
-from worker.threads.greenlets import allocate_lock
+from worker.threads.doorbell import Doorbell
 from worker.threads.os_threads import GEVENT
 from worker.threads.unpatched import DefaultSelector, PollSelector
 
@@ -77,9 +76,7 @@ class FreshLoop(asyncio.SelectorEventLoop):
     def __init__(self, selector: _AsksWhenNeeded) -> None:
         self.own_descriptors = 0
         self.may_nap = True
-        self._napping = False
-        self._nap = allocate_lock()
-        self._nap.acquire()
+        self._doorbell = Doorbell()
         self.turns: Turns | None = None
         self._may_make_pipe = False
         self._made_tasks = False
@@ -91,14 +88,7 @@ class FreshLoop(asyncio.SelectorEventLoop):
 
     def nap(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
         """Sleeps on a lock, which is much cheaper to wake than a descriptor; only threads can wake it."""
-        self._napping = True
-        # A thread queues its callback and then looks for the nap. The loop announces the nap and then looks for
-        # callbacks. One of the two always sees the other.
-        try:
-            if not self._ready:  # type: ignore[attr-defined]
-                self._nap.acquire(timeout=-1 if timeout is None else timeout)
-        finally:
-            self._napping = False
+        self._doorbell.sleep(unless=self._ready.__len__, timeout=timeout)  # type: ignore[attr-defined]
         return []
 
     def add_signal_handler(  # type: ignore[override]  # noqa: D102 - asyncio's own
@@ -117,7 +107,8 @@ class FreshLoop(asyncio.SelectorEventLoop):
         if self._csock is None:
             self._make_self_pipe()
             self.own_descriptors = 1
-            # The same order as in `nap`.
+            # The order of docs/explanation/waking-without-a-lock.md: another thread queues its callback, then looks
+            # for the socket.
             return bool(self._ready)  # type: ignore[attr-defined]
         return False
 
@@ -150,10 +141,7 @@ class FreshLoop(asyncio.SelectorEventLoop):
         return super().create_task(coroutine)
 
     def _write_to_self(self) -> None:
-        if self._napping:
-            with contextlib.suppress(RuntimeError):  # another thread has woken it
-                self._nap.release()
-        else:
+        if not self._doorbell.ring():
             super()._write_to_self()  # type: ignore[misc]
 
     def _make_self_pipe(self) -> None:

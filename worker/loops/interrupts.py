@@ -49,7 +49,7 @@ class Section:
         with self._interrupters:
             if self.exception is not None:
                 return True
-            # First publish the interrupt, then look for the end; the section's thread does it the other way round.
+            # Say first, then look: docs/explanation/waking-without-a-lock.md. The section's thread says that it ends.
             self._deciding = True
             try:
                 if not self._open:

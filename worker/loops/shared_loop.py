@@ -124,6 +124,7 @@ class SharedLoop:
     def _send(self, call: SharedCall, coroutine: Coroutine[Any, Any, object]) -> None:
         # No lock: with one, threads would wait for the thread that wakes the loop.
         self._calls.add(call)
+        # Say first, then look: docs/explanation/waking-without-a-lock.md.
         self._coming.append((call, coroutine))
         if self._closed:
             self._take_back(call, coroutine)

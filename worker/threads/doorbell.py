@@ -1,4 +1,7 @@
-"""A bell for one thread that sleeps until others bring it work; ringing costs nothing while it is awake."""
+"""A bell for one thread that sleeps until others bring it work; ringing costs nothing while it is awake.
+
+docs/explanation/waking-without-a-lock.md tells why no work is missed.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,16 @@ from worker.threads.os_threads import new_lock
 
 
 class Doorbell:
-    """Wakes one sleeping thread or greenlet, from any thread or greenlet."""
+    """Wakes one sleeping thread or greenlet, from any thread or greenlet.
 
-    __slots__ = ("_asleep", "_bell")
+    Attributes:
+        asleep: Whether the thread sleeps, or is about to.
+    """
+
+    __slots__ = ("_bell", "asleep")
 
     def __init__(self) -> None:
-        self._asleep = False
+        self.asleep = False
         self._bell = new_lock()
         self._bell.acquire()
 
@@ -27,17 +34,17 @@ class Doorbell:
             unless: Tells whether there is work; it is asked once, before the sleep.
             timeout: Seconds to sleep at most; None: no limit.
         """
-        # Said before looking: whoever brings work looks for this after that.
-        self._asleep = True
+        # Say first, then look: a thread that brings work lays it down, then looks here.
+        self.asleep = True
         try:
             if not unless():
                 self._bell.acquire(timeout=-1 if timeout is None else timeout)
         finally:
-            self._asleep = False
+            self.asleep = False
 
     def ring(self) -> bool:
         """Wakes the sleeper, to be called after the work was laid where it looks; False: nobody sleeps."""
-        if not self._asleep:
+        if not self.asleep:
             return False
         with contextlib.suppress(RuntimeError):  # somebody else has rung
             self._bell.release()

@@ -62,7 +62,7 @@ class Lock:
     """A lock for greenlets and OS threads: while a greenlet waits, other greenlets run.
 
     A waiting greenlet joins the line and then looks at the lock; the holder releases the lock and then looks at the
-    line. One of them always sees the other, and neither holds a lock meanwhile.
+    line. One of them always sees the other (docs/explanation/waking-without-a-lock.md).
     """
 
     __slots__ = ("__weakref__", "_line", "_lock")
