@@ -1,4 +1,4 @@
-"""What Dramatiq's rate limits and barriers keep on the server, under keys of our namespace."""
+"""The backend of Dramatiq's rate limits and barriers, with keys of our namespace."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from worker.server.client import RedisClient
 
 
 class NamespacedBackend(RedisBackend):  # type: ignore[misc]
-    """Dramatiq's own, each of whose keys begins as the client's namespace has it.
+    """Dramatiq's own backend, but each key begins with the prefix of the client's namespace.
 
     Args:
-        client: Whose server it is.
+        client: A client of the server.
     """
 
     def __init__(self, client: RedisClient) -> None:
@@ -21,7 +21,7 @@ class NamespacedBackend(RedisBackend):  # type: ignore[misc]
         self._key = client.namespace.of_dramatiq
 
     def add(self, key: str, value: int, ttl: int) -> bool:
-        """Sets a counter unless there is one; in milliseconds, as all others."""
+        """Sets a counter, unless it exists; times are in milliseconds."""
         return bool(super().add(self._key(key), value, ttl))
 
     def incr(self, key: str, amount: int, maximum: int, ttl: int) -> bool:

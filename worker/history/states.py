@@ -32,26 +32,26 @@ OPEN = (MessageState.QUEUED, MessageState.DELAYED, MessageState.RUNNING)
 """The states of messages that have not ended, in the order in which they are shown."""
 
 ENDINGS = tuple(state for state in State if state.is_final)
-"""How an attempt ends, in the order in which it is shown."""
+"""The states that end an attempt, in the order in which they are shown."""
 
 FAILURES = (State.FAILED, State.LOST)
 """The endings of attempts that count as errors."""
 
 ATTEMPT_STATES = (MessageState.RUNNING.value, *ENDINGS)
-"""The states of an attempt as a whole: it runs, or how it ended."""
+"""The states of an attempt as a whole: running, or the state that ended it."""
 
 ATTEMPT_MARKS = {state.value: f"ended:{state}" for state in FAILURES}
 """The endings by which messages are found too (those with such an attempt), each with the name of its index."""
 
 MARKS = {state.value: f"state:{state}" for state in MessageState} | ATTEMPT_MARKS
-"""Everything that a message's state may be asked for, each with the name of its index on the server."""
+"""All values of a filter by state, each with the name of its index on the server."""
 
 FOUND_BY_ENDING = (State.COMPLETED, State.SKIPPED, *FAILURES)
 """An attempt with one of these endings has a message that is found by the mark of the same name."""
 
 
 class Action(StrEnum):
-    """What people do to messages."""
+    """The actions of people on messages."""
 
     REPLAY = "replay"
     RUN_NOW = "run_now"

@@ -33,14 +33,13 @@ _MEMORY_DELAY = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How a thread stores.
+    """The pace of a storing thread.
 
     Attributes:
-        gather: Seconds in which items gather, unless a whole group waits, or somebody waits for them.
-        group: The most items that one call of the script stores: the server does nothing else meanwhile.
-        at_once: The most groups that share a round trip. Where there are several, a group may be stored before the
-            one ahead of it.
-        most: How many items wait before those are dropped that may be.
+        gather: Seconds in which items gather, unless a whole group waits, or a caller waits for them.
+        group: The most items that one call of the script stores, because the server does nothing else meanwhile.
+        at_once: The most groups that share a round trip. With several, a group may be stored before the one ahead.
+        most: The number of waiting items from which droppable ones are dropped.
     """
 
     gather: float
@@ -52,19 +51,19 @@ class Pace:
 class StoringThread(ABC, Generic[T]):
     """Takes items from any thread or greenlet, and stores them from a thread of its own, which the first item starts.
 
-    A group of items is sent under a name that the server remembers: where its answer was lost it is sent again, and
-    stored once. A subclass says how a group becomes a script's arguments, and what follows from the answer.
+    A group of items is sent under a name that the server remembers: after a lost answer it is sent again, and stored
+    once. A subclass makes a script's arguments from a group, and handles the answer.
 
     Args:
         name: The name of the thread.
-        token: The name under which the server knows this thread; no two share one.
-        open_client: Makes the client, in the thread and when it is first needed.
-        pace: How much is stored together.
+        token: The name of this thread on the server; each thread has its own.
+        open_client: Makes the client, in the thread, at its first use.
+        pace: The pace of storing.
 
     Attributes:
         waiting: The items that are not stored yet.
-        dropped: How many events were not stored.
-        error: Why nothing can be stored at present, or None.
+        dropped: The number of events that were dropped.
+        error: The reason why it cannot store now, or None.
     """
 
     def __init__(self, name: str, token: str, open_client: Callable[[], RedisClient], pace: Pace) -> None:
@@ -210,7 +209,7 @@ class StoringThread(ABC, Generic[T]):
             error = answer
 
     def _put_off(self, group: _Group[T]) -> bool:
-        """Has a group wait for memory; False: it keeps its place."""
+        """Puts a group back to wait for memory; False if it keeps its place."""
         left = None if self._client is None else self.do_without_memory(self._client, group.items)
         if left is None:
             return False
@@ -222,7 +221,7 @@ class StoringThread(ABC, Generic[T]):
         return True
 
     def _store_each(self, group: _Group[T]) -> None:
-        """One item that the server does not accept must not hold up the others."""
+        """Stores the items one by one, so that one that the server refuses does not stop the others."""
         if len(group.items) == 1:
             self.give_up(group.items, "the server does not accept it")
             self.waiting.remove(group.items)

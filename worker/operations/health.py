@@ -106,7 +106,7 @@ def unreachable(error: Exception, settings: Settings) -> Complaint:
 
 
 def write_refusal(client: RedisClient) -> tuple[Complaint, ...]:
-    """Why the server would refuse to store anything now; empty: it would not.
+    """The complaint about a server that refuses writes; empty if it accepts them.
 
     Raises:
         redis.RedisError: The server did not answer.
