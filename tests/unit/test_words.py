@@ -14,7 +14,19 @@ import worker
 
 PACKAGE = Path(worker.__file__).parent
 ROOMS = (
-    *("attempts", "conversations", "ground", "loops", "models", "recall", "server", "stores", "tasks", "threads"),
+    *(
+        "attempts",
+        "conversations",
+        "ground",
+        "history",
+        "loops",
+        "models",
+        "recall",
+        "server",
+        "stores",
+        "tasks",
+        "threads",
+    ),
     *("__init__.py", "bridge.py", "errors.py", "testing.py", "broker/actor.py", "broker/named_leases.py"),
 )
 """The rooms whose docstrings are plain."""

@@ -1,7 +1,6 @@
-"""What is to be stored of an attempt: that it has started, events, and its end; and how the script reads it.
+"""Commits: the facts of an attempt that must be stored (its start, its events, its end), and their form for the script.
 
-One object from the runner to the server: what comes later of the same attempt joins it, and it is written when it is
-sent.
+It is one object from the runner to the server: later facts of the same attempt join it, until it is sent.
 """
 
 from __future__ import annotations
@@ -18,18 +17,18 @@ from worker.history.lines import subject_names, to_line
 from worker.history.waiting import Item
 
 _SEPARATOR = "\x1f"
-"""Between fields. None of them holds it: JSON writes it otherwise, and names cannot have it."""
+"""Separates fields. No field holds it: JSON escapes it, and names cannot have it."""
 
 
 @dataclass(slots=True)
 class Commit(Item):
-    """Something to be stored of an attempt.
+    """Facts of an attempt that must be stored.
 
     Attributes:
-        message: Whose attempt it is.
+        message: The attempt's message.
         started: Whether the attempt has begun.
-        events: In the order in which they were recorded; the one that ends it is among them.
-        ending: What goes with the end, or None as long as the attempt goes on.
+        events: The events in the order of recording, with the one that ends the attempt.
+        ending: The end of the attempt, or None while it runs.
     """
 
     message: TakenMessage
@@ -39,34 +38,34 @@ class Commit(Item):
 
     @property
     def key(self) -> tuple[str, int]:
-        """The message's id and the fence: what bears the same key joins."""
+        """The message's id and the fence; commits with the same key are joined."""
         return self.message.message_id, self.message.fence
 
     @property
     def is_end(self) -> bool:
-        """Whether the attempt ends with it."""
+        """Whether the commit ends the attempt."""
         return self.ending is not None
 
     @property
     def may_be_dropped(self) -> bool:
-        """Whether it may be given up in an outage: it says neither that the attempt has begun nor that it ended."""
+        """Whether it may be dropped in an outage, because it holds neither the begin nor the end of the attempt."""
         return self.ending is None and not self.started
 
     @property
     def may_lose_events(self) -> bool:
-        """Whether its end is still right without its events, when the server has no memory left."""
+        """Whether its end may be stored without its events, if the server has no memory left."""
         ending = self.ending
         return ending is not None and outcome_of(ending) in {"completed", "skipped"} and not ending.follow_ups
 
     def absorb(self, later: Commit) -> None:
-        """Adds what came later for the same attempt."""
+        """Adds later facts of the same attempt."""
         self.started = self.started or later.started
         self.events += later.events
-        # What comes after the end, from a thread that was left behind, does not undo it.
+        # Facts after the end, from a thread that was left behind, do not undo it.
         self.ending = later.ending or self.ending
 
     def text(self) -> str:
-        """As the script reads it."""
+        """The commit in the form that the script reads."""
         message = self.message
         return write_commit(
             (message.message_id, message.fence, message.attempt),
@@ -78,19 +77,19 @@ class Commit(Item):
 
 
 class End(NamedTuple):
-    """How an attempt ended, as the script is told, in its order.
+    """The end of an attempt, with the fields in the order that the script reads.
 
     Attributes:
-        stream: Where the message's entry is.
+        stream: The stream of the message's entry.
         entry: The entry's id.
-        outcome: What becomes of the message.
-        kind: The state in which the attempt ended, or `lost`.
+        outcome: The fate of the message, as `outcome_of` names it.
+        kind: The state that ended the attempt, or `lost`.
         error: The type of its error, or empty.
         took: The bucket of its duration, or empty.
-        waited: The bucket of the time for which the message waited, or empty.
+        waited: The bucket of the message's wait, or empty.
         blocked: Milliseconds for which loops were blocked, or empty.
         payload: The message for the next attempt, or empty.
-        later: Milliseconds until then; negative: at once.
+        later: Milliseconds until the next attempt; negative for at once.
         follow_ups: Messages that are enqueued together with the end.
     """
 
@@ -110,7 +109,7 @@ class End(NamedTuple):
 def write_commit(
     attempt: tuple[str, int, int], *, started: bool, lines: str, subjects: Sequence[str], end: End | None
 ) -> str:
-    """What is to be stored of an attempt (its message's id, fence and number), as the script reads it."""
+    """The facts of an attempt (its message's id, fence and number) in the form that the script reads."""
     fields = [*map(str, attempt), "1" if started else "0", lines, str(len(subjects)), *subjects]
     if end is None:
         return _SEPARATOR.join([*fields, ""])
@@ -122,7 +121,7 @@ def write_commit(
 
 
 def outcome_of(ending: Ending) -> str:
-    """What becomes of the message: `dead`, `back`, `retry`, or the state in which its attempt ended."""
+    """The fate of the message: `dead`, `back`, `retry`, or the state that ended its attempt."""
     if ending.rejected:
         return "dead"
     if ending.given_back:

@@ -1,6 +1,6 @@
-"""How a message travels: Dramatiq's own fields, as one line of JSON, bounded in size and never pickled.
+"""The form of a message on the server: Dramatiq's own fields, as one line of JSON, bounded in size and never pickled.
 
-Nothing here asks the server or the broker anything.
+No function here asks the server or the broker.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ _decode = json.JSONDecoder().decode
 NOT_DELAYED = -1
 
 _MAX_DELAY = 10_000_000_000_000
-"""Milliseconds, three centuries: the longest time that a message is delayed."""
+"""Milliseconds of the longest delay, three centuries."""
 
 # What separates fields in records and notes, and the halves of characters, which no server takes.
 _NOT_IN_NAMES = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 class Parcel(NamedTuple):
-    """A message made ready for the server: what the scripts that enqueue are told of it, in their order.
+    """A message for the scripts that enqueue, with the fields in the order that they read.
 
     Attributes:
-        message_id: Its id.
+        message_id: The message's id.
         payload: The message as one line.
-        queue: Where it waits.
+        queue: The message's queue.
         priority: `high`, `normal` or `low`.
-        actor: Who runs it.
-        delay_ms: For how long it is delayed; `NOT_DELAYED`.
-        unique: What must not wait or run twice; empty: it may.
-        ttl_ms: How long that holds.
+        actor: The message's actor.
+        delay_ms: Milliseconds of its delay, or `NOT_DELAYED`.
+        unique: The key that must not wait or run twice, or empty.
+        ttl_ms: Milliseconds for which it holds the key.
     """
 
     message_id: str
@@ -55,9 +55,9 @@ def pack(message: dramatiq.Message[Any], max_bytes: int, *, priority: int = 0, d
 
     Args:
         message: The message.
-        max_bytes: How large it may be.
-        priority: Its actor's, as Dramatiq has it.
-        delay: Milliseconds.
+        max_bytes: The most bytes of the message.
+        priority: The actor's priority, as Dramatiq counts it.
+        delay: Milliseconds of its delay, or None.
 
     Raises:
         MessageRefused: An argument or option is not plain JSON, or the whole is too large.
@@ -106,12 +106,12 @@ def encode(message: dramatiq.Message[Any], max_bytes: int) -> bytes:
 
 
 def decode(line: bytes) -> dramatiq.Message[Any]:
-    """Reads what `encode` wrote.
+    """Reads a line of `encode`.
 
     Raises:
-        ValueError: It is no message.
+        ValueError: The line is not a message.
     """
-    # What it holds stays out of the error, which is shown to people who may not see arguments.
+    # The error does not show the content, because people who may not see arguments see it.
     size = f"{len(line)} bytes"
     try:
         fields = _decode(line.decode())
@@ -135,7 +135,7 @@ class _BadName(NamedTuple):
 
 
 def _bad_name(message: dramatiq.Message[Any]) -> _BadName | None:
-    """What becomes a field or part of a key, and cannot."""
+    """A name of the message that cannot be a field or a part of a key, or None."""
     for name, value in (
         ("message_id", message.message_id),
         ("queue_name", message.queue_name),

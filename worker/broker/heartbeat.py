@@ -42,11 +42,11 @@ _LEAVE = Script("leave")
 
 
 class Runners(NamedTuple):
-    """What runs messages in a process.
+    """The runners of a process.
 
     Attributes:
-        own: `thread`, `loop`, or both.
-        of_actors: The one of each actor.
+        own: The runners that it has: `thread`, `loop`, or both.
+        of_actors: The runner of each actor.
     """
 
     own: Sequence[str]

@@ -1,4 +1,4 @@
-"""Takes messages from the server for all queues of this process: one thread, which waits there while there are none."""
+"""Takes messages from the server for all queues of this process: one thread, which waits at the server."""
 
 from __future__ import annotations
 
@@ -33,10 +33,13 @@ WAIT_MS = 5_000
 """Milliseconds that the reader waits at the server before it looks around."""
 
 LOOK_AFTER = 0.25
-"""Seconds after which the reader looks whether it has taken too much, while it holds more than its threads run."""
+"""Seconds between two checks for too many held messages, while the reader holds more than its threads run."""
 
 LOOK_FOR_LOST_EVERY = 10.0
-"""Seconds; and after each failure. A network may hold back what was sent before it failed."""
+"""Seconds between two searches for lost messages; there is one after each failure too.
+
+A network may deliver late what was sent before it failed.
+"""
 
 _ROUSE_EVERY = 0.005
 _RETRY_DELAYS = (0.05, 0.1, 0.2, 0.5, 1.0)
@@ -50,11 +53,11 @@ class Reader:
     """Fills the holdings.
 
     Args:
-        client: Its own.
-        heartbeat: Whose lease it takes under.
-        holdings: Where it puts what it has taken.
-        wait_for_room: Waits while nothing more should be taken, so many seconds at most; False: still not.
-        give_back: Gives back so many of the messages that wait for a thread.
+        client: A client of its own.
+        heartbeat: The holder of the lease.
+        holdings: The account of taken messages.
+        wait_for_room: Waits at most the given seconds while no messages should be taken; False if that still holds.
+        give_back: Gives back this many of the messages that wait for a thread.
     """
 
     def __init__(
@@ -81,18 +84,18 @@ class Reader:
         self._thread.start()
 
     def rouse(self, others: RedisClient) -> None:
-        """Has it look around, also while it waits at the server; `others` is a client that does not."""
+        """Wakes the reader, also while it waits at the server; `others` is a client that is free to ask."""
         self._roused.set()
         try:
             while self._waits and self._roused.is_set() and self._connection_id is not None:
-                # It may be on its way to wait.
+                # It may be about to wait.
                 if not others.client_unblock(self._connection_id):
                     time.sleep(_ROUSE_EVERY)
         except redis.RedisError as error:
             logger.info("the reader is not told to look around", error=str(error))
 
     def stop(self, others: RedisClient, timeout: float) -> None:
-        """Ends, when nothing more is to be taken."""
+        """Ends the thread, after the taking has ended."""
         self.rouse(others)
         self._thread.join(timeout)
 
@@ -100,13 +103,13 @@ class Reader:
         failures = 0
         while self._holdings.is_open():
             try:
-                # Before it looks which queues there are: it is roused for a new one.
+                # Cleared before it reads the list of queues, because it is roused for a new one.
                 self._roused.clear()
                 if self._heartbeat.wait_until_held(1.0):
                     self._fill()
                 failures = 0
                 self._recovered()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the thread must not die
+            except Exception as error:  # noqa: BLE001 - the thread must survive any error
                 if not self._holdings.is_open():
                     return
                 self._failed(error, failures)
@@ -154,7 +157,7 @@ class Reader:
             self._wait([queue for queue in queues if queue.encode() not in paused], term)
 
     def _wait(self, queues: list[str], term: Term) -> None:
-        """Waits at the server, which gives the next message to one of those who wait."""
+        """Waits at the server, which gives the next message to one of the waiting readers."""
         if not queues:
             self._roused.wait(WAIT_MS / 1000)  # all are paused
             return
@@ -176,7 +179,7 @@ class Reader:
             self._put(_LOOK.run(self._client, [term.token, *entries]), term)
 
     def _look_for_lost(self, term: Term) -> None:
-        """Finds what the server gave us in an answer that was lost, or to a question that reached it late."""
+        """Finds messages that the server gave to us in a lost answer, or for a request that reached it late."""
         streams = self._streams_of(self._heartbeat.queues)
         pipeline = self._client.pipeline(transaction=False)
         for stream in streams:
@@ -195,7 +198,7 @@ class Reader:
         self._holdings.put([message for message in messages if message is not None])
 
     def _read(self, now: int, described: list[Any], term: Term) -> TakenMessage | None:
-        """The message that the server describes; `None` for what is none, which is a dead letter then."""
+        """The message that the server describes, or None if it cannot be read: then it is made a dead letter."""
         stream, entry, message_id, fence, attempts, losses, since, payload = described
         try:
             message = decode(payload)
@@ -207,7 +210,7 @@ class Reader:
             return None
         queue = self._queue_of(stream)
         if message.queue_name != queue:
-            # Who changes that on the way of a retry does not move it.
+            # A change of the queue on the way to a retry does not move the message.
             message = message.copy(queue_name=queue)
         return TakenMessage(
             message,

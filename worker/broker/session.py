@@ -1,4 +1,4 @@
-"""What a process is as a worker: its lease, what it holds, and the threads that take, store and keep."""
+"""The session of a worker process: its lease, its held messages, and its threads that take, store and renew."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from worker.settings import Settings
 logger = get_logger(__name__)
 
 FLUSH_TIMEOUT = 5.0
-"""Seconds that ends get to be stored when the process ends."""
+"""Seconds for storing ends when the process ends."""
 
 SILENCE = 7.5
-"""Seconds after which a connection without an answer is given up; the reader waits at the server for five."""
+"""Seconds after which a connection without an answer is closed; the reader waits at the server for five."""
 
 _STOP_TIMEOUT = 2.0
 _GIVE_BACK = Script("give_back")
@@ -47,14 +47,14 @@ _GIVE_BACK = Script("give_back")
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How a worker process stands with its server.
+    """The state of a worker process at its server.
 
     Attributes:
-        errors: What goes wrong now; empty: nothing.
-        lease_held: Whether what it has taken is certainly its own.
-        ends_waiting: Ends of attempts that are not stored yet.
-        events_dropped: STARTED and progress events, and in a shortage of memory others, that were not kept.
-        ends_refused: Ends that came too late: the message had gone to another process.
+        errors: The present problems; empty if there are none.
+        lease_held: Whether the taken messages certainly belong to this process.
+        ends_waiting: The number of ends that are not stored yet.
+        events_dropped: The number of dropped events: STARTED, progress, and without memory also others.
+        ends_refused: The number of ends that came too late, because another process had the message.
     """
 
     errors: tuple[str, ...]
@@ -68,14 +68,14 @@ class WorkerSession:
     """A worker process at its server, from its first consumer to its shutdown.
 
     Args:
-        settings: What it runs with.
+        settings: The settings of the process.
         connect: Makes clients; each thread has its own.
-        broker: Its actors are known here.
-        waiting: The queue from which its worker threads take.
+        broker: The broker with the known actors.
+        waiting: The queue of its worker threads.
         running: The attempts that run in this process.
 
     Attributes:
-        closing: Set when nothing more is taken.
+        closing: Set when the taking has ended.
     """
 
     def __init__(
@@ -93,10 +93,10 @@ class WorkerSession:
         self._client, for_heartbeat, for_reader, for_committer = self._clients
         lease_seconds = settings.lease.total_seconds()
         for one in (for_heartbeat, for_reader, for_committer):
-            # These try again themselves: an answer that was lost may have brought messages, of which they must know.
+            # These threads repeat requests themselves: a lost answer may have had messages, and they must know that.
             one.set_retry(Retry(NoBackoff(), 0))
             one.get_connection_kwargs()["socket_timeout"] = SILENCE
-        # A connection that has fallen silent must not cost the lease; it is silent for a quarter of it anyway.
+        # A silent connection must be given up before the lease ends.
         for_heartbeat.get_connection_kwargs()["socket_timeout"] = max(1.0, lease_seconds / 2)
         limits = history_limits(settings)
         self.closing = threading.Event()
@@ -124,7 +124,7 @@ class WorkerSession:
 
     @property
     def standing(self) -> Standing:
-        """How it stands now."""
+        """The present state."""
         errors = (self.heartbeat.error, self._reader.error, self._committer.error)
         return Standing(
             errors=tuple(error for error in errors if error is not None),
@@ -135,16 +135,16 @@ class WorkerSession:
         )
 
     def open_queue(self, queue: str) -> None:
-        """Has the queue's messages taken too."""
+        """Takes the queue's messages too."""
         if self.holdings.open_queue(queue):
             self._reader.rouse(self._client)
 
     # ------------------------------------------------------------------ what becomes of a message
 
     def begin(self, message: TakenMessage, run: AttemptRun) -> bool:
-        """Notes that an attempt begins; False: the message is not ours any more, or was cancelled.
+        """Records the begin of an attempt; False if another process has the message now, or it was cancelled.
 
-        One that a process had before that died is begun only when the server knows that it has begun here.
+        A message from a process that died begins only after the server has stored its begin.
         """
         while not self.heartbeat.is_held and message.epoch == self.heartbeat.epoch:
             if not self.holdings.is_open():
@@ -156,7 +156,7 @@ class WorkerSession:
         self._committer.take(Commit(message, started=True))
         while message.redelivered and not self._committer.flush(1.0):
             if not self.holdings.is_open():
-                # It did not run; whether it counts as begun is for whoever takes over.
+                # It did not run; the next process decides whether it counts as begun.
                 message.run = None
                 return False
         return message.epoch == self.heartbeat.epoch
@@ -166,13 +166,13 @@ class WorkerSession:
         self._committer.take(Commit(message, events=[event]))
 
     def end(self, message: TakenMessage, *, rejected: bool) -> None:
-        """Takes the end of an attempt, to be stored soon."""
+        """Takes the end of an attempt, and stores it soon."""
         begun = message.run is not None
         if not begun and self.holdings.is_cancelled(message):
-            self.give_back([message])  # the server knows how it ended: only the entry goes
+            self.give_back([message])  # the server has its end already: only the entry goes
             return
         if message.epoch != self.heartbeat.epoch or not (begun or rejected or self.holdings.is_open()):
-            # Not ours any more, or goes back with the rest: nothing to say of it.
+            # Another process has it now, or it goes back with the rest: there is nothing to record.
             if begun:
                 self._committer.refuse(message.message_id)
             self.holdings.ended(message)
@@ -184,21 +184,21 @@ class WorkerSession:
         self.holdings.ended(message)
 
     def give_back(self, messages: Sequence[TakenMessage]) -> None:
-        """Gives messages back that were not begun."""
+        """Gives back messages that were not begun."""
         try:
             self._return(messages)
         except (redis.RedisError, OSError, WorkerError) as error:
-            # Others take over when the lease ends.
+            # Other processes take over when the lease ends.
             logger.warning("messages could not be given back", count=len(messages), error=str(error))
 
     def flush(self, timeout: float | None) -> bool:
-        """Waits until everything that was taken before is stored, so many seconds at most; False if it is not."""
+        """Waits at most `timeout` seconds until all earlier facts are stored; False if they are not."""
         return self._committer.flush(timeout)
 
     # ------------------------------------------------------------------ its end
 
     def stop_taking(self) -> None:
-        """Takes nothing more, and gives back what no thread has begun."""
+        """Stops taking messages, and gives back those that no thread has begun."""
         self.closing.set()
         self.holdings.close()
         waiting = self.holdings.take_waiting()
@@ -206,7 +206,7 @@ class WorkerSession:
         self.give_back([*waiting, *self.holdings.take_waiting()])
 
     def close(self) -> None:
-        """Ends: stores what is to be stored, and leaves the rest to others."""
+        """Ends the session: stores the waiting facts, and leaves the remaining messages to other processes."""
         self.stop_taking()
         self._committer.close(FLUSH_TIMEOUT)
         self.heartbeat.close()
@@ -216,7 +216,7 @@ class WorkerSession:
     # ------------------------------------------------------------------ what its threads ask of it
 
     def _about(self) -> dict[str, object]:
-        """What those who look at this process are told, with every heartbeat."""
+        """The description of this process in every heartbeat."""
         running = list(self._running)
         usage = pool().usage()
         standing = self.standing
@@ -234,9 +234,9 @@ class WorkerSession:
         }
 
     def _obey(self, action: str, what: str) -> None:
-        """Does what somebody asks of all processes, as far as it is about this one."""
+        """Carries out an order of a person, as far as it concerns this process."""
         if action != "cancel":
-            # A queue is paused, or no more: the reader asks which. The lease's thread does not wait until it does.
+            # A queue was paused or resumed: the reader asks which. The lease's thread does not wait for it.
             threading.Thread(target=self._reader.rouse, args=(self._client,), name="rouse", daemon=True).start()
             return
         message_id, _, fence = what.rpartition(" ")
@@ -247,12 +247,12 @@ class WorkerSession:
             run.cancel()
 
     def _admit(self, message: TakenMessage) -> bool:
-        """Makes a message ready for the worker's queue; that of an unknown actor is a dead letter."""
+        """Prepares a message for the worker's queue; a message of an unknown actor becomes a dead letter."""
         message.keeper = self
         try:
             message.priority = self._broker.get_actor(message.actor_name).priority
         except ActorNotFound as error:
-            logger.error("no actor of that name: the message is a dead letter", actor=message.actor_name)  # noqa: TRY400
+            logger.error("no actor of this name: the message is a dead letter", actor=message.actor_name)  # noqa: TRY400
             message.stuff_exception(error)
             message.fail()
             self._broker.emit_before("nack", message)
@@ -262,12 +262,12 @@ class WorkerSession:
         return True
 
     def _give_surplus_back(self, surplus: int) -> None:
-        """Gives back the least urgent of what waits for a thread, so that other processes can run it."""
-        # Nothing newer may be left before what is put back.
+        """Gives back the least urgent of the waiting messages, so that other processes can run them."""
+        # No newer message may stay in front of those that are put back.
         waiting = self.holdings.take_waiting()
         kept = max(0, len(waiting) - surplus)
         self.holdings.put_back(waiting[:kept])
-        # Where it fails, the reader looks for what it holds and does not know of.
+        # If this fails, the reader later finds the messages that it has without knowing.
         self._return(waiting[kept:])
 
     def _return(self, messages: Sequence[TakenMessage]) -> None:

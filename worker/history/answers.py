@@ -1,4 +1,4 @@
-"""What the history answers with: plain typed data, one class a question."""
+"""The answers of the history: plain typed data, a class for each question."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from worker.history.histogram import Percentiles
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredMessage:
-    """What the server keeps of a message, or of a run outside a worker.
+    """A message, or a run outside a worker, as the server stores it.
 
     Attributes:
-        id: The message's id, or the run's.
-        number: Counts all messages, in the order in which they were first enqueued.
+        id: The id of the message or run.
+        number: The message's number; it counts all messages in the order of their first enqueueing.
         state: queued, delayed, running, completed, skipped, dead or cancelled.
-        since: Since when it is in that state; when it is due, if it is delayed.
-        attempts: How many attempts have begun.
-        fence: How often it has been delivered, or could have been.
+        since: The time at which it entered its state; the due time if it is delayed.
+        attempts: The number of attempts that have begun.
+        fence: The number of its deliveries, or more.
         priority: high, normal or low.
         actor: The actor's name; empty for a run outside a worker.
-        queue: Its queue; empty for a run outside a worker.
-        subject: What it is about.
-        payload: The message as it was enqueued, JSON.
-        events: What happened to it, oldest first.
-        events_left_out: How many older events were dropped because there were too many.
+        queue: The queue's name; empty for a run outside a worker.
+        subject: The subject.
+        payload: The message as it was enqueued, in JSON.
+        events: Its events, oldest first.
+        events_left_out: The number of older events that were dropped, because there were too many.
     """
 
     id: str
@@ -49,13 +49,13 @@ class StoredMessage:
 
     @property
     def enqueued(self) -> datetime | None:
-        """When it was enqueued, by the clock of who did; `None` for a run outside a worker."""
+        """The time of its enqueueing, by the sender's clock, or None for a run outside a worker."""
         at = self._payload().get("message_timestamp")
         return datetime.fromtimestamp(at / 1000, UTC) if isinstance(at, int | float) else None
 
     @property
     def arguments(self) -> str:
-        """What the actor is called with, as a person writes it; shown only on request."""
+        """The actor's arguments, as a person writes them; shown only on request."""
         found = self._payload()
         args = [json.dumps(one, ensure_ascii=False) for one in found.get("args", ())]
         named = [f"{key}={json.dumps(one, ensure_ascii=False)}" for key, one in found.get("kwargs", {}).items()]
@@ -63,7 +63,7 @@ class StoredMessage:
 
     @property
     def last_error(self) -> str:
-        """The newest error, type and text on a line; empty when no attempt failed."""
+        """The newest error, its type and text on one line; empty if no attempt failed."""
         for event in reversed(self.events):
             if event.error is not None:
                 said = event.error.text.splitlines()
@@ -79,17 +79,17 @@ class StoredMessage:
 
 
 def moment(ms: float) -> datetime:
-    """The time of so many milliseconds since the epoch."""
+    """The time that is this many milliseconds after the epoch."""
     return datetime.fromtimestamp(ms / 1000, UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some of the messages that match, newest first.
+    """Some of the matching messages, newest first.
 
     Attributes:
-        messages: They may be fewer than were asked for although there are more: where few of very many match.
-        cursor: What to ask for the next page with; `None`: there is none.
+        messages: The messages. If few of very many match, they may be fewer than the limit, although there are more.
+        cursor: The cursor for the next page, or None after the last page.
     """
 
     messages: tuple[StoredMessage, ...]
@@ -98,7 +98,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How many messages match, of those that were looked at. A `cursor` says that there are more: ask on, and add."""
+    """The number of matching messages among those that were looked at. With a `cursor`, ask again, and add."""
 
     count: int
     cursor: int | None
@@ -106,16 +106,16 @@ class Count:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActorRates:
-    """How an actor fared over a time.
+    """The rates of an actor over a time.
 
     Attributes:
-        actor: Its name.
-        ended: How many attempts ended how: completed, skipped, failed, cancelled, lost.
-        per_second: Attempts that ended, a second.
-        error_share: Of those that ended, the share that failed or were lost; 0 to 1.
-        duration: How long attempts took.
-        wait: How long messages waited from the time they were due to the start of an attempt.
-        blocked_ms: How long their event loops were blocked, in all.
+        actor: The actor's name.
+        ended: The number of ended attempts by state: completed, skipped, failed, cancelled, lost.
+        per_second: The number of ended attempts per second.
+        error_share: The share of ended attempts that failed or were lost; 0 to 1.
+        duration: The durations of attempts.
+        wait: The waits of messages from their due time to the start of an attempt.
+        blocked_ms: Milliseconds for which their event loops were blocked, in all.
     """
 
     actor: str
@@ -129,7 +129,7 @@ class ActorRates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """What happened in a minute, or an hour, in all: `seconds` is its length."""
+    """The counts of a minute, or of an hour, over all actors; `seconds` is its length."""
 
     start: datetime
     seconds: float
@@ -140,7 +140,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Who paused a queue, and when."""
+    """The pause of a queue, with its person and time."""
 
     by: str
     since: datetime
@@ -151,12 +151,12 @@ class QueueInfo:
     """A queue.
 
     Attributes:
-        name: Its name.
-        queued: How many messages wait.
-        delayed: How many are delayed.
-        running: How many run.
-        oldest_seconds: The wait of the oldest message that no worker has been given, or None.
-        pause: Who paused it; `None`: it is not paused.
+        name: The queue's name.
+        queued: The number of waiting messages.
+        delayed: The number of delayed messages.
+        running: The number of running messages.
+        oldest_seconds: The wait of the oldest message that no worker has, or None.
+        pause: The pause, or None if it is not paused.
     """
 
     name: str
@@ -182,23 +182,23 @@ class WorkerInfo:
     """A worker process, as of its last heartbeat.
 
     Attributes:
-        name: By which the server knows it.
-        host: Where it runs.
-        pid: Its process.
-        alive: Whether its lease is held; what a dead one ran goes to others within seconds.
-        started: When it began.
-        heartbeat: When it was last heard of.
-        queues: Those it reads.
-        threads: How many attempts it can run at once.
-        attempts: Those it runs.
-        ahead: How many messages it has taken that no thread has begun.
-        pool_busy: Threads of its pool for blocking calls that are busy.
-        pool_size: How many it has.
-        pool_waiting: Calls that wait for one.
-        overruns: Coroutines that did not end in time when they were cancelled.
-        events_dropped: STARTED and progress events that were not kept.
-        ends_waiting: Ends of attempts that are not stored yet.
-        errors: What goes wrong there now.
+        name: The process's name on the server.
+        host: The host on which it runs.
+        pid: The process's id.
+        alive: Whether its lease is held; the messages of a dead one go to others within seconds.
+        started: The time of its start.
+        heartbeat: The time of its last heartbeat.
+        queues: The queues that it reads.
+        threads: The most attempts that it can run at once.
+        attempts: The running attempts.
+        ahead: The number of taken messages that no thread has begun.
+        pool_busy: The number of busy threads in its pool for blocking calls.
+        pool_size: The most threads of that pool.
+        pool_waiting: The number of calls that wait for a thread.
+        overruns: The number of cancelled coroutines that did not end in time.
+        events_dropped: The number of STARTED and progress events that were dropped.
+        ends_waiting: The number of ends that are not stored yet.
+        errors: The present problems.
     """
 
     name: str
@@ -222,15 +222,15 @@ class WorkerInfo:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """An action that somebody took.
+    """An action of a person.
 
     Attributes:
-        time: When.
-        by: Who.
+        time: The time of the action.
+        by: The person or program.
         action: replay, purge, cancel, run_now, pause or resume.
-        target: The filter, the ids or the queue that were named.
-        count: How many messages it changed.
-        ids: Their ids, the first hundred.
+        target: The given filter, ids or queue.
+        count: The number of changed messages.
+        ids: The ids of the first hundred of them.
     """
 
     time: datetime

@@ -1,7 +1,7 @@
-"""Questions to the history, and how they are asked: `ask(client, …)`, or `await aask(client, …)`.
+"""Questions to the history: make one, and ask it with `ask(client, …)` or `await aask(client, …)`.
 
-Each question is one script on the server, answered from indexes as of one moment. It never looks through all messages:
-one that has to look at many of them answers in parts.
+Each question is one script on the server, answered from indexes, as of one moment. It never looks through all messages:
+a question that must look at many of them answers in parts.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from worker.server.scripts import Argument, Script
 T = TypeVar("T")
 
 PAGE = 50
-"""Messages of a page, unless another number is asked for."""
+"""The default number of messages of a page."""
 
 _AT_ONCE = 200
 _GIVE_UP_AFTER = 50_000
-"""Messages without a match after which nobody looks further back for events: those have no index of their own."""
+"""Messages without a match after which a search for events ends, because events have no index of their own."""
 
 
-# A server without memory still has the little that is worked out while it looks.
+# A server without memory still has enough for the temporary results of a question.
 _FIND = Script("find", flags="allow-oom")
 _ONE, _DUE = Script("one"), Script("due")
 _DEATHS, _STATES = Script("deaths"), Script("count_states")
@@ -46,7 +46,7 @@ _DEATHS, _STATES = Script("deaths"), Script("count_states")
 
 @dataclass(frozen=True, slots=True)
 class Question(Generic[T]):
-    """Something that can be asked: a script, its arguments, and how its answer is read."""
+    """A question: a script, its arguments, and the function that reads its answer."""
 
     script: Script
     arguments: Sequence[Argument]
@@ -85,7 +85,7 @@ def _unreachable(error: Exception) -> ServerUnreachable:
 
 
 def one_message(message_id: str) -> Question[StoredMessage | None]:
-    """What is kept of a message; `None` if nothing is. `worker.history.timeline` makes attempts of its events."""
+    """The stored message, or None. `worker.history.timeline` makes attempts from its events."""
     return Question(_ONE, [message_id], lambda found: read_record(message_id, found))
 
 
@@ -95,10 +95,10 @@ def page_of_messages(
     """Messages that match, newest first.
 
     Args:
-        wanted: Which.
-        limit: How many at most.
-        cursor: The last page's; `None`: from the newest on.
-        within: States of a message; each is in one of these besides.
+        wanted: The filter.
+        limit: The most messages.
+        cursor: The cursor of the last page, or None for the newest messages.
+        within: States; each message is also in one of these, unless it is empty.
     """
 
     def read(answer: list[Any]) -> Page:
@@ -112,7 +112,10 @@ def page_of_messages(
 def count_of_messages(
     wanted: MessageFilter, *, cursor: int | None = None, within: Sequence[str] = ()
 ) -> Question[Count]:
-    """How many messages match; where few of very many do, only of some: ask on with the answer's `cursor`, and add."""
+    """The number of matching messages; or a part of it, if few of very many match.
+
+    Then ask again with the answer's `cursor`, and add the numbers.
+    """
     return Question(
         _FIND, _find_arguments(wanted, 0, cursor, within), lambda answer: Count(int(answer[1]), _cursor(answer[0]))
     )
@@ -138,7 +141,7 @@ def _cursor(below: int) -> int | None:
 def all_messages(
     client: RedisClient, wanted: MessageFilter, *, at_once: int = _AT_ONCE, within: Sequence[str] = ()
 ) -> Iterator[StoredMessage]:
-    """Every message that matches, newest first, read in pages of `at_once`; `within` as of a page.
+    """Every matching message, newest first, read in pages of `at_once`; `within` as in `page_of_messages`.
 
     Raises:
         ServerUnreachable: The server did not answer, or refused.
@@ -154,7 +157,7 @@ def all_messages(
 async def aall_messages(
     client: AsyncRedisClient, wanted: MessageFilter, *, at_once: int = _AT_ONCE
 ) -> AsyncIterator[StoredMessage]:
-    """Every message that matches, newest first, read in pages.
+    """Every matching message, newest first, read in pages.
 
     Raises:
         ServerUnreachable: The server did not answer, or refused.
@@ -169,7 +172,7 @@ async def aall_messages(
 
 
 def count_messages(client: RedisClient, wanted: MessageFilter, *, within: Sequence[str] = ()) -> int:
-    """How many messages match; `within` as of a page.
+    """The number of matching messages; `within` as in `page_of_messages`.
 
     Raises:
         ServerUnreachable: The server did not answer, or refused.
@@ -183,7 +186,7 @@ def count_messages(client: RedisClient, wanted: MessageFilter, *, within: Sequen
 
 
 def delayed_messages(*, limit: int = PAGE, after: StoredMessage | None = None) -> Question[tuple[StoredMessage, ...]]:
-    """What is delayed, the next to be due first; `since` of each is when it is due. `after` is the last one known."""
+    """Delayed messages, the next due first; `since` is the due time. `after` is the last message of the last page."""
 
     def read(answer: list[Any]) -> tuple[StoredMessage, ...]:
         found = [read_record(id_.decode(), record) for id_, _, record in answer]
@@ -194,12 +197,12 @@ def delayed_messages(*, limit: int = PAGE, after: StoredMessage | None = None) -
 
 
 def running_messages(*, limit: int = PAGE, cursor: int | None = None) -> Question[Page]:
-    """What runs now, that enqueued last first; where and since when, `worker.history.timeline` tells."""
+    """Running messages, the last enqueued first; `worker.history.timeline` has the process and the begin of each."""
     return page_of_messages(MessageFilter(states=(MessageState.RUNNING,)), limit=limit, cursor=cursor)
 
 
 def state_counts() -> Question[dict[str, int]]:
-    """How many messages are in each state; states without any are left out."""
+    """The number of messages in each state; states without messages are left out."""
 
     def read(answer: list[Any]) -> dict[str, int]:
         counts = {state.decode(): int(number) for state, number in zip(answer[::2], answer[1::2], strict=True)}
@@ -239,9 +242,9 @@ def read_events(client: RedisClient, wanted: EventFilter, limit: int) -> list[St
             break
     newest_first = list(found.values())
     if wanted.message_id is None:
-        # Those of the same millisecond stay in the order of their messages.
+        # Events of the same millisecond stay in the order of their messages.
         newest_first.sort(key=lambda event: event.time, reverse=True)
-    # Those of one message are in the order in which they were stored: clocks of processes differ.
+    # Events of one message are in the order of storing, because clocks of processes differ.
     return newest_first[:limit][::-1]
 
 

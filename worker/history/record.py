@@ -1,6 +1,6 @@
-"""How a record is read: a line of fields, the message, and a line for each event; `lua/record.lua` writes it.
+"""Reads a record: a line of fields, the message, and a line for each event; `lua/record.lua` writes it.
 
-After the twelve fields there may be more, each `name=value`: those that this version does not know are passed over.
+After the twelve fields there may be more, each `name=value`; fields that this version does not know are skipped.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _FIELDS = 12
 
 
 def read_record(message_id: str, record: bytes | None) -> StoredMessage | None:
-    """Reads a record; `None` if there is none, or none that can be read."""
+    """Reads a record; returns None if it is missing or cannot be read."""
     try:
         head, payload, lines = (record or b"").split(b"\n", 2)
         fields = head.decode().split("\t")[:_FIELDS]
@@ -47,7 +47,7 @@ def _pair(subject: str) -> tuple[str, str]:
 def _read_lines(lines: bytes, message_id: str, actor: str, queue: str) -> list[StatusEvent]:
     events = []
     for line in lines.splitlines():
-        # One that a later version wrote, and this one cannot read, does not hide the others.
+        # An event of a later version that this one cannot read must not hide the others.
         with contextlib.suppress(ValueError):
             events.append(from_line(line, message_id, actor, queue))
     return events

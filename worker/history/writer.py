@@ -1,8 +1,8 @@
-"""Where events go that no broker of ours carries: those of runs outside a worker, and of Dramatiq's stock broker.
+"""Writes the events that our own broker does not store: of runs outside a worker, and of Dramatiq's stock broker.
 
-They are written in groups by a thread of its own. Writing never fails the work and never holds it up for long. While
-Redis is away, or more comes than can be written, STARTED and progress events beyond a bound are dropped, counted and
-told in the log; those that end an attempt wait until they can be written.
+A thread of its own writes them in groups. Writing never fails the work and never delays it for long. If Redis is away,
+or there are more events than it can write, STARTED and progress events above a bound are dropped, counted and logged;
+events that end an attempt wait until they can be written.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MAX_WAITING = 10_000
 """Events that wait before STARTED and progress events are dropped."""
 
 GATHER = 0.005
-"""Seconds in which events gather before they share a round trip, unless somebody waits for them."""
+"""Seconds in which events gather before they share a round trip, unless a caller waits for them."""
 
 GROUP = 500
 """Events that share a round trip at most."""
@@ -62,7 +62,7 @@ class EventWriter(StoringThread[_Taken]):
 
     Args:
         open_client: Makes the client, at the first event and in the writer's own thread.
-        settings: They say how much history is kept.
+        settings: The settings with the limits of the history.
     """
 
     def __init__(self, open_client: Callable[[], RedisClient], settings: Settings) -> None:
@@ -73,11 +73,11 @@ class EventWriter(StoringThread[_Taken]):
         _writers.add(self)
 
     def record(self, event: StatusEvent) -> None:
-        """Takes an event to be written soon."""
+        """Takes an event, and writes it soon."""
         self.take(_Taken(event, ""))
 
     def record_end(self, event: StatusEvent, becomes: str) -> None:
-        """Takes the event that ends an attempt or a run, and the state its message has then."""
+        """Takes the event that ends an attempt or a run; `becomes` is the message's state after it."""
         self.take(_Taken(event, becomes))
 
     def send(self, client: RedisClient, calls: Sequence[Sequence[Argument]]) -> list[Any]:
@@ -119,7 +119,7 @@ _default: EventWriter | None = None
 _default_lock = new_lock()
 
 EXIT_TIMEOUT = 5.0
-"""Seconds that events get to be written when the process ends."""
+"""Seconds for writing events when the process ends."""
 
 
 def default_writer() -> EventWriter:
@@ -133,7 +133,7 @@ def default_writer() -> EventWriter:
 
 
 def _close_default() -> None:
-    # A forked child has none until it makes its own: its parent writes what its parent recorded.
+    # A forked child has no writer until it makes one: its parent writes the parent's events.
     if _default is not None:
         _default.close(EXIT_TIMEOUT)
 
@@ -142,7 +142,7 @@ atexit.register(_close_default)
 
 
 def _forget_default() -> None:
-    # A forked child has its parent's buffer and connection, but not the thread that serves them.
+    # A forked child has its parent's buffer and connection, but not the thread for them.
     global _default, _default_lock
     _default, _default_lock = None, new_lock()
     for writer in list(_writers):
