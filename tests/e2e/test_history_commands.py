@@ -151,7 +151,7 @@ def test_a_failed_message_is_found_shown_and_replayed(project: Project) -> None:
     [asked] = project.json("show", sent)["requests"]
     assert (asked["text"], asked["by"]) == ("replay", project.json("audit", "--limit", "1")["actions"][0]["by"])
     assert "replay by" in project.worker("show", sent).stdout
-    assert "no dead letter" in refused(project, "dead", "show", sent, code=1)
+    assert "not a dead letter" in refused(project, "dead", "show", sent, code=1)
 
 
 def test_hostile_text_of_messages_is_printed_as_text(project: Project) -> None:

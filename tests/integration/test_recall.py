@@ -571,7 +571,7 @@ def test_no_question_is_taken_for_syntax(indexed: Path, question: str) -> None:
 @pytest.mark.parametrize("repository", ["' OR '1'='1", "1' --", "", "1 OR 1", "日本", "\\"])
 def test_no_repository_is_taken_for_a_filter(indexed: Path, repository: str) -> None:
     """One that there is not is told, with what to do; one that is called so holds what is its own."""
-    with pytest.raises(ConfigurationError, match="^no repository .*: `worker repositories list`"):
+    with pytest.raises(ConfigurationError, match="^no repository .*: see `worker repositories list`"):
         ask("read_config", repository=repository)
 
     async def add() -> None:
