@@ -414,7 +414,7 @@ def test_a_message_nobody_knows_is_told_in_a_page(shop: Shop, browser: Browser) 
     """With a way back, and not as JSON."""
     with visiting(browser, shop.url) as visit:
         page = visit.go("/messages/none")
-        expect(page.locator("main")).to_contain_text("Nothing is kept of this message")
+        expect(page.locator("main")).to_contain_text("No such message is kept")
         page.get_by_role("link", name="To the overview").click()
         expect(page.locator("h1")).to_have_text("Overview")
         visit.expects("404")

@@ -1,4 +1,4 @@
-"""`worker events`: what happened, and what happens now."""
+"""`worker events`: the events of the past, and new ones as they come."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def events(
 
 
 def _followed(client: RedisClient, wanted: EventFilter, after: str) -> Iterator[StatusEvent]:
-    """The events that come, also after the server was away."""
+    """New events; an outage of the server interrupts them, and does not end them."""
     is_away = False
     while True:
         try:

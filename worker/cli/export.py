@@ -47,7 +47,7 @@ def export(
 
 @contextlib.contextmanager
 def _complete_or_not_at_all(to: Path) -> Iterator[IO[str]]:
-    """A file that bears its name only when all of it is written and on the disk."""
+    """A file that gets its name when it is complete and on the disk."""
     try:
         with tempfile.NamedTemporaryFile(
             "w", dir=to.parent, prefix=f".{to.name}.", encoding="utf-8", delete=False

@@ -1,4 +1,4 @@
-"""`worker messages`, `running` and `delayed`: which messages there are."""
+"""`worker messages`, `running` and `delayed`: lists of messages."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def delayed(limit: Limit = PAGE, as_json: AsJson = False) -> None:
 
 
 def read_page(client: RedisClient, wanted: MessageFilter, limit: int, cursor: int | None = None) -> Page:
-    """So many messages, where there are so many: one answer may hold fewer.
+    """A page of messages, filled up to its limit from several answers.
 
     Raises:
         ServerUnreachable: The server did not answer, or refused.

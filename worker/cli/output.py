@@ -54,7 +54,7 @@ def json_line(value: object) -> str:
 
 
 def print_text(text: str) -> None:
-    """Prints text for people, as it is but for what would steer the terminal."""
+    """Prints text for people; characters that would steer the terminal are escaped."""
     _print_line(visible(text))
 
 
@@ -136,7 +136,7 @@ def rough(duration: timedelta | float | None) -> str:
 
 
 def milliseconds(ms: float | None) -> str:
-    """So many milliseconds as a person says it."""
+    """A number of milliseconds as a person says it."""
     return rough(None if ms is None else ms / 1000)
 
 

@@ -38,7 +38,7 @@ def show(message_id: MessageId, arguments: WithArguments = False, as_json: AsJso
 
 
 def find_message(client: RedisClient, message_id: str) -> StoredMessage:
-    """The message of that id.
+    """Finds a message by its id.
 
     Raises:
         UnknownMessage: There is none.

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 REFRESH_EVERY = 2.0
 _RUNNING = MessageFilter(states=(MessageState.RUNNING,))
 NEWEST = 5
-"""Messages that run, and failures, that are shown."""
+"""The number of running messages, and of failures, on the screen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""`worker queues`, `workers`, `audit`, `health` and `doctor`: what there is besides messages, and how it fares."""
+"""`worker queues`, `workers`, `audit`, `health` and `doctor`: the system around the messages."""
 
 from __future__ import annotations
 

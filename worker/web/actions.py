@@ -1,4 +1,4 @@
-"""The actions, each as JSON; what they do belongs to `worker.operations.actions`, which also writes the audit log."""
+"""The actions as JSON; `worker.operations.actions` takes them, and writes the audit log."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Filter(create_model("FilterFields", __base__=_Body, **_FIELDS)):  # type: 
 
 
 class Order(_Body):
-    """What to act on: ids, or everything that matches a filter."""
+    """The messages of an action: by their ids, or by a filter."""
 
     model_config = ConfigDict(
         json_schema_extra={"oneOf": [{"required": ["ids"]}, {"required": ["filter"]}]}, extra="forbid", frozen=True
@@ -67,7 +67,7 @@ class Order(_Body):
         return self
 
     def targets(self) -> actions.Targets:
-        """What to act on."""
+        """The messages of the action."""
         return self.ids or self.filter.read()
 
 
@@ -101,7 +101,7 @@ class NewMessage(_Body):
 
 
 class Enqueued(shapes.Shape):
-    """The message that waits now; with a unique key it may be the one that did before."""
+    """The message that waits now; with a unique key it may be an older one."""
 
     message_id: str
     actor: str
@@ -132,7 +132,7 @@ async def act(action: Action, order: Order, visitor: Acting, client: Client) -> 
 
 @router.post("/queues/{queue:path}/pause", response_model=Turned, responses=NOT_FOUND)
 async def pause(queue: QueueName, visitor: Acting, client: Client) -> Response:
-    """Pauses a queue: workers finish what they hold of it and take nothing new."""
+    """Pauses a queue: workers finish its messages that they hold, and take no new ones."""
     return await _turn(queue, visitor.name, client, paused=True)
 
 

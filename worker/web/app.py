@@ -65,7 +65,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def _lifespan_of(resources: Resources) -> Callable[[object], AbstractAsyncContextManager[None]]:
-    """What is begun and ended with the application, or with the one in which it is mounted."""
+    """The lifespan of the application, or of the one in which it is mounted."""
 
     @asynccontextmanager
     async def lifespan(app: object) -> AsyncIterator[None]:

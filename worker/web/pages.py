@@ -146,7 +146,7 @@ async def message(request: Request, history: History, visitor: Visiting, message
     found = await aask(history, one_message(message_id))
     counts = await _counts(history)
     if found is None:
-        detail = "Nothing is kept of this message: it never was, or it was purged, or it ended long ago."
+        detail = "No such message is kept: it never existed, or it was purged, or it ended long ago."
         return render(request, visitor, "missing.html", code=404, detail=detail, counts=counts)
     attempts = attempts_of(found)
     return render(

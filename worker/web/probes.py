@@ -1,4 +1,4 @@
-"""What machines ask: whether the process lives, whether it can answer, and its metrics."""
+"""Probes for machines: the liveness and the readiness of the process, the health of the system, and metrics."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ class Alive(shapes.Shape):
 
 
 class Ready(shapes.Shape):
-    """Whether messages can be asked about, and are worked on; why not, `GET /api/health` says."""
+    """The health in one word; `GET /api/health` gives the reasons."""
 
     state: HealthState
 
 
 @router.get("/health/live")
 async def live() -> Alive:
-    """That this process answers; asks nobody else."""
+    """This process answers; it asks no server."""
     return Alive(alive=True)
 
 
 @router.get("/health/ready", responses={503: {"model": Ready, "description": "The message server does not answer."}})
 async def ready(held: Held, response: Response) -> Ready:
-    """Whether this process can answer what is asked: the message server answers."""
+    """Whether this process can answer questions: the message server answers."""
     health = await run_in_thread_pool(check_health, held.probing, held.settings)
     if health.state is HealthState.UNREACHABLE:
         response.status_code = 503
@@ -47,12 +47,12 @@ async def ready(held: Held, response: Response) -> Ready:
 
 @guarded.get("/api/health", response_model=HealthAnswer, responses=PROBLEMS)
 async def health(held: Held) -> Response:
-    """Whether messages are worked on, and if not, why."""
+    """Whether messages are being run, and if not, the reasons."""
     return told(HealthAnswer.of(await run_in_thread_pool(check_health, held.probing, held.settings)))
 
 
 @guarded.get("/metrics", response_class=PlainTextResponse, responses=PROBLEMS)
 async def metrics(request: Request, history: History, held: Held) -> Response:
-    """Everything for Prometheus."""
+    """The metrics for Prometheus."""
     text, media_type = expose(await read_all(history), held.blocked, request.headers.get("accept", ""))
     return Response(text, media_type=media_type)

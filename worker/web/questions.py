@@ -1,4 +1,4 @@
-"""The questions, each as JSON; what is asked belongs to `worker.history`."""
+"""The questions as JSON; `worker.history` answers them."""
 
 from __future__ import annotations
 

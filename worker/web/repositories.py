@@ -41,7 +41,7 @@ class Sync(shapes.Shape):
 
 
 class Repository(shapes.Shape):
-    """A repository, how much is stored of it, and how its last sync goes or went."""
+    """A repository, with its numbers in the index and its last sync."""
 
     name: shapes.Text
     path: shapes.Text

@@ -61,6 +61,6 @@ class Resources:
         await tail.close()
 
     def stop_following(self) -> None:
-        """Has the live tails end, which otherwise go on for as long as somebody reads them."""
+        """Ends the live tails, which otherwise last as long as their readers."""
         for tail in self._tails:
             tail.stop()
