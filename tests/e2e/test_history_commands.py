@@ -136,7 +136,7 @@ def test_a_failed_message_is_found_shown_and_replayed(project: Project) -> None:
     assert (shown["state"], shown["subject"]) == ("dead", {"conversation_id": "42"})
     assert [(one["number"], one["state"]) for one in shown["timeline"]] == [(1, "failed"), (2, "failed")]
     assert all("in breaks" in one["error"]["traceback"] for one in shown["timeline"])
-    assert "arguments" not in shown
+    assert shown["arguments"] is None
 
     said = project.worker("dead", "show", sent).stdout
     assert "attempt 2  failed" in said
@@ -400,7 +400,7 @@ def test_an_export_holds_all_that_is_known(idle: Project) -> None:
     [found] = [json.loads(line) for line in file.read_text().splitlines()]
     assert (found["id"], found["state"]) == (sent[0], "cancelled")
     assert [event["state"] for event in found["events"]] == ["requested"]
-    assert "arguments" not in found
+    assert found["arguments"] is None
     assert "exists" in refused(idle, "export", "--to", str(file))
     assert len(file.read_text().splitlines()) == 1
     assert "/nowhere" in refused(idle, "export", "--to", "/nowhere/x.jsonl")
