@@ -38,9 +38,10 @@ from starlette.types import Receive, Scope, Send
 
 from worker.history.query import ask, state_counts
 from worker.models.embedder import Vectors
+from worker.models.settings import ModelSettings
 from worker.recall import recall
 from worker.server.connection import connect
-from worker.settings import Settings, settings_in_force
+from worker.settings import Settings
 from worker.web import create_app
 from worker.web.server import Server
 
@@ -106,7 +107,7 @@ class SynchronousEmbedder:
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         """One vector for each text."""
-        url = f"{settings_in_force().embedder_url}/embeddings"
+        url = f"{ModelSettings.in_force().embedder_url}/embeddings"
         answer = httpx.post(url, json={"input": list(texts)}, timeout=PATIENCE)  # noqa: ASYNC210 - the measured mistake
         return np.array([one["embedding"] for one in answer.json()["data"]], np.float32)
 

@@ -25,7 +25,7 @@ from worker.bridge import stop_shared_loop
 from worker.broker import ensure_broker, message_middleware
 from worker.broker.named_leases import LocalLeases, leases_kept_in
 from worker.history.events import StatusEvent
-from worker.settings import Settings, put_in_force, settings_in_force
+from worker.settings import Settings, put_in_force
 
 __all__ = ["RecordedEvents", "StubWorker", "recorded_events", "stub_worker"]
 
@@ -119,13 +119,13 @@ def stub_worker(*, settings: Settings | None = None, threads: int = 2) -> Iterat
         settings: The settings for the actors, with unchanged delays; or None for those in force, with short delays.
         threads: Worker threads.
     """
-    before = settings_in_force()
+    before = Settings.in_force()
     quick = {"min_backoff": timedelta(milliseconds=1), "max_backoff": _QUICK}
     put_in_force(settings or before.model_copy(update=quick))
     events = RecordedEvents()
     own = ensure_broker()
     stub = (_QuickBroker if settings is None else StubBroker)(
-        middleware=message_middleware(settings_in_force(), events, RunningAttempts())
+        middleware=message_middleware(Settings.in_force(), events, RunningAttempts())
     )
     _move_actors(own, stub)
     dramatiq.set_broker(stub)

@@ -1,6 +1,6 @@
-"""The table of settings in the reference, written from the settings themselves.
+"""The tables of settings in the reference, written from the settings themselves: one for each group.
 
-`python -m tests.docs.settings_table` writes it; a test fails while the page has another.
+`python -m tests.docs.settings_table` writes them; a test fails while the page has others.
 """
 
 from __future__ import annotations
@@ -12,13 +12,27 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import AliasChoices, SecretStr
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from worker.settings import Settings, show_value, variable
+from worker.cli.config import GROUPS
+from worker.conversations.settings import ConversationSettings
+from worker.ground.values import show_value
+from worker.models.settings import ModelSettings
+from worker.recall.settings import RecallSettings
+from worker.settings import AlsoReadFrom, Settings, SettingsGroup, variable
+from worker.stores.settings import StoreSettings
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
-TABLE = re.compile(r"(?<=tests\.docs\.settings_table` -->\n).*?(?=<!-- end of settings -->)", re.DOTALL)
+TABLES = re.compile(r"(?<=tests\.docs\.settings_table` -->\n).*?(?=<!-- end of settings -->)", re.DOTALL)
+
+HEADINGS: Mapping[type[SettingsGroup], str] = {
+    Settings: "The framework",
+    ConversationSettings: "Conversations",
+    RecallSettings: "Recall",
+    StoreSettings: "Stores",
+    ModelSettings: "Models",
+}
 
 DERIVED = {
     "data_dir": "`.worker` in the project",
@@ -38,18 +52,24 @@ KINDS: Mapping[type, str] = {
 }
 
 
-def rows() -> dict[str, str]:
-    """The table's row for each setting."""
-    found = {}
-    for name, field in Settings.model_fields.items():
-        cells = (f"`{variable(name)}`", _kind(field), _default(name, field), _meaning(name, field))
-        found[name] = f"| {' | '.join(cells)} |"
-    return found
+def tables() -> str:
+    """All tables with their headings, as they stand on the page."""
+    return "\n".join(["", *(line for group in GROUPS for line in _table(group)), ""])
 
 
-def table() -> str:
-    """The whole table, as it stands on the page."""
-    return "\n".join(["", "| variable | kind | default | what |", "|---|---|---|---|", *rows().values(), "", ""])
+def rows(group: type[SettingsGroup]) -> list[str]:
+    """The table's row for each setting of a group."""
+    return [
+        f"| `{variable(name)}` | {_kind(field)} | {_default(name, field)} | {_meaning(field)} |"
+        for name, field in group.model_fields.items()
+    ]
+
+
+def _table(group: type[SettingsGroup]) -> list[str]:
+    needs = f" Read only with the extra `{group.extra}`." if group.extra else ""
+    about = (group.__doc__ or "").splitlines()[0]
+    head = ["| variable | kind | default | what |", "|---|---|---|---|"]
+    return [f"## {HEADINGS[group]}", "", about + needs, "", *head, *rows(group), ""]
 
 
 def _default(name: str, field: FieldInfo) -> str:
@@ -59,12 +79,9 @@ def _default(name: str, field: FieldInfo) -> str:
     return f"`{shown}`" if shown else "unset"
 
 
-def _meaning(name: str, field: FieldInfo) -> str:
-    text = field.description or ""
-    if isinstance(field.validation_alias, AliasChoices):
-        others = [str(choice) for choice in field.validation_alias.choices if choice != variable(name)]
-        text += "; also read from " + ", ".join(f"`{other}`" for other in others)
-    return text
+def _meaning(field: FieldInfo) -> str:
+    others = [f" Also read from `{part.variable}`." for part in field.metadata if isinstance(part, AlsoReadFrom)]
+    return (field.description or "") + "".join(others)
 
 
 def _kind(field: FieldInfo) -> str:
@@ -88,4 +105,4 @@ def _bound(field: FieldInfo, name: str) -> list[int]:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(TABLE.sub(lambda _: table(), PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(TABLES.sub(lambda _: tables(), PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -19,6 +19,7 @@ import pytest
 from tests.support.audio_files import write_tone
 from tests.support.project import WORKER, Project
 from tests.support.waiting import wait_until
+from worker.cli.config import GROUPS
 from worker.cli.pools import stop_timeout
 from worker.history.answers import StoredMessage
 from worker.history.as_json import Shown, events_of
@@ -236,7 +237,7 @@ def test_settings_are_shown_with_where_they_come_from_and_without_secrets(projec
         "from": "environment (WORKER_DATA_DIR)",
     }
     assert found["WORKER_REDIS_URL"]["value"] == "redis://me:***@127.0.0.1:1/0"
-    assert set(found) == {f"WORKER_{name.upper()}" for name in Settings.model_fields}
+    assert set(found) == {f"WORKER_{name.upper()}" for group in GROUPS for name in group.model_fields}
     [warning] = done.stderr.splitlines()
     assert "WORKER_MAX_RETRYS" in warning
     table = project.worker("config", cwd=folder, variables=variables)
@@ -253,6 +254,7 @@ def test_settings_are_shown_with_where_they_come_from_and_without_secrets(projec
         ({"WORKER_MAX_RETRIES": "many"}, ["WORKER_MAX_RETRIES=many: "]),
         ({"THREAD_POOL_SIZE": "x", "WORKER_TIME_LIMIT": "0"}, ["THREAD_POOL_SIZE=x: ", "WORKER_TIME_LIMIT=0: "]),
         ({"WORKER_SUMMARIZER": "openai"}, ["WORKER_SUMMARIZER=openai needs WORKER_SUMMARIZER_MODEL"]),
+        ({"WORKER_SYNC_BATCH": "0", "WORKER_GRACE": "x"}, ["WORKER_SYNC_BATCH=0: ", "WORKER_GRACE=x: "]),
     ],
 )
 def test_bad_settings_are_a_line_each(project: Project, variables: dict[str, str], said: list[str]) -> None:

@@ -25,6 +25,7 @@ from worker.bridge import run_async_in_new_loop
 from worker.errors import ConfigurationError
 from worker.settings import Settings, put_in_force
 from worker.stores.conversations import Chunk, Conversation, ConversationStore, conversation_store
+from worker.stores.settings import StoreSettings
 
 T = TypeVar("T")
 
@@ -220,7 +221,7 @@ def test_a_merge_and_a_summary_saved_at_the_same_time_are_both_kept(schema: Sett
 def test_several_engines_that_make_the_schema_at_once_all_work(tmp_path: Path, settings: Settings) -> None:
     """Each of eight threads opens the same missing database in the same moment, twelve times over."""
     for number in range(12):
-        put_in_force(settings.model_copy(update={"database_url": sqlite_url(tmp_path / f"{number}" / "shared.db")}))
+        put_in_force(StoreSettings(database_url=sqlite_url(tmp_path / f"{number}" / "shared.db")))
         together = threading.Barrier(8)
 
         def create(name: str, together: threading.Barrier = together) -> None:
@@ -278,11 +279,11 @@ def sqlite_url(file: Path) -> SecretStr:
 def test_the_url_decides_which_database_it_is(tmp_path: Path, settings: Settings) -> None:
     """Its folder is made, and the data directory's database is not touched."""
     file = tmp_path / "else where" / "c.db"
-    put_in_force(settings.model_copy(update={"database_url": sqlite_url(file)}))
+    put_in_force(StoreSettings(database_url=sqlite_url(file)))
     ask(lambda store: store.create("c", [chunk("a")]))
     assert file.is_file()
     assert not (settings.data_dir / "conversations.db").exists()
-    put_in_force(settings)
+    put_in_force(StoreSettings())
     assert ask(lambda store: store.get("c")) is None
 
 
@@ -300,7 +301,7 @@ BAD_URLS = {
 @pytest.mark.parametrize("url", BAD_URLS.values(), ids=BAD_URLS.keys())
 def test_a_database_url_that_cannot_be_used_is_one_line_without_the_password(settings: Settings, url: str) -> None:
     """It names the variable and what to write instead."""
-    put_in_force(settings.model_copy(update={"database_url": SecretStr(url)}))
+    put_in_force(StoreSettings(database_url=SecretStr(url)))
     with pytest.raises(ConfigurationError) as raised:
         ask(lambda store: store.get("c"))
     said = str(raised.value)
@@ -314,7 +315,7 @@ def test_a_database_that_cannot_be_opened_is_one_line(tmp_path: Path, settings: 
     """A file stands where its folder should be."""
     (tmp_path / "file").touch()
     for file in (tmp_path / "file" / "c.db", tmp_path):
-        put_in_force(settings.model_copy(update={"database_url": sqlite_url(file)}))
+        put_in_force(StoreSettings(database_url=sqlite_url(file)))
         with pytest.raises(ConfigurationError) as raised:
             ask(lambda store: store.get("c"))
         assert str(raised.value).startswith(f"WORKER_DATABASE_URL=sqlite+aiosqlite:///{file}")

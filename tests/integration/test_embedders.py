@@ -20,6 +20,7 @@ from worker.models import embedder as embedders
 from worker.models.embedder import EmbeddedEmbedder, Embedder, Vectors, embedder
 from worker.models.failures import ModelUnavailable
 from worker.models.reranker import Reranker, reranker
+from worker.models.settings import ModelSettings
 from worker.settings import Settings, put_in_force
 
 DIMENSIONS = 4
@@ -58,12 +59,10 @@ def scores(request: Request) -> Answer:
 
 
 @contextlib.contextmanager
-def asked(
-    settings: Settings, *answers: Answer, otherwise: Callable[[Request], Answer], **values: Any
-) -> Iterator[ModelEndpoint]:
+def asked(*answers: Answer, otherwise: Callable[[Request], Answer], **values: Any) -> Iterator[ModelEndpoint]:
     """An endpoint that the settings in force name, for embeddings and for reranking."""
     with model_endpoint(*answers, otherwise=otherwise) as endpoint:
-        configured = {
+        configured: dict[str, Any] = {
             "embedder": "openai",
             "embedder_url": endpoint.url,
             "embedder_model": "model-1",
@@ -71,7 +70,7 @@ def asked(
             "reranker_url": endpoint.url,
             "reranker_model": "model-2",
         }
-        put_in_force(settings.model_copy(update=configured | values))
+        put_in_force(ModelSettings(**configured | values))
         yield endpoint
 
 
@@ -110,7 +109,7 @@ def test_a_text_of_nothing_has_a_vector_too(settings: Settings, nothing: str) ->
 def test_no_texts_have_no_vectors(settings: Settings) -> None:
     """No request is made for them."""
     assert embed().shape == (0, EmbeddedEmbedder.dimensions)
-    with asked(settings, otherwise=embeddings) as endpoint:
+    with asked(otherwise=embeddings) as endpoint:
         assert embed().shape == (0, DIMENSIONS)
         assert endpoint.requests == []
 
@@ -135,7 +134,7 @@ def test_the_model_is_loaded_once_by_threads_at_once(settings: Settings) -> None
 def test_an_endpoint_is_asked_in_batches_and_answers_in_any_order(settings: Settings) -> None:
     """Each text has its own vector, of length 1; the key is sent."""
     texts = ["x" * (number + 1) for number in range(150)]
-    with asked(settings, otherwise=embeddings, embedder_api_key=SecretStr("hunter2")) as endpoint:
+    with asked(otherwise=embeddings, embedder_api_key=SecretStr("hunter2")) as endpoint:
         vectors = embed(*texts)
         requests = endpoint.requests
     assert sorted(len(request.body["input"]) for request in requests) == [22, 64, 64]
@@ -148,7 +147,7 @@ def test_an_endpoint_is_asked_in_batches_and_answers_in_any_order(settings: Sett
 
 def test_texts_that_endpoints_refuse_are_not_sent(settings: Settings) -> None:
     """Nothing is sent as something, and too much is cut."""
-    with asked(settings, otherwise=embeddings) as endpoint:
+    with asked(otherwise=embeddings) as endpoint:
         embed("", "x" * 100_000, "half \ud800")
         [request] = endpoint.requests
     assert [len(text) for text in request.body["input"]] == [1, embedders.LONGEST_TEXT, 6]
@@ -186,7 +185,7 @@ def test_what_an_endpoint_does_wrong_says_what_happens_next(
     settings: Settings, asks: Callable[[], object], answer: Answer, kind: type[Exception], said: str
 ) -> None:
     """To retry then, to retry, or to give up."""
-    with asked(settings, otherwise=lambda _: answer), pytest.raises(kind, match=said) as raised:
+    with asked(otherwise=lambda _: answer), pytest.raises(kind, match=said) as raised:
         asks()
     if isinstance(raised.value, RetryLater):
         assert raised.value.delay == timedelta(seconds=7)
@@ -194,7 +193,7 @@ def test_what_an_endpoint_does_wrong_says_what_happens_next(
 
 def test_vectors_of_another_length_are_a_wrong_setting(settings: Settings) -> None:
     """The error says which number is right."""
-    with asked(settings, otherwise=embeddings, embedder_dimensions=3):
+    with asked(otherwise=embeddings, embedder_dimensions=3):
         with pytest.raises(ConfigurationError, match="WORKER_EMBEDDER_DIMENSIONS=3: model-1 answers with 4"):
             embed("x")
 
@@ -203,7 +202,7 @@ def test_vectors_of_another_length_are_a_wrong_setting(settings: Settings) -> No
 def test_an_endpoint_that_is_too_slow_is_given_up(settings: Settings, slow: Answer) -> None:
     """Also one that sends a byte now and then; the error names the setting."""
     limits = dict.fromkeys(("embedder_timeout", "reranker_timeout"), timedelta(seconds=0.1))
-    with asked(settings, otherwise=lambda _: slow, **limits):
+    with asked(otherwise=lambda _: slow, **limits):
         with pytest.raises(ModelUnavailable, match=r"did not answer within 100 ?ms \(WORKER_EMBEDDER_TIMEOUT\)"):
             embed("x")
         with pytest.raises(ModelUnavailable, match=r"did not answer within 100 ?ms \(WORKER_RERANKER_TIMEOUT\)"):
@@ -212,9 +211,9 @@ def test_an_endpoint_that_is_too_slow_is_given_up(settings: Settings, slow: Answ
 
 def test_an_endpoint_out_of_reach_is_told_with_its_url(settings: Settings) -> None:
     """Without the password in it."""
-    with asked(settings, otherwise=embeddings) as endpoint:
+    with asked(otherwise=embeddings) as endpoint:
         url = endpoint.url.replace("://", "://me:hunter2@")
-    put_in_force(settings.model_copy(update={"reranker_url": url}))
+    put_in_force(ModelSettings(reranker_url=url))
     with pytest.raises(ModelUnavailable, match=re.escape("://me:***@")) as raised:
         rank("x", "y")
     assert "hunter2" not in str(raised.value)
@@ -223,7 +222,7 @@ def test_an_endpoint_out_of_reach_is_told_with_its_url(settings: Settings) -> No
 def test_the_key_is_in_no_error(settings: Settings) -> None:
     """Even if the endpoint repeats it."""
     answer = Answer(status=400, body=b'{"error": "hunter2 is no key"}')
-    with asked(settings, otherwise=lambda _: answer, embedder_api_key=SecretStr("hunter2")):
+    with asked(otherwise=lambda _: answer, embedder_api_key=SecretStr("hunter2")):
         with pytest.raises(Fatal) as raised:
             embed("x")
     assert "hunter2" not in str(raised.value)
@@ -232,7 +231,7 @@ def test_the_key_is_in_no_error(settings: Settings) -> None:
 
 def test_a_reranker_scores_texts_in_their_order(settings: Settings) -> None:
     """It is asked in the form that Cohere and Jina share."""
-    with asked(settings, otherwise=scores, reranker_api_key=SecretStr("k")) as endpoint:
+    with asked(otherwise=scores, reranker_api_key=SecretStr("k")) as endpoint:
         assert rank("what?", "aa", "a", "aaa") == [2, 1, 3]
         [request] = endpoint.requests
     assert request.path == "/v1/rerank"
@@ -252,7 +251,7 @@ async def _none() -> Reranker | None:
 def test_an_embedder_behind_an_endpoint_needs_its_model_and_dimensions() -> None:
     """The index could not say who made it."""
     with pytest.raises(ValidationError, match="WORKER_EMBEDDER_MODEL"):
-        Settings(embedder="openai", embedder_model="m")
+        ModelSettings(embedder="openai", embedder_model="m")
 
 
 def test_each_embedder_has_a_name_of_its_own(settings: Settings) -> None:
@@ -262,6 +261,6 @@ def test_each_embedder_has_a_name_of_its_own(settings: Settings) -> None:
         return await embedder()
 
     embedded = run_async_in_new_loop(names)
-    with asked(settings, otherwise=embeddings):
+    with asked(otherwise=embeddings):
         asked_one = run_async_in_new_loop(names)
     assert (embedded.name, asked_one.name) == ("wordllama-2", "model-1")

@@ -26,7 +26,7 @@ from worker.history.writer import default_writer
 from worker.server.client import RedisClient
 from worker.server.connection import connect
 from worker.server.embedded import EmbeddedServer
-from worker.settings import Settings, settings_in_force
+from worker.settings import Settings
 
 DEADLINE = 20
 """Seconds after which a child that hangs is ended, by a signal: the exit status tells."""
@@ -71,7 +71,7 @@ def use_everything(client: RedisClient) -> dict[str, int]:
 
 def fork_once() -> None:
     """What a process of a test runs: the parent uses everything, its child, and the parent again."""
-    client = connect(settings_in_force())
+    client = connect(Settings.in_force())
     before = use_everything(client)
     reader, writer = os.pipe()
     pid = os.fork()
@@ -92,7 +92,7 @@ def fork_once() -> None:
 
 def fork_while_busy(times: int) -> None:
     """What a process of a test runs: forks again and again while its threads use everything."""
-    client = connect(settings_in_force())
+    client = connect(Settings.in_force())
     ending = threading.Event()
     failures: list[BaseException] = []
 
@@ -134,7 +134,7 @@ def fork_while_connecting() -> None:
         return ensure_running(server)
 
     EmbeddedServer.ensure_running = slowly  # type: ignore[method-assign, assignment]
-    client = connect(settings_in_force())
+    client = connect(Settings.in_force())
     thread = threading.Thread(target=client.ping)
     thread.start()
     connecting.wait()
@@ -214,7 +214,7 @@ import dramatiq
 
 from tests.integration.test_fork import use_everything
 from worker import ProcessingStatusContext, actor, create_broker
-from worker.settings import settings_in_force
+from worker.settings import Settings
 
 broker = create_broker()
 dramatiq.set_broker(broker)

@@ -31,8 +31,10 @@ from worker.recall.indexing import rebuild_index
 from worker.recall.reading import read_files
 from worker.recall.recall import recall
 from worker.recall.repositories import name_of, remove_repository
+from worker.recall.settings import RecallSettings
 from worker.settings import Settings, put_in_force
 from worker.stores.index import IndexFailed, SearchIndex
+from worker.stores.settings import StoreSettings
 
 
 def both(settings: Settings, *writes: Any) -> list[dict[str, Any]]:
@@ -41,7 +43,9 @@ def both(settings: Settings, *writes: Any) -> list[dict[str, Any]]:
     async def asked() -> list[dict[str, Any]]:
         async with contextlib.AsyncExitStack() as stack:
             opened = [
-                await stack.enter_async_context(SearchIndex.open(settings.index_dir, "made up", DIMENSIONS))
+                await stack.enter_async_context(
+                    SearchIndex.open(StoreSettings.in_force().index_dir, "made up", DIMENSIONS)
+                )
                 for _ in writes
             ]
             for number in range(8):
@@ -108,7 +112,7 @@ def test_a_table_without_indexes_gets_them_while_others_write(settings: Settings
 
     async def opened_while_written(index: SearchIndex) -> set[str]:
         async def open_and_look() -> set[str]:
-            async with SearchIndex.open(settings.index_dir, "made up", DIMENSIONS) as other:
+            async with SearchIndex.open(StoreSettings.in_force().index_dir, "made up", DIMENSIONS) as other:
                 return {one.name for one in await other._table.list_indices()}
 
         writes = [index.replace_files("1", [file(f"{number}.py", "two")]) for number in range(6)]
@@ -180,7 +184,7 @@ def tree(tmp_path: Path, settings: Settings) -> Path:
 def test_an_index_whose_lock_cannot_be_made_is_one_line(settings: Settings) -> None:
     """Upkeep fails, and answers go on."""
     fill(settings, "1", file("a.py", "one"))
-    (settings.index_dir / "upkeep.lock").mkdir()
+    (StoreSettings.in_force().index_dir / "upkeep.lock").mkdir()
     with pytest.raises(IndexFailed, match="cannot be written"):
         ask(settings, lambda index: index.optimize())
     assert texts_of(settings, "a.py") == ["one"]
@@ -189,7 +193,7 @@ def test_an_index_whose_lock_cannot_be_made_is_one_line(settings: Settings) -> N
 def test_damaged_files_are_one_line(tree: Path, settings: Settings) -> None:
     """For a sync as for a question."""
     sync()
-    for one in settings.index_dir.glob("*.lance/data/*"):
+    for one in StoreSettings.in_force().index_dir.glob("*.lance/data/*"):
         one.write_bytes(b"\0" * 300)
     with pytest.raises(IndexFailed, match="^the search index in .* cannot be read: ") as raised:
         sync()
@@ -257,7 +261,7 @@ def test_a_name_that_can_be_none_is_fatal(settings: Settings, name: str) -> None
 
 def test_a_line_of_50_megabytes_is_found_and_harms_no_other_file(tree: Path, settings: Settings) -> None:
     """Where the limit lets it in: its hits show what was found in it, and say truly that it has not changed."""
-    put_in_force(settings.model_copy(update={"sync_max_file_bytes": 2**26}))
+    put_in_force(RecallSettings(sync_max_file_bytes=2**26))
     line = "x" * 30_000_000 + " zebra " + "y" * 20_000_000
     write(tree, {"line.txt": line, "line.js": "f(" + "a," * 300_000 + "giraffe)" + "," * 30_000})
     assert sync().failed == ()
@@ -314,7 +318,7 @@ def test_upkeep_that_is_killed_loses_nothing_and_is_done_by_the_next(settings: S
     ask(settings, lambda index: index.remove_files("1", ["0.py"]))
 
     def written() -> set[Path]:
-        return set(settings.index_dir.glob(f"chunks.lance/{moment}"))
+        return set(StoreSettings.in_force().index_dir.glob(f"chunks.lance/{moment}"))
 
     before = written()
     words = [sys.executable, "-c", OPTIMIZER, str(settings.data_dir), str(DIMENSIONS)]
@@ -354,7 +358,7 @@ def test_questions_are_answered_while_the_index_is_made_anew(tree: Path, setting
 
 def test_a_repository_that_is_removed_while_it_is_synced_is_forgotten(tree: Path, settings: Settings) -> None:
     """Also by one who did not wait for the sync to end: its lease may have been lost."""
-    put_in_force(settings.model_copy(update={"sync_batch": 1}))
+    put_in_force(RecallSettings(sync_batch=1))
     write(tree, {f"many/{number}.py": code(f"name{number}") for number in range(20)})
 
     async def removed_meanwhile() -> None:

@@ -22,10 +22,12 @@ from tests.support.audio_files import decode, dominant_frequency, write_tone
 from worker.bridge import run_async_in_new_loop
 from worker.conversations.importing import import_conversation
 from worker.conversations.merging import MergedConversation, Progress, merge_conversation, read_manifest
+from worker.conversations.settings import ConversationSettings
 from worker.errors import NoContentFound, Unchanged
 from worker.settings import Settings, put_in_force
 from worker.stores.conversations import Chunk, Conversation, conversation_store
 from worker.stores.objects import object_store
+from worker.stores.settings import StoreSettings
 
 SAMPLE = Path(str(files("worker") / "sample"))
 NAMES = ["0870.ogg", "0880.ogg", "0890.ogg", "0920.ogg", "0930.ogg"]
@@ -224,7 +226,7 @@ def test_the_time_out_stops_the_thread_and_leaves_nothing(
     """Nobody decodes any more when the error arrives, and neither object, row nor file is left."""
     long = write_tone(tmp_path / "long.wav", 1_800, rate=8_000)
     keep("long", [long])
-    put_in_force(settings.model_copy(update={"merge_timeout": timedelta(milliseconds=500)}))
+    put_in_force(ConversationSettings(merge_timeout=timedelta(milliseconds=500)))
     with pytest.raises(TimeoutError, match=r"longer than 500ms \(WORKER_MERGE_TIMEOUT\)"):
         merge("long")
     assert not any(in_audio_module(frame) for frame in sys._current_frames().values())
@@ -237,7 +239,7 @@ def test_a_file_that_takes_longer_than_its_bound_is_named(tmp_path: Path, settin
     """Cut there, and those after it are merged all the same."""
     long, short = write_tone(tmp_path / "long.wav", 1_800, rate=8_000), write_tone(tmp_path / "short.wav", 0.5)
     ids = keep("bounded", [long, short])
-    put_in_force(settings.model_copy(update={"merge_file_timeout": timedelta(milliseconds=300)}))
+    put_in_force(ConversationSettings(merge_file_timeout=timedelta(milliseconds=300)))
     merged = merge("bounded")
     [named] = (*merged.damaged, *merged.dropped)
     assert (named.name, merged.included[-1]) == (ids[0], ids[1])
@@ -248,9 +250,9 @@ def test_a_file_that_takes_longer_than_its_bound_is_named(tmp_path: Path, settin
 def test_what_a_slow_machine_left_out_is_tried_again(tmp_path: Path, settings: Settings) -> None:
     """A file over its bound is no property of the file: with more time, the merge is whole."""
     ids = keep("slow", [write_tone(tmp_path / "long.wav", 600, rate=8_000), write_tone(tmp_path / "short.wav", 0.5)])
-    put_in_force(settings.model_copy(update={"merge_file_timeout": timedelta(milliseconds=100)}))
+    put_in_force(ConversationSettings(merge_file_timeout=timedelta(milliseconds=100)))
     assert merge("slow").duration_seconds < 590
-    put_in_force(settings)
+    put_in_force(ConversationSettings())
     merged = merge("slow")
     assert merged.included == tuple(ids)
     assert (merged.dropped, merged.damaged) == ((), ())
@@ -313,7 +315,7 @@ def test_chunks_from_a_store_that_is_no_folder_are_merged(
     tmp_path: Path, settings: Settings, temporary_folder: Path
 ) -> None:
     """Each as itself, even if their keys look alike; the copies are gone afterwards."""
-    put_in_force(settings.model_copy(update={"objects_url": SecretStr("memory:///")}))
+    put_in_force(StoreSettings(objects_url=SecretStr("memory:///")))
     tones = {
         "a/b_c.wav": write_tone(tmp_path / "low.wav", 1, frequency=300),
         "a_b/c.wav": write_tone(tmp_path / "high.wav", 1, frequency=1_200),

@@ -20,6 +20,7 @@ from worker.bridge import run_async_in_new_loop, run_in_thread_pool
 from worker.errors import ConfigurationError
 from worker.settings import Settings, put_in_force
 from worker.stores.objects import ObjectStore, object_store
+from worker.stores.settings import StoreSettings
 
 T = TypeVar("T")
 
@@ -34,7 +35,7 @@ def ask(question: Callable[[ObjectStore], Awaitable[T]]) -> T:
 
 
 def use(settings: Settings, url: str) -> None:
-    put_in_force(settings.model_copy(update={"objects_url": SecretStr(url)}))
+    put_in_force(StoreSettings(objects_url=SecretStr(url)))
 
 
 def files_in(folder: Path) -> list[str]:

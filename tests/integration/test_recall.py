@@ -27,6 +27,7 @@ from tests.support.model_endpoint import ModelEndpoint, Request, as_json, fails,
 from worker.bridge import run_async_in_new_loop, run_in_thread_pool
 from worker.errors import ConfigurationError, IndexMismatch, NoContentFound
 from worker.models.embedder import embedder
+from worker.models.settings import ModelSettings
 from worker.recall import recall_batches, snippets
 from worker.recall.chunking import cut
 from worker.recall.indexing import LONGEST_NOTE, capture, index_conversation
@@ -40,6 +41,7 @@ from worker.recall.recall import (
     recall,
 )
 from worker.recall.recall_batches import recall_all
+from worker.recall.settings import RecallSettings
 from worker.settings import Settings, put_in_force
 from worker.stores.chunks import FileChunks, NewChunk, Passage, hash_of, searched
 from worker.stores.conversations import Chunk, conversation_store
@@ -142,11 +144,11 @@ def keep(conversation_id: str, transcript: str | None, summary: str | None = Non
 
 
 @contextlib.contextmanager
-def endpoint(settings: Settings, answer: Callable[[Request], EndpointAnswer], **values: Any) -> Iterator[ModelEndpoint]:
+def endpoint(answer: Callable[[Request], EndpointAnswer], **values: Any) -> Iterator[ModelEndpoint]:
     """An endpoint for embeddings and for reranking; the settings in force name it as far as `values` say."""
     with model_endpoint(otherwise=answer) as served:
         named = {name: served.url if value is True else value for name, value in values.items()}
-        put_in_force(settings.model_copy(update=named))
+        put_in_force(ModelSettings(**named))
         yield served
 
 
@@ -310,7 +312,7 @@ def test_files_that_do_not_answer_are_not_waited_for(
     """A network drive that hangs: the snippet reads as it was indexed, and the answer says so."""
     held = threading.Event()
     monkeypatch.setattr(snippets, "read", lambda *_: held.wait(60) and None)
-    put_in_force(settings.model_copy(update={"recall_timeout": timedelta(seconds=0.3)}))
+    put_in_force(RecallSettings(recall_timeout=timedelta(seconds=0.3)))
 
     async def ask_and_let_go() -> Answer:
         await search_index()
@@ -349,7 +351,7 @@ def hung(settings: Settings, indexed: Path, monkeypatch: pytest.MonkeyPatch) -> 
     drive = HungDrive()
     monkeypatch.setattr(snippets, "read", drive.read)
     run_async_in_new_loop(embedder_loaded)
-    put_in_force(settings.model_copy(update={"recall_timeout": timedelta(seconds=1)}))
+    put_in_force(RecallSettings(recall_timeout=timedelta(seconds=1)))
     yield drive
     drive.held.set()
 
@@ -588,7 +590,7 @@ def test_an_empty_index_has_an_empty_answer(settings: Settings) -> None:
 
 def test_a_reranker_orders_what_was_found(settings: Settings, indexed: Path) -> None:
     """Its scores are the hits'."""
-    with endpoint(settings, prefers("Matrix"), reranker_url=True) as served:
+    with endpoint(prefers("Matrix"), reranker_url=True) as served:
         answer = ask("read_config")
     assert (answer.hits[0].path, answer.hits[0].score) == ("math/matrix.rs", 1.0)
     assert served.requests[0].body["query"] == "read_config"
@@ -606,7 +608,7 @@ def test_an_answer_goes_without_a_reranker_that_fails(
     """It is what the searches alone say, and tells of it."""
     without = ask("read_config").hits
     values = {"reranker_url": True, "reranker_timeout": timedelta(seconds=0.1)}
-    with endpoint(settings, lambda _: answer, **values):
+    with endpoint(lambda _: answer, **values):
         found = ask("read_config")
     assert found.hits == without
     assert [one.part for one in found.left_out] == ["reranker"]
@@ -616,7 +618,7 @@ def test_an_answer_goes_without_a_reranker_that_fails(
 def test_an_answer_goes_without_vectors_if_the_embedder_fails(settings: Settings, indexed: Path) -> None:
     """The words are enough to find something, and the answer says what it lacks."""
     same = {"embedder": "openai", "embedder_model": "wordllama-2", "embedder_dimensions": 256, "embedder_url": True}
-    with endpoint(settings, lambda _: fails(503), **same):
+    with endpoint(lambda _: fails(503), **same):
         answer = ask("read_config")
     assert answer.hits[0].path == "disk.py"
     assert [one.part for one in answer.left_out] == ["vectors"]
@@ -628,7 +630,7 @@ def test_an_answer_goes_without_a_search_that_is_slow(
     settings: Settings, indexed: Path, monkeypatch: pytest.MonkeyPatch, part: str, method: str
 ) -> None:
     """It names the part, and the setting that says how long it may take."""
-    put_in_force(settings.model_copy(update={"recall_timeout": timedelta(seconds=0.5)}))
+    put_in_force(RecallSettings(recall_timeout=timedelta(seconds=0.5)))
 
     async def slow(*_: object, **__: object) -> None:
         await asyncio.sleep(5)
@@ -647,7 +649,7 @@ def test_an_answer_goes_without_vectors_if_the_embedder_answers_with_others(sett
     """Of another length than the settings say: the answer tells which setting it is."""
     same = {"embedder": "openai", "embedder_model": "wordllama-2", "embedder_dimensions": 256, "embedder_url": True}
     short = as_json({"data": [{"index": 0, "embedding": [1.0, 2.0, 3.0]}]})
-    with endpoint(settings, lambda _: short, **same):
+    with endpoint(lambda _: short, **same):
         answer = ask("read_config")
     assert answer.hits[0].path == "disk.py"
     assert [one.part for one in answer.left_out] == ["vectors"]
@@ -706,7 +708,7 @@ def test_what_does_not_open_is_not_waited_for(
         monkeypatch.setattr(f"worker.recall.recall.{silent}", opens_never)
         await recall("read_config", repository="1")
 
-    put_in_force(settings.model_copy(update={"recall_timeout": timedelta(seconds=0.3)}))
+    put_in_force(RecallSettings(recall_timeout=timedelta(seconds=0.3)))
     with pytest.raises(RecallFailed, match=r"longer than 300ms .*WORKER_RECALL_TIMEOUT"):
         run_async_in_new_loop(ask_there, timeout=20)
 
@@ -728,5 +730,5 @@ def test_an_answer_without_either_search_is_none(
 def test_another_embedder_is_told_and_not_mixed(settings: Settings, indexed: Path) -> None:
     """The answer is the remedy."""
     other = {"embedder": "openai", "embedder_model": "other", "embedder_dimensions": 256, "embedder_url": True}
-    with endpoint(settings, lambda _: fails(503), **other), pytest.raises(IndexMismatch, match="wordllama-2"):
+    with endpoint(lambda _: fails(503), **other), pytest.raises(IndexMismatch, match="wordllama-2"):
         ask("read_config")

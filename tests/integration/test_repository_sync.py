@@ -26,6 +26,7 @@ from worker.recall.chunking import cut
 from worker.recall.repositories import add_repository, describe_repository, name_of, remove_repository
 from worker.recall.repository_sync import Synced, sync_repository
 from worker.recall.scanning import Found
+from worker.recall.settings import RecallSettings
 from worker.settings import Settings, put_in_force
 from worker.stores.chunks import FileState
 from worker.stores.index import search_index
@@ -235,7 +236,7 @@ def test_what_is_in_a_folder_that_cannot_be_listed_stays(tree: Path, monkeypatch
 
 def test_files_that_are_not_read_count_nothing_in_a_batch(tree: Path, settings: Settings) -> None:
     """However large they are: videos do not make a batch of each."""
-    put_in_force(settings.model_copy(update={"sync_max_file_bytes": 1000}))
+    put_in_force(RecallSettings(sync_max_file_bytes=1000))
     write(tree, {f"video{number}": b"" for number in range(50)})
     for number in range(50):
         os.truncate(tree / f"video{number}", 10 * 2**20)
@@ -246,7 +247,7 @@ def test_files_that_are_not_read_count_nothing_in_a_batch(tree: Path, settings: 
 
 def test_what_is_left_out_is_counted_with_the_reason(tree: Path, settings: Settings) -> None:
     """In the result, in the record, and without being read again."""
-    put_in_force(settings.model_copy(update={"sync_max_file_bytes": 1000}))
+    put_in_force(RecallSettings(sync_max_file_bytes=1000))
     write(
         tree, {"binary": b"a\0b", "latin": "é".encode("latin-1"), "empty": b"", "blank": " \n\n", "large": "x" * 1001}
     )
@@ -258,7 +259,7 @@ def test_what_is_left_out_is_counted_with_the_reason(tree: Path, settings: Setti
     assert sorted(indexed()) == ["a.py", "c.md", "sub/b.py"]
     with pytest.raises(Unchanged):
         sync()
-    put_in_force(settings)
+    put_in_force(RecallSettings())
     assert sync().stored == 1
 
 
@@ -328,7 +329,7 @@ def test_a_refused_text_costs_only_its_file_also_when_it_is_alone(
     tree: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a batch of its own, and in every further sync."""
-    put_in_force(settings.model_copy(update={"sync_batch": 1}))
+    put_in_force(RecallSettings(sync_batch=1))
     use(monkeypatch, Choosy("first"))
     for _ in range(2):
         assert [(one.path, one.reason) for one in sync().failed] == [("a.py", "the text is refused")]
@@ -456,7 +457,7 @@ def test_two_repositories_do_not_know_each_other(tree: Path, tmp_path: Path) -> 
 
 
 def in_batches_of(settings: Settings, size: int) -> None:
-    put_in_force(settings.model_copy(update={"sync_batch": size}))
+    put_in_force(RecallSettings(sync_batch=size))
 
 
 def test_progress_is_told_after_each_batch(tree: Path, settings: Settings) -> None:

@@ -18,6 +18,7 @@ from worker.settings import Settings
 from worker.stores.chunks import Document, DocumentKind, FileChunks, FileState, NewChunk, Totals, hash_of
 from worker.stores.index import SearchIndex
 from worker.stores.rebuilding import rebuild
+from worker.stores.settings import StoreSettings
 
 T = TypeVar("T")
 
@@ -30,7 +31,7 @@ def ask(settings: Settings, question: Callable[[SearchIndex], Awaitable[T]], emb
     """What the index says, opened for this one question."""
 
     async def asked() -> T:
-        async with SearchIndex.open(settings.index_dir, embedder, DIMENSIONS) as index:
+        async with SearchIndex.open(StoreSettings.in_force().index_dir, embedder, DIMENSIONS) as index:
             return await question(index)
 
     return run_async_in_new_loop(asked)
@@ -269,7 +270,7 @@ def test_an_index_made_anew_holds_the_same_for_another_embedder(settings: Settin
     steps: list[tuple[int, int]] = []
 
     async def rebuild_meanwhile(index: SearchIndex) -> None:
-        assert await rebuild(settings.index_dir, OtherEmbedder(), lambda *step: steps.append(step)) == 3
+        assert await rebuild(StoreSettings.in_force().index_dir, OtherEmbedder(), lambda *step: steps.append(step)) == 3
         with pytest.raises(IndexMismatch):
             await found_by_vector(index, vector(0), limit=1)
         with pytest.raises(IndexMismatch):
@@ -279,7 +280,9 @@ def test_an_index_made_anew_holds_the_same_for_another_embedder(settings: Settin
     assert steps[-1][0] == 3
 
     async def look() -> list[object]:
-        async with SearchIndex.open(settings.index_dir, OtherEmbedder.name, OtherEmbedder.dimensions) as index:
+        async with SearchIndex.open(
+            StoreSettings.in_force().index_dir, OtherEmbedder.name, OtherEmbedder.dimensions
+        ) as index:
             by_word = await found_by_text(index, "two", limit=9)
             by_vector = await found_by_vector(index, np.ones(3, np.float32), limit=9)
             return [await index.files_of("1"), [one.text for one in by_word], sorted(one.text for one in by_vector)]
@@ -299,10 +302,12 @@ def test_a_chunk_that_the_new_embedder_refuses_is_still_found_by_its_words(setti
                 raise Fatal("too long")
             return await super().embed(texts)
 
-    assert run_async_in_new_loop(rebuild(settings.index_dir, Choosy())) == 2
+    assert run_async_in_new_loop(rebuild(StoreSettings.in_force().index_dir, Choosy())) == 2
 
     async def look() -> list[list[str]]:
-        async with SearchIndex.open(settings.index_dir, OtherEmbedder.name, OtherEmbedder.dimensions) as index:
+        async with SearchIndex.open(
+            StoreSettings.in_force().index_dir, OtherEmbedder.name, OtherEmbedder.dimensions
+        ) as index:
             by_word = await found_by_text(index, "two", limit=9)
             by_vector = await found_by_vector(index, np.ones(3, np.float32), limit=9)
             return [[one.text for one in by_word], [one.text for one in by_vector]]
@@ -319,9 +324,9 @@ def test_an_index_whose_making_anew_fails_is_what_it_was(settings: Settings) -> 
             raise ModelUnavailable("not now")
 
     with pytest.raises(ModelUnavailable):
-        run_async_in_new_loop(rebuild(settings.index_dir, Failing()))
+        run_async_in_new_loop(rebuild(StoreSettings.in_force().index_dir, Failing()))
     assert by_words(settings, "one") == ["a.py"]
-    assert run_async_in_new_loop(rebuild(settings.index_dir, OtherEmbedder())) == 1
+    assert run_async_in_new_loop(rebuild(StoreSettings.in_force().index_dir, OtherEmbedder())) == 1
 
 
 def test_vectors_of_another_shape_are_refused(settings: Settings) -> None:
@@ -337,7 +342,7 @@ def test_vectors_of_another_shape_are_refused(settings: Settings) -> None:
 def test_a_folder_that_cannot_be_made_is_one_line(settings: Settings) -> None:
     """It names the setting."""
     settings.data_dir.mkdir(parents=True)
-    settings.index_dir.write_text("a file")
+    StoreSettings.in_force().index_dir.write_text("a file")
     with pytest.raises(ConfigurationError, match="^WORKER_INDEX_DIR=") as raised:
         ask(settings, lambda index: index.totals("1"))
     assert "\n" not in str(raised.value)

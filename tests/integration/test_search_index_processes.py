@@ -15,6 +15,7 @@ import pytest
 from tests.integration.test_search_index import DIMENSIONS, ask, document, file, texts_of
 from worker.settings import Settings
 from worker.stores.index import SearchIndex
+from worker.stores.settings import StoreSettings
 
 FILES = 12
 ROUNDS = 15
@@ -57,7 +58,7 @@ run_async_in_new_loop(write)
 @contextlib.contextmanager
 def writing(settings: Settings, repository: str, rounds: int = ROUNDS) -> Iterator[subprocess.Popen[str]]:
     """A process that replaces the files of a repository, once it is let go; it has ended at the end."""
-    words = [settings.index_dir, repository, rounds, FILES, DIMENSIONS]
+    words = [StoreSettings.in_force().index_dir, repository, rounds, FILES, DIMENSIONS]
     process = subprocess.Popen(
         [sys.executable, "-c", WRITER, *map(str, words)],
         stdin=subprocess.PIPE,

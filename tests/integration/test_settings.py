@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
+from worker.cli.config import GROUPS
 from worker.errors import ConfigurationError
+from worker.ground.project import project_root
 from worker.ground.secrets import mask_url
-from worker.settings import Settings, origins, project_root, show_value, unknown_variables
+from worker.ground.values import show_value
+from worker.models.settings import ModelSettings
+from worker.recall.settings import RecallSettings
+from worker.settings import Settings, origins, put_in_force, read_groups, variables_without_effect
+from worker.stores.settings import StoreSettings
 
 
 @pytest.fixture(autouse=True)
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty project, and no variable of the developer's."""
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty project, no variable of the developer's, and nothing in force."""
+    put_in_force(None)
     for name in os.environ:
         if name.startswith("WORKER_") or name in ("THREAD_POOL_SIZE", "XDG_RUNTIME_DIR"):
             monkeypatch.delenv(name)
@@ -24,16 +35,18 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     deep = tmp_path / "a" / "b"
     deep.mkdir(parents=True)
     monkeypatch.chdir(deep)
-    return tmp_path
+    yield tmp_path
+    put_in_force(None)
 
 
 def test_without_anything_set_the_data_are_beside_the_projects_file(project: Path) -> None:
     """Found upwards from the working directory, so that programs in different folders share them."""
-    settings = Settings.load()
+    stores = StoreSettings.load()
     assert project_root() == project
-    assert settings.data_dir == project / ".worker"
-    assert settings.database_url.get_secret_value() == f"sqlite+aiosqlite:///{project}/.worker/conversations.db"
-    assert settings.objects_url.get_secret_value() == f"file://{project}/.worker/objects"
+    assert Settings.load().data_dir == project / ".worker"
+    assert stores.database_url.get_secret_value() == f"sqlite+aiosqlite:///{project}/.worker/conversations.db"
+    assert stores.objects_url.get_secret_value() == f"file://{project}/.worker/objects"
+    assert stores.index_dir == project / ".worker" / "index"
 
 
 def test_the_nearest_env_file_is_the_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,9 +69,11 @@ def test_the_environment_wins_over_the_env_file(project: Path, monkeypatch: pyte
 
 
 def test_a_relative_data_directory_is_the_projects(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wherever a program is started."""
+    """Wherever a program is started; likewise the folder of the index."""
     monkeypatch.setenv("WORKER_DATA_DIR", "var/data")
     assert Settings.load().data_dir == project / "var" / "data"
+    monkeypatch.setenv("WORKER_INDEX_DIR", "var/index")
+    assert StoreSettings.load().index_dir == project / "var" / "index"
 
 
 def test_the_plain_name_of_the_pool_size_is_accepted_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,8 +119,7 @@ def test_settings_that_contradict_each_other_are_refused(monkeypatch: pytest.Mon
     """With the remedy."""
     monkeypatch.setenv("WORKER_SUMMARIZER", "openai")
     with pytest.raises(ConfigurationError, match="WORKER_SUMMARIZER_MODEL"):
-        Settings.load()
-    monkeypatch.setenv("WORKER_SUMMARIZER", "extractive")
+        ModelSettings.load()
     monkeypatch.setenv("WORKER_MIN_BACKOFF", "2h")
     with pytest.raises(ConfigurationError, match="WORKER_MAX_BACKOFF"):
         Settings.load()
@@ -115,10 +129,10 @@ def test_secrets_are_masked_wherever_they_are_shown(monkeypatch: pytest.MonkeyPa
     """In the settings' own representation, in what `worker config` shows, and in bad values."""
     monkeypatch.setenv("WORKER_REDIS_URL", "redis://user:s3cret@host:1/0")
     monkeypatch.setenv("WORKER_SUMMARIZER_API_KEY", "sk-s3cret")
-    settings = Settings.load()
-    assert "s3cret" not in repr(settings)
+    settings, models = Settings.load(), ModelSettings.load()
+    assert "s3cret" not in repr(settings) + repr(models)
     assert show_value(settings.redis_url) == "redis://user:***@host:1/0"
-    assert show_value(settings.summarizer_api_key) == "***"
+    assert show_value(models.summarizer_api_key) == "***"
 
 
 @pytest.mark.parametrize(
@@ -170,10 +184,103 @@ def test_a_token_of_16_characters_is_taken_and_an_empty_one_is_none(monkeypatch:
 
 
 def test_variables_that_name_no_setting_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are most likely misspelt."""
+    """They are most likely misspelt; those of any group are not."""
     monkeypatch.setenv("WORKER_REDISURL", "x")
     monkeypatch.setenv("WORKER_THREAD_POOL_SIZE", "3")
-    assert unknown_variables() == ["WORKER_REDISURL"]
+    monkeypatch.setenv("WORKER_EMBEDDER", "openai")
+    [doubt] = variables_without_effect(GROUPS)
+    assert doubt.found == "WORKER_REDISURL names no setting"
+    assert "misspelt" in doubt.remedy
+
+
+def test_a_variable_of_a_part_that_is_not_installed_is_told_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not misspelt, it has no effect; a bad value in it keeps nothing from working."""
+    monkeypatch.setattr("worker.settings.is_installed", lambda extra: extra != "recall")
+    monkeypatch.setenv("WORKER_SYNC_BATCH", "many")
+    [doubt] = variables_without_effect(GROUPS)
+    assert doubt.found == "WORKER_SYNC_BATCH has no effect without the extra 'recall'"
+    assert "pip install 'dramatiq-bridge[recall]'" in doubt.remedy
+    read_groups()
+
+
+def test_bad_values_of_several_groups_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each once, although the stores read the framework's settings for their defaults."""
+    bad = {"WORKER_GRACE": "soon", "WORKER_SYNC_BATCH": "0", "WORKER_SUMMARY_WORDS": "few"}
+    for name, value in bad.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError) as caught:
+        read_groups()
+    lines = str(caught.value).splitlines()
+    assert sorted(line.partition("=")[0] for line in lines) == sorted(bad)
+
+
+def test_defaults_follow_the_settings_that_are_put_in_force(tmp_path: Path) -> None:
+    """The stores are in the data directory, whichever was read first; what was put in force itself stays."""
+    put_in_force(RecallSettings(sync_batch=7))
+    assert StoreSettings.in_force().index_dir == project_root() / ".worker" / "index"
+    put_in_force(Settings(data_dir=tmp_path / "elsewhere"))
+    assert StoreSettings.in_force().index_dir == tmp_path / "elsewhere" / "index"
+    assert RecallSettings.in_force().sync_batch == 7
+    put_in_force(None)
+    assert RecallSettings.in_force().sync_batch == 100
+
+
+def test_settings_of_a_class_that_extends_a_group_are_the_groups() -> None:
+    """A program may have settings of its own beside the framework's."""
+
+    class Extended(Settings):
+        colour: str = "red"
+
+    put_in_force(Extended(max_retries=3))
+    assert Settings.in_force().max_retries == 3
+    assert Extended.in_force().colour == "red"
+    put_in_force(Settings(max_retries=4))
+    assert Extended.in_force().max_retries == 10
+
+
+@pytest.mark.parametrize("name", ["merge_timeout", "max_retrys", "WORKER_MAX_RETRIES"])
+def test_a_name_that_is_no_setting_is_refused(name: str) -> None:
+    """Ignored, it would be missed when it is needed; the settings of other groups are no exception."""
+    with pytest.raises(ValidationError, match=name):
+        Settings(**{name: "3"})
+
+
+def test_an_env_file_that_cannot_be_read_is_one_line(project: Path) -> None:
+    """With its path, and what to do."""
+    (project / ".env").write_bytes(b"WORKER_ACTORS=caf\xe9\n")
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.load()
+    assert str(caught.value).startswith(f"{project / '.env'} cannot be read: ")
+    assert "UTF-8" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_who_uses_only_the_framework_neither_imports_nor_has_the_settings_of_the_built_in_application() -> None:
+    """They are groups of their own, in the rooms that read them."""
+    said = _run("import sys, worker; print(*worker.Settings.model_fields, *sys.modules)")
+    assert said.returncode == 0
+    words = set(said.stdout.split())
+    assert "max_retries" in words
+    application = {name for group in GROUPS if group is not Settings for name in group.model_fields}
+    assert len(application) == 25
+    assert not words & application
+    assert not words & {group.__module__ for group in GROUPS if group is not Settings}
+
+
+def test_the_built_in_actors_do_not_begin_with_a_bad_setting() -> None:
+    """The first attempt of a merge would be late to tell it."""
+    said = _run("import worker.tasks", WORKER_MERGE_TIMEOUT="soon", WORKER_EMBEDDER="none")
+    assert said.returncode != 0
+    last = said.stderr.splitlines()[-2:]
+    assert any("WORKER_MERGE_TIMEOUT=soon: " in line for line in last)
+    assert any("WORKER_EMBEDDER=none: " in line for line in last)
+
+
+def _run(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = dict(os.environ) | variables
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def test_settings_cannot_be_changed() -> None:

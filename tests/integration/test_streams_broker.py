@@ -41,7 +41,7 @@ from worker.server.connection import connect
 from worker.server.embedded import EmbeddedServer
 from worker.server.keys import PRIORITIES
 from worker.server.scripts import Argument, Script
-from worker.settings import Settings, put_in_force, settings_in_force
+from worker.settings import Settings, put_in_force
 
 JOIN_MS = 60_000
 
@@ -1108,7 +1108,7 @@ def test_dramatiqs_own_broker_can_be_had_with_history(make_broker: Callable[...,
 
     messages = [fragile.send(number) for number in range(2)]
     with working(broker):
-        client = connect(settings_in_force())
+        client = connect(Settings.in_force())
         wait_until(lambda: ask(client, state_counts()) == {"completed": 1, "dead": 1})
     good, bad = (ask(client, one_message(one.message_id)) for one in messages)
     assert good is not None

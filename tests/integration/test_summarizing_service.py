@@ -18,9 +18,11 @@ from pydantic import SecretStr
 from tests.support.model_endpoint import Answer, ModelEndpoint, Request, as_json, fails, model_endpoint, says
 from worker.bridge import run_async_in_new_loop
 from worker.conversations.importing import import_conversation
+from worker.conversations.settings import ConversationSettings
 from worker.conversations.summarizing import Summary, summarize_conversation
 from worker.errors import Fatal, NoContentFound, RetryLater, Unchanged, WorkerError
 from worker.models.failures import ModelUnavailable
+from worker.models.settings import ModelSettings
 from worker.settings import Settings, put_in_force
 from worker.stores.conversations import Chunk, Conversation, conversation_store
 
@@ -55,17 +57,18 @@ def recorded(conversation_id: str) -> Conversation:
     return found
 
 
-def use(settings: Settings, **values: Any) -> None:
-    put_in_force(settings.model_copy(update=values))
+def use(*, summary_words: int = 150, **values: Any) -> None:
+    put_in_force(ConversationSettings(summary_words=summary_words))
+    put_in_force(ModelSettings(**values))
 
 
 @contextlib.contextmanager
-def asked(settings: Settings, *answers: Answer, otherwise: Any = None, **values: Any) -> Iterator[ModelEndpoint]:
+def asked(*answers: Answer, otherwise: Any = None, **values: Any) -> Iterator[ModelEndpoint]:
     """A model's endpoint that the settings in force name."""
     options = {} if otherwise is None else {"otherwise": otherwise}
     with model_endpoint(*answers, **options) as endpoint:
         configured = {"summarizer": "openai", "summarizer_url": endpoint.url, "summarizer_model": "model-1"}
-        use(settings, **configured | values)
+        use(**configured | values)
         yield endpoint
 
 
@@ -89,7 +92,7 @@ def test_the_sample_is_summarized_by_its_own_sentences(settings: Settings) -> No
 def test_a_summary_has_no_more_words_than_are_configured(settings: Settings) -> None:
     """As many of the most telling sentences as fit."""
     keep("limited", "\n".join(sentences(200, words=12)))
-    use(settings, summary_words=30)
+    use(summary_words=30)
     assert 0 < len(summarize("limited").text.split()) <= 30
 
 
@@ -124,7 +127,7 @@ def test_a_transcript_of_next_to_nothing_does_not_fail(settings: Settings, trans
 def test_control_characters_do_not_reach_the_model(settings: Settings) -> None:
     """NULs and the like become the space between words."""
     keep("dirty", "One\0two\x1b three.\r\nFour\x0bfive.", "six\x85seven.\0")
-    with asked(settings) as endpoint:
+    with asked() as endpoint:
         summarize("dirty")
     [request] = endpoint.requests
     assert request.text == "One two three.\nFour\nfive.\nsix\nseven."
@@ -133,7 +136,7 @@ def test_control_characters_do_not_reach_the_model(settings: Settings) -> None:
 def test_the_transcripts_are_read_in_the_order_of_their_times(settings: Settings) -> None:
     """A line each."""
     keep("ordered", "First.", None, "Second.", "Third.")
-    with asked(settings) as endpoint:
+    with asked() as endpoint:
         summarize("ordered")
     assert [request.text for request in endpoint.requests] == ["First.\nSecond.\nThird."]
 
@@ -141,7 +144,7 @@ def test_the_transcripts_are_read_in_the_order_of_their_times(settings: Settings
 def test_the_same_transcript_summarized_twice_is_unchanged(settings: Settings) -> None:
     """The model is asked once, and its summary stands."""
     keep("again", "Something was said.")
-    with asked(settings, says("Said once."), says("Said twice.")) as endpoint:
+    with asked(says("Said once."), says("Said twice.")) as endpoint:
         summarize("again")
         for _ in range(2):
             with pytest.raises(Unchanged, match="^unchanged$"):
@@ -153,18 +156,22 @@ def test_the_same_transcript_summarized_twice_is_unchanged(settings: Settings) -
 def test_whatever_changes_the_summary_has_it_made_anew(settings: Settings) -> None:
     """The transcript, the language, the model, the number of words, the kind of summarizer."""
     keep("changing", "Something was said.")
-    with asked(settings) as endpoint:
-        model = {"summarizer": "openai", "summarizer_url": endpoint.url, "summarizer_model": "model-1"}
+    with asked() as endpoint:
+        model: dict[str, Any] = {
+            "summarizer": "openai",
+            "summarizer_url": endpoint.url,
+            "summarizer_model": "model-1",
+        }
         summarize("changing")
         summarize("changing", "German")
-        use(settings, **model | {"summarizer_model": "model-2"})
+        use(**model | {"summarizer_model": "model-2"})
         summarize("changing", "German")
-        use(settings, **model | {"summary_words": 20})
+        use(**model | {"summary_words": 20})
         summarize("changing", "German")
         keep("more", "Something else was said.")
         summarize("more", "German")
         assert len(endpoint.requests) == 5
-    put_in_force(settings)
+    use()
     assert summarize("changing", "German").text == "Something was said."
     with pytest.raises(Unchanged):
         summarize("changing", "German")
@@ -173,7 +180,7 @@ def test_whatever_changes_the_summary_has_it_made_anew(settings: Settings) -> No
 def test_the_model_is_asked_as_configured(settings: Settings) -> None:
     """The path, the model, the key, the number of words and the language."""
     keep("asked", "Something was said.")
-    with asked(settings, summarizer_api_key=SecretStr("key-1"), summary_words=77) as endpoint:
+    with asked(summarizer_api_key=SecretStr("key-1"), summary_words=77) as endpoint:
         summary = summarize("asked", "German")
     [request] = endpoint.requests
     assert request.path == "/v1/chat/completions"
@@ -189,7 +196,7 @@ def test_a_developers_openai_account_is_not_used(settings: Settings, monkeypatch
     for name in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_BASE_URL"):
         monkeypatch.setenv(name, "http://private.invalid")
     keep("private", "Something was said.")
-    with asked(settings) as endpoint:
+    with asked() as endpoint:
         summarize("private")
     [request] = endpoint.requests
     assert not [name for name, value in request.headers.items() if "private.invalid" in value]
@@ -204,7 +211,7 @@ def test_a_long_transcript_is_split_and_the_summaries_are_summarized(settings: S
         names = re.findall(r"Sentence\d+|Part\d+", request.text)
         return says(f"Part{names[0].removeprefix('Sentence')} is over.")
 
-    with asked(settings, otherwise=answer, summarizer_context_words=100) as endpoint:
+    with asked(otherwise=answer, summarizer_context_words=100) as endpoint:
         summary = summarize("long")
     *parts, last = endpoint.requests
     assert all(len(request.text.split()) <= 100 for request in endpoint.requests)
@@ -221,7 +228,7 @@ def test_summaries_too_long_for_the_model_are_summarized_again(settings: Setting
     """Even a model that answers with more than it was asked for comes to an end."""
     keep("very long", "\n".join(sentences(300)))
     chatter = " ".join(["word"] * 500)
-    with asked(settings, otherwise=lambda _: says(chatter), summarizer_context_words=100) as endpoint:
+    with asked(otherwise=lambda _: says(chatter), summarizer_context_words=100) as endpoint:
         summarize("very long")
     sizes = [len(request.text.split()) for request in endpoint.requests]
     assert max(sizes) <= 100
@@ -231,7 +238,7 @@ def test_summaries_too_long_for_the_model_are_summarized_again(settings: Setting
 def test_text_without_spaces_is_split_too(settings: Settings) -> None:
     """Japanese has no space between words, and a model takes no more of it than of English."""
     keep("japanese", "会議は九時に始まりました。" * 2_000)
-    with asked(settings, summarizer_context_words=100) as endpoint:
+    with asked(summarizer_context_words=100) as endpoint:
         summarize("japanese")
     assert len(endpoint.requests) > 1
 
@@ -240,7 +247,7 @@ def test_text_without_spaces_is_split_too(settings: Settings) -> None:
 def test_a_busy_model_is_asked_again_after_as_many_seconds_as_it_says(settings: Settings, status: int) -> None:
     """RetryLater, with that delay, after one request."""
     keep("busy", "Something was said.")
-    with asked(settings, fails(status, retry_after="7")) as endpoint:
+    with asked(fails(status, retry_after="7")) as endpoint:
         with pytest.raises(RetryLater, match=f"{status}: .*this is a {status}") as raised:
             summarize("busy")
         assert len(endpoint.requests) == 1
@@ -253,7 +260,7 @@ def test_a_busy_model_is_asked_again_at_the_date_it_says(settings: Settings) -> 
     keep("busy", "Something was said.")
     later = ZONE_OF_DATES.sub(" GMT", format_datetime(datetime.now(UTC) + timedelta(minutes=2)))
     answers = fails(429, retry_after=later), fails(503, retry_after="Wed, 21 Oct 2015 07:28:00 GMT")
-    with asked(settings, *answers):
+    with asked(*answers):
         with pytest.raises(RetryLater) as raised:
             summarize("busy")
         assert timedelta(seconds=100) < raised.value.delay <= timedelta(seconds=121)
@@ -265,7 +272,7 @@ def test_a_busy_model_is_asked_again_at_the_date_it_says(settings: Settings) -> 
 def test_no_model_puts_a_message_off_for_longer_than_an_hour(settings: Settings) -> None:
     """Whatever it says."""
     keep("busy", "Something was said.")
-    with asked(settings, fails(429, retry_after="31536000")), pytest.raises(RetryLater) as raised:
+    with asked(fails(429, retry_after="31536000")), pytest.raises(RetryLater) as raised:
         summarize("busy")
     assert raised.value.delay == timedelta(hours=1)
 
@@ -275,7 +282,7 @@ def test_a_busy_model_that_does_not_say_when_is_asked_again(settings: Settings, 
     """With the backoff of any other error, or at once: never for good."""
     keep("busy", "Something was said.")
     answer = fails(500) if header is None else fails(500, retry_after=header)
-    with asked(settings, answer), pytest.raises(WorkerError, match="500") as raised:
+    with asked(answer), pytest.raises(WorkerError, match="500") as raised:
         summarize("busy")
     assert isinstance(raised.value, ModelUnavailable | RetryLater)
     assert not isinstance(raised.value, Fatal | NoContentFound)
@@ -285,7 +292,7 @@ def test_a_busy_model_that_does_not_say_when_is_asked_again(settings: Settings, 
 def test_a_model_that_refuses_is_not_asked_again(settings: Settings, status: int) -> None:
     """Fatal, in one line that says what it said and which settings to look at."""
     keep("refused", "Something was said.")
-    with asked(settings, fails(status)) as endpoint:
+    with asked(fails(status)) as endpoint:
         with pytest.raises(Fatal, match=f"{status}.*this is a {status}.*WORKER_SUMMARIZER_URL"):
             summarize("refused")
         assert len(endpoint.requests) == 1
@@ -296,7 +303,7 @@ def test_one_parts_error_is_the_error(settings: Settings) -> None:
     """Not a group of errors: what the model said of one part decides about the message."""
     keep("long", "\n".join(sentences(30)))
     with (
-        asked(settings, says("Fine."), fails(429, retry_after="9"), summarizer_context_words=100),
+        asked(says("Fine."), fails(429, retry_after="9"), summarizer_context_words=100),
         pytest.raises(RetryLater) as raised,
     ):
         summarize("long")
@@ -327,7 +334,7 @@ NONSENSE = {
 def test_an_answer_that_makes_no_sense_is_retried(settings: Settings, answer: Answer) -> None:
     """It is an error of the model's, named as such, and no summary is kept."""
     keep("nonsense", "Something was said.")
-    with asked(settings, answer) as endpoint:
+    with asked(answer) as endpoint:
         with pytest.raises(ModelUnavailable):
             summarize("nonsense")
         assert len(endpoint.requests) == 1
@@ -337,14 +344,14 @@ def test_an_answer_that_makes_no_sense_is_retried(settings: Settings, answer: An
 def test_control_characters_of_a_model_are_not_kept(settings: Settings) -> None:
     """A database need not take a NUL."""
     keep("dirty", "Something was said.")
-    with asked(settings, says("A\0 summary.")):
+    with asked(says("A\0 summary.")):
         assert "\0" not in summarize("dirty").text
 
 
 def test_a_model_out_of_reach_is_retried(settings: Settings) -> None:
     """The error names the address."""
     keep("away", "Something was said.")
-    with asked(settings) as endpoint:
+    with asked() as endpoint:
         url = endpoint.url
     with pytest.raises(ModelUnavailable, match=re.escape(url)):
         summarize("away")
@@ -360,7 +367,7 @@ def test_a_request_takes_no_longer_than_its_time_out(settings: Settings, answer:
     keep("slow", "Something was said.")
     started = time.monotonic()
     with (
-        asked(settings, answer, summarizer_timeout=timedelta(milliseconds=200)),
+        asked(answer, summarizer_timeout=timedelta(milliseconds=200)),
         pytest.raises((ModelUnavailable, TimeoutError)),
     ):
         summarize("slow")
@@ -372,11 +379,11 @@ def test_no_error_shows_a_password_or_a_key(settings: Settings) -> None:
     """Neither that in the URL nor a key that the endpoint repeats."""
     keep("secret", "Something was said.")
     refusal = Answer(status=401, body=b'{"error": {"message": "Incorrect API key provided: key-hunter2"}}')
-    with asked(settings, refusal, summarizer_api_key=SecretStr("key-hunter2")) as endpoint:
+    with asked(refusal, summarizer_api_key=SecretStr("key-hunter2")) as endpoint:
         with pytest.raises(Fatal) as refused:
             summarize("secret")
         url = endpoint.url.replace("//", "//me:hunter2@")
-    use(settings, summarizer="openai", summarizer_url=url, summarizer_model="model-1")
+    use(summarizer="openai", summarizer_url=url, summarizer_model="model-1")
     with pytest.raises(ModelUnavailable) as unreachable:
         summarize("secret")
     assert "hunter2" not in str(unreachable.value)

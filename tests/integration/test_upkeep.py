@@ -14,6 +14,7 @@ from worker.models.embedder import Vectors
 from worker.settings import Settings
 from worker.stores.chunks import FileChunks, NewChunk
 from worker.stores.index import SearchIndex
+from worker.stores.settings import StoreSettings
 
 DIMENSIONS = 8
 CHUNKS = 48_000
@@ -100,11 +101,11 @@ def test_only_one_optimizes_at_a_time(settings: Settings) -> None:
     """Whoever comes second leaves it to the first."""
 
     async def ask() -> bool:
-        async with SearchIndex.open(settings.index_dir, "made up", DIMENSIONS) as index:
+        async with SearchIndex.open(StoreSettings.in_force().index_dir, "made up", DIMENSIONS) as index:
             return await index.optimize()
 
     assert run_async_in_new_loop(ask)
-    with (settings.index_dir / "upkeep.lock").open("w") as lock:
+    with (StoreSettings.in_force().index_dir / "upkeep.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert not run_async_in_new_loop(ask)
     assert run_async_in_new_loop(ask)

@@ -16,7 +16,9 @@ from tests.support.model_endpoint import fails, model_endpoint
 from tests.support.web import own_broker, serving
 from worker.bridge import run_async_in_new_loop
 from worker.errors import ConfigurationError, RetryLater
+from worker.models.settings import ModelSettings
 from worker.recall.indexing import capture
+from worker.recall.settings import RecallSettings
 from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings, put_in_force
 from worker.stores.database import DatabaseFailed
@@ -65,10 +67,9 @@ def test_a_question_is_answered(web: httpx.Client, path: str) -> None:
 def test_what_an_answer_goes_without_is_told(known: Settings) -> None:
     """A reranker that fails, and a question that is too long."""
     with model_endpoint(otherwise=lambda _: fails(500)) as endpoint:
-        settings = known.model_copy(update={"reranker_url": endpoint.url})
-        put_in_force(settings)
+        put_in_force(ModelSettings(reranker_url=endpoint.url))
         run_async_in_new_loop(capture("m", "Another door."))
-        with serving(create_app(settings)) as web:
+        with serving(create_app(known)) as web:
             answer = web.post("/recall", json={"question": "door " * 10_000}).json()
     assert [one["part"] for one in answer["left_out"]] == ["question", "reranker"]
     assert "answered 500" in answer["left_out"][1]["reason"]
@@ -114,13 +115,10 @@ def test_nothing_in_a_question_is_syntax(web: httpx.Client, question: str) -> No
 
 def test_an_index_of_another_embedder_is_told(known: Settings) -> None:
     """As something that the server lacks, with the remedy."""
-    other = {
-        "embedder": "openai",
-        "embedder_model": "m",
-        "embedder_dimensions": 3,
-        "embedder_url": "http://localhost:9",
-    }
-    with serving(create_app(known.model_copy(update=other))) as web:
+    put_in_force(
+        ModelSettings(embedder="openai", embedder_model="m", embedder_dimensions=3, embedder_url="http://localhost:9")
+    )
+    with serving(create_app(known)) as web:
         answer = web.post("/recall", json={"question": "x"})
     assert answer.status_code == 503
     assert "worker index rebuild" in answer.json()["detail"]
@@ -170,7 +168,8 @@ def test_the_web_process_starts_without_its_database(
 
     monkeypatch.setattr("worker.web.recall.repository_store", database)
     monkeypatch.setattr("worker.web.recall.search_index", index)
-    with serving(create_app(known.model_copy(update={"recall_timeout": timedelta(seconds=3)}))) as web:
+    put_in_force(RecallSettings(recall_timeout=timedelta(seconds=3)))
+    with serving(create_app(known)) as web:
         assert len(ready) == 1
         assert len(web.post("/recall", json={"question": "door"}).json()["hits"]) == 1
 

@@ -18,11 +18,13 @@ from worker import actor
 from worker.bridge import run_async_in_new_loop
 from worker.ground.extras import is_installed
 from worker.history.json_values import to_json
+from worker.models.settings import ModelSettings
 from worker.recall import repository_sync
 from worker.recall.repositories import add_repository, describe_repository
 from worker.server.embedded import EmbeddedServer
-from worker.settings import Settings
+from worker.settings import Settings, put_in_force
 from worker.stores.repositories import Sync, SyncState, repository_store
+from worker.stores.settings import StoreSettings
 from worker.web import create_app, rendering
 
 PAGE = {"accept": "text/html"}
@@ -151,24 +153,23 @@ def test_a_sync_that_was_not_heard_of_for_long_is_lost(web: httpx.Client) -> Non
     assert page.count('value="33.3"') == 2
 
 
-def other_embedder(settings: Settings) -> Settings:
-    """Settings by which another embedder is to read the index."""
-    other = {"embedder": "openai", "embedder_model": "m", "embedder_dimensions": 3}
-    return settings.model_copy(update=other | {"embedder_url": "http://localhost:9"})
+def other_embedder() -> None:
+    """Another embedder is to read the index."""
+    url = "http://localhost:9"
+    put_in_force(ModelSettings(embedder="openai", embedder_model="m", embedder_dimensions=3, embedder_url=url))
 
 
-def no_folder(settings: Settings) -> Settings:
-    """Settings whose index can be nowhere."""
-    file = settings.data_dir / "file"
+def no_folder() -> None:
+    """The settings name a file as the folder of the index."""
+    file = Settings.in_force().data_dir / "file"
     file.touch()
-    return settings.model_copy(update={"index_dir": file})
+    put_in_force(StoreSettings(index_dir=file))
 
 
-def broken_files(settings: Settings) -> Settings:
-    """The same settings; what is stored cannot be read any more."""
-    for file in settings.index_dir.glob("*.lance/data/*"):
+def broken_files() -> None:
+    """The stored files cannot be read any more."""
+    for file in StoreSettings.in_force().index_dir.glob("*.lance/data/*"):
         file.write_bytes(b"\0" * 300)
-    return settings
 
 
 @pytest.mark.parametrize(
@@ -177,7 +178,8 @@ def broken_files(settings: Settings) -> Settings:
 )
 def test_an_index_that_cannot_be_read_is_told(known: Settings, damage: Any, remedy: str) -> None:
     """With the remedy; the page still shows which repositories there are, and how they were synced."""
-    with serving(create_app(damage(known))) as web:
+    damage()
+    with serving(create_app(known)) as web:
         for path in ("/api/repositories", "/api/repositories/shop"):
             answer = web.get(path)
             assert answer.status_code == 503
@@ -192,7 +194,8 @@ def test_an_index_that_cannot_be_read_is_told(known: Settings, damage: Any, reme
 def test_a_database_that_cannot_be_opened_is_told(known: Settings) -> None:
     """On a page too, in a line with the setting."""
     url = SecretStr("sqlite+aiosqlite:////dev/null/none.db")
-    with serving(create_app(known.model_copy(update={"database_url": url}))) as web:
+    put_in_force(StoreSettings(database_url=url))
+    with serving(create_app(known)) as web:
         assert web.get("/api/repositories").status_code == 503
         page = web.get("/repositories", headers=PAGE)
     assert page.status_code == 200

@@ -17,6 +17,7 @@ from worker.bridge import run_async_in_new_loop
 from worker.errors import NoContentFound
 from worker.recall.repositories import add_repository, remove_repository
 from worker.recall.repository_sync import sync_repository
+from worker.recall.settings import RecallSettings
 from worker.settings import Settings, put_in_force
 from worker.stores.chunks import FileState, Totals
 from worker.stores.index import search_index
@@ -48,7 +49,8 @@ class Syncs(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.tree.mkdir()
-        put_in_force(Settings(data_dir=self.folder / "data", sync_batch=1))
+        put_in_force(Settings(data_dir=self.folder / "data"))
+        put_in_force(RecallSettings(sync_batch=1))
         run_async_in_new_loop(add_repository(self.tree, "tree"))
 
     @rule(path=paths, content=contents)

@@ -15,7 +15,7 @@ from dramatiq.broker import MessageProxy
 from worker.attempts.attempt import Attempt as Facts
 from worker.attempts.run import AttemptRun
 from worker.attempts.runs import as_body
-from worker.settings import put_in_force, settings_in_force
+from worker.settings import Settings, put_in_force
 from worker.testing import RecordedEvents
 
 _numbers = itertools.count()
@@ -69,7 +69,7 @@ class Attempt:
 
 @pytest.fixture
 def short_patience() -> Iterator[None]:
-    before = settings_in_force()
+    before = Settings.in_force()
     put_in_force(before.model_copy(update={"cleanup_timeout": timedelta(milliseconds=100)}))
     yield
     put_in_force(before)

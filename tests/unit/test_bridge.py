@@ -30,7 +30,7 @@ from worker.attempts.spans import current_span
 from worker.bridge import ForeignInterruptsWarning, run_async_in_shared_loop, stop_shared_loop
 from worker.errors import ConfigurationError, LoopClosedError, RunningLoopError, SelfCancelledError
 from worker.loops import bridge, watchdog
-from worker.settings import put_in_force, settings_in_force
+from worker.settings import Settings, put_in_force
 from worker.testing import recorded_events
 
 Run = Callable[..., Any]
@@ -605,7 +605,7 @@ def test_refused_settings_are_the_callers_error(run: Run, monkeypatch: pytest.Mo
     stop_shared_loop()
     monkeypatch.setattr(watchdog, "_watchdog", None)
     monkeypatch.setenv("WORKER_BLOCKING", "sometimes")
-    before = settings_in_force()
+    before = Settings.in_force()
     put_in_force(None)
     try:
         for work in (answer, answer()):

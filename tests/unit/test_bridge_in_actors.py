@@ -16,13 +16,13 @@ from worker.attempts.shutdown import ShutdownNotifications
 from worker.attempts.time_limit import TimeLimit
 from worker.bridge import stop_shared_loop
 from worker.loops.watchdog import Turns
-from worker.settings import Settings, settings_in_force
+from worker.settings import Settings
 from worker.testing import stub_worker
 
 
 def test_the_failed_event_names_a_coroutine_that_did_not_end_and_where_it_was() -> None:
     """Whoever reads the history sees why the attempt took longer than its limit."""
-    quick = settings_in_force().model_copy(update={"cleanup_timeout": timedelta(milliseconds=100)})
+    quick = Settings.in_force().model_copy(update={"cleanup_timeout": timedelta(milliseconds=100)})
     with stub_worker(settings=quick) as stub:
 
         @actor(loop="new", time_limit=0.05, max_retries=0)

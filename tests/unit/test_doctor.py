@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from worker.cli.config import GROUPS
 from worker.operations.doctor import (
     Finding,
     Severity,
@@ -21,7 +22,7 @@ from worker.operations.doctor import (
     check_version,
 )
 from worker.server.layout import LAYOUT
-from worker.settings import Settings
+from worker.settings import Settings, put_in_force
 
 GOOD: dict[str, Any] = {
     "redis_version": "7.2.4",
@@ -100,7 +101,9 @@ CONTRADICTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize(("name", "values"), CONTRADICTIONS.items(), ids=CONTRADICTIONS)
 def test_settings_that_contradict_each_other_are_named(name: str, values: dict[str, Any], settings: Settings) -> None:
     """With what to do, and without secrets."""
-    [finding] = check_settings(Settings(**values), [])
+    for group in GROUPS:
+        put_in_force(group(**{one: value for one, value in values.items() if one in group.model_fields}))
+    [finding] = check_settings(GROUPS)
     assert finding.severity is not Severity.OK
     assert name in finding.found
     assert finding.remedy
@@ -109,12 +112,13 @@ def test_settings_that_contradict_each_other_are_named(name: str, values: dict[s
 
 def test_settings_as_they_come_are_well(settings: Settings) -> None:
     """Nothing is said of the defaults but that."""
-    [finding] = check_settings(settings, [])
+    [finding] = check_settings(GROUPS)
     assert finding.severity is Severity.OK
 
 
-def test_variables_that_name_no_setting_are_told(settings: Settings) -> None:
+def test_variables_that_name_no_setting_are_told(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are most likely misspelt."""
-    [finding] = check_settings(settings, ["WORKER_MAX_RETRYS"])
+    monkeypatch.setenv("WORKER_MAX_RETRYS", "3")
+    [finding] = check_settings(GROUPS)
     assert finding.severity is Severity.WARNING
     assert "WORKER_MAX_RETRYS" in finding.found

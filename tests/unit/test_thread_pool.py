@@ -20,7 +20,7 @@ from tests.support.waiting import wait_until
 from worker import actor, run_in_thread_pool
 from worker.bridge import cancel_requested
 from worker.loops.thread_pool import ThreadPool
-from worker.settings import settings_in_force
+from worker.settings import Settings
 from worker.testing import stub_worker
 
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
@@ -226,7 +226,7 @@ def test_how_busy_the_pool_is_can_be_seen() -> None:
 
 def test_two_attempts_never_work_at_once_although_a_call_ignores_its_cancellation() -> None:
     """The attempt lasts until the thread has ended, and only then is the message retried."""
-    before = settings_in_force()
+    before = Settings.in_force()
     quick = {"cleanup_timeout": timedelta(milliseconds=20), "min_backoff": timedelta(milliseconds=1)}
     working: list[int] = []
     at_once = []

@@ -18,13 +18,13 @@ from worker import actor, run_async_in_new_loop, run_in_thread_pool
 from worker.bridge import run_async_in_shared_loop, stop_shared_loop
 from worker.history.events import StatusEvent
 from worker.loops import watchdog
-from worker.settings import put_in_force, settings_in_force
+from worker.settings import Settings, put_in_force
 from worker.testing import stub_worker
 
 
 @pytest.fixture(params=["asyncio", "uvloop"], autouse=True)
 def _short_threshold(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    before = settings_in_force()
+    before = Settings.in_force()
     put_in_force(before.model_copy(update={"blocking_threshold": timedelta(milliseconds=30)}))
     monkeypatch.setattr(watchdog, "_watchdog", None)
     stop_shared_loop()
@@ -53,7 +53,7 @@ async def patient_service() -> None:
 
 
 def final_event(service: Callable[[], Any], loop: Literal["new", "shared"]) -> StatusEvent:
-    with stub_worker(settings=settings_in_force()) as stub:
+    with stub_worker(settings=Settings.in_force()) as stub:
 
         @actor(loop=loop, max_retries=0)
         async def watched() -> None:
@@ -81,7 +81,7 @@ def test_the_final_event_says_how_long_the_loop_was_blocked_and_where(loop: Lite
 def test_waiting_and_the_thread_pool_do_not_count(loop: Literal["new", "shared"]) -> None:
     """Only what keeps the loop from turning does."""
     # A machine that is busy keeps it from turning for some tens of milliseconds.
-    put_in_force(settings_in_force().model_copy(update={"blocking_threshold": timedelta(milliseconds=300)}))
+    put_in_force(Settings.in_force().model_copy(update={"blocking_threshold": timedelta(milliseconds=300)}))
     event = final_event(patient_service, loop)
     assert event.state == "completed"
     assert event.blocked_ms is None
@@ -109,7 +109,7 @@ def test_a_call_that_shares_the_loop_is_told_of_what_blocked_it_too() -> None:
 
 def test_it_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then nothing watches, and nothing is told."""
-    put_in_force(settings_in_force().model_copy(update={"blocking": "off"}))
+    put_in_force(Settings.in_force().model_copy(update={"blocking": "off"}))
     assert final_event(blocking_service, "new").blocked_ms is None
     assert watchdog._watchdog is None
 

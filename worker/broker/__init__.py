@@ -30,7 +30,7 @@ from worker.history.writer import default_writer
 from worker.server.client import RedisClient
 from worker.server.connection import connect
 from worker.server.keys import Namespace
-from worker.settings import Settings, put_in_force, settings_in_force
+from worker.settings import Settings, put_in_force
 from worker.threads.greenlets import call_among_greenlets
 from worker.threads.os_threads import GEVENT
 
@@ -52,7 +52,7 @@ def create_broker(settings: Settings | None = None) -> dramatiq.Broker:
         ConfigurationError: A setting is bad.
     """
     if settings is None:
-        settings = settings_in_force()
+        settings = Settings.in_force()
     put_in_force(settings)
     client = connect(settings)
     return _lists_broker(settings, client) if settings.broker == "redis-lists" else _stream_broker(settings, client)

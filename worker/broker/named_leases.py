@@ -27,7 +27,7 @@ from worker.ground.logs import get_logger
 from worker.loops.thread_pool import cancel_requested, run_in_thread_pool
 from worker.server.connection import connect
 from worker.server.scripts import Script
-from worker.settings import settings_in_force
+from worker.settings import Settings
 from worker.threads.os_threads import new_condition, new_lock, start_thread
 
 logger = get_logger(__name__)
@@ -123,7 +123,7 @@ class _ServerLeases:
     """Leases on the server; a thread renews them while there are any."""
 
     def __init__(self) -> None:
-        settings = settings_in_force()
+        settings = Settings.in_force()
         self._client = connect(settings)
         self._seconds = settings.lease.total_seconds()
         self._changed = new_condition()

@@ -1,4 +1,4 @@
-"""`worker config`: what is in force, and where each value came from."""
+"""`worker config`: the settings in force, and where each value came from."""
 
 from __future__ import annotations
 
@@ -6,23 +6,41 @@ import logging
 
 from worker.cli.options import AsJson, begin
 from worker.cli.output import print_json, print_table
-from worker.settings import Settings, origins, show_value, unknown_variables, variable
+from worker.conversations.settings import ConversationSettings
+from worker.ground.values import show_value
+from worker.models.settings import ModelSettings
+from worker.recall.settings import RecallSettings
+from worker.settings import Settings, SettingsGroup, origins, variable, variables_without_effect
+from worker.stores.settings import StoreSettings
+
+GROUPS: tuple[type[SettingsGroup], ...] = (
+    Settings,
+    ConversationSettings,
+    RecallSettings,
+    StoreSettings,
+    ModelSettings,
+)
+"""All groups of settings: the framework's, then those of the built-in application."""
 
 logger = logging.getLogger(__name__)
 
 
 def config(as_json: AsJson = False) -> None:
     """Show the settings in force and the origin of each; secrets are masked."""
-    settings = begin()
-    for name in unknown_variables():
-        logger.warning("%s names no setting: is it misspelt?", name)
-    came_from = origins(settings)
-    shown = {name: show_value(getattr(settings, name)) for name in Settings.model_fields}
+    begin()
+    for doubt in variables_without_effect(GROUPS):
+        logger.warning("%s: %s", doubt.found, doubt.remedy)
+    rows = [row for group in GROUPS if group.is_in_use() for row in _rows(group.in_force())]
     if as_json:
-        print_json({variable(name): {"value": value, "from": came_from[name]} for name, value in shown.items()})
-        return
-    rows = [
-        (variable(name), value, came_from[name], Settings.model_fields[name].description or "")
-        for name, value in shown.items()
+        print_json({name: {"value": value, "from": origin} for name, value, origin, _ in rows})
+    else:
+        print_table(("variable", "value", "from", ""), rows)
+
+
+def _rows(settings: SettingsGroup) -> list[tuple[str, str, str, str]]:
+    """A group's settings, each with its variable, its value, its origin and its description."""
+    came_from = origins(settings)
+    return [
+        (variable(name), show_value(getattr(settings, name)), came_from[name], field.description or "")
+        for name, field in type(settings).model_fields.items()
     ]
-    print_table(("variable", "value", "from", ""), rows)

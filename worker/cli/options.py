@@ -26,7 +26,7 @@ from worker.history.filters import (
 )
 from worker.server.client import RedisClient
 from worker.server.connection import check_server, connect
-from worker.settings import Settings, settings_in_force
+from worker.settings import Settings, read_groups
 
 
 def _beginning(words: list[str]) -> Callable[[str], list[str]]:
@@ -127,8 +127,13 @@ def _with_options(
 
 
 def begin() -> Settings:
-    """Reads the settings and sets up logging, as every command does first."""
-    settings = settings_in_force()
+    """Reads the settings of what the command uses, and sets up logging, as every command does first.
+
+    Raises:
+        ConfigurationError: Settings are bad: one line for each.
+    """
+    read_groups()
+    settings = Settings.in_force()
     configure_logs(settings.log_level, settings.log_format)
     return settings
 

@@ -16,10 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from worker.conversations.audio import Merged, Refused, Source, concatenate
+from worker.conversations.settings import ConversationSettings
 from worker.errors import NoContentFound, Unchanged
 from worker.ground.durations import format_duration
 from worker.loops.thread_pool import cancel_requested, run_in_thread_pool
-from worker.settings import settings_in_force
 from worker.stores.conversations import Chunk, conversation_store
 from worker.stores.objects import ObjectStore, object_store
 
@@ -68,7 +68,7 @@ async def merge_conversation(conversation_id: str, *, progress: Progress | None 
         Unchanged: The same chunks were merged before, and no file was cut short by its time limit.
         TimeoutError: The merge took longer than `WORKER_MERGE_TIMEOUT`.
     """
-    limit = settings_in_force().merge_timeout
+    limit = ConversationSettings.in_force().merge_timeout
     try:
         async with asyncio.timeout(limit.total_seconds()):
             return await _merge(conversation_id, progress)
@@ -134,7 +134,7 @@ def _digest(sources: Sequence[Source]) -> str:
 
 
 def _concatenate(sources: Sequence[Source], target: Path, progress: Progress | None) -> Merged:
-    file_seconds = settings_in_force().merge_file_timeout.total_seconds()
+    file_seconds = ConversationSettings.in_force().merge_file_timeout.total_seconds()
     merge = functools.partial(concatenate, check=_stop_if_cancelled, file_seconds=file_seconds, progress=progress)
     return merge(sources, target)
 

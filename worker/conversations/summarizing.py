@@ -7,9 +7,9 @@ import hashlib
 import re
 from dataclasses import dataclass
 
+from worker.conversations.settings import ConversationSettings
 from worker.errors import NoContentFound, Unchanged
 from worker.models.summarizer import Summarizer, summarizer
-from worker.settings import settings_in_force
 from worker.stores.conversations import conversation_store
 from worker.stores.transcripts import clean
 
@@ -53,7 +53,7 @@ async def summarize_conversation(conversation_id: str, language: str | None = No
     if not any(char.isalnum() for char in text):
         raise NoContentFound(f"conversation {conversation_id!r} has no transcript")
     model = await summarizer()
-    max_words = settings_in_force().summary_words
+    max_words = ConversationSettings.in_force().summary_words
     digest = hashlib.sha256("\0".join([model.name, language or "", str(max_words), text]).encode()).hexdigest()
     known = await conversations.get(conversation_id)
     if known is not None and known.summary_digest == digest:

@@ -25,7 +25,7 @@ from worker.history.waiting import Item
 from worker.server.client import RedisClient
 from worker.server.connection import connect
 from worker.server.scripts import Argument, Script
-from worker.settings import Settings, settings_in_force
+from worker.settings import Settings
 from worker.threads.os_threads import new_lock
 
 logger = get_logger(__name__)
@@ -127,7 +127,7 @@ def default_writer() -> EventWriter:
     global _default
     with _default_lock:
         if _default is None:
-            settings = settings_in_force()
+            settings = Settings.in_force()
             _default = EventWriter(lambda: connect(settings), settings)
         return _default
 

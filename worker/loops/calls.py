@@ -19,7 +19,7 @@ from worker.ground.logs import get_logger
 from worker.loops.account import Blocked, account
 from worker.loops.interrupts import Section, current_section
 from worker.loops.watchdog import start_watchdog
-from worker.settings import settings_in_force
+from worker.settings import Settings
 from worker.threads.os_threads import new_lock
 
 logger = get_logger(__name__)
@@ -34,7 +34,7 @@ def overruns() -> int:
 
 def cleanup_seconds() -> float:
     """Seconds that a cancelled coroutine may clean up."""
-    return settings_in_force().cleanup_timeout.total_seconds()
+    return Settings.in_force().cleanup_timeout.total_seconds()
 
 
 def _suspended_at(coroutine: object) -> str:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from worker.ground.logs import get_logger
 from worker.loops.loop_resources import close_loop_resources, has_loop_resources
 from worker.loops.watchdog import Turns, watch, watch_loops_of_this_thread
-from worker.settings import settings_in_force
+from worker.settings import Settings
 from worker.threads.doorbell import Doorbell
 from worker.threads.os_threads import GEVENT
 from worker.threads.unpatched import DefaultSelector, PollSelector
@@ -255,7 +255,7 @@ async def _end(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _cleanup_seconds() -> float:
-    return settings_in_force().cleanup_timeout.total_seconds()
+    return Settings.in_force().cleanup_timeout.total_seconds()
 
 
 async def _in_time(cleanup: Coroutine[Any, Any, None], what: str) -> None:

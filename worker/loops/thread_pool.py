@@ -23,7 +23,7 @@ from typing import Any, ParamSpec, TypeVar
 from worker.ground.logs import get_logger
 from worker.loops.account import account
 from worker.loops.callables import is_async
-from worker.settings import settings_in_force
+from worker.settings import Settings
 from worker.threads.os_threads import new_condition, new_lock, start_thread
 
 P = ParamSpec("P")
@@ -73,7 +73,7 @@ async def run_in_thread_pool(func: Callable[P, R], /, *args: P.args, **kwargs: P
         if not future.cancel():
             flag.set()
             _outlives(future)
-            await asyncio.wait([waiter], timeout=_SHARE * settings_in_force().cleanup_timeout.total_seconds())
+            await asyncio.wait([waiter], timeout=_SHARE * Settings.in_force().cleanup_timeout.total_seconds())
             if not future.done():
                 logger.warning("a call in the thread pool goes on although it was cancelled", function=repr(func))
         # Marks an error as seen: its caller is gone.
@@ -218,7 +218,7 @@ def pool() -> ThreadPool:
     global _pool
     with _pool_lock:
         if _pool is None:
-            _pool = ThreadPool(settings_in_force().thread_pool_size)
+            _pool = ThreadPool(Settings.in_force().thread_pool_size)
         return _pool
 
 

@@ -21,7 +21,7 @@ from types import FrameType
 
 from worker.errors import ConfigurationError
 from worker.loops.account import Blocked
-from worker.settings import settings_in_force
+from worker.settings import Settings
 from worker.threads.greenlets import Lock, get_os_ident
 from worker.threads.os_threads import new_lock, start_thread
 from worker.threads.unpatched import unpatch
@@ -215,7 +215,7 @@ def watch(loop: asyncio.AbstractEventLoop) -> Turns | None:
 
 def _started() -> _Watchdog | None:
     global _watchdog
-    settings = settings_in_force()
+    settings = Settings.in_force()
     if settings.blocking == "off":
         return None
     with _start:

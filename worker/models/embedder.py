@@ -22,8 +22,8 @@ from worker.loops.thread_pool import cancel_requested, run_in_thread_pool
 from worker.models.embedded import EmbeddedModel, embedded_model
 from worker.models.endpoint import Endpoint
 from worker.models.failures import ModelUnavailable
+from worker.models.settings import ModelSettings
 from worker.models.words import names_of, spelled_out
-from worker.settings import Settings, settings_in_force
 
 Vectors = NDArray[np.float32]
 Floats = NDArray[np.float32]
@@ -145,7 +145,7 @@ class EndpointEmbedder:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, settings: Settings) -> AsyncIterator[EndpointEmbedder]:
+    async def open(cls, settings: ModelSettings) -> AsyncIterator[EndpointEmbedder]:
         """Opens a client for the configured endpoint, model and key."""
         async with Endpoint.open(
             f"{(settings.embedder_url or 'https://api.openai.com/v1').rstrip('/')}/embeddings",
@@ -198,7 +198,7 @@ class EndpointEmbedder:
 @loop_resource
 async def embedder() -> AsyncIterator[Embedder]:
     """The configured embedder; a client lives as long as its loop."""
-    settings = settings_in_force()
+    settings = ModelSettings.in_force()
     if settings.embedder == "wordllama":
         yield EmbeddedEmbedder()
         return

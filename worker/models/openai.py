@@ -18,7 +18,7 @@ from worker.ground.durations import format_duration
 from worker.ground.secrets import mask_url
 from worker.loops.thread_pool import run_in_thread_pool
 from worker.models.failures import ModelUnavailable, failure, tls_context
-from worker.settings import Settings
+from worker.models.settings import ModelSettings
 
 _INSTRUCTION = (
     "You summarize transcripts of conversations. Answer with the summary alone, in at most {words} words, "
@@ -46,7 +46,7 @@ class OpenAISummarizer:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, settings: Settings) -> AsyncIterator[OpenAISummarizer]:
+    async def open(cls, settings: ModelSettings) -> AsyncIterator[OpenAISummarizer]:
         """Opens a client for the configured endpoint, model and key."""
         key = settings.summarizer_api_key
         async with openai.AsyncOpenAI(

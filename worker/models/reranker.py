@@ -10,7 +10,7 @@ from typing import Protocol
 from worker.loops.loop_resources import loop_resource
 from worker.models.endpoint import Endpoint
 from worker.models.failures import ModelUnavailable
-from worker.settings import Settings, settings_in_force
+from worker.models.settings import ModelSettings
 
 LONGEST_TEXT = 4000
 """Characters of a text that are sent to a reranker; the rest is cut off."""
@@ -48,7 +48,7 @@ class EndpointReranker:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, settings: Settings) -> AsyncIterator[EndpointReranker]:
+    async def open(cls, settings: ModelSettings) -> AsyncIterator[EndpointReranker]:
         """Opens a client for the configured endpoint, model and key."""
         async with Endpoint.open(
             f"{(settings.reranker_url or '').rstrip('/')}/rerank",
@@ -81,7 +81,7 @@ class EndpointReranker:
 @loop_resource
 async def reranker() -> AsyncIterator[Reranker | None]:
     """The configured reranker, or None; a client lives as long as its loop."""
-    settings = settings_in_force()
+    settings = ModelSettings.in_force()
     if settings.reranker_url is None:
         yield None
         return

@@ -9,7 +9,7 @@ from worker.loops.loop_resources import loop_resource
 from worker.loops.thread_pool import run_in_thread_pool
 from worker.models.extractive import ExtractiveSummarizer
 from worker.models.openai import OpenAISummarizer
-from worker.settings import settings_in_force
+from worker.models.settings import ModelSettings
 
 
 class Summarizer(Protocol):
@@ -48,7 +48,7 @@ class _InThreadPool:
 @loop_resource
 async def summarizer() -> AsyncIterator[Summarizer]:
     """The configured summarizer; a client lives as long as its loop."""
-    settings = settings_in_force()
+    settings = ModelSettings.in_force()
     if settings.summarizer == "extractive":
         yield _InThreadPool(ExtractiveSummarizer())
         return

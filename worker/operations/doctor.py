@@ -6,29 +6,24 @@ Changes nothing, on the server or elsewhere.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
 import redis
 
 from worker.errors import ServerUnreachable
-from worker.ground.durations import format_duration
 from worker.operations.health import HealthState, check_health, unreachable
 from worker.server.client import RedisClient
 from worker.server.connection import address
 from worker.server.layout import LAYOUT, read_layout, remedy
-from worker.settings import Settings, show_value, unknown_variables, variable
+from worker.settings import Settings, SettingsGroup, variables_without_effect
 
 OLDEST_SERVER = 7
 SLOW_MS = 20.0
 CLOCK_SKEW = 1.0
 FULL = 0.9
-
-_LONGEST_SHUTDOWN = timedelta(minutes=10)
-"""What Dramatiq's workers get to end, unless their command says otherwise."""
 
 Info = Mapping[str, Any]
 """What the server says of itself: INFO, as redis-py reads it."""
@@ -59,12 +54,20 @@ class Finding:
     remedy: str = ""
 
 
-def examine(client: RedisClient, settings: Settings) -> tuple[Finding, ...]:
-    """Checks everything; where the server does not answer, only what can be checked without it."""
+def examine(
+    client: RedisClient, settings: Settings, groups: Sequence[type[SettingsGroup]] = (Settings,)
+) -> tuple[Finding, ...]:
+    """Checks everything; if the server does not answer, only what can be checked without it.
+
+    Args:
+        client: A client of the server.
+        settings: The settings of that server.
+        groups: All groups of settings that there are, the built-in application's included.
+    """
     found = [*_check_server(client, settings)]
     if found[0].severity is not Severity.PROBLEM:
         found += _check_work(client, settings)
-    return (*found, *check_settings(settings, unknown_variables()))
+    return (*found, *check_settings(groups))
 
 
 def _ok(name: str, found: str) -> Finding:
@@ -214,74 +217,13 @@ def _check_work(client: RedisClient, settings: Settings) -> Iterator[Finding]:
 # ---------------------------------------------------------------------- the settings
 
 
-def check_settings(settings: Settings, unknown: list[str]) -> tuple[Finding, ...]:
-    """What in the settings contradicts itself, or has no effect.
+def check_settings(groups: Sequence[type[SettingsGroup]]) -> tuple[Finding, ...]:
+    """Looks for settings that contradict each other or have no effect, and for variables that nothing reads.
 
     Args:
-        settings: Those in force.
-        unknown: Variables that name no setting.
+        groups: All groups of settings that there are; those in use are in force.
     """
-    found = [*_times(settings), *_retention(settings), *_without_effect(settings)]
-    found += [_warning("settings", f"{name} names no setting", "is it misspelt? unset it") for name in unknown]
+    doubts = [doubt for group in groups if group.is_in_use() for doubt in group.in_force().doubts()]
+    doubts += variables_without_effect(groups)
+    found = [(_problem if one.is_severe else _warning)("settings", one.found, one.remedy) for one in doubts]
     return tuple(found) or (_ok("settings", "nothing contradicts"),)
-
-
-def _times(settings: Settings) -> Iterator[Finding]:
-    for shorter, longer in (
-        ("merge_timeout", "time_limit"),
-        ("summarizer_timeout", "time_limit"),
-        ("merge_file_timeout", "merge_timeout"),
-    ):
-        if getattr(settings, shorter) > getattr(settings, longer):
-            yield _warning(
-                "settings",
-                f"{_written(settings, shorter)} is longer than {_written(settings, longer)}, which ends it first",
-                f"make {variable(shorter)} shorter",
-            )
-    if settings.grace + settings.cleanup_timeout > _LONGEST_SHUTDOWN:
-        yield _warning(
-            "settings",
-            f"{_written(settings, 'grace')}: Dramatiq kills its workers after {format_duration(_LONGEST_SHUTDOWN)}",
-            "give `dramatiq` a longer --worker-shutdown-timeout too, or make WORKER_GRACE shorter",
-        )
-
-
-def _retention(settings: Settings) -> Iterator[Finding]:
-    if settings.dead_retention < settings.history_retention:
-        yield _warning(
-            "settings",
-            f"{_written(settings, 'dead_retention')}, less than {_written(settings, 'history_retention')}: "
-            "what failed is forgotten before what succeeded",
-            "make WORKER_DEAD_RETENTION at least as long",
-        )
-    if settings.history_limit == 0:
-        yield _problem(
-            "settings", "WORKER_HISTORY_LIMIT=0: nothing that ended is kept, dead letters included", "raise it"
-        )
-
-
-def _without_effect(settings: Settings) -> Iterator[Finding]:
-    if settings.broker == "redis-lists":
-        yield _warning(
-            "settings",
-            "WORKER_BROKER=redis-lists: Dramatiq's own broker, without our promises",
-            "unset it, unless you are about to move",
-        )
-    if settings.summarizer == "extractive":
-        for name in ("summarizer_url", "summarizer_model", "summarizer_api_key"):
-            if getattr(settings, name) is not None:
-                yield _warning(
-                    "settings",
-                    f"{variable(name)} is set, and WORKER_SUMMARIZER=extractive does not use it",
-                    f"set WORKER_SUMMARIZER=openai, or unset {variable(name)}",
-                )
-    if settings.summary_words > settings.summarizer_context_words:
-        yield _warning(
-            "settings",
-            f"{_written(settings, 'summary_words')}: longer than the text that a model is given at once",
-            "make WORKER_SUMMARY_WORDS smaller than WORKER_SUMMARIZER_CONTEXT_WORDS",
-        )
-
-
-def _written(settings: Settings, name: str) -> str:
-    return f"{variable(name)}={show_value(getattr(settings, name))}"

@@ -10,11 +10,11 @@ from worker.errors import ConfigurationError, NoContentFound
 from worker.loops.thread_pool import run_in_thread_pool
 from worker.models.embedder import embedder
 from worker.recall.chunking import cut
-from worker.settings import settings_in_force
 from worker.stores.chunks import Document, DocumentKind, NewChunk, searched
 from worker.stores.conversations import conversation_store
 from worker.stores.index import search_index
 from worker.stores.rebuilding import rebuild
+from worker.stores.settings import StoreSettings
 from worker.stores.transcripts import clean
 
 LONGEST_NOTE = 50_000
@@ -103,7 +103,7 @@ async def rebuild_index(progress: Callable[[int, int], None] | None = None) -> i
         ConfigurationError: The index cannot be opened.
         RetryLater, ModelUnavailable, Fatal: The embedder's error.
     """
-    return await rebuild(settings_in_force().index_dir, await embedder(), progress)
+    return await rebuild(StoreSettings.in_force().index_dir, await embedder(), progress)
 
 
 async def _keep(documents: Sequence[Document]) -> Indexed:

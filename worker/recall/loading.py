@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from worker.models.embedded import embedded_model
-from worker.settings import Settings
+from worker.models.settings import ModelSettings
 from worker.stores.lance import load_lancedb
 
 
-def load_models(settings: Settings) -> None:
+def load_models() -> None:
     """Loads the libraries and the embedded models that a search uses. Blocks for about a second.
 
     Raises:
         MissingExtra: The extra `recall` is not installed.
     """
     load_lancedb()
-    if settings.embedder == "wordllama":
+    if ModelSettings.in_force().embedder == "wordllama":
         embedded_model()

@@ -26,8 +26,9 @@ from worker.models.embedder import Vectors, embedder
 from worker.models.reranker import Reranker, reranker
 from worker.recall import snippets
 from worker.recall.fusing import fuse
+from worker.recall.settings import RecallSettings
 from worker.recall.snippets import Snippet
-from worker.settings import settings_in_force
+from worker.settings import Settings
 from worker.stores.chunks import Kind, Passage, Ranked
 from worker.stores.index import SearchIndex, search_index
 from worker.stores.lance import load_lancedb
@@ -153,7 +154,7 @@ async def recall(question: str, *, repository: str | None = None, limit: int = 1
         RecallFailed: Both searches failed, or the index could not be opened in time.
     """
     check_question(question, limit)
-    parts = _Parts(settings_in_force().recall_timeout, [])
+    parts = _Parts(RecallSettings.in_force().recall_timeout, [])
     if len(question) > LONGEST_QUESTION:
         parts.leave_out("question", f"only its first {LONGEST_QUESTION} characters of {len(question)} were read")
         question = question[:LONGEST_QUESTION]
@@ -290,7 +291,7 @@ async def _in_time(parts: _Parts, folders: Mapping[str, Path], found: Sequence[P
 @loop_resource
 async def _readers() -> AsyncIterator[asyncio.Semaphore]:
     """Limits concurrent reads: a drive that hangs holds its threads, and most of the pool must stay free."""
-    yield asyncio.Semaphore(max(1, settings_in_force().thread_pool_size // 16))
+    yield asyncio.Semaphore(max(1, Settings.in_force().thread_pool_size // 16))
 
 
 def _hit(passage: Passage, snippet: Snippet) -> Hit:

@@ -23,8 +23,8 @@ from worker.models.embedder import Embedder, Vectors, embedder, refuses_not_ever
 from worker.recall.reading import CLOCK_TICK, FAILED, ReadFile, failed, read_files
 from worker.recall.repositories import check_folder, left_out_of
 from worker.recall.scanning import Found, Globs, Scan
+from worker.recall.settings import RecallSettings
 from worker.recall.sync_record import RepositoryRemoved, SyncRecord, recorded
-from worker.settings import settings_in_force
 from worker.stores.chunks import FileChunks, FileState, Totals, searched
 from worker.stores.index import SearchIndex, search_index
 from worker.stores.repositories import Repository, repository_store
@@ -160,7 +160,7 @@ class _Syncing:
         room = asyncio.Semaphore(_IN_FLIGHT)
         try:
             async with asyncio.TaskGroup() as group:
-                for batch in _batches(todo, settings_in_force().sync_batch):
+                for batch in _batches(todo, RecallSettings.in_force().sync_batch):
                     await room.acquire()
                     task = group.create_task(self._store_batch(batch, known))
                     task.add_done_callback(lambda _: room.release())
@@ -169,7 +169,7 @@ class _Syncing:
             raise errors.exceptions[0] from errors
 
     async def _store_batch(self, batch: Sequence[Found], known: Mapping[str, FileState]) -> None:
-        largest = settings_in_force().sync_max_file_bytes
+        largest = RecallSettings.in_force().sync_max_file_bytes
         read = await run_in_thread_pool(read_files, self.repository.path, batch, known, largest)
         touched = {one.path: one.state for one in read if one.chunks is None}
         changed = await self._embedded([one for one in read if one.chunks is not None])
@@ -282,7 +282,7 @@ def _batches(files: Iterable[Found], most: int) -> Iterator[list[Found]]:
 
 async def _scan(repository: Repository) -> tuple[dict[str, Found], int]:
     """The wanted files by path, and the number of files that git would see."""
-    largest = settings_in_force().sync_max_file_bytes
+    largest = RecallSettings.in_force().sync_max_file_bytes
     scan = Scan(repository.path, Globs(repository.include, repository.exclude), largest)
     found: dict[str, Found] = {}
     try:

@@ -21,7 +21,7 @@ from sqlalchemy.types import TypeDecorator
 from worker.errors import ConfigurationError, WorkerError
 from worker.ground.secrets import mask_url
 from worker.loops.thread_pool import run_in_thread_pool
-from worker.settings import settings_in_force
+from worker.stores.settings import StoreSettings
 
 _BUSY_SECONDS = 10
 """Seconds that a writer waits for another."""
@@ -44,7 +44,7 @@ def failures_told() -> Iterator[None]:
     except IntegrityError:
         raise
     except (SQLAlchemyError, OSError) as error:  # each driver has its own error for a server that is away
-        url = mask_url(settings_in_force().database_url.get_secret_value())
+        url = mask_url(StoreSettings.in_force().database_url.get_secret_value())
         said = error.orig if isinstance(error, DBAPIError) else error
         raise DatabaseFailed(f"the database {url} cannot be read or written: {said}") from error
 
@@ -81,7 +81,7 @@ async def open_database(schema: MetaData) -> AsyncIterator[AsyncEngine]:
         ConfigurationError: `WORKER_DATABASE_URL` cannot be read, or names a driver that is not installed.
         DatabaseFailed: Its server is away.
     """
-    url = settings_in_force().database_url.get_secret_value()
+    url = StoreSettings.in_force().database_url.get_secret_value()
     engine = _engine(url)
     try:
         if engine.dialect.name == "sqlite":

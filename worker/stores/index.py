@@ -22,7 +22,6 @@ from worker.loops.loop_resources import loop_resource
 from worker.loops.thread_pool import run_in_thread_pool
 from worker.models.embedder import Vectors, embedder
 from worker.models.words import first_words
-from worker.settings import settings_in_force
 from worker.stores import upkeep
 from worker.stores.chunks import Document, DocumentKind, FileChunks, FileState, Kind, Passage, Ranked, Totals
 from worker.stores.conditions import all_of, among, any_of, equals, is_document
@@ -35,6 +34,7 @@ from worker.stores.layout import (
     rows_of_files,
     schema_of,
 )
+from worker.stores.settings import StoreSettings
 from worker.stores.tables import opened
 
 try:
@@ -307,7 +307,7 @@ async def search_index() -> AsyncIterator[SearchIndex]:
         ConfigurationError: The index cannot be opened.
     """
     model = await embedder()
-    async with SearchIndex.open(settings_in_force().index_dir, model.name, model.dimensions) as index:
+    async with SearchIndex.open(StoreSettings.in_force().index_dir, model.name, model.dimensions) as index:
         yield index
 
 

@@ -19,7 +19,7 @@ from worker.errors import ConfigurationError
 from worker.ground.secrets import mask_url
 from worker.loops.loop_resources import loop_resource
 from worker.loops.thread_pool import run_in_thread_pool
-from worker.settings import settings_in_force
+from worker.stores.settings import StoreSettings
 
 
 class ObjectStore:
@@ -81,7 +81,7 @@ async def object_store() -> AsyncIterator[ObjectStore]:
     Raises:
         ConfigurationError: `WORKER_OBJECTS_URL` cannot be read.
     """
-    url = settings_in_force().objects_url.get_secret_value()
+    url = StoreSettings.in_force().objects_url.get_secret_value()
     try:
         folder = _folder(url)
         # Making the folder is one or two system calls; a listing or a copy would need the thread pool.

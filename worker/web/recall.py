@@ -16,6 +16,7 @@ from worker.ground.logs import get_logger
 from worker.operations.actors import find_actor, load_actors
 from worker.recall import indexing, recall
 from worker.recall.loading import load_models
+from worker.recall.settings import RecallSettings
 from worker.settings import Settings
 from worker.stores.chunks import Kind
 from worker.stores.index import search_index
@@ -129,9 +130,10 @@ async def get_ready(settings: Settings) -> None:
     """Loads what the first question and the first note would have to wait for; what fails now, they are told."""
     # One after another: threads that import the same modules may find them half made.
     await _tried("actors", run_in_thread_pool(load_actors, settings))
-    await _tried("models", run_in_thread_pool(load_models, settings))
-    await _tried("search index", search_index(), settings.recall_timeout)
-    await _tried("database", repository_store(), settings.recall_timeout)
+    await _tried("models", run_in_thread_pool(load_models))
+    limit = RecallSettings.in_force().recall_timeout
+    await _tried("search index", search_index(), limit)
+    await _tried("database", repository_store(), limit)
 
 
 async def _tried(part: str, work: Awaitable[object], limit: timedelta | None = None) -> None:
