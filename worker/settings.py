@@ -93,6 +93,24 @@ class SettingsGroup(BaseModel):
         loaded = _loaded[group] = cls.load()
         return loaded
 
+    @staticmethod
+    def read_all() -> None:
+        """Reads all groups that are imported and in use, so that a process hears of bad values before its work begins.
+
+        Raises:
+            ConfigurationError: Values are bad: one line for each, of all groups.
+        """
+        complaints: list[str] = []
+        for group in SettingsGroup.__subclasses__():
+            try:
+                if group.is_in_use():
+                    group.in_force()
+            except ConfigurationError as error:
+                complaints += str(error).splitlines()
+        if complaints:
+            # A group may have read another, and repeat its complaints.
+            raise ConfigurationError("\n".join(dict.fromkeys(complaints)))
+
     @classmethod
     def is_in_use(cls) -> bool:
         """Whether what reads these settings is installed."""
@@ -121,24 +139,6 @@ def put_in_force(settings: SettingsGroup | None) -> None:
         _put.clear()
     else:
         _put[_group_of(type(settings))] = settings
-
-
-def read_groups() -> None:
-    """Reads all groups that are imported and in use, so that a process hears of bad values before its work begins.
-
-    Raises:
-        ConfigurationError: Values are bad: one line for each, of all groups.
-    """
-    complaints: list[str] = []
-    for group in SettingsGroup.__subclasses__():
-        try:
-            if group.is_in_use():
-                group.in_force()
-        except ConfigurationError as error:
-            complaints += str(error).splitlines()
-    if complaints:
-        # A group may have read another, and repeat its complaints.
-        raise ConfigurationError("\n".join(dict.fromkeys(complaints)))
 
 
 class Settings(SettingsGroup):

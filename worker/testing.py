@@ -21,7 +21,6 @@ from dramatiq.brokers.stub import StubBroker
 
 from worker.attempts.running import RunningAttempts
 from worker.attempts.spans import recorder_override
-from worker.bridge import stop_shared_loop
 from worker.broker import ensure_broker, message_middleware
 from worker.broker.named_leases import LocalLeases, leases_kept_in
 from worker.history.events import StatusEvent
@@ -138,7 +137,6 @@ def stub_worker(*, settings: Settings | None = None, threads: int = 2) -> Iterat
     finally:
         worker.stop()
         stub.close()
-        stop_shared_loop()
         _move_actors(stub, own)
         dramatiq.set_broker(own)
         put_in_force(before)

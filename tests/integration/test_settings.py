@@ -20,7 +20,7 @@ from worker.ground.secrets import mask_url
 from worker.ground.values import show_value
 from worker.models.settings import ModelSettings
 from worker.recall.settings import RecallSettings
-from worker.settings import Settings, origins, put_in_force, read_groups, variables_without_effect
+from worker.settings import Settings, origins, put_in_force, variables_without_effect
 from worker.stores.settings import StoreSettings
 
 
@@ -200,7 +200,7 @@ def test_a_variable_of_a_part_that_is_not_installed_is_told_with_its_extra(monke
     [doubt] = variables_without_effect(GROUPS)
     assert doubt.found == "WORKER_SYNC_BATCH has no effect without the extra 'recall'"
     assert "pip install 'dramatiq-bridge[recall]'" in doubt.remedy
-    read_groups()
+    Settings.read_all()
 
 
 def test_bad_values_of_several_groups_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +209,7 @@ def test_bad_values_of_several_groups_are_told_at_once(monkeypatch: pytest.Monke
     for name, value in bad.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError) as caught:
-        read_groups()
+        Settings.read_all()
     lines = str(caught.value).splitlines()
     assert sorted(line.partition("=")[0] for line in lines) == sorted(bad)
 

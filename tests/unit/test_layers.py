@@ -13,7 +13,7 @@ BENCH = Path(__file__).parents[2] / "bench"
 
 # Arrows point down only: a module imports from its own row or from a row below. CONTRIBUTING has the same table.
 ROWS = [
-    {"__main__", "cli", "web", "tasks", "testing", "", "bridge"},
+    {"__main__", "cli", "web", "tasks", "testing", "", "attempt", "bridge", "leases", "status"},
     {"conversations", "recall"},
     {"stores", "models"},
     {"operations"},

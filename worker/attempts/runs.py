@@ -23,6 +23,7 @@ from worker.errors import NoContentFound
 from worker.ground.durations import format_duration
 from worker.ground.logs import get_logger
 from worker.history.events import Recorder, State, Writer
+from worker.loops.shared_loop import stop_shared_loop
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -91,8 +92,9 @@ class Runs(dramatiq.Middleware):
         self.running.start()
 
     def after_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
-        """Ends the watch, and writes the waiting events, after all attempts have ended."""
+        """Ends the watch and the shared loop, and writes the events that still wait: no attempt runs any more."""
         self.running.stop()
+        stop_shared_loop()
         if self._recorder is not None:
             self._recorder.flush(FLUSH_TIMEOUT)
 

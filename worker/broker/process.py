@@ -1,4 +1,4 @@
-"""The start and the end of a worker process: sets up logging, looks for the server, stops the shared loop."""
+"""The start of a worker process: sets up logging, and looks for the server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from dramatiq.cli import RET_CONNECT
 
 from worker.errors import ServerUnreachable, WorkerError
 from worker.ground.logs import configure_logs, get_logger
-from worker.loops.shared_loop import stop_shared_loop
 from worker.server.client import RedisClient
 from worker.server.connection import check_server
 from worker.server.layout import check_layout
@@ -22,7 +21,7 @@ logger = get_logger(__name__)
 
 
 class Process(dramatiq.Middleware):
-    """Begins and ends a worker process in order.
+    """Begins a worker process in order.
 
     Args:
         settings: The settings of the process.
@@ -50,7 +49,3 @@ class Process(dramatiq.Middleware):
         except WorkerError as error:
             logger.error(str(error))  # noqa: TRY400
             sys.exit(RET_CONNECT)
-
-    def after_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
-        """Ends the shared loop, after all attempts have ended."""
-        stop_shared_loop()

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 
 from worker.cli.options import AsJson, begin
 from worker.cli.output import print_json, print_table
-from worker.conversations.settings import ConversationSettings
 from worker.ground.values import show_value
-from worker.models.settings import ModelSettings
-from worker.recall.settings import RecallSettings
 from worker.settings import Settings, SettingsGroup, origins, variable, variables_without_effect
-from worker.stores.settings import StoreSettings
 
-GROUPS: tuple[type[SettingsGroup], ...] = (
-    Settings,
-    ConversationSettings,
-    RecallSettings,
-    StoreSettings,
-    ModelSettings,
-)
+# The built-in application's groups are loaded by name, as its commands are: each enters itself.
+for _room in ("conversations", "recall", "stores", "models"):
+    importlib.import_module(f"worker.{_room}.settings")
+
+GROUPS: tuple[type[SettingsGroup], ...] = (Settings, *(g for g in SettingsGroup.__subclasses__() if g is not Settings))
 """All groups of settings: the framework's, then those of the built-in application."""
 
 logger = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ from worker.history.filters import (
 )
 from worker.server.client import RedisClient
 from worker.server.connection import check_server, connect
-from worker.settings import Settings, read_groups
+from worker.settings import Settings
 
 
 def _beginning(words: list[str]) -> Callable[[str], list[str]]:
@@ -132,7 +132,7 @@ def begin() -> Settings:
     Raises:
         ConfigurationError: Settings are bad: one line for each.
     """
-    read_groups()
+    Settings.read_all()
     settings = Settings.in_force()
     configure_logs(settings.log_level, settings.log_format)
     return settings

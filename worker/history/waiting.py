@@ -1,4 +1,4 @@
-"""What waits to be stored: other threads put items in, one thread takes them out, and anybody may wait for that."""
+"""Items that wait to be stored: threads put them in, one thread takes them out, and any thread may wait for that."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from worker.threads.os_threads import new_condition
 
 
 class Item:
-    """Something to be stored. A subclass says which items become one, and which may be dropped; here: none."""
+    """An item to store. A subclass decides which items are joined, and which may be dropped; here: none."""
 
     __slots__ = ()
 
     @property
     def key(self) -> Hashable:
-        """Items with the same key become one while they wait."""
+        """The item's key; waiting items with the same key are joined."""
         return id(self)
 
     @property
     def may_be_dropped(self) -> bool:
-        """Whether it is left out when too much waits."""
+        """Whether the item may be dropped if too many wait."""
         return False
 
     def absorb(self, later: Self) -> None:
@@ -36,9 +36,9 @@ T = TypeVar("T", bound=Item)
 
 
 class Waiting(Generic[T]):
-    """The items that were taken and are not stored yet, in the order in which they came.
+    """The items that are not stored yet, in the order of their coming.
 
-    One thread calls `take`, `put_back` and `remove`; any thread or greenlet the rest.
+    One thread calls `take`, `put_back` and `remove`; any thread or greenlet may call the rest.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Waiting(Generic[T]):
         self._doorbell.ring()
 
     def __len__(self) -> int:
-        """How many items wait to be taken."""
+        """The number of items that wait to be taken."""
         return len(self._inbox) + len(self._sorted)
 
     def not_stored(self) -> list[T]:
@@ -109,12 +109,12 @@ class Waiting(Generic[T]):
         """Waits for items, and takes out the first of them.
 
         Args:
-            most: How many are taken at most.
-            enough: How many are worth a round trip.
-            gather: Seconds to wait for that many, unless somebody waits for those that are there.
+            most: The most items to take.
+            enough: The number of items that are worth a round trip.
+            gather: Seconds to wait for that number, unless a caller waits for the present items.
 
         Returns:
-            The items; none: there was nothing but somebody who waited, or nothing more comes.
+            The items; empty if only a caller waited, or after `close`.
         """
         while not self._has_work():
             self._doorbell.sleep(unless=self._has_work)
@@ -130,7 +130,7 @@ class Waiting(Generic[T]):
             return [item for _, item in taken]
 
     def put_back(self, items: Iterable[T]) -> None:
-        """Has items that were taken wait again, behind those that have come meanwhile."""
+        """Puts taken items back to wait again, behind newer ones."""
         with self._changed:
             for item in items:
                 del self._sent[item.key]
@@ -177,11 +177,11 @@ class Waiting(Generic[T]):
 
 @dataclass(slots=True, eq=False)
 class _Mark:
-    """What a flush puts behind the items it waits for.
+    """A mark that a flush puts behind the items for which it waits.
 
     Attributes:
-        is_reached: Whether the thread has come to it.
-        missing: The keys of those items that are not stored yet.
+        is_reached: Whether the thread has reached it.
+        missing: The keys of the items before it that are not stored yet.
     """
 
     is_reached: bool = False

@@ -12,7 +12,6 @@ import threading
 from typing import Any
 
 from worker.errors import MissingExtra
-from worker.threads.os_threads import start_thread
 
 _NICER = 10
 """The niceness of LanceDB's threads, as the command `nice` sets it: a search gives way to every busy loop."""
@@ -32,7 +31,10 @@ def load_lancedb() -> None:
 @functools.cache
 def _begin_threads() -> None:
     """Starts LanceDB's threads from a thread with a higher niceness, which they inherit, so that loops go first."""
-    start_thread(_begin_nicely, "lancedb").join()
+    # A real one also under gevent: the callers are threads of the pool.
+    thread = threading.Thread(target=_begin_nicely, name="lancedb", daemon=True)
+    thread.start()
+    thread.join()
 
 
 def _begin_nicely() -> None:

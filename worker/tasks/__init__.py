@@ -6,9 +6,9 @@ setting of the built-in application is bad.
 
 import importlib
 
+from worker import Settings
 from worker.broker import ensure_broker
 from worker.ground.extras import is_installed, require
-from worker.settings import read_groups
 
 require("tasks", "worker.tasks, the built-in actors,")
 ensure_broker()
@@ -19,6 +19,6 @@ if is_installed("recall"):
     importlib.import_module("worker.tasks.recall")
     importlib.import_module("worker.tasks.repositories")
 
-read_groups()
+Settings.read_all()
 
 __all__ = ["conversations"]

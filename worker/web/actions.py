@@ -8,11 +8,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, HTTPException, Path, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictBool, create_model, model_validator
 
-from worker import run_in_thread_pool
 from worker.errors import ConfigurationError
 from worker.ground.logs import get_logger
 from worker.history.filters import MESSAGE_FIELDS, MessageFilter, read_message_filter
 from worker.history.states import Action
+from worker.loops.thread_pool import run_in_thread_pool
 from worker.operations import actions, actors
 from worker.operations.answers import Done, Turned
 from worker.settings import Settings

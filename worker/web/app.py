@@ -13,7 +13,7 @@ from fastapi.staticfiles import StaticFiles
 
 from worker.ground.version import __version__
 from worker.loops.loop_resources import close_loop_resources
-from worker.settings import Settings, put_in_force, read_groups
+from worker.settings import Settings, put_in_force
 from worker.web import actions, api, pages, probes, sessions
 from worker.web.problems import tell_problems
 from worker.web.resources import Resources
@@ -38,7 +38,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if settings is None:
         settings = Settings.in_force()
     put_in_force(settings)
-    read_groups()
+    Settings.read_all()
     resources = Resources(settings)
     app = FastAPI(
         title="worker",

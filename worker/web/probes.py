@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
-from worker import run_in_thread_pool
+from worker.loops.thread_pool import run_in_thread_pool
 from worker.operations.answers import HealthAnswer
 from worker.operations.health import HealthState, check_health
 from worker.web import shapes

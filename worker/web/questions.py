@@ -7,7 +7,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Response
 
-from worker import run_in_thread_pool
 from worker.history import as_json
 from worker.history.answers import Count, StoredMessage, moment
 from worker.history.filters import EventFilter, MessageFilter
@@ -25,6 +24,7 @@ from worker.history.query import (
 )
 from worker.history.states import MessageState
 from worker.history.tail import aposition
+from worker.loops.thread_pool import run_in_thread_pool
 from worker.web import shapes
 from worker.web.answers import shown_to, told
 from worker.web.dependencies import Client, History, Visiting

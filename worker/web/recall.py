@@ -10,9 +10,9 @@ from typing import Annotated
 from fastapi import APIRouter, HTTPException
 from pydantic import BaseModel, ConfigDict, Field
 
-from worker import run_in_thread_pool
 from worker.errors import ConfigurationError
 from worker.ground.logs import get_logger
+from worker.loops.thread_pool import run_in_thread_pool
 from worker.operations.actors import find_actor, load_actors
 from worker.recall import indexing, recall
 from worker.recall.loading import load_models

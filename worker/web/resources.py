@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from functools import cached_property
 
-from worker import loop_resource
 from worker.loops.account import Blocked
+from worker.loops.loop_resources import loop_resource
 from worker.operations.health import PROBE_TIMEOUT
 from worker.server.async_client import AsyncRedisClient
 from worker.server.client import RedisClient

@@ -1,0 +1,8 @@
+"""The attempt that runs now, as users import it; `worker.attempts` is what it is made of."""
+
+from __future__ import annotations
+
+from worker.attempts.attempt import Attempt
+from worker.attempts.run import current_attempt
+
+__all__ = ["Attempt", "current_attempt"]

@@ -1,0 +1,7 @@
+"""`lease`, as users import it; `worker.broker.named_leases` is what it is made of."""
+
+from __future__ import annotations
+
+from worker.broker.named_leases import Lease, lease
+
+__all__ = ["Lease", "lease"]
