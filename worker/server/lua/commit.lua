@@ -75,9 +75,12 @@ local function finish_attempt(id, record, held)
   mark_end(record, kind, error_type)
   record.starts, record.losses = 0, 0
   if outcome == 'retry' then
-    replace_payload(record, payload)
     local due = later > 0 and now + later or nil
     transition(id, record, due and 'delayed' or 'queued', { due = due })
+    if not FINAL[record.state] then
+      -- One that was cancelled has no next attempt: it stays as it was, with the unique key that it has given up.
+      replace_payload(record, payload)
+    end
   elseif outcome == 'back' then
     transition(id, record, 'queued', { priority = 'back' })
   else
