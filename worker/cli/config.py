@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import importlib
 import logging
+from collections.abc import Iterator
 
 from worker.cli.options import AsJson, begin
 from worker.cli.output import print_json, print_table
 from worker.ground.values import show_value
 from worker.settings import Settings, SettingsGroup, origins, variable, variables_without_effect
 
-# The built-in application's groups are loaded by name, as its commands are: each enters itself.
-for _room in ("conversations", "recall", "stores", "models"):
-    importlib.import_module(f"worker.{_room}.settings")
+_APPLICATION = tuple(f"worker.{room}.settings" for room in ("conversations", "recall", "stores", "models"))
+for _module in _APPLICATION:
+    # Loaded by name, as the built-in application's commands are: its groups enter themselves.
+    importlib.import_module(_module)
 
-GROUPS: tuple[type[SettingsGroup], ...] = (Settings, *(g for g in SettingsGroup.__subclasses__() if g is not Settings))
+
+def _groups() -> Iterator[type[SettingsGroup]]:
+    yield Settings
+    for module in _APPLICATION:
+        yield from (group for group in SettingsGroup.__subclasses__() if group.__module__ == module)
+
+
+GROUPS = tuple(_groups())
 """All groups of settings: the framework's, then those of the built-in application."""
 
 logger = logging.getLogger(__name__)
