@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -18,20 +19,25 @@ def to_json(value: object) -> Any:  # noqa: ANN401, PLR0911 - JSON, a kind of va
     number already, under a key with its unit. Any other value becomes its text.
     """
     if isinstance(value, str):
-        return readable(str(value))
+        return str(value)
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {readable(str(key)): to_json(one) for key, one in value.items()}
+        return {str(key): to_json(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [to_json(one) for one in value]
     if isinstance(value, datetime):
         return iso(value)
     if is_dataclass(value) and not isinstance(value, type):
         return {name: to_json(getattr(value, name)) for name in _names(type(value))}
-    return readable(str(value))
+    return str(value)
+
+
+def compact(value: object) -> str:
+    """The value as JSON text without blanks; lone surrogates are JSON's own escapes, so that UTF-8 can hold it."""
+    return readable(json.dumps(to_json(value), ensure_ascii=False, separators=(",", ":")))
 
 
 @lru_cache(maxsize=100)

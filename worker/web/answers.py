@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 
 from worker.history.as_json import Shown
-from worker.history.json_values import to_json
+from worker.history.json_values import compact
 from worker.web.security import Visitor
 
 
-def told(answer: object) -> JSONResponse:
+def told(answer: object) -> Response:
     """The answer as JSON; the handler's `response_model` describes it."""
-    return JSONResponse(to_json(answer))
+    return Response(compact(answer), media_type="application/json")
 
 
 def shown_to(visitor: Visitor) -> Shown:

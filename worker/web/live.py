@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -24,7 +23,7 @@ from worker.ground.logs import get_logger
 from worker.history.as_json import Event, Shown
 from worker.history.events import StatusEvent
 from worker.history.filters import EventFilter
-from worker.history.json_values import to_json
+from worker.history.json_values import compact
 from worker.history.tail import afollow_events, aposition
 from worker.server.async_client import AsyncRedisClient
 
@@ -64,7 +63,7 @@ class Told:
     def as_json(self, shown: Shown) -> str:
         """The event as JSON, made once for all followers; an application shows all events whole, or none."""
         if self._json is None:
-            self._json = json.dumps(to_json(Event.of(self.event, shown)), ensure_ascii=False, separators=(",", ":"))
+            self._json = compact(Event.of(self.event, shown))
         return self._json
 
 
