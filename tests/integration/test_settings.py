@@ -94,7 +94,7 @@ def test_a_pool_size_outside_the_bounds_is_clamped_with_a_warning(
     monkeypatch.setenv("WORKER_THREAD_POOL_SIZE", given)
     with caplog.at_level(logging.WARNING):
         assert Settings.load().thread_pool_size == used
-    assert ("1..1024" in caplog.text) == (str(used) != given)
+    assert (f"WORKER_THREAD_POOL_SIZE={given} is outside 1..1024" in caplog.text) == (str(used) != given)
 
 
 def test_each_bad_value_is_one_line_with_name_value_and_what_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:

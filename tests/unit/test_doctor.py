@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from worker.cli.config import GROUPS
+from worker.cli.config import APPLICATION, GROUPS
 from worker.operations.doctor import (
     Finding,
     Severity,
@@ -103,7 +103,7 @@ def test_settings_that_contradict_each_other_are_named(name: str, values: dict[s
     """With what to do, and without secrets."""
     for group in GROUPS:
         put_in_force(group(**{one: value for one, value in values.items() if one in group.model_fields}))
-    [finding] = check_settings(GROUPS)
+    [finding] = check_settings(Settings.in_force(), APPLICATION)
     assert finding.severity is not Severity.OK
     assert name in finding.found
     assert finding.remedy
@@ -112,13 +112,13 @@ def test_settings_that_contradict_each_other_are_named(name: str, values: dict[s
 
 def test_settings_as_they_come_are_well(settings: Settings) -> None:
     """Nothing is said of the defaults but that."""
-    [finding] = check_settings(GROUPS)
+    [finding] = check_settings(Settings.in_force(), APPLICATION)
     assert finding.severity is Severity.OK
 
 
 def test_variables_that_name_no_setting_are_told(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are most likely misspelt."""
     monkeypatch.setenv("WORKER_MAX_RETRYS", "3")
-    [finding] = check_settings(GROUPS)
+    [finding] = check_settings(Settings.in_force(), APPLICATION)
     assert finding.severity is Severity.WARNING
     assert "WORKER_MAX_RETRYS" in finding.found

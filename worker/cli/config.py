@@ -11,20 +11,22 @@ from worker.cli.output import print_json, print_table
 from worker.ground.values import show_value
 from worker.settings import Settings, SettingsGroup, origins, variable, variables_without_effect
 
-_APPLICATION = tuple(f"worker.{room}.settings" for room in ("conversations", "recall", "stores", "models"))
-for _module in _APPLICATION:
+_MODULES = tuple(f"worker.{room}.settings" for room in ("conversations", "recall", "stores", "models"))
+for _module in _MODULES:
     # Loaded by name, as the built-in application's commands are: its groups enter themselves.
     importlib.import_module(_module)
 
 
-def _groups() -> Iterator[type[SettingsGroup]]:
-    yield Settings
-    for module in _APPLICATION:
+def _of_the_application() -> Iterator[type[SettingsGroup]]:
+    for module in _MODULES:
         yield from (group for group in SettingsGroup.__subclasses__() if group.__module__ == module)
 
 
-GROUPS = tuple(_groups())
-"""All groups of settings: the framework's, then those of the built-in application."""
+APPLICATION = tuple(_of_the_application())
+"""The groups of settings of the built-in application."""
+
+GROUPS: tuple[type[SettingsGroup], ...] = (Settings, *APPLICATION)
+"""All groups of settings, the framework's first."""
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.config import GROUPS
+from worker.cli.config import APPLICATION
 from worker.cli.options import AsJson, Limit, begin, open_server
 from worker.cli.output import ago, counted, local_time, print_json, print_table, print_text, print_texts, rough
 from worker.cli.terminal import Row, Styled
@@ -74,7 +74,7 @@ def health(
 def doctor(as_json: AsJson = False) -> None:
     """Check the server and the settings for problems, and show the remedies."""
     settings = begin()
-    found = examine(connect(settings, timeout=PROBE_TIMEOUT), settings, GROUPS)
+    found = examine(connect(settings, timeout=PROBE_TIMEOUT), settings, APPLICATION)
     is_well = all(one.severity is not Severity.PROBLEM for one in found)
     if as_json:
         print_json({"ok": is_well, "findings": found})

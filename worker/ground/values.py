@@ -63,7 +63,7 @@ def _clamp(size: int) -> int:
     clamped = min(max(size, POOL_SIZES[0]), POOL_SIZES[-1])
     if clamped != size:
         bounds = f"{POOL_SIZES[0]}..{POOL_SIZES[-1]}"
-        logger.warning("a pool of %d threads is outside %s: using %d", size, bounds, clamped)
+        logger.warning("WORKER_THREAD_POOL_SIZE=%d is outside %s: using %d", size, bounds, clamped)
     return clamped
 
 

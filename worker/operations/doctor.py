@@ -54,20 +54,18 @@ class Finding:
     remedy: str = ""
 
 
-def examine(
-    client: RedisClient, settings: Settings, groups: Sequence[type[SettingsGroup]] = (Settings,)
-) -> tuple[Finding, ...]:
+def examine(client: RedisClient, settings: Settings, groups: Sequence[type[SettingsGroup]] = ()) -> tuple[Finding, ...]:
     """Checks everything; if the server does not answer, only what can be checked without it.
 
     Args:
         client: A client of the server.
         settings: The settings of that server.
-        groups: All groups of settings that there are, the built-in application's included.
+        groups: The groups of settings beside the framework's; those in use are in force.
     """
     found = [*_check_server(client, settings)]
     if found[0].severity is not Severity.PROBLEM:
         found += _check_work(client, settings)
-    return (*found, *check_settings(groups))
+    return (*found, *check_settings(settings, groups))
 
 
 def _ok(name: str, found: str) -> Finding:
@@ -217,13 +215,15 @@ def _check_work(client: RedisClient, settings: Settings) -> Iterator[Finding]:
 # ---------------------------------------------------------------------- the settings
 
 
-def check_settings(groups: Sequence[type[SettingsGroup]]) -> tuple[Finding, ...]:
+def check_settings(settings: Settings, groups: Sequence[type[SettingsGroup]]) -> tuple[Finding, ...]:
     """Looks for settings that contradict each other or have no effect, and for variables that nothing reads.
 
     Args:
-        groups: All groups of settings that there are; those in use are in force.
+        settings: The framework's settings.
+        groups: The groups of settings beside the framework's; those in use are in force.
     """
-    doubts = [doubt for group in groups if group.is_in_use() for doubt in group.in_force().doubts()]
-    doubts += variables_without_effect(groups)
+    in_force = [settings, *(group.in_force() for group in groups if group.is_in_use())]
+    doubts = [doubt for one in in_force for doubt in one.doubts()]
+    doubts += variables_without_effect((Settings, *groups))
     found = [(_problem if one.is_severe else _warning)("settings", one.found, one.remedy) for one in doubts]
     return tuple(found) or (_ok("settings", "nothing contradicts"),)
