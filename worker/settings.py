@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from worker.errors import ConfigurationError
 from worker.ground.durations import format_duration
@@ -50,21 +52,41 @@ class Doubt(NamedTuple):
     is_severe: bool = False
 
 
-class SettingsGroup(BaseModel):
+class _WrittenSource(PydanticBaseSettingsSource):
+    """The values that are written in the environment, or else in the project's `.env`."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """The value of a setting, its name, and that it is not to be read as JSON."""
+        del field
+        return self().get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """The values by the names of their settings."""
+        return {name: one.value for name, one in _written(self.settings_cls).items()}
+
+
+class SettingsGroup(BaseSettings):
     """Settings that are read together, each as `WORKER_<NAME>` in the environment or in the project's `.env`.
 
     Immutable. Durations are written `500ms`, `10s`, `5m`, `1h`, `7d`, or as a number of seconds.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     extra: ClassVar[str | None] = None
     """The extra without which nothing reads these settings, or None."""
 
-    @model_validator(mode="before")
     @classmethod
-    def _read(cls, given: dict[str, Any]) -> dict[str, Any]:
-        return {name: one.value for name, one in _written(cls).items()} | given
+    def settings_customise_sources(  # noqa: D102 - the library's hook
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        del env_settings, dotenv_settings, file_secret_settings  # they name no variable in a complaint
+        return init_settings, _WrittenSource(settings_cls)
 
     @classmethod
     def load(cls) -> Self:
@@ -308,7 +330,7 @@ class _Written(NamedTuple):
     origin: str
 
 
-def _written(group: type[SettingsGroup]) -> dict[str, _Written]:
+def _written(group: type[BaseSettings]) -> dict[str, _Written]:
     """The settings that are written in the environment, or else in the project's `.env`."""
     found = {}
     for values, origin in ((_dotenv(), ".env"), (os.environ, "environment ({})")):

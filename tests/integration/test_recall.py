@@ -147,7 +147,7 @@ def keep(conversation_id: str, transcript: str | None, summary: str | None = Non
 def endpoint(answer: Callable[[Request], EndpointAnswer], **values: Any) -> Iterator[ModelEndpoint]:
     """An endpoint for embeddings and for reranking; the settings in force name it as far as `values` say."""
     with model_endpoint(otherwise=answer) as served:
-        named = {name: served.url if value is True else value for name, value in values.items()}
+        named: dict[str, Any] = {name: served.url if value is True else value for name, value in values.items()}
         put_in_force(ModelSettings(**named))
         yield served
 

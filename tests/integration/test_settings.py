@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -241,8 +242,9 @@ def test_settings_of_a_class_that_extends_a_group_are_the_groups() -> None:
 @pytest.mark.parametrize("name", ["merge_timeout", "max_retrys", "WORKER_MAX_RETRIES"])
 def test_a_name_that_is_no_setting_is_refused(name: str) -> None:
     """Ignored, it would be missed when it is needed; the settings of other groups are no exception."""
+    values: dict[str, Any] = {name: "3"}
     with pytest.raises(ValidationError, match=name):
-        Settings(**{name: "3"})
+        Settings(**values)
 
 
 def test_an_env_file_that_cannot_be_read_is_one_line(project: Path) -> None:

@@ -448,7 +448,7 @@ def test_on_this_machine_it_listens_without_a_token(settings: Settings, host: st
 
 
 @pytest.mark.parametrize("values", [{"web_read_token": TOKEN}, {"web_read_token": TOKEN, "web_token": TOKEN}], ids=str)
-def test_a_read_only_token_stands_beside_another(clean_environment: None, values: dict[str, str]) -> None:
+def test_a_read_only_token_stands_beside_another(clean_environment: None, values: dict[str, Any]) -> None:
     """Alone it would leave nobody who may act, and the same value would let readers act."""
     with pytest.raises(ValidationError, match="WORKER_WEB_READ_TOKEN needs WORKER_WEB_TOKEN"):
         Settings(**values)
