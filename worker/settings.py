@@ -39,7 +39,7 @@ class AlsoReadFrom:
 
 
 class Doubt(NamedTuple):
-    """A setting that is allowed, and that nobody can mean.
+    """A setting that is allowed, but hardly wanted.
 
     Attributes:
         found: The setting with its value, and the trouble with it.
@@ -135,7 +135,7 @@ class SettingsGroup(BaseSettings):
 
     @classmethod
     def is_in_use(cls) -> bool:
-        """Whether what reads these settings is installed."""
+        """Whether the readers of these settings are installed."""
         return cls.extra is None or is_installed(cls.extra)
 
     def doubts(self) -> Iterator[Doubt]:
@@ -297,7 +297,7 @@ def variable(name: str) -> str:
 
 
 def origins(settings: SettingsGroup) -> dict[str, str]:
-    """Where each value came from: `environment (…)` with the variable's name, `.env`, `default`, or `code`."""
+    """The origin of each value: `environment (…)` with the variable's name, `.env`, `default`, or `code`."""
     written = _written(type(settings))
     return {
         name: written[name].origin if name in written else "code" if name in settings.model_fields_set else "default"

@@ -13,23 +13,8 @@ import pytest
 import worker
 
 PACKAGE = Path(worker.__file__).parent
-ROOMS = (
-    *(
-        "attempts",
-        "conversations",
-        "ground",
-        "history",
-        "loops",
-        "models",
-        "recall",
-        "server",
-        "stores",
-        "tasks",
-        "threads",
-    ),
-    *("__init__.py", "bridge.py", "errors.py", "testing.py", "broker/actor.py", "broker/named_leases.py"),
-)
-"""The rooms whose docstrings are plain."""
+ROOMS = sorted(one.name for one in PACKAGE.iterdir() if one.suffix == ".py" or (one / "__init__.py").is_file())
+"""Every room, and every module of the root."""
 
 # A clause in the place of a noun: "What was found" is "The hits", "Whose stack is looked at" is "The loop's thread".
 _CLAUSE = re.compile(r"(Has|How|Of|That|What|When|Where|Which|Who|Whose|Why)\b")

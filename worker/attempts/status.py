@@ -1,8 +1,8 @@
 """`ProcessingStatusContext`: records what happens to an attempt, or to a span inside it.
 
-An attempt has one set of events. Inside a worker the middleware owns it (`AttemptRecord`): the outermost context gives
-it name, subject and text, and the event that ends it is written when Dramatiq has the outcome, since an error
-that escapes after the context is what counts. Contexts inside it are spans, with events of their own.
+An attempt has one set of events. Inside a worker the attempt's run owns it: the outermost context gives the events
+their name, subject and text, and the event that ends the attempt is written when Dramatiq has the outcome, because an
+error that escapes after the context counts. Contexts inside it are spans, with events of their own.
 Recording never fails the work.
 """
 
@@ -45,13 +45,13 @@ class ProcessingStatusContext:
         self._token: Token[Span | None] | None = None
 
     def set_exit_message(self, text: str) -> None:
-        """The text of the event that ends this context."""
+        """Sets the text of the event that ends this context."""
         self._span.text = text
 
     def progress(self, done: float, total: float | None = None, text: str = "") -> None:
-        """Records a progress event: so much done, of so much in all where that is known.
+        """Records a progress event: the finished amount, and the total amount or None.
 
-        Call it as often as you like: one a second is recorded, the first a second after the start.
+        You can call it often: one call per second is recorded, the first a second after the start.
 
         Raises:
             RuntimeError: The context was not entered.
@@ -78,8 +78,8 @@ class ProcessingStatusContext:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
         if self._token is not None:
-            # Entered in another context (a generator that its loop closes, a dependency in a thread pool) there is
-            # nothing to put back here.
+            # It was entered in another context (a generator that its loop closes, a dependency in a thread pool): here
+            # is nothing to restore.
             with contextlib.suppress(ValueError):
                 current_span.reset(self._token)
         self._span.see(error)
@@ -100,7 +100,7 @@ class ProcessingStatusContext:
 
 
 def _in_running_loop() -> bool:
-    # There, waiting for the history would block the loop.
+    # On a running loop, waiting for the history would block it.
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -42,14 +42,14 @@ R = TypeVar("R")
 def create_broker(settings: Settings | None = None) -> dramatiq.Broker:
     """Makes the broker for these settings, which become the settings of this process.
 
-    Connects to nothing: an embedded server is started by the first command. Bind the broker with
-    `dramatiq.set_broker`, before any actor is declared.
+    It opens no connection; the first command starts an embedded server. Bind the broker with `dramatiq.set_broker`,
+    before any actor is declared.
 
     Args:
-        settings: `None`: read from the environment and the project's `.env`.
+        settings: The settings, or None to read them from the environment and the project's `.env`.
 
     Raises:
-        ConfigurationError: A setting is bad.
+        ConfigurationError: A setting is not valid.
     """
     if settings is None:
         settings = Settings.in_force()
@@ -86,18 +86,18 @@ def _lists_namespace(settings: Settings) -> str:
 
 
 class _GreenletsListsBroker(RedisBroker):
-    """Dramatiq's own under gevent: its connections are the greenlets', and services send from threads too."""
+    """Dramatiq's own broker under gevent: its connections belong to greenlets, but threads of services send too."""
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         return call_among_greenlets(super().enqueue, message, delay=delay)
 
 
 def message_middleware(settings: Settings, recorder: Writer | None, running: RunningAttempts) -> list[Middleware]:
-    """What surrounds each message, outermost first: its run ends when everything else has been decided.
+    """The middleware around each message, the outermost first: the run ends after all other decisions.
 
     Args:
-        settings: The defaults.
-        recorder: Where events go; None: the broker keeps them itself.
+        settings: The settings with the defaults.
+        recorder: The recorder of events, or None if the broker records them itself.
         running: The attempts that run in this process.
     """
     grace = settings.grace.total_seconds() if recorder is None else None
@@ -117,8 +117,8 @@ def message_middleware(settings: Settings, recorder: Writer | None, running: Run
 
 
 def ensure_broker() -> dramatiq.Broker:
-    """The program's broker; ours, from the settings, where the program has set none."""
-    # Dramatiq's get_broker would make one for localhost, silently.
+    """The program's broker; or our own, made from the settings, if the program has not set one."""
+    # Dramatiq's get_broker would silently make a broker for localhost.
     if dramatiq_broker.global_broker is None:
         dramatiq.set_broker(create_broker())
     return dramatiq.get_broker()

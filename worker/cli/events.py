@@ -27,7 +27,7 @@ _WHOLE = Shown(tracebacks=True)
 def events(
     wanted: EventFilter,
     limit: Limit = 100,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with those that come.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Also print new events as they come.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show status events, oldest first; --json prints one object on each line."""

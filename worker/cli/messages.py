@@ -31,7 +31,7 @@ from worker.history.states import MessageState
 from worker.history.timeline import TimelineAttempt, attempts_of
 from worker.server.client import RedisClient
 
-Cursor = Annotated[int | None, typer.Option(min=0, help="Go on where the last page ended.")]
+Cursor = Annotated[int | None, typer.Option(min=0, help="Continue after the last page.")]
 
 _AT_ONCE = 500
 
@@ -41,7 +41,7 @@ def messages(
     wanted: MessageFilter,
     limit: Limit = PAGE,
     cursor: Cursor = None,
-    count: Annotated[bool, typer.Option("--count", help="Only say how many there are.")] = False,
+    count: Annotated[bool, typer.Option("--count", help="Only print their number.")] = False,
     arguments: WithArguments = False,
     as_json: AsJson = False,
 ) -> None:
@@ -124,7 +124,7 @@ def _newest_attempt(message: StoredMessage) -> TimelineAttempt | None:
 
 
 def running_row(message: StoredMessage) -> Row:
-    """A message that runs, with its attempt."""
+    """A running message, with its attempt, as the cells of a table."""
     last = _newest_attempt(message)
     worker = last.worker if last is not None else None
     return [

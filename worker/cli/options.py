@@ -1,4 +1,4 @@
-"""The options that several commands share, each with one name and one help, and how they are read."""
+"""The options that several commands share, each with one name and one help, and their reading."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def event_filter(given: Given) -> EventFilter:
 
 @contextlib.contextmanager
 def _complaints_about_options() -> Iterator[None]:
-    """Makes a complaint name the option: it begins with the name of the field, as in `state done: …`."""
+    """Puts the option's name into an error, which begins with the name of the field, as in `state done: …`."""
     try:
         yield
     except ConfigurationError as error:
@@ -83,7 +83,7 @@ def _complaints_about_options() -> Iterator[None]:
 def _not_empty(given: Given) -> Given:
     """The same values; refuses empty ones.
 
-    A variable that is not set in somebody's script gives one, and a filter without it would match far more.
+    A script with an unset variable gives an empty value, and a filter without the condition would match far more.
     """
     for name, value in given.items():
         texts = [value] if isinstance(value, str) else value or ()
@@ -127,10 +127,10 @@ def _with_options(
 
 
 def begin() -> Settings:
-    """Reads the settings of what the command uses, and sets up logging, as every command does first.
+    """Reads the settings that the command uses, and sets up logging, as every command does first.
 
     Raises:
-        ConfigurationError: Settings are bad: one line for each.
+        ConfigurationError: Settings are not valid: one line for each.
     """
     Settings.read_all()
     settings = Settings.in_force()
@@ -142,7 +142,7 @@ def open_server() -> RedisClient:
     """Begins, and opens a client of the server.
 
     Raises:
-        ServerUnreachable: It does not answer.
+        ServerUnreachable: The server does not answer.
     """
     settings = begin()
     client = connect(settings)
@@ -154,7 +154,7 @@ def read_duration(option: str, text: str) -> timedelta:
     """Reads the value of an option that is a duration.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: The text is not a duration.
     """
     try:
         return parse_duration(text)

@@ -1,6 +1,6 @@
-"""How commands print: tables and colours for people, plain lines in a pipe, JSON on request.
+"""The printing of commands: tables and colours for people, plain lines in a pipe, JSON on request.
 
-Text of messages is printed as text: nothing in it steers a terminal or is taken for markup.
+Text of messages is printed as plain text: it cannot control the terminal, and is never read as markup.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def note(text: str) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Row], *, title: str | None = None) -> None:
-    """Prints a table; in a pipe as plain lines, a row each."""
+    """Prints a table; in a pipe, as plain lines with one row on each."""
     if is_terminal():
         console().print(table_of(headings, rows, title=title))
     else:
@@ -81,7 +81,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Row], *, title: str | No
 
 
 def lines_of(headings: Sequence[str], rows: Iterable[Row]) -> list[str]:
-    """The same as plain lines, aligned."""
+    """The table as aligned plain lines."""
     lines = [list(headings), *([" ".join(visible(str(cell)).split()) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
     aligned = ((cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
@@ -101,7 +101,7 @@ EVENT_HEADINGS = ("time", "event", "attempt", "took", "waited", "subject", "text
 
 
 def local_time(moment: datetime) -> str:
-    """The local time, with its date unless that is today's."""
+    """The local time, with its date unless it is today."""
     try:
         here = moment.astimezone()
     except OverflowError:
@@ -121,7 +121,7 @@ def about(subject: Mapping[str, object]) -> str:
 
 
 def rough(duration: timedelta | float | None) -> str:
-    """A duration (or seconds) as a person says it, in two units at most; empty without one."""
+    """A duration, or seconds, as a person says it, in at most two units; empty for None."""
     if duration is None:
         return ""
     seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
@@ -141,12 +141,12 @@ def milliseconds(ms: float | None) -> str:
 
 
 def ago(moment: datetime | None) -> str:
-    """For how long it has been so."""
+    """The time since a moment, as a person says it; empty for None."""
     return "" if moment is None else rough(datetime.now(UTC) - moment)
 
 
 def progress_of(event: StatusEvent | None) -> str:
-    """How far something is, with its text."""
+    """The progress in an event, with its text; empty for None."""
     if event is None:
         return ""
     if event.done is None:

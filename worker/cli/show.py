@@ -1,4 +1,4 @@
-"""`worker show`: the timeline of one message, through every attempt."""
+"""`worker show`: the timeline of one message, with every attempt."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from worker.server.client import RedisClient
 
 
 class UnknownMessage(WorkerError):
-    """Nothing is kept of a message."""
+    """The history does not have the message."""
 
 
 def show(message_id: MessageId, arguments: WithArguments = False, as_json: AsJson = False) -> None:
@@ -41,7 +41,7 @@ def find_message(client: RedisClient, message_id: str) -> StoredMessage:
     """Finds a message by its id.
 
     Raises:
-        UnknownMessage: There is none.
+        UnknownMessage: The history does not have the message.
     """
     found = ask(client, one_message(message_id))
     if found is None:

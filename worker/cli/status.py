@@ -51,7 +51,7 @@ NEWEST = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """What the screen shows; the rates are those of the time `over`."""
+    """The content of the screen; the rates are those of the time `over`."""
 
     time: datetime
     server: str
@@ -74,7 +74,7 @@ class _Section:
 
 
 def status(
-    since: Annotated[str, typer.Option(help="Rates and failures of this time, until now.")] = "1h",
+    since: Annotated[str, typer.Option(help="Time for rates and failures, which ends now.")] = "1h",
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Refresh it every two seconds.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -90,7 +90,7 @@ def status(
 
 
 def look(client: RedisClient, settings: Settings, over: timedelta) -> Status:
-    """Asks for everything.
+    """Asks for the content of the screen.
 
     Raises:
         ServerUnreachable: The server did not answer, or refused.
@@ -116,12 +116,12 @@ def _if_it_can_be_asked(find: Callable[[], tuple[StoredMessage, ...]]) -> tuple[
     try:
         return find()
     except ServerUnreachable:
-        # To find messages the server combines indexes, which it refuses when it takes no writes: health tells that.
+        # A search combines indexes on the server, which fails while it refuses writes; the health shows that.
         return ()
 
 
 def _watch(client: RedisClient, settings: Settings, over: timedelta, *, as_json: bool) -> None:
-    """Shows it anew every two seconds, also when the server goes away and comes back."""
+    """Refreshes the screen every two seconds, also if the server goes away and comes back."""
     if as_json or not is_terminal():
         while True:
             try:

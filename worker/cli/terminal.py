@@ -55,7 +55,7 @@ def line_of(parts: Iterable[Cell]) -> Text:
 
 
 def table_of(headings: Sequence[str], rows: Iterable[Row], *, title: str | None = None, compact: bool = False) -> Table:
-    """A table for a terminal; `compact`: a line a row, with what is too long cut."""
+    """A table for a terminal; if `compact`, with one line for each row, in which long cells are cut."""
     from rich import box  # noqa: PLC0415 - as above
     from rich.table import Table  # noqa: PLC0415 - as above
 
@@ -63,13 +63,13 @@ def table_of(headings: Sequence[str], rows: Iterable[Row], *, title: str | None 
     if compact:
         table.header_style, table.padding = "dim", (0, 1, 0, 1)
     for number, heading in enumerate(headings):
-        # What comes first names the row: whoever wants to know more copies it.
+        # The first cell names the row, and is copied: it is never cut.
         table.add_column(heading, no_wrap=compact or number == 0, overflow="ellipsis" if compact and number else "fold")
     if compact:
-        # What is longest comes last, and is cut first.
+        # The longest cell comes last, and is cut first.
         table.expand, table.columns[-1].ratio = True, 1
     for row in rows:
-        # Text, not markup: what comes from a message is shown as it is.
+        # Text, not markup: content of messages is shown unchanged.
         table.add_row(*(line_of([cell]) for cell in row))
     return table
 

@@ -1,4 +1,4 @@
-"""The project's folder: what is relative to it is the same for every program of the project, wherever that starts."""
+"""The project's folder: paths relative to it are the same for every program of the project, started in any folder."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def enqueue(
         actor: The actor.
         args: Its positional arguments.
         kwargs: Its named arguments.
-        delay: How long the message waits at least.
+        delay: The shortest time for which the message waits, or None.
         unique_key: If a message with this key waits or runs, nothing is enqueued, and the answer bears its id.
 
     Raises:

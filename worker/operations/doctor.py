@@ -1,6 +1,6 @@
-"""What may be wrong with the server and the settings, and what to do about it; each check says also what it found.
+"""Checks the server and the settings for problems; each check has a finding, and a remedy if there is a problem.
 
-Changes nothing, on the server or elsewhere.
+It changes nothing, on the server or elsewhere.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ CLOCK_SKEW = 1.0
 FULL = 0.9
 
 Info = Mapping[str, Any]
-"""What the server says of itself: INFO, as redis-py reads it."""
+"""The server's INFO, as redis-py reads it."""
 
 
 class Severity(StrEnum):
-    """How bad it is: a warning costs safety or insight, a problem costs messages or work."""
+    """The severity of a finding: a warning costs safety or insight, a problem costs messages or work."""
 
     OK = "ok"
     WARNING = "warning"
@@ -39,13 +39,13 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check has found.
+    """The finding of a check.
 
     Attributes:
-        name: Of the check.
-        severity: How bad it is.
-        found: What is so.
-        remedy: What to do; empty where nothing is to be done.
+        name: The name of the check.
+        severity: The severity of the finding.
+        found: The finding, as a text for people.
+        remedy: The remedy; empty if none is needed.
     """
 
     name: str
@@ -109,16 +109,16 @@ def _check_server(client: RedisClient, settings: Settings) -> Iterator[Finding]:
 
 
 def _save_points(client: RedisClient) -> str | None:
-    """When the server writes snapshots, as its configuration says; `None`: it does not tell."""
+    """The server's setting `save` for snapshots, or None if it does not show its settings."""
     try:
         found: Any = client.config_get("save")
     except redis.RedisError:
-        return None  # hosted servers do not let everybody ask
+        return None  # hosted servers may refuse to show them
     return str(found.get("save", ""))
 
 
 def check_reach(took_ms: float, where: str) -> Finding:
-    """Whether the server answers soon: an attempt needs some of its answers."""
+    """Checks whether the server answers quickly, because an attempt needs some answers."""
     found = f"{where} answers in {took_ms:.1f} ms"
     if took_ms > SLOW_MS:
         return _warning("reach", found, "run the workers near the server: each attempt waits for some answers")
@@ -126,7 +126,7 @@ def check_reach(took_ms: float, where: str) -> Finding:
 
 
 def check_version(info: Info) -> Finding:
-    """Whether the server is new enough for the scripts."""
+    """Checks whether the server is new enough for the scripts."""
     version = str(info.get("redis_version", "0"))
     name = "Valkey" if "valkey_version" in info else "Redis"
     found = f"{name} {info.get('valkey_version', version)}"
@@ -136,14 +136,14 @@ def check_version(info: Info) -> Finding:
 
 
 def check_cluster(info: Info) -> Finding:
-    """Whether it is one server: the scripts touch keys that a cluster would spread."""
+    """Checks that it is one server, because the scripts use keys that a cluster would spread."""
     if info.get("cluster_enabled"):
         return _problem("cluster", "Redis Cluster", "use a server that is no cluster: one primary, with replicas")
     return _ok("cluster", "no cluster")
 
 
 def check_role(info: Info) -> Finding:
-    """Whether it is the primary."""
+    """Checks that the server is the primary."""
     if info.get("role") == "slave":
         primary = f"{info.get('master_host')}:{info.get('master_port')}"
         return _problem(
@@ -153,11 +153,11 @@ def check_role(info: Info) -> Finding:
 
 
 def check_persistence(info: Info, save_points: str | None) -> Finding:
-    """Whether messages outlive the server's process.
+    """Checks whether messages outlive the server's process.
 
     Args:
-        info: Of the server.
-        save_points: Its setting `save`; `None`: unknown.
+        info: The server's INFO.
+        save_points: The server's setting `save`, or None if it is not known.
     """
     failed = [name for name in ("aof_last_write_status", "rdb_last_bgsave_status") if info.get(name, "ok") != "ok"]
     if failed:
@@ -175,7 +175,7 @@ def check_persistence(info: Info, save_points: str | None) -> Finding:
 
 
 def check_eviction(info: Info) -> Finding:
-    """Whether the server may drop messages when its memory is full, and how full it is."""
+    """Checks whether the server may drop messages when its memory is full, and how full it is."""
     policy = str(info.get("maxmemory_policy", "?"))
     most, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
     room = f"{most / 2**20:.0f} MiB" if most else "unlimited memory"
@@ -189,7 +189,7 @@ def check_eviction(info: Info) -> Finding:
 
 
 def check_clock(ahead: float) -> Finding:
-    """Whether this machine's clock is that of the server, `ahead` seconds of which are too many."""
+    """Checks the difference between the server's clock and this machine's; the server is `ahead` seconds ahead."""
     found = f"the server's is {abs(ahead) * 1000:.0f} ms {'ahead' if ahead >= 0 else 'behind'}"
     if abs(ahead) > CLOCK_SKEW:
         remedy = "set both by NTP: delays and leases are right anyway, times in the history are not"
@@ -198,7 +198,7 @@ def check_clock(ahead: float) -> Finding:
 
 
 def check_layout(version: int) -> Finding:
-    """Whether this version can read what the server has."""
+    """Checks whether this version can read the server's data."""
     if advice := remedy(version):
         return _problem("layout", f"the data have layout {version}, this version reads {LAYOUT}", advice)
     return _ok("layout", f"version {version}")

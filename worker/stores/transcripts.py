@@ -1,4 +1,4 @@
-"""Transcripts of a conversation's chunks, made one text."""
+"""Joins the transcripts of a conversation's chunks into one text."""
 
 from __future__ import annotations
 

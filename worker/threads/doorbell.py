@@ -26,7 +26,7 @@ class Doorbell:
         self._bell.acquire()
 
     def sleep(self, unless: Callable[[], object], timeout: float | None = None) -> None:
-        """Sleeps until somebody rings. It may also return for nothing: the caller looks for work again.
+        """Sleeps until the bell rings. It may also return without a ring: the caller looks for work again.
 
         Only one thread at a time may sleep here.
 
@@ -43,9 +43,9 @@ class Doorbell:
             self.asleep = False
 
     def ring(self) -> bool:
-        """Wakes the sleeper, to be called after the work was laid where it looks; False: nobody sleeps."""
+        """Wakes the sleeper; call it after adding the work. False if no thread sleeps."""
         if not self.asleep:
             return False
-        with contextlib.suppress(RuntimeError):  # somebody else has rung
+        with contextlib.suppress(RuntimeError):  # another thread has rung
             self._bell.release()
         return True

@@ -33,7 +33,7 @@ QueueName = Annotated[str, Path(min_length=1, max_length=200, description="The q
 
 
 class _Body(BaseModel):
-    # What is misspelt must not be taken for left out: a filter without it matches more.
+    # A misspelt name must be an error: a filter without it would match more.
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -41,10 +41,10 @@ _FIELDS: dict[str, Any] = {field.name: (value_of(field), Field(**bounds_of(field
 
 
 class Filter(create_model("FilterFields", __base__=_Body, **_FIELDS)):  # type: ignore[misc]  # made of the table
-    """Selects the messages that match everything that is given."""
+    """Selects the messages that match every given condition."""
 
     def read(self) -> MessageFilter:
-        """The filter."""
+        """Reads the filter."""
         return read_message_filter(self.model_dump())
 
 
@@ -57,7 +57,7 @@ class Order(_Body):
 
     ids: Annotated[list[Name], Field(min_length=1, max_length=_MOST_IDS)] = []
     filter: Filter = Filter()
-    dry_run: StrictBool = Field(False, description="Only says what would be done.")
+    dry_run: StrictBool = Field(False, description="Only shows the effect, without acting.")
     confirm: StrictBool = Field(False, description=f"Needed for more than {actions.ASK_ABOVE} messages.")
 
     @model_validator(mode="after")
@@ -116,7 +116,7 @@ class Enqueued(shapes.Shape):
 async def act(action: Action, order: Order, visitor: Acting, client: Client) -> Response:
     """Replays or purges dead letters, cancels messages, or runs delayed ones now.
 
-    Messages that are in no state for the action are left alone.
+    Messages in a state for which the action is not valid stay unchanged.
     """
     targets = order.targets()
     if order.dry_run or not order.confirm:

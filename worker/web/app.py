@@ -24,16 +24,16 @@ from worker.web.watching import watch_this_loop
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Makes the application for these settings, which become the settings of this process.
 
-    Connects to nothing. As it begins, it opens what the first question to the search index would have to wait for, and
-    goes on without what does not open. Mounted in another application, it works below any path; that one begins and
-    ends with it: `web = create_app()`, `app = FastAPI(lifespan=web.router.lifespan_context)`,
+    It opens no connection. At its start it loads the parts for which the first question to the search index would wait,
+    and goes on without parts that fail. Mounted in another application, it works below any path, if that application
+    starts and ends it: `web = create_app()`, `app = FastAPI(lifespan=web.router.lifespan_context)`,
     `app.mount("/worker", web)`.
 
     Args:
-        settings: `None`: read from the environment and the project's `.env`.
+        settings: The settings, or None to read them from the environment and the project's `.env`.
 
     Raises:
-        ConfigurationError: A setting is bad.
+        ConfigurationError: A setting is not valid.
     """
     if settings is None:
         settings = Settings.in_force()
@@ -44,7 +44,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="worker",
         version=__version__,
         lifespan=_lifespan_of(resources),
-        # Their pages load scripts from elsewhere.
+        # FastAPI's own pages load scripts from other servers.
         docs_url=None,
         redoc_url=None,
     )

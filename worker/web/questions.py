@@ -59,14 +59,14 @@ async def session(visitor: Visiting) -> shapes.Session:
 async def messages(
     wanted: Wanted, history: History, visitor: Visiting, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
 ) -> Response:
-    """Messages that match, newest first. A page may be short although there are more: ask on with its cursor."""
+    """Matching messages, newest first. A page may be short although there are more: ask again with its cursor."""
     page = await aask(history, page_of_messages(wanted, limit=limit, cursor=cursor))
     return told(as_json.MessagePage(as_json.messages_of(page.messages, shown_to(visitor)), page.cursor))
 
 
 @router.get("/messages/count", response_model=Count)
 async def count(wanted: Wanted, history: History, cursor: Cursor = None) -> Response:
-    """How many messages match."""
+    """The number of matching messages."""
     total = 0
     for _ in range(_MOST_STEPS):
         found = await aask(history, count_of_messages(wanted, cursor=cursor))
@@ -139,26 +139,26 @@ def last_of_page(cursor: str) -> StoredMessage:
 
 @router.get("/states", response_model=as_json.States)
 async def states(history: History) -> Response:
-    """How many messages are in each state."""
+    """The number of messages in each state."""
     counts = await aask(history, state_counts())
     return told(as_json.States.of(counts))
 
 
 @router.get("/dead", response_model=as_json.DeadByCause)
 async def dead(history: History) -> Response:
-    """How many dead letters have which cause: an error's type, `lost` (their workers died) or `unknown`."""
+    """The number of dead letters by cause: an error's type, `lost` (their workers died) or `unknown`."""
     return told(as_json.DeadByCause(await aask(history, dead_by_cause())))
 
 
 @router.get("/actors", response_model=as_json.Actors)
 async def actors(history: History, over: Over = "1h") -> Response:
-    """How each actor fared over a time that ends now, the busiest first."""
+    """The rates of each actor over a time that ends now, the busiest first."""
     return told(as_json.Actors(await aask(history, actor_rates(read_over(over)))))
 
 
 @router.get("/windows", response_model=as_json.Windows)
 async def windows_over_time(history: History, over: Over = "1h") -> Response:
-    """What happened in each minute (over more than two hours: in each hour), the oldest first."""
+    """The counts of each minute, or of each hour if the time is longer than two hours; the oldest first."""
     return told(as_json.Windows(await aask(history, windows(read_over(over)))))
 
 
@@ -176,7 +176,7 @@ async def worker_processes(history: History) -> Response:
 
 @router.get("/audit", response_model=as_json.AuditLog)
 async def audit(history: History, limit: Limit = DEFAULT_LIMIT) -> Response:
-    """What people did, newest first."""
+    """The actions of people, newest first."""
     return told(as_json.AuditLog(await aask(history, audit_log(limit))))
 
 

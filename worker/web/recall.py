@@ -1,4 +1,4 @@
-"""Questions to the search index, and notes for it, as JSON; what is found belongs to `worker.recall.recall`."""
+"""Questions to the search index, and notes for it, as JSON; `worker.recall` answers and stores."""
 
 from __future__ import annotations
 
@@ -32,19 +32,21 @@ logger = get_logger(__name__)
 router = APIRouter(tags=["recall"], responses=WITH_BODY)
 
 _LONGEST_QUESTION = 100_000
-"""What is longer than that is a mistake; of what is longer than `recall.LONGEST_QUESTION`, the answer says so."""
+"""The most characters of a question. If it is longer than `recall.LONGEST_QUESTION`, the answer says so."""
 
 
 class _Body(BaseModel):
-    # What is misspelt must not be taken for left out.
+    # A misspelt name must be an error.
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Question(_Body):
-    """What to look for."""
+    """A question."""
 
     question: Annotated[str, Field(min_length=1, max_length=_LONGEST_QUESTION, pattern=r"\S")]
-    repository: Name | None = Field(None, description="Only there; null: everywhere, in conversations and notes too.")
+    repository: Name | None = Field(
+        None, description="Only this repository; null for all, with conversations and notes."
+    )
     limit: int = Field(10, ge=1, le=recall.MOST_HITS, strict=True)
 
 
@@ -67,17 +69,17 @@ class Hit(shapes.Shape):
 
 
 class LeftOut(shapes.Shape):
-    """A part that the answer goes without."""
+    """A part that the answer goes without, and the reason."""
 
     part: shapes.Text
     reason: shapes.Text
 
 
 class Answer(shapes.Shape):
-    """What was found, the best first."""
+    """The hits, the best first."""
 
     hits: list[Hit]
-    left_out: list[LeftOut] = Field(description="What was too slow or failed, and why: the answer goes without it.")
+    left_out: list[LeftOut] = Field(description="The parts that were too slow or failed, with the reasons.")
 
 
 class Note(_Body):
@@ -91,14 +93,14 @@ class Note(_Body):
 
 
 class Captured(shapes.Shape):
-    """The note is on its way: a worker puts it into the index."""
+    """The enqueued note, which a worker puts into the index."""
 
     note_id: str
 
 
 @router.post(
     "/recall",
-    responses={503: {"model": Problem, "description": "The index cannot be asked, or must be made anew."}},
+    responses={503: {"model": Problem, "description": "The index cannot be asked, or must be rebuilt."}},
 )
 async def ask(asked: Question) -> Answer:
     """Finds code, conversations and notes that answer a question."""
@@ -127,8 +129,11 @@ def _enqueue(note: Note, settings: Settings) -> str:
 
 
 async def get_ready(settings: Settings) -> None:
-    """Loads what the first question and the first note would have to wait for; what fails now, they are told."""
-    # One after another: threads that import the same modules may find them half made.
+    """Loads the parts for which the first question and the first note would wait; they report what fails here.
+
+    A part that fails is only logged.
+    """
+    # One after another, because threads that import the same modules may find them half loaded.
     await _tried("actors", run_in_thread_pool(load_actors, settings))
     await _tried("models", run_in_thread_pool(load_models))
     limit = RecallSettings.in_force().recall_timeout
@@ -140,5 +145,5 @@ async def _tried(part: str, work: Awaitable[object], limit: timedelta | None = N
     try:
         async with asyncio.timeout(limit.total_seconds() if limit else None):
             await work
-    except Exception as error:  # noqa: BLE001 - an edge: all else that this process serves does not depend on it
+    except Exception as error:  # noqa: BLE001 - an edge: the rest of this process does not depend on it
         logger.warning("a part of recall is not ready", part=part, error=str(error) or type(error).__name__)

@@ -1,6 +1,7 @@
-"""What one application holds: settings, clients of the server, the live tail, keys.
+"""The resources of one application: settings, clients of the server, the live tail, keys.
 
-Clients are opened at their first use, on the loop that uses them: a mounted application gets no start of its own.
+Clients are opened at their first use, on the loop that uses them, because a mounted application has no start of its
+own.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from worker.web.tokens import Keys
 
 
 class Resources:
-    """What one application holds.
+    """The resources of one application.
 
     Attributes:
-        settings: Those it was made with.
-        keys: By which tokens, sessions and forms are recognized.
-        redis: Awaited, the client of the running loop.
-        tail: Awaited, the live tail of the running loop.
-        blocked: How long the loop was blocked since the start, where it is watched.
+        settings: The application's settings.
+        keys: The keys that recognize tokens, sessions and forms.
+        redis: Opens the client of the running loop; await its call.
+        tail: Opens the live tail of the running loop; await its call.
+        blocked: The stalls of the loop since the start, if it is watched.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -45,7 +46,7 @@ class Resources:
 
     @cached_property
     def probing(self) -> RedisClient:
-        """The client for probes: it gives up soon."""
+        """The client for probes, with a short time-out."""
         return connect(self.settings, timeout=PROBE_TIMEOUT)
 
     async def _open_redis(self) -> AsyncIterator[AsyncRedisClient]:
