@@ -31,7 +31,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     Path(os.fsdecode(os.fsencode(tree) + b"/half\xff.py")).write_text("zebra")
     made.json("repositories", "add", str(tree))
     with made.background(WORKER, "up"):
-        [sent] = made.json("repositories", "sync")
+        [sent] = made.json("repositories", "sync")["repositories"]
         assert made.ended(sent["message_id"])[-1].state is State.COMPLETED
         yield made
     made.down()
@@ -115,7 +115,7 @@ def test_a_pattern_that_leads_out_is_one_line(project: Project, tmp_path: Path, 
     """And nothing is added."""
     said = complaint(project, "repositories", "add", str(tmp_path), f"{option}={pattern}")
     assert f"{option} {pattern!r}" in said
-    assert [one["name"] for one in project.json("repositories", "list")] == ["shop"]
+    assert [one["name"] for one in project.json("repositories", "list")["repositories"]] == ["shop"]
 
 
 def test_a_folder_that_can_be_none_is_one_line(project: Project, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from tests.support.project import BIN, WORKER, Project, interrupt
 from tests.support.waiting import TIMEOUT, wait_until
 from tests.support.web import following
+from worker.history.states import MessageState
 
 HOST_APPLICATION = """
 from fastapi import FastAPI
@@ -99,7 +100,7 @@ def test_inside_another_application_it_ends_with_it(project: Project) -> None:
                 return False
 
         wait_until(is_up)
-        assert client.get("/api/states").json() == {}
+        assert client.get("/api/states").json() == {"states": dict.fromkeys(MessageState, 0)}
         with following(client) as found:
             next(found)
             began = time.monotonic()

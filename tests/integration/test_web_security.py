@@ -14,6 +14,7 @@ from starlette.responses import StreamingResponse
 
 from tests.support.web import serving
 from worker.errors import ConfigurationError
+from worker.history.states import MessageState
 from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
 from worker.web import create_app, tokens
@@ -469,7 +470,7 @@ def test_mounted_below_a_path_it_works_as_by_itself(settings: Settings, valkey: 
         answer = web.post("/ops/worker/login", data={"token": TOKEN})
         assert answer.headers["location"] == "/ops/worker/"
         assert "Path=/ops/worker/" in answer.headers["set-cookie"]
-        assert web.get("/ops/worker/api/states").json() == {}
+        assert web.get("/ops/worker/api/states").json() == {"states": dict.fromkeys(MessageState, 0)}
         assert web.get("/ops/worker/openapi.json").json()["servers"] == [{"url": "/ops/worker"}]
         refused = web.get("/ops/worker/messages", headers={"accept": "text/html", "cookie": ""})
         assert refused.headers["location"].startswith("/ops/worker/login?next=/ops/worker/messages")
