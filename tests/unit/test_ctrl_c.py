@@ -149,6 +149,7 @@ def test_in_other_threads_it_is_a_left_over_tasks_own_and_does_not_replace_the_r
 ) -> None:
     """No signal comes there: whatever a task raises when it is cancelled, the service has ended."""
     outcome: list[object] = []
+    kept: list[asyncio.Task[None]] = []  # the loop does not: the collector may come before its end
 
     async def left_over() -> None:
         try:
@@ -158,6 +159,7 @@ def test_in_other_threads_it_is_a_left_over_tasks_own_and_does_not_replace_the_r
 
     async def service() -> str:
         task = asyncio.create_task(left_over())
+        kept.append(task)
         await asyncio.sleep(0)
         return "done" if not task.done() else "too soon"
 
