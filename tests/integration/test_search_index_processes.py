@@ -226,13 +226,15 @@ def test_nothing_blocks_the_loop(settings: Settings) -> None:
 
 
 THREADS = """
+import contextlib
 import os
 from pathlib import Path
 from worker.stores.lance import load_lancedb
 
 load_lancedb()
 for task in Path("/proc/self/task").glob("*"):
-    print(os.getpriority(os.PRIO_PROCESS, int(task.name)), (task / "comm").read_text().split()[0])
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # one that has ended meanwhile
+        print(os.getpriority(os.PRIO_PROCESS, int(task.name)), (task / "comm").read_text().split()[0])
 print(os.getpriority(os.PRIO_PROCESS, 0), "main")
 """
 
