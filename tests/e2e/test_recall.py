@@ -112,6 +112,7 @@ def test_what_can_never_succeed_is_not_retried(running: Project, words: tuple[st
 
 def test_the_index_is_looked_after_on_the_command_line(running: Project) -> None:
     """Made anew, it finds the same."""
+    running.ended(running.enqueue("capture_note", "The plate is in the kitchen."))
     before = running.json("recall", "kitchen")["hits"]
     assert running.json("index", "rebuild")["chunks"] > 0
     assert running.json("index", "optimize") == {"optimized": True}
