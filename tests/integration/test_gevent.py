@@ -40,6 +40,7 @@ import json
 import subprocess
 import threading
 import time
+from contextvars import ContextVar
 from pathlib import Path
 
 import dramatiq
@@ -153,6 +154,16 @@ async def limited_stubborn(file: str) -> None:
             time.sleep(0.01)
     finally:
         Path(file).write_text("cleaned up")
+
+
+tenant = ContextVar("tenant", default="nobody")
+
+
+@actor(max_retries=0)
+def binds(file: str) -> None:
+    with Path(file).open("a") as seen:
+        seen.write(tenant.get() + "\\n")
+    tenant.set("somebody")
 
 
 @actor(loop="new", max_retries=0)
@@ -303,6 +314,14 @@ def test_what_libraries_do_in_a_loop_works(running: Project, tmp_path: Path, loo
         "message": event.message_id,
     }
     wait_until(lambda: Path(f"{file}.sent").exists() and Path(f"{file}.sent-in-pool").exists())
+
+
+def test_what_an_actor_binds_is_not_seen_by_the_next_message_of_its_greenlet(running: Project, tmp_path: Path) -> None:
+    """More messages than there are greenlets, each with a context of its own."""
+    file = tmp_path / "seen"
+    for message in [running.send("binds", str(file)) for _ in range(30)]:
+        assert final(running, message).error is None
+    assert file.read_text().split() == ["nobody"] * 30
 
 
 @pytest.mark.parametrize("kind", ["new", "shared", "sync", "in_turns"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from math import inf
 from typing import TypeVar
 
@@ -85,12 +85,14 @@ class AttemptRun:
     def run_body(self, function: Callable[[], R]) -> R:
         """Runs the actor's function as the part that interrupts reach. The runner's thread calls it.
 
+        The function sees the context of its runner, in a copy: what it binds ends with it.
+
         Raises:
             BaseException: The interrupt, or the function's error.
         """
         self.in_body = True
         try:
-            return run_in_section(function, self._open)
+            return copy_context().run(run_in_section, function, self._open)
         finally:
             self.in_body = False
 
