@@ -95,6 +95,7 @@ class AttemptRun:
             return copy_context().run(run_in_section, function, self._open)
         finally:
             self.in_body = False
+            self._interrupt = None  # its traceback has this frame
 
     def _open(self, section: Section) -> None:
         # Say first, then look: docs/explanation/waking-without-a-lock.md. An interrupter says what it wants.
@@ -110,10 +111,11 @@ class AttemptRun:
         Only the first interrupt counts. A coroutine is cancelled through its loop and cleans up; sync code is
         interrupted when its thread next runs Python.
         """
-        if self._interrupt is None:
-            self._interrupt = exception
+        first = self._interrupt
+        if first is None:
+            first = self._interrupt = exception
         section = self._section
-        return section is None or section.interrupt(self._interrupt)
+        return section is None or section.interrupt(first)
 
     def cancel(self) -> None:
         """Cancels the attempt: it ends CANCELLED, also if its clean-up fails, unless its body has ended."""

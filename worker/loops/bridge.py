@@ -166,26 +166,34 @@ class _NewLoopCall(Call):
         self.loop = loop = new_loop()
         turns = None
         try:
-            task = loop.main_task(coroutine) if isinstance(loop, FreshLoop) else loop.create_task(coroutine)
+            main = self._run(coroutine)
+            task = loop.main_task(main) if isinstance(loop, FreshLoop) else loop.create_task(main)
             self.begins(loop, task)
             turns = watch_loop(loop)
             try:
-                result = loop.run_until_complete(task)
-            except BaseException as error:
+                loop.run_until_complete(task)
+            except BaseException as error:  # noqa: BLE001 - `leave` raises it
                 self.ends()
                 if not task.done():
                     # Ctrl-C hit the loop itself, or the loop was stopped: the task has not ended yet.
-                    self._end_task(task, coroutine, patient=not isinstance(error, KeyboardInterrupt))
+                    self._end_task(task, (coroutine, main), patient=not isinstance(error, KeyboardInterrupt))
                     raise self.exception or error from None
-                self.leave_with(error)
-                raise
+                self.error = error
             self.ends()
-            self.leave_with(None)
+            self.leave()
+            result: T = self.result
             return result
         finally:
             if turns is not None:
                 self.blocked = turns.stop()
             close_loop(loop)
+
+    async def _run(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        # A task that ends with an error has it for good, and the error's traceback has frames that have the task.
+        try:
+            self.result = await coroutine
+        except BaseException as error:  # noqa: BLE001 - an edge: the call raises it
+            self.error = error
 
     def give_up(self) -> None:
         """Stops the loop. If a callback blocks it, interrupts its thread as Dramatiq does."""
@@ -199,7 +207,9 @@ class _NewLoopCall(Call):
         if self.section is not None:
             self.section.raise_in_thread()
 
-    def _end_task(self, task: asyncio.Task[T], coroutine: Coroutine[Any, Any, T], *, patient: bool) -> None:
+    def _end_task(
+        self, task: asyncio.Task[None], coroutines: tuple[Coroutine[Any, Any, Any], ...], *, patient: bool
+    ) -> None:
         try:
             if not self.given_up:
                 task.cancel()
@@ -207,7 +217,8 @@ class _NewLoopCall(Call):
                 run_to_its_end(self.loop, wait, patient=patient)
         finally:
             if not task.done():
-                _close(coroutine)
+                for coroutine in coroutines:
+                    _close(coroutine)
             elif not task.cancelled():
                 task.exception()
 

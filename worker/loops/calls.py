@@ -60,6 +60,8 @@ class Call:
     def __init__(self) -> None:
         self.section: Section | None = current_section()
         self.exception: BaseException | None = None
+        self.error: BaseException | None = None
+        self.result: Any = None
         self.given_up = False
         self.task: asyncio.Task[Any] | None = None
         self.thread_id = self.section.thread_id if self.section is not None else 0
@@ -87,9 +89,14 @@ class Call:
             own.wait()
         if self.section is not None:
             self.section.waited()
-        if error is None and self.exception is not None:
-            # It came after the coroutine had ended: it belongs to the code after the call.
-            raise self.exception
+        # An error whose traceback leads back to it would stay until the collector runs, with all that its frames hold.
+        late, self.exception, self.error = self.exception, None, None
+        try:
+            if error is None and late is not None:
+                # It came after the coroutine had ended: it belongs to the code after the call.
+                raise late
+        finally:
+            del late
 
     def interrupt(self, exception: BaseException) -> bool:
         """Cancels the task, now or as soon as it is made, but only once; False if the call is over."""
@@ -122,19 +129,23 @@ class Call:
         """Whether the task has ended."""
         return self._ended
 
-    def leave_with(self, error: BaseException | None) -> None:
-        """Raises the call's error after its task has ended with this error, or with None.
+    def leave(self) -> None:
+        """Raises the call's error after its task has ended, if it has one.
 
         Raises:
             BaseException: The interrupt that cancelled the task, or the task's own error.
             SelfCancelledError: The task was cancelled without a request.
         """
-        if self._cancelled and self.exception is not None:
-            raise self.exception from (None if isinstance(error, asyncio.CancelledError) else error)
-        if isinstance(error, asyncio.CancelledError):
-            raise SelfCancelledError("the coroutine cancelled itself, without a request from outside") from error
-        if error is not None:
-            raise error
+        error, interrupt = self.error, self.exception if self._cancelled else None
+        try:
+            if interrupt is not None:
+                raise interrupt from (None if isinstance(error, asyncio.CancelledError) else error)
+            if isinstance(error, asyncio.CancelledError):
+                raise SelfCancelledError("the coroutine cancelled itself, without a request from outside") from error
+            if error is not None:
+                raise error
+        finally:
+            del error, interrupt  # their traceback has this frame
 
     def cancel(self) -> None:
         """Cancels the task. The loop's thread calls it."""
@@ -155,14 +166,15 @@ class Call:
         """Reports a coroutine that swallows its cancellation, or takes too long to clean up."""
         global _overruns
         with self._lock:
-            if self._ended or self.exception is None:
+            exception = self.exception
+            if self._ended or exception is None:
                 return
             self.given_up = True
         _overruns += 1
         where = self._where()
         said = f"the coroutine did not end within {cleanup_seconds():g} s of its cancellation"
-        self.exception.add_note(f"{said}:\n{where}")
-        logger.error(said, exception=repr(self.exception), stack=where)
+        exception.add_note(f"{said}:\n{where}")
+        logger.error(said, exception=repr(exception), stack=where)
         self.give_up()
 
     def _where(self) -> str:

@@ -72,13 +72,14 @@ class Section:
 
     def raise_in_thread(self) -> None:
         """Raises the interrupt in the thread, when it next runs Python."""
-        if self.exception is not None and self._open:
+        exception = self.exception
+        if exception is not None and self._open:
             if self._greenlet is not None:
                 # As gevent does: while the greenlet waits, and other greenlets get their turn.
-                self._greenlet.throw(self.exception, lambda: self._open)
+                self._greenlet.throw(exception, lambda: self._open)
                 return
             self._raised = True
-            set_exception(self.thread_id, type(self.exception))
+            set_exception(self.thread_id, type(exception))
 
     def wait_for(self, call: Interruptible) -> None:
         """Directs interrupts to a call from now on; raises an interrupt that came before.
@@ -152,6 +153,7 @@ def run_in_section(function: Callable[[], R], opened: Callable[[Section], object
         logger.info("an interrupt came after the end and is dropped", exception=repr(section.exception))
     finally:
         _sections.pop(thread_id, None)
+        section.exception = None  # its traceback has this frame
     return result
 
 

@@ -97,7 +97,10 @@ def loop_resource(factory: ResourceFactory[T]) -> Callable[[], Awaitable[T]]:
             opening = asyncio.ensure_future(_unknown_to_the_loop(resources.open(manager())))
             resources.opened[ask] = opening
             opening.add_done_callback(lambda done: _forget_failure(resources, ask, done))
-        result: T = await asyncio.shield(opening)
+        try:
+            result: T = await asyncio.shield(opening)
+        finally:
+            del opening  # it has an error whose traceback has this frame
         return result
 
     return ask

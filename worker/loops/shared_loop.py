@@ -33,8 +33,6 @@ class SharedCall(Call):
 
     def __init__(self) -> None:
         super().__init__()
-        self.error: BaseException | None = None
-        self.result: Any = None
         self.abandoned = False
         self._context = contextvars.copy_context()
         self._turns: Turns | None = None
@@ -108,7 +106,7 @@ class SharedLoop:
             self._calls.discard(call)
         if call.abandoned and call.exception is None and call.error is not None:
             raise LoopClosedError("the shared loop was stopped before the coroutine had ended") from call.error
-        call.leave_with(call.error)
+        call.leave()
         result: T = call.result
         return result
 

@@ -79,6 +79,8 @@ async def run_in_thread_pool(func: Callable[P, R], /, *args: P.args, **kwargs: P
         # Marks an error as seen: its caller is gone.
         waiter.add_done_callback(lambda done: done.cancelled() or done.exception())
         raise
+    finally:
+        del future, waiter  # they have an error whose traceback has this frame
 
 
 def _outlives(future: concurrent.futures.Future[Any]) -> None:
@@ -205,6 +207,7 @@ def _run(future: concurrent.futures.Future[Any], call: Callable[[], Any]) -> Non
         result = call()
     except BaseException as error:  # noqa: BLE001 - an edge: the awaiting caller gets it
         future.set_exception(error)
+        del future  # it has the error, whose traceback has this frame
     else:
         future.set_result(result)
 
