@@ -5,7 +5,7 @@ It imports nothing of the package, and neither Dramatiq nor Redis, so that every
     WorkerError
     ├── NoContentFound          there is nothing to do: skip, do not retry
     │   └── Unchanged           it was done before, with the same input
-    ├── RetryLater(delay)       not now: retry after that delay
+    ├── RetryLater(delay)       not now: snooze, and retry after that delay
     │   └── LeaseTaken          another message has the lease
     ├── Fatal                   it will never work: to the dead letters at once
     ├── ConfigurationError      a setting, an argument or an installation is wrong: the message names the remedy
@@ -43,7 +43,8 @@ class Unchanged(NoContentFound):
 class RetryLater(WorkerError):
     """Retries the message after `delay` instead of after its backoff.
 
-    The attempt is FAILED, and counts against the retry budget.
+    The attempt is SNOOZED, which is no failure, and counts against the retry budget. The attempt that spends the budget
+    is FAILED, and its message is a dead letter.
 
     Args:
         delay: Seconds, or a `timedelta`; at least 0.
@@ -58,7 +59,7 @@ class RetryLater(WorkerError):
 
 
 class LeaseTaken(RetryLater):
-    """Another message has the lease: retried after `delay`, which does not count against the retry budget."""
+    """Another message has the lease: SNOOZED, and retried after `delay`, which never uses the retry budget."""
 
     def __init__(self, name: str, holder: str, delay: timedelta) -> None:
         self.name = name

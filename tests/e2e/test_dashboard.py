@@ -162,6 +162,28 @@ def test_a_dead_letter_shows_its_traceback_and_is_replayed(shop: Shop, browser: 
     assert [event.state.value for event in shop.events(sent)][-2:] == ["started", "completed"]
 
 
+def test_an_attempt_that_waits_is_shown_as_snoozed_and_as_no_failure(shop: Shop, browser: Browser) -> None:
+    """On its timeline with the reason, in the chart and the table of actors, by the filter; not among the failures."""
+    sent = shop.send("collect", "Mole Post")
+    shop.becomes(sent, "delayed")
+    with visiting(browser, shop.url) as visit:
+        page = visit.go(f"/messages/{sent}")
+        expect(page.locator('svg[data-attempt="1"] rect.run.snoozed')).to_be_visible()
+        expect(page.locator("#attempt-1")).to_contain_text("Mole Post asks for patience")
+        expect(page.locator("#attempt-1 .error-text")).to_have_count(0)
+        visit.go("/messages?state=snoozed")
+        expect(page.locator("tbody tr")).to_have_count(1)
+        expect(page.locator("tbody tr")).to_contain_text("Mole Post asks for patience")
+        visit.go("/")
+        legend = page.locator("#chart-attempts .chart-legend")
+        expect(legend).to_contain_text("cancelled")
+        expect(page.locator("#chart-attempts rect.bar.snoozed")).to_have_count(1)
+        assert legend.evaluate("one => one.scrollHeight <= one.clientHeight"), "a part of the legend is hidden"
+        errors = page.locator("tr[data-key='actor-collect'] [data-label=errors]")
+        expect(errors).to_have_text("0 %")
+        expect(page.locator(".failures")).not_to_contain_text("collect")
+
+
 def test_a_queue_is_paused_and_resumed(shop: Shop, browser: Browser) -> None:
     """What is enqueued meanwhile waits, the oldest for a growing time, and is worked off afterwards."""
     shop.becomes(shop.send("post", 0, queue="parcels"), "completed")

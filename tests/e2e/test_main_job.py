@@ -110,7 +110,9 @@ def test_merges_of_one_conversation_happen_one_after_the_other(running: Project)
         attempts += list(pairwise(events))
     ends = [end for start, end in attempts if start.state is State.STARTED]
     assert sorted(str(end.state) for end in ends if end.error is None) == ["completed", *["skipped"] * 5]
-    assert {end.error.type for end in ends if end.error is not None} <= {"worker.errors.LeaseTaken"}
+    assert {(str(end.state), end.error.type) for end in ends if end.error is not None} <= {
+        ("snoozed", "worker.errors.LeaseTaken")
+    }
     assert running.dead_letters() == []
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tests.support.account import settle
 from tests.support.scene import Scene, WorkerCommand, scene
 from tests.support.waiting import wait_until
 from worker.history.events import State
+from worker.history.overview import actor_rates
 from worker.history.query import ask, one_message
 from worker.operations.actions import cancel
 
@@ -76,6 +78,31 @@ def test_what_a_killed_process_ran_and_held_runs_elsewhere_within_fifteen_second
         assert message is not None
         states = [event.state for event in message.events]
         assert states == [State.STARTED, State.LOST, State.STARTED, State.COMPLETED]
+
+
+def test_what_waits_for_the_lease_of_a_dead_worker_does_not_fail_and_gets_it_in_the_end(tmp_path: Path) -> None:
+    """Its attempts are SNOOZED, although it has no retry to spend, and the dead worker's message runs again."""
+    with scene(tmp_path, WORKER_LEASE="1s") as opened:
+        victim = opened.start_ready("victim", threads=1)
+        holder = opened.send("exclusive", "gate")
+        wait_until(lambda: len(opened.ledger("began")) == 1, explain=opened.explain)
+        opened.start_ready("other")
+        waiting = opened.send("exclusive", "gate")
+        wait_until(lambda: opened.states()["delayed"] == 1, explain=opened.explain)
+        victim.kill()
+        (opened.folder / "gate").touch()
+        opened.wait_for_end(2)
+        assert settle(opened, [holder, waiting]) == {"completed": 2}
+        held, waited = (ask(opened.client, one_message(one)) for one in (holder, waiting))
+        assert held is not None
+        assert waited is not None
+        assert State.LOST in [event.state for event in held.events]
+        ends = [event.state for event in waited.events if event.state.is_final]
+        assert ends == [*[State.SNOOZED] * (len(ends) - 1), State.COMPLETED]
+        assert len(ends) > 1
+        rates = {one.actor: one for one in ask(opened.client, actor_rates(timedelta(hours=1)))}["exclusive"]
+        assert rates.ended["snoozed"] == len(ends) - 1
+        assert rates.ended["failed"] == 0
 
 
 def test_a_suspended_process_records_nothing_of_what_has_gone_to_others(tmp_path: Path) -> None:

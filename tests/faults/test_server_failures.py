@@ -174,7 +174,7 @@ def test_a_server_that_is_away_for_ten_seconds_has_every_end_once(tmp_path: Path
         assert _lasting(told["threads"]) == _lasting(threads)
         opened.server.start()
         opened.wait_for_end(108)
-        assert settle(opened, [*ok, *failing, *behind]) == {"completed": 58, "skipped": 25, "dead": 25}
+        assert settle(opened, [*ok, *failing, *behind]) == {"completed": 83, "skipped": 25, "dead": 25}
         for message_id in failing:
             message = ask(opened.client, one_message(message_id))
             assert message is not None

@@ -23,7 +23,7 @@ from worker.history.limits import history_limits
 from worker.history.lines import from_line, subject_names, to_line
 from worker.history.query import ask, one_message
 from worker.history.record import read_record
-from worker.history.states import MessageState
+from worker.history.states import ATTEMPT_MARKS, ENDINGS, MessageState
 from worker.history.tail import read_entry
 from worker.operations.actions import cancel
 from worker.server.client import RedisClient
@@ -209,6 +209,19 @@ def test_both_sides_know_the_same_states_in_the_same_order(client: RedisClient) 
     states, final = script("states", code).run(client, [])
     assert [one.decode() for one in states] == list(MessageState)
     assert [bool(one) for one in final] == [state.is_final for state in MessageState]
+
+
+def test_both_sides_know_the_same_ends_by_which_messages_are_marked(client: RedisClient) -> None:
+    """The server marks all by which a message can be found, and none that there is not."""
+    code = """
+    local marked = {}
+    for kind in pairs(MARKED_ENDS) do
+      table.insert(marked, kind)
+    end
+    return marked
+    """
+    marked = {one.decode() for one in script("states", code).run(client, [])}
+    assert set(ATTEMPT_MARKS) <= marked <= set(ENDINGS)
 
 
 def test_both_sides_know_the_same_limits_of_the_history(client: RedisClient, settings: Settings) -> None:

@@ -268,6 +268,9 @@ def test_who_does_not_get_it_is_retried_without_spending_its_budget(
     ended = ask(client, one_message(waiting.message_id))
     assert ended is not None
     assert ended.state == "completed"
-    failed = next(event for event in ended.events if event.state is State.FAILED)
-    assert failed.error is not None
-    assert holder.message_id in failed.error.text
+    ends = [event.state for event in ended.events if event.state.is_final]
+    assert ends == [*[State.SNOOZED] * (len(ends) - 1), State.COMPLETED]
+    snoozed = next(event for event in ended.events if event.state is State.SNOOZED)
+    assert snoozed.event == "second.snoozed"
+    assert snoozed.error is not None
+    assert holder.message_id in snoozed.error.text

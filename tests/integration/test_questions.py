@@ -27,7 +27,7 @@ from redis.retry import Retry
 
 from tests.support.indexes import indexes_agree, stored_messages
 from tests.support.waiting import wait_until
-from worker import Fatal, NoContentFound, actor, create_broker
+from worker import Fatal, NoContentFound, RetryLater, actor, create_broker, current_attempt
 from worker.broker import sending
 from worker.broker.streams import StreamBroker
 from worker.errors import ServerUnreachable
@@ -239,14 +239,17 @@ def population(shared_client: RedisClient) -> Population:
 
 def _tell(clocked: Clocked, one: tuple[str, str, str], chance: random.Random) -> None:
     message_id, queue, of_actor = one
-    state = chance.choice([State.STARTED, State.COMPLETED, State.SKIPPED, State.FAILED, State.FAILED, State.CANCELLED])
+    state = chance.choice(
+        [State.STARTED, State.COMPLETED, State.SKIPPED, State.FAILED, State.FAILED, State.SNOOZED, State.CANCELLED]
+    )
     becomes = {
         State.STARTED: chance.choice(["", "running"]),
         State.FAILED: chance.choice(["dead", "delayed", "queued"]),
+        State.SNOOZED: "delayed",
     }.get(state, state.value)
     about = SUBJECTS[int(message_id[1:]) % len(SUBJECTS)]
     values: dict[str, Any] = {"subject": about, "queue": queue, "actor": of_actor}
-    if state is State.FAILED:
+    if state in (State.FAILED, State.SNOOZED):
         values["error"] = ErrorInfo(chance.choice(ERRORS), "", "")
     clocked.note((event_of(message_id, state, **values), becomes))
 
@@ -422,7 +425,7 @@ def test_percentiles_are_within_a_twentieth_of_the_true_ones(clocked: Clocked) -
         clocked.note(*told[first : first + 500])
     clocked.at(START + 30_000)
     (rates,) = clocked.ask(actor_rates(timedelta(minutes=10)))
-    assert rates.ended == {"completed": 1_500, "skipped": 0, "failed": 500, "cancelled": 0, "lost": 0}
+    assert rates.ended == {"completed": 1_500, "skipped": 0, "failed": 500, "snoozed": 0, "cancelled": 0, "lost": 0}
     assert rates.error_share == 0.25
     begins = (START + 30_000 - 10 * MINUTE) // MINUTE * MINUTE
     assert rates.per_second == pytest.approx(2_000 / ((START + 30_000 - begins) / 1_000))
@@ -572,6 +575,9 @@ def test_the_counters_of_windows_add_up_to_the_attempts_that_ended(
             raise ValueError("twice")
         if number % 4 == 3:
             raise Fatal("once")
+        attempt = current_attempt()
+        if attempt is not None and attempt.number == 1:
+            raise RetryLater(0, "busy")
 
     @actor
     async def idle() -> None:
@@ -595,6 +601,7 @@ def test_the_counters_of_windows_add_up_to_the_attempts_that_ended(
         ("mixed", "completed"): 50,
         ("mixed", "skipped"): 50,
         ("mixed", "failed"): 150,
+        ("mixed", "snoozed"): 50,
         ("idle", "cancelled"): 1,
     }
     for over in (timedelta(hours=1), timedelta(days=2), timedelta(days=40)):
@@ -603,8 +610,9 @@ def test_the_counters_of_windows_add_up_to_the_attempts_that_ended(
         in_windows: Counter[str] = Counter()
         for window in ask(client, windows(over)):
             in_windows.update(window.ended)
-        assert in_windows == {"completed": 50, "skipped": 50, "failed": 150, "cancelled": 1, "lost": 0}
-        assert sum(one.duration.count for one in rates if one.duration is not None) == 251
+        assert in_windows == {"completed": 50, "skipped": 50, "failed": 150, "snoozed": 50, "cancelled": 1, "lost": 0}
+        assert sum(one.duration.count for one in rates if one.duration is not None) == 301
+        assert {one.actor: one.error_share for one in rates} == {"mixed": 150 / 250, "idle": 0}
 
 
 # ---------------------------------------------------------------------- asking

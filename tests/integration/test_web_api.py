@@ -157,7 +157,14 @@ def test_what_is_delayed_is_told_in_the_order_in_which_it_is_due(web: httpx.Clie
 def test_actors_queues_and_windows_are_told(web: httpx.Client) -> None:
     """Rates, shares of errors, percentiles, depths."""
     rates = {one["actor"]: one for one in get(web, "/actors", over="10m")["actors"]}
-    assert rates["convert"]["ended"] == {"completed": 4, "skipped": 1, "failed": 3, "cancelled": 0, "lost": 0}
+    assert rates["convert"]["ended"] == {
+        "completed": 4,
+        "skipped": 1,
+        "failed": 3,
+        "snoozed": 0,
+        "cancelled": 0,
+        "lost": 0,
+    }
     assert rates["convert"]["error_share"] == pytest.approx(3 / 8)
     assert rates["convert"]["duration"]["p50_ms"] <= rates["convert"]["duration"]["p99_ms"]
     queues = {queue["name"]: queue for queue in get(web, "/queues")["queues"]}

@@ -249,6 +249,13 @@ a_message = st.builds(
     later=a_later,
 )
 sendings = st.lists(st.tuples(a_message, st.sampled_from(["", "", "", *KEYS])), min_size=1, max_size=5)
+_ENDS = {
+    "retry": st.sampled_from([State.FAILED, State.SNOOZED]),
+    "dead": st.just(State.FAILED),
+    "back": st.just(State.CANCELLED),
+}
+"""The states in which an attempt ends whose message is not in that state then."""
+
 outcomes = st.sampled_from(["completed", "completed", "skipped", "cancelled", "dead", "retry", "retry", "back"])
 an_error = st.sampled_from(["ValueError", "a.b.<locals>.C", ""])
 some_runners = st.dictionaries(st.sampled_from(["a", "b"]), st.sampled_from(RUNNERS))
@@ -541,7 +548,7 @@ class BrokerMachine(RuleBasedStateMachine):
             # Unless it was only suspended, and renews its own lease before anybody notices.
             assert message.state == "cancelled" or process.token in self.model.alive
         elif then != "goes on":
-            kind = State.CANCELLED if then == "back" else State.FAILED
+            kind = data.draw(_ENDS[then])
             step = Step(taken, True, [_line(taken, kind)], outcome=then, kind=kind.value, payload=b"{}")
             self._commit(process, [step])
             assert message.state == "cancelled"
@@ -735,10 +742,9 @@ class BrokerMachine(RuleBasedStateMachine):
                 step.lines = [_line(taken, State.STARTED)]
             return step
         step.outcome = data.draw(outcomes)
-        state = {"retry": State.FAILED, "dead": State.FAILED, "back": State.CANCELLED}.get(step.outcome)
-        state = state or State(step.outcome)
+        state = data.draw(_ENDS[step.outcome]) if step.outcome in _ENDS else State(step.outcome)
         step.kind = state.value
-        step.error = data.draw(an_error) if state is State.FAILED else ""
+        step.error = data.draw(an_error) if state in (State.FAILED, State.SNOOZED) else ""
         step.lines = [_line(taken, state, step.error)]
         if step.outcome == "retry":
             step.payload, step.later = b'{"again":1}', data.draw(st.sampled_from([-1, 0, HOUR_MS]))
@@ -853,6 +859,7 @@ WANTED = [
     MessageFilter(queue="q", actor="b"),
     MessageFilter(states=("completed",)),
     MessageFilter(states=("failed", "lost", "queued"), actor="a"),
+    MessageFilter(states=("snoozed", "running")),
     MessageFilter(states=("dead", "cancelled"), error="C"),
     MessageFilter(error="ValueError", queue="r"),
     MessageFilter(subject={"n": "1"}),

@@ -14,6 +14,7 @@ from tests.support.indexes import FINAL, indexes_agree
 from tests.support.scene import Run, Scene
 from worker.history.answers import StoredMessage
 from worker.history.events import State, StatusEvent
+from worker.history.states import FAILURES, WAITS
 from worker.server.client import RedisClient
 
 NOBODY: frozenset[str] = frozenset()
@@ -70,7 +71,7 @@ def nothing_is_left(client: RedisClient, delayed: Collection[str]) -> None:
 def events_are_in_order(message: StoredMessage, *, sent_again: bool) -> None:
     """Each attempt has one set of events, from STARTED to one that ends it, and the last says what became of it."""
     # Whose sender got no answer, it may have ended before it was sent again; then it ran again.
-    earlier_ends = set(State) if sent_again else {State.FAILED, State.LOST, State.CANCELLED}
+    earlier_ends = set(State) if sent_again else {*FAILURES, *WAITS, State.CANCELLED}
     # What people asked for is not told by an attempt, and may stand between its start and its end.
     told_by_attempts = [event for event in message.events if event.state is not State.REQUESTED]
     attempts = [
@@ -90,8 +91,10 @@ def events_are_in_order(message: StoredMessage, *, sent_again: bool) -> None:
     *earlier, (_, last) = attempts
     for _, states in earlier:
         assert _is_whole(states, earlier_ends), told
-    broken = {State.FAILED, State.LOST}
-    expected = {"dead": broken, "cancelled": broken | {State.CANCELLED}}.get(message.state) or {State(message.state)}
+    broken = set(FAILURES)
+    expected = {"dead": broken, "cancelled": {*broken, *WAITS, State.CANCELLED}}.get(message.state) or {
+        State(message.state)
+    }
     assert _is_whole(last, expected) or _never_ran(message.events), told
 
 

@@ -9,13 +9,23 @@ import signal
 import threading
 import time
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 
 import dramatiq
 import psutil
 from dramatiq.broker import Broker
 
-from worker import Fatal, NoContentFound, ProcessingStatusContext, actor, create_broker, current_attempt
+from worker import (
+    Fatal,
+    NoContentFound,
+    ProcessingStatusContext,
+    RetryLater,
+    actor,
+    create_broker,
+    current_attempt,
+    lease,
+)
 from worker.broker.streams import StreamBroker
 
 FOLDER = Path(os.environ["FAULTS_FOLDER"])
@@ -69,7 +79,7 @@ async def work(ms: int = 0) -> None:
 
 @actor
 async def mixed(outcome: str, ms: int = 0) -> None:
-    """Completes, is skipped, fails once, or fails for good."""
+    """Completes, is skipped, fails once, asks once for a later time, or fails for good."""
     note("began")
     await asyncio.sleep(ms / 1000)
     attempt = current_attempt()
@@ -80,7 +90,19 @@ async def mixed(outcome: str, ms: int = 0) -> None:
         raise Fatal("it never works")
     if outcome == "retried" and attempt.number == 1:
         raise ValueError("the first attempt")
+    if outcome == "snoozed" and attempt.number == 1:
+        raise RetryLater(timedelta(milliseconds=ms), "the first attempt")
     note("done")
+
+
+@actor(max_retries=0)
+async def exclusive(gate: str) -> None:
+    """One at a time; has no retry to spend on waiting for its lease."""
+    async with lease("exclusive"):
+        note("began")
+        while not (FOLDER / gate).exists():  # noqa: ASYNC110 - the gate is another process's
+            await asyncio.sleep(0.01)
+        note("done")
 
 
 @actor(max_retries=1)

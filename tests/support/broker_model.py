@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 PRIORITIES = ("back", "high", "normal", "low")
 RUNNERS = ("thread", "loop")
 FINAL = frozenset({"completed", "skipped", "dead", "cancelled"})
-LISTED = frozenset({"failed", "lost", "cancelled"})
+LISTED = frozenset({"failed", "snoozed", "lost", "cancelled"})
 
 Stream = tuple[str, str, str]
 """A queue, a priority and a runner."""

@@ -138,7 +138,7 @@ def _marks(message: StoredMessage) -> set[str]:
         return marks
     cause = "unknown"
     for event in message.events:
-        if event.state in (State.FAILED, State.LOST, State.CANCELLED):
+        if event.state in (State.FAILED, State.SNOOZED, State.LOST, State.CANCELLED):
             marks.add(f"ended:{event.state.value}")
         if event.error is not None and event.error.type:
             marks.add(f"error:{event.error.type}")

@@ -23,6 +23,7 @@ from worker.broker.streams import StreamBroker
 from worker.history.events import State, StatusEvent
 from worker.history.filters import EventFilter, MessageFilter
 from worker.history.query import all_messages, ask, read_events, state_counts
+from worker.history.states import FAILURES, WAITS
 from worker.server.client import RedisClient
 from worker.server.connection import connect
 from worker.server.embedded import EmbeddedServer
@@ -89,7 +90,7 @@ class Project:
 
         def has_ended() -> bool:
             events = self.events(message_id)
-            return bool(events) and events[-1].state.is_final and events[-1].state is not State.FAILED
+            return bool(events) and events[-1].state.is_final and events[-1].state not in (*FAILURES, *WAITS)
 
         wait_until(has_ended)
         wait_until(lambda: not self.waiting())

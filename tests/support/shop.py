@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import dramatiq
 
-from worker import Fatal, ProcessingStatusContext, actor, create_broker, run_async_in_new_loop
+from worker import Fatal, ProcessingStatusContext, RetryLater, actor, create_broker, run_async_in_new_loop
 
 dramatiq.set_broker(create_broker())
 
@@ -41,6 +42,12 @@ async def bill(order: str) -> None:
     await asyncio.sleep(0.02)
     if not (FOLDER / f"mended-{order}").exists():
         raise ValueError(f"no address for {order}")
+
+
+@actor(subject=("carrier",), max_retries=1)
+async def collect(carrier: str) -> None:
+    """Asks for a later time, which does not come in a test."""
+    raise RetryLater(timedelta(hours=1), f"{carrier} asks for patience")
 
 
 @actor(subject=("name",), max_retries=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import importlib
 import threading
@@ -25,6 +26,7 @@ from worker import (
     run_async_in_new_loop,
 )
 from worker.broker.actor import SendInLoopWarning
+from worker.errors import LeaseTaken
 from worker.testing import StubWorker, stub_worker
 
 
@@ -153,10 +155,73 @@ def test_retry_later_waits_as_long_as_it_says_or_in_a_quick_test_a_moment(
         busy.send()
         stub.join()
         del stub.broker.actors["busy"]
-    assert stub.states() == ["started", "failed", "started", "completed"]
+    assert stub.states() == ["started", "snoozed", "started", "completed"]
     events = list(stub.events)
-    assert events[1].text == f"retry in {waited}ms"
+    assert (events[1].event, events[1].text) == ("busy.snoozed", f"retry in {waited}ms")
+    assert events[1].error is not None
+    assert (events[1].error.type, events[1].error.text) == ("worker.errors.RetryLater", "busy")
     assert (events[2].time - events[1].time) >= timedelta(milliseconds=waited - 10)
+
+
+def test_the_retry_later_that_spends_the_budget_is_a_failure(stub: StubWorker) -> None:
+    """Each uses one retry; the last is FAILED, and its message a dead letter."""
+
+    @actor(max_retries=2)
+    async def busy() -> None:
+        raise RetryLater(0, "busy")
+
+    message = busy.send()
+    stub.join()
+    assert stub.states() == [*["started", "snoozed"] * 2, "started", "failed"]
+    assert list(stub.events)[-1].text == "dead letter"
+    assert stub.dead_letters == [message.message_id]
+
+
+def test_a_lease_that_is_taken_never_uses_the_budget(stub: StubWorker) -> None:
+    """Not even where there is none: every attempt that waits for the lease is SNOOZED."""
+
+    @actor(max_retries=0)
+    async def waits() -> None:
+        attempt = current_attempt()
+        assert attempt is not None
+        if attempt.number <= 3:
+            raise LeaseTaken("one", "another", timedelta(0))
+
+    waits.send()
+    stub.join()
+    assert stub.states() == [*["started", "snoozed"] * 3, "started", "completed"]
+    assert [event.attempt for event in stub.events] == [1, 1, 2, 2, 3, 3, 4, 4]
+    assert stub.dead_letters == []
+
+
+def test_a_span_through_which_a_request_for_a_later_time_passes_is_snoozed(stub: StubWorker) -> None:
+    """As its attempt is: neither is found among the failures."""
+
+    @actor
+    async def busy() -> None:
+        attempt = current_attempt()
+        assert attempt is not None
+        with ProcessingStatusContext("fetch"):
+            if attempt.number == 1:
+                raise RetryLater(0, "busy")
+
+    busy.send()
+    stub.join()
+    ends = [event.event for event in stub.events if event.state.is_final]
+    assert ends == ["fetch.snoozed", "busy.snoozed", "fetch.completed", "busy.completed"]
+
+
+def test_a_request_for_a_later_time_that_the_actor_handles_is_none(stub: StubWorker) -> None:
+    """Its message is acknowledged, and the attempt COMPLETED."""
+
+    @dramatiq.actor(broker=stub.broker)
+    def handles() -> None:
+        with contextlib.suppress(RetryLater), ProcessingStatusContext("handles"):
+            raise RetryLater(0, "busy")
+
+    handles.send()
+    stub.join()
+    assert stub.states() == ["started", "completed"]
 
 
 def test_the_explicit_form_works_just_as_well(stub: StubWorker) -> None:

@@ -39,6 +39,15 @@ def test_errors_are_a_share_of_all_that_ended() -> None:
     assert (found.attempts, found.error_share, found.p95_ms) == (10, 0.3, 7.0)
 
 
+def test_attempts_that_only_waited_are_drawn_apart() -> None:
+    """They are neither errors nor part of what errors are a share of."""
+    windows = [window(0, completed=3, failed=1, snoozed=96)]
+    found = pace(windows, NOW)
+    assert (found.attempts, found.error_share) == (4, 0.25)
+    drawn = {one["name"]: one["values"][-1] for one in charts(windows, [], NOW)["attempts"]["series"]}
+    assert drawn == {"completed": 3, "failed": 1, "snoozed": 96, "cancelled": 0}
+
+
 def test_minutes_without_events_are_drawn_too() -> None:
     """From the first of which something is known; a quarter of an hour at least, an hour at most."""
     young = charts([window(2, 4.0, completed=3), window(0)], [], NOW)["attempts"]

@@ -13,9 +13,12 @@ from worker.history.states import (
     FAILURES,
     MARKS,
     OPEN,
+    WAITS,
     Action,
     MessageState,
     actions_for,
+    ended_work,
+    error_share,
 )
 from worker.operations.actions import ACTIONS
 
@@ -27,12 +30,21 @@ def test_a_message_is_open_or_has_ended() -> None:
 
 
 def test_an_attempt_runs_or_has_ended() -> None:
-    """The endings are the final states of events, in their order; two of them are failures."""
+    """The endings are the final states of events, in their order; two of them are failures, and one only waits."""
     assert list(ENDINGS) == [state for state in State if state.is_final]
     assert ("running", *ENDINGS) == ATTEMPT_STATES
     assert set(FAILURES) < set(ENDINGS)
+    assert set(WAITS) < set(ENDINGS) - set(FAILURES)
     assert list(MARKS) == [*MessageState, *ATTEMPT_MARKS]
-    assert list(ATTEMPT_MARKS) == list(FAILURES)
+    assert list(ATTEMPT_MARKS) == [state for state in ENDINGS if state in (*FAILURES, *WAITS)]
+
+
+def test_waiting_is_no_failure_and_hides_none() -> None:
+    """A snoozed attempt is no error, and makes the share of errors among the others no smaller."""
+    assert error_share({"snoozed": 40, "completed": 60}) == 0
+    assert error_share({"snoozed": 990, "failed": 4, "lost": 1, "completed": 5}) == 0.5
+    assert error_share({"snoozed": 3}) == error_share({}) == 0
+    assert ended_work({"snoozed": 3, "completed": 2, "cancelled": 1}) == 3
 
 
 def test_every_state_has_a_colour() -> None:

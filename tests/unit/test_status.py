@@ -11,7 +11,7 @@ import pytest
 
 from worker import NoContentFound, ProcessingStatusContext
 from worker.attempts import spans as spans_module
-from worker.errors import Unchanged
+from worker.errors import RetryLater, Unchanged
 from worker.history.events import State
 from worker.testing import recorded_events
 
@@ -53,6 +53,14 @@ def test_another_error_is_failed_and_passes_on() -> None:
     assert error is not None
     assert error.type == "ZeroDivisionError"
     assert "1 // 0" in error.traceback
+
+
+def test_outside_a_worker_nobody_comes_back_later() -> None:
+    """A run that asks for a later time is FAILED; a span inside it is SNOOZED."""
+    with recorded_events() as events:
+        with pytest.raises(RetryLater), ProcessingStatusContext("merge"), ProcessingStatusContext("fetch"):
+            raise RetryLater(30, "busy")
+    assert [event.event for event in events][2:] == ["fetch.snoozed", "merge.failed"]
 
 
 class Silent(ValueError):

@@ -13,6 +13,7 @@ from dramatiq.middleware import Retries
 from dramatiq.middleware.shutdown import Shutdown
 
 from worker.attempts.run import current_run
+from worker.attempts.runs import WAITS
 from worker.errors import Fatal, LeaseTaken, NoContentFound, RetryLater
 
 
@@ -48,6 +49,7 @@ class RetryPolicy(Retries):
             message.fail()
             return
         if isinstance(exception, LeaseTaken):
+            message.options[WAITS] = message.options.get(WAITS, 0) + 1
             broker.enqueue(message, delay=_milliseconds(exception))  # type: ignore[arg-type]  # as Dramatiq's own does
             return
         if isinstance(exception, RetryLater):

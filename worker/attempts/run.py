@@ -156,10 +156,12 @@ class AttemptRun:
             self.span = Span(self.attempt.actor, "", {})
             self.span.start(self.recorder, attempt=self.attempt, root=None, outer=None, at=self._started_at)
         span = self.span
-        if error is None and span.outcome is State.FAILED:
+        if error is None and span.outcome in (State.FAILED, State.SNOOZED):
             # The actor handled the error that its context saw: the message is acknowledged.
             span.outcome = State.COMPLETED
         span.see(error)
+        if becomes != "delayed":
+            span.is_not_retried()
         if error is None and state is not None:
             span.error = None  # its context saw only the interrupt
         span.outcome = state or span.outcome

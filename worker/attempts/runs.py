@@ -33,6 +33,9 @@ logger = get_logger(__name__)
 DUE = "due_ms"
 """The option with a message's due time, for brokers that do not store it; milliseconds since the epoch."""
 
+WAITS = "waits"
+"""The option with the number of attempts that ended without a retry being counted: those that waited for a lease."""
+
 FLUSH_TIMEOUT = 5.0
 """Seconds that an acknowledgement waits for the event before it, if the broker does not store both together."""
 
@@ -158,7 +161,7 @@ class Runs(dramatiq.Middleware):
             number, fence, queued_ms = delivery.attempt, delivery.fence, delivery.queued_ms
         else:
             due = message.options.get(DUE, message.message_timestamp)
-            number = fence = int(message.options.get("retries", 0)) + 1
+            number = fence = int(message.options.get("retries", 0)) + int(message.options.get(WAITS, 0)) + 1
             queued_ms = max(0.0, time.time() * 1000 - due)
         attempt = Attempt(message.message_id, message.actor_name, message.queue_name, number, fence, queued_ms)
         # Not `or`: an empty recorder may be false.

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from worker.attempts.attempt import Attempt
-from worker.errors import NoContentFound
+from worker.errors import NoContentFound, RetryLater
 from worker.history.events import (
     MAX_TEXT,
     ErrorInfo,
@@ -112,8 +112,13 @@ class Span:
             self.outcome = State.SKIPPED
             self.text = self.text or said_by(error)
             return
-        self.outcome = State.CANCELLED if isinstance(error, asyncio.CancelledError) else State.FAILED
+        self.outcome = _outcome_of(error)
         self.error = ErrorInfo.of(error)
+
+    def is_not_retried(self) -> None:
+        """Makes it FAILED if it asked for a later time: nobody comes back to it."""
+        if self.outcome is State.SNOOZED:
+            self.outcome = State.FAILED
 
     def progress_is_due(self) -> bool:
         """Whether progress should be recorded now."""
@@ -137,6 +142,8 @@ class Span:
         """Records the end of a span inside, or of a run outside a worker."""
         if self._recorder is None:
             return
+        if self.root is self:
+            self.is_not_retried()
         event = self.ending((time.monotonic() - self._started_at) * 1000, None)
         if self.root is self:
             self._recorder.record_end(event, message_state(event.state))
@@ -169,6 +176,12 @@ class Span:
 
     def _event(self, state: State, suffix: str = "", **values: Any) -> StatusEvent:  # noqa: ANN401 - its fields
         return StatusEvent(event=f"{self.prefix}.{state}", state=state, id=self.id + suffix, **self._common, **values)
+
+
+def _outcome_of(error: BaseException) -> State:
+    if isinstance(error, RetryLater):
+        return State.SNOOZED
+    return State.CANCELLED if isinstance(error, asyncio.CancelledError) else State.FAILED
 
 
 def message_state(state: State) -> str:

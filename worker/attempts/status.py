@@ -23,10 +23,11 @@ __all__ = ["ProcessingStatusContext"]
 
 
 class ProcessingStatusContext:
-    """Records STARTED on entry, and on exit COMPLETED, SKIPPED or FAILED; for `with` and `async with`.
+    """Records STARTED on entry, and on exit COMPLETED, SKIPPED, SNOOZED or FAILED; for `with` and `async with`.
 
-    `NoContentFound` that comes out is SKIPPED and swallowed, so that the message is acknowledged and not retried;
-    any other error is FAILED, with type, text and traceback, and passes on, so that Dramatiq retries. A context
+    `NoContentFound` that comes out is SKIPPED and swallowed, so that the message is acknowledged and not retried.
+    Any other error passes on, so that Dramatiq retries, and is kept with type, text and traceback: `RetryLater` is
+    SNOOZED, and FAILED if it spends the retry budget or nobody retries; every other error is FAILED. A context
     inside another is a span of it: it records the same, and lets every error pass. Outside a worker
     (a script, a test) it works too, without the message's fields.
 

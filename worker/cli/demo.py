@@ -20,6 +20,7 @@ from worker.ground.extras import is_installed
 from worker.history.as_json import Shown, events_of
 from worker.history.events import State, StatusEvent
 from worker.history.filters import EventFilter
+from worker.history.states import FAILURES, WAITS
 from worker.history.tail import Followed, follow_events, position
 from worker.operations.actors import find_actor
 from worker.server.connection import check_server, connect
@@ -54,7 +55,7 @@ def demo(as_json: AsJson = False) -> None:
         messages = 3 if is_installed("recall") else 2
         tail = follow_events(client, about_it, after=after)
         recorded = _watch(running, messages, tail, str(log), as_json=as_json)
-    if any(event.state not in (State.STARTED, State.PROGRESS, State.COMPLETED) for event in recorded):
+    if any(event.state not in (State.STARTED, State.PROGRESS, State.COMPLETED, *WAITS) for event in recorded):
         raise DemoFailed(f"a step did not complete: see `worker events --subject conversation_id={conversation_id}`")
     _report(settings, run_async_in_new_loop(describe(conversation_id)), recorded, as_json=as_json)
 
@@ -71,7 +72,7 @@ def _watch(
         if event is not None:
             print_event(event, stderr=as_json)
             recorded.append(event)
-            if event.state.is_final and event.state is not State.FAILED:
+            if event.state.is_final and event.state not in (*FAILURES, *WAITS):
                 ended.add(event.message_id)
         if len(ended) == messages:
             return recorded

@@ -28,6 +28,7 @@ _STYLES = {
     State.COMPLETED: "green",
     State.SKIPPED: "yellow",
     State.FAILED: "red",
+    State.SNOOZED: "yellow",
     State.CANCELLED: "magenta",
     State.LOST: "red",
 }

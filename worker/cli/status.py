@@ -33,7 +33,7 @@ from worker.history.as_json import Shown, States, messages_of
 from worker.history.filters import MessageFilter
 from worker.history.histogram import Percentiles
 from worker.history.query import all_messages, ask
-from worker.history.states import FAILURES, MessageState
+from worker.history.states import FAILURES, WAITS, MessageState
 from worker.operations.answers import HealthAnswer
 from worker.operations.health import Health, check_health
 from worker.server.client import RedisClient
@@ -208,7 +208,9 @@ def _sections(found: Status) -> list[_Section]:
     return [section for section in all_ if section.rows]
 
 
-_RATE_HEADINGS = ("actor", "ended", "a minute", "failed", "took p50", "p95", "p99", "waited p50", "p95", "p99")
+_RATE_HEADINGS = (
+    *("actor", "ended", "a minute", "failed", "snoozed", "took p50", "p95", "p99", "waited p50", "p95", "p99"),
+)
 
 
 def _rate_row(rates: ActorRates) -> Row:
@@ -218,6 +220,7 @@ def _rate_row(rates: ActorRates) -> Row:
         str(sum(rates.ended.values())),
         f"{rates.per_second * 60:.3g}",
         Styled(share, "red") if rates.error_share else share,
+        str(sum(rates.ended[state] for state in WAITS)),
         *_times(rates.duration),
         *_times(rates.wait),
     ]

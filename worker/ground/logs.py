@@ -141,7 +141,12 @@ def _is_wanted(record: logging.LogRecord) -> bool:
     if not record.name.startswith("dramatiq.worker"):
         return True
     error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, RetryLater | Fatal):
+    if isinstance(error, RetryLater) and isinstance(record.args, tuple):
+        # Waiting is no failure.
+        record.msg, record.args, record.exc_info = "Message %s asks for a later time: %r", (*record.args, error), None
+        record.levelno, record.levelname = logging.INFO, "INFO"
+        return logging.getLogger(record.name).isEnabledFor(logging.INFO)
+    if isinstance(error, Fatal):
         # The service raised this on purpose: a line is enough, without a traceback.
         record.msg, record.args, record.exc_info = f"{record.getMessage()} {error!r}", None, None
     # Dramatiq warns about every result that is not stored; a service may return anything.

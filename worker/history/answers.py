@@ -63,7 +63,7 @@ class StoredMessage:
 
     @property
     def last_error(self) -> str:
-        """The newest error, its type and text on one line; empty if no attempt failed."""
+        """The newest error, its type and text on one line; empty if no attempt ended with one."""
         for event in reversed(self.events):
             if event.error is not None:
                 said = event.error.text.splitlines()
@@ -110,9 +110,9 @@ class ActorRates:
 
     Attributes:
         actor: The actor's name.
-        ended: The number of ended attempts by state: completed, skipped, failed, cancelled, lost.
+        ended: The number of ended attempts by the state that ended them.
         per_second: The number of ended attempts per second.
-        error_share: The share of ended attempts that failed or were lost; 0 to 1.
+        error_share: The share of ended attempts, without those that were snoozed, that failed or were lost; 0 to 1.
         duration: The durations of attempts.
         wait: The waits of messages from their due time to the start of an attempt.
         blocked_ms: Milliseconds for which their event loops were blocked, in all.

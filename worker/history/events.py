@@ -35,6 +35,7 @@ class State(StrEnum):
     COMPLETED = "completed"
     SKIPPED = "skipped"
     FAILED = "failed"
+    SNOOZED = "snoozed"
     CANCELLED = "cancelled"
     LOST = "lost"
 

@@ -16,7 +16,7 @@ from worker.errors import ConfigurationError
 from worker.ground.durations import parse_duration
 from worker.ground.texts import shown
 from worker.history.events import State, StatusEvent
-from worker.history.states import MARKS
+from worker.history.states import ATTEMPT_MARKS, MARKS
 
 LONGEST = 1_000
 """The most characters of a value."""
@@ -71,7 +71,7 @@ _SUBJECT = FilterField(
 )
 _ERROR = FilterField(
     name="error",
-    help="Type of an error that failed an attempt, with or without its module.",
+    help="Type of an error that ended an attempt, with or without its module.",
     example="ValueError",
 )
 _SINCE = FilterField(name="since", kind=Kind.MOMENT, help="Earliest time: 2h (ago), or 2026-11-21T09:00.", example="2h")
@@ -83,7 +83,7 @@ MESSAGE_FIELDS = (
     FilterField(
         name="state",
         kind=Kind.CHOICE,
-        help="State of the message; failed, lost: state of one of its attempts. Several: one of them.",
+        help=f"State of the message; {', '.join(ATTEMPT_MARKS)}: state of one of its attempts. Several: one of them.",
         most=len(MARKS),
         choices=tuple(MARKS),
     ),
@@ -119,11 +119,11 @@ class MessageFilter:
     """Selects the messages that match everything that is set.
 
     Attributes:
-        states: The message is in one of these, or has an attempt with this end (failed, lost).
+        states: The message is in one of these, or has an attempt with this end (failed, snoozed, lost).
         actor: The actor's name.
         queue: The queue's name.
         subject: The message has all of this; compared as text, so that `conversation_id=42` finds 42 and "42".
-        error: An attempt failed with an error of this type, written with or without its module.
+        error: An attempt ended with an error of this type, written with or without its module.
         cause: The message is a dead letter with this cause: an error's type with its module, `lost` or `unknown`.
         since: The message entered its state, or is due if it is delayed, at this time or later.
         until: The same, at this time or earlier.

@@ -24,7 +24,7 @@ from worker.history.answers import (
 )
 from worker.history.histogram import percentiles
 from worker.history.query import PAGE, Question
-from worker.history.states import ENDINGS, FAILURES
+from worker.history.states import ENDINGS, error_share
 from worker.server.scripts import Script
 
 LONGEST = timedelta(days=366)
@@ -85,13 +85,12 @@ def _window(start: datetime, length: int, fields: bytes) -> Window:
 
 def _rates(actor: str, counts: dict[str, int], seconds: float) -> ActorRates:
     ended = {state.value: counts.get(state, 0) for state in ENDINGS}
-    total = sum(ended.values())
     durations, waits = _histograms(counts)
     return ActorRates(
         actor=actor,
         ended=ended,
-        per_second=total / seconds,
-        error_share=sum(ended[state] for state in FAILURES) / total if total else 0.0,
+        per_second=sum(ended.values()) / seconds,
+        error_share=error_share(ended),
         duration=percentiles(durations),
         wait=percentiles(waits),
         blocked_ms=counts.get("blocked", 0),

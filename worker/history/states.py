@@ -5,7 +5,7 @@ The states of an attempt are those of its events: `worker.history.events.State`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 from worker.history.events import State
@@ -37,17 +37,35 @@ ENDINGS = tuple(state for state in State if state.is_final)
 FAILURES = (State.FAILED, State.LOST)
 """The endings of attempts that count as errors."""
 
+WAITS = (State.SNOOZED,)
+"""The endings of attempts that only wait for a later time or for a lease: they are no part of a share of errors."""
+
 ATTEMPT_STATES = (MessageState.RUNNING.value, *ENDINGS)
 """The states of an attempt as a whole: running, or the state that ended it."""
 
-ATTEMPT_MARKS = {state.value: f"ended:{state}" for state in FAILURES}
+ATTEMPT_MARKS = {state.value: f"ended:{state}" for state in ENDINGS if state in (*FAILURES, *WAITS)}
 """The endings by which messages are found too (those with such an attempt), each with the name of its index."""
 
 MARKS = {state.value: f"state:{state}" for state in MessageState} | ATTEMPT_MARKS
 """All values of a filter by state, each with the name of its index on the server."""
 
-FOUND_BY_ENDING = (State.COMPLETED, State.SKIPPED, *FAILURES)
+FOUND_BY_ENDING = (State.COMPLETED, State.SKIPPED, *FAILURES, *WAITS)
 """An attempt with one of these endings has a message that is found by the mark of the same name."""
+
+
+def ended_work(ended: Mapping[str, int]) -> int:
+    """The number of ended attempts that did not only wait; `ended` has their number by state."""
+    return sum(ended.values()) - _sum(ended, WAITS)
+
+
+def error_share(ended: Mapping[str, int]) -> float:
+    """The share of these attempts that failed or were lost, 0 to 1; `ended` has the number of attempts by state."""
+    work = ended_work(ended)
+    return _sum(ended, FAILURES) / work if work else 0.0
+
+
+def _sum(ended: Mapping[str, int], states: Iterable[State]) -> int:
+    return sum(ended.get(state, 0) for state in states)
 
 
 class Action(StrEnum):

@@ -18,7 +18,7 @@ class ActorSums:
 
     Attributes:
         actor: The actor's name.
-        ended: The number of attempts by the state that ended them: completed, skipped, failed, cancelled, lost.
+        ended: The number of attempts by the state that ended them.
         durations: The number of attempts by duration, in the buckets of `worker.history.histogram`.
         waits: The number of attempts by the wait of their message since it was due, in the same buckets.
         blocked_ms: Milliseconds for which their event loops were blocked, in all.

@@ -17,7 +17,7 @@ class TimelineAttempt:
 
     Attributes:
         number: 1 for the first attempt.
-        state: running, or the state that ended it: completed, skipped, failed, cancelled, lost.
+        state: running, or the state that ended it.
         started: The time of its begin, or None if that event was not kept.
         ended: The time of its end, or None while it runs.
         queued_ms: Milliseconds that the message had waited since it was due.

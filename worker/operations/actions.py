@@ -40,7 +40,7 @@ Targets = MessageFilter | Sequence[str]
 """A filter for all matching messages, or the ids of messages (a text is one id)."""
 
 # The options that Dramatiq and we add to a message while it runs.
-_SPENT = ("retries", "traceback", "requeue_timestamp", "eta", "due_ms", "unique")
+_SPENT = ("retries", "traceback", "requeue_timestamp", "eta", "due_ms", "waits", "unique")
 
 
 _REPLAY, _CANCEL, _RUN_NOW, _PAUSE = Script("replay"), Script("cancel"), Script("run_now"), Script("pause")

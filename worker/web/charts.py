@@ -5,6 +5,7 @@ It has only numbers, without pages or colours.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,7 +13,7 @@ from typing import Any
 
 from worker.history.answers import QueueInfo, Window
 from worker.history.events import State
-from worker.history.states import FAILURES, OPEN
+from worker.history.states import FAILURES, OPEN, WAITS, ended_work, error_share
 
 MINUTES = 60
 FEWEST = 15
@@ -27,7 +28,7 @@ class Pace:
 
     Attributes:
         per_second: The number of ended attempts per second, in the last minute.
-        attempts: The number of attempts that ended in the last hour.
+        attempts: The number of attempts that ended in the last hour, without those that were snoozed.
         error_share: The share of these that failed or were lost.
         p50_ms: Milliseconds below which half of the attempts stayed, in the newest minute with attempts.
         p95_ms: Milliseconds below which 95 % of them stayed.
@@ -42,13 +43,12 @@ class Pace:
 
 def pace(found: Sequence[Window], now: datetime) -> Pace:
     """The present pace, computed from the windows of the last hour."""
-    attempts = sum(_total(one) for one in found)
-    bad = sum(one.ended.get(state, 0) for one in found for state in FAILURES)
+    ended = sum((Counter(one.ended) for one in found), Counter[str]())
     newest = next((one.duration for one in reversed(found) if one.duration is not None), None)
     return Pace(
         per_second=_in_the_last_minute(found, now) / _MINUTE.total_seconds(),
-        attempts=attempts,
-        error_share=bad / attempts if attempts else 0.0,
+        attempts=ended_work(ended),
+        error_share=error_share(ended),
         p50_ms=newest.p50_ms if newest is not None else None,
         p95_ms=newest.p95_ms if newest is not None else None,
     )
@@ -74,6 +74,7 @@ def charts(found: Sequence[Window], waiting: Iterable[QueueInfo], now: datetime)
             "series": [
                 {"name": "completed", "values": ended(State.COMPLETED, State.SKIPPED)},
                 {"name": "failed", "values": ended(*FAILURES)},
+                {"name": "snoozed", "values": ended(*WAITS)},
                 {"name": "cancelled", "values": ended(State.CANCELLED)},
             ],
         },

@@ -18,7 +18,7 @@ from worker.ground.extras import is_installed
 from worker.ground.version import __version__
 from worker.history.answers import StoredMessage
 from worker.history.json_values import iso
-from worker.history.states import Action, MessageState, actions_for
+from worker.history.states import WAITS, Action, MessageState, actions_for
 from worker.web.security import Visitor
 
 FRAGMENT = "x-fragment"
@@ -151,6 +151,7 @@ def _environment() -> Environment:
     made.filters["segment"] = lambda text: quote(text, safe="")
     made.globals["link"] = link
     made.globals["actions_for"] = actions_for
+    made.globals["waits"] = WAITS
     made.globals["all_actions"] = tuple(Action)
     made.globals["dangerous_actions"] = (Action.CANCEL, Action.PURGE)
     made.globals["with_recall"] = is_installed("recall")

@@ -117,7 +117,7 @@ def test_a_busy_outbox_is_tried_again(folder: Path, monkeypatch: pytest.MonkeyPa
         worker.join()
         assert [(event.state, event.attempt) for event in worker.events] == [
             ("started", 1),
-            ("failed", 1),
+            ("snoozed", 1),
             ("started", 2),
             ("completed", 2),
         ]

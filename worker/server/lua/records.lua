@@ -35,7 +35,7 @@ end
 
 -- How an attempt of a message ended, and the type of its error, or empty.
 local function mark_end(record, kind, error_type)
-  if kind == 'failed' or kind == 'lost' or kind == 'cancelled' then
+  if MARKED_ENDS[kind] then
     mark_as(record.seq, 'ended:' .. kind)
   end
   if error_type ~= '' then

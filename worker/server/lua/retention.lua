@@ -24,7 +24,7 @@ local function forget(id, record)
   unmark('state:' .. record.state)
   count_in(record.queue, record.state, -1)
   for kind in states_in(record.body) do
-    if kind == 'failed' or kind == 'lost' or kind == 'cancelled' then
+    if MARKED_ENDS[kind] then
       unmark('ended:' .. kind)
     end
   end

@@ -1,0 +1,71 @@
+"""Log lines of attempts, as the handler of a worker process writes them."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from worker import Fatal, RetryLater, actor
+from worker.ground.logs import configure_logs
+from worker.testing import StubWorker, stub_worker
+
+
+@pytest.fixture
+def stub() -> Iterator[StubWorker]:
+    with stub_worker() as running:
+        yield running
+        for name in list(running.broker.actors):
+            del running.broker.actors[name]
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    """What this process logs, in JSON."""
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    text = io.StringIO()
+    monkeypatch.setattr("sys.stderr", text)
+    configure_logs("info", "json")
+    yield text
+    root.handlers[:] = before
+    root.setLevel(level)
+
+
+def test_an_attempt_that_asks_for_a_later_time_logs_no_error(stub: StubWorker, written: io.StringIO) -> None:
+    """A line of the level INFO says so, without a traceback; where only warnings are logged, nothing does."""
+
+    @actor(max_retries=1)
+    async def busy() -> None:
+        raise RetryLater(0, "the model is busy")
+
+    busy.send()
+    stub.join()
+    lines = [json.loads(line) for line in written.getvalue().splitlines()]
+    told = [line for line in lines if "later time" in line["event"]]
+    assert [line["level"] for line in told] == ["info"] * 2
+    assert "the model is busy" in told[0]["event"]
+    assert {line["level"] for line in lines if line not in told} <= {"info", "warning"}
+    assert "exception" not in told[0]
+    logging.getLogger().setLevel(logging.WARNING)
+    written.truncate(0)
+    busy.send()
+    stub.join()
+    assert "later time" not in written.getvalue()
+
+
+def test_an_attempt_that_fails_for_good_logs_an_error_of_one_line(stub: StubWorker, written: io.StringIO) -> None:
+    """The service raised it on purpose: its traceback says nothing more."""
+
+    @actor
+    async def never() -> None:
+        raise Fatal("no such address")
+
+    never.send()
+    stub.join()
+    told = [line for line in map(json.loads, written.getvalue().splitlines()) if "no such address" in line["event"]]
+    assert {line["level"] for line in told} == {"error", "warning"}
+    assert not [line for line in told if "exception" in line]
