@@ -373,10 +373,10 @@ def test_a_path_that_may_not_be_looked_at_is_fatal(
     """A retry would change nothing; there is no such repository yet."""
     closed, stat = tmp_path / "closed", Path.stat
 
-    def refuse(path: Path) -> os.stat_result:
+    def refuse(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
         if path == closed:
             raise PermissionError(13, "Permission denied")
-        return stat(path)
+        return stat(path, follow_symlinks=follow_symlinks)
 
     monkeypatch.setattr(Path, "stat", refuse)  # root may look at any
     with pytest.raises(Fatal, match="may not be read: Permission denied"):
