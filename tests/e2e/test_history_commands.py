@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import io
 import json
-import logging
 import os
 import pty
 import re
@@ -21,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.logs import logging_put_back
 from tests.support.project import ROOT, WORKER, Project
 from tests.support.waiting import wait_until
 from worker.cli import main
@@ -538,10 +537,8 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     for number in range(3):
         made.send("nobody", number)
     put_in_force(made.settings)
-    handlers, configuration = logging.getLogger().handlers[:], structlog.get_config()
-    yield made
-    logging.getLogger().handlers[:] = handlers
-    structlog.configure(**configuration)
+    with logging_put_back():
+        yield made
     put_in_force(None)
     made.down()
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import logging
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-import structlog
 
+from tests.support.logs import logging_put_back
 from tests.support.waiting import wait_until
 from tests.support.web import serving, some_messages
 from worker.cli.app import app
@@ -38,13 +37,15 @@ def web(settings: Settings, valkey: EmbeddedServer) -> Iterator[httpx.Client]:
     own = settings.model_copy(
         update={"actors": ("tests.support.web",), "web_show_arguments": True, "log_level": "error"}
     )
-    handlers, configuration = logging.getLogger().handlers[:], structlog.get_config()
-    with some_messages(own), serving(create_app(own)) as client, contextlib.closing(connect(own)) as server:
+    with (
+        logging_put_back(),
+        some_messages(own),
+        serving(create_app(own)) as client,
+        contextlib.closing(connect(own)) as server,
+    ):
         pause(server, "any", by="ann")
         wait_until(lambda: client.get("/api/running").json()["messages"][0]["progress"] is not None)
         yield client
-    logging.getLogger().handlers[:] = handlers
-    structlog.configure(**configuration)
     put_in_force(None)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.logs import logging_put_back
 from worker import Fatal, RetryLater, actor
 from worker.ground.logs import configure_logs
 from worker.testing import StubWorker, stub_worker
@@ -25,14 +26,11 @@ def stub() -> Iterator[StubWorker]:
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     """What this process logs, in JSON."""
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
     text = io.StringIO()
     monkeypatch.setattr("sys.stderr", text)
-    configure_logs("info", "json")
-    yield text
-    root.handlers[:] = before
-    root.setLevel(level)
+    with logging_put_back():
+        configure_logs("info", "json")
+        yield text
 
 
 def test_an_attempt_that_asks_for_a_later_time_logs_no_error(stub: StubWorker, written: io.StringIO) -> None:
