@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from worker.broker import create_broker
     from worker.broker.actor import actor
     from worker.broker.named_leases import lease
+    from worker.broker.sent import Sent
     from worker.errors import Fatal, NoContentFound, RetryLater
     from worker.settings import Settings
 
@@ -26,6 +27,7 @@ __all__ = [
     "NoContentFound",
     "ProcessingStatusContext",
     "RetryLater",
+    "Sent",
     "Settings",
     "actor",
     "create_broker",
@@ -44,6 +46,7 @@ _HOMES = {
     "NoContentFound": "worker.errors",
     "ProcessingStatusContext": "worker.attempts.status",
     "RetryLater": "worker.errors",
+    "Sent": "worker.broker.sent",
     "Settings": "worker.settings",
     "actor": "worker.broker.actor",
     "create_broker": "worker.broker",

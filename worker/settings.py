@@ -199,6 +199,10 @@ class Settings(SettingsGroup):
         2, ge=1, le=100, description="Number of crashed workers after which a message becomes a dead letter."
     )
     max_message_bytes: int = Field(256 * 1024, ge=1024, description="Size limit of a message, in bytes.")
+    seen: Annotated[Duration, Field(ge=timedelta(seconds=1))] = Field(
+        timedelta(days=7),
+        description="Time for which an id is remembered that was sent only if it was never seen.",
+    )
     actors: Words = Field(
         ("worker.tasks",),
         description="Modules with actors, for commands and the web, separated by commas.",

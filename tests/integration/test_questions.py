@@ -29,6 +29,7 @@ from tests.support.indexes import indexes_agree, stored_messages
 from tests.support.waiting import wait_until
 from worker import Fatal, NoContentFound, RetryLater, actor, create_broker, current_attempt
 from worker.broker import sending
+from worker.broker.envelope import Parcel
 from worker.broker.streams import StreamBroker
 from worker.errors import ServerUnreachable
 from worker.history import overview, query, writer
@@ -124,7 +125,7 @@ class Clocked:
         assert self._note.run(self.client, arguments) == 1
 
     def enqueue(self, message_id: str, queue: str, actor: str, later: int = -1) -> None:
-        self._enqueue.run(self.client, [0, 1, message_id, b"{}", queue, "normal", actor, later, "", 0])
+        self._enqueue.run(self.client, [-1, 1, *Parcel(message_id, b"{}", queue, "normal", actor, later)])
 
     def ask(self, question: Question[Any]) -> Any:
         return ask(self.client, replace(question, script=self._asked[question.script._hash]))

@@ -48,7 +48,7 @@ SHORT = at_a_fixed_time(sending._ENQUEUE_NEW)
 
 
 def the_general_way(client: RedisClient, some: Sequence[Parcel]) -> None:
-    GENERAL.run(client, [0, len(some), *(part for one in some for part in one)])
+    GENERAL.run(client, [-1, len(some), *(part for one in some for part in one)])
 
 
 def the_short_way(client: RedisClient, some: Sequence[Parcel]) -> list[int]:
@@ -121,8 +121,8 @@ def test_what_is_special_goes_its_own_way_in_its_order(client: RedisClient) -> N
 
 @pytest.mark.parametrize(
     ("ended_ms_ago", "tried_for_ms", "is_enqueued"),
-    [(1, 0, True), (0, 0, True), (10, 10, True), (9, 10, False), (0, 10, False), (-2_000, 10, True)],
-    ids=["before", "at once", "as it began", "since then", "now", "by a clock that was ahead"],
+    [(1, 0, True), (0, 0, True), (10, 10, True), (9, 10, False), (0, 10, False), (-2_000, 10, True), (0, -1, True)],
+    ids=["before", "at once", "as it began", "since then", "now", "by a clock that was ahead", "at the first try"],
 )
 def test_what_has_ended_since_its_send_began_is_not_enqueued_again(
     client: RedisClient, ended_ms_ago: int, tried_for_ms: int, is_enqueued: bool

@@ -358,6 +358,7 @@ def test_messages_are_enqueued_later_or_once(web: httpx.Client) -> None:
     post(web, "/queues/any/pause")
     first, second = (post(web, "/messages", {"actor": "anything", "unique_key": "k"}, code=201) for _ in range(2))
     assert first["message_id"] == second["message_id"]
+    assert (first["is_new"], second["is_new"]) == (True, False)
 
 
 NOT_TAKEN: list[object] = [

@@ -36,6 +36,7 @@ from tests.support.broker_model import (
     Given,
     Message,
     Model,
+    Sending,
     Step,
     Stream,
     Taken,
@@ -110,6 +111,7 @@ table.insert(found, call('ZRANGE', '{worker}:due', 0, -1, 'WITHSCORES'))
 table.insert(found, call('HGETALL', '{worker}:states'))
 table.insert(found, call('HGETALL', '{worker}:kept'))
 table.insert(found, call('ZRANGE', '{worker}:segments', 0, -1))
+table.insert(found, all('{worker}:seen:*'))
 table.insert(found, call('ZRANGE', '{worker}:leases', 0, -1, 'WITHSCORES'))
 table.insert(found, now)
 return found
@@ -154,7 +156,7 @@ class Stored:
 
     def __init__(self, client: RedisClient) -> None:
         messages, streams_, maps, subjects, windows, unique, *others = DUMP.run(client, [])
-        cancelling, audit, depths, changed, paused, due, states, kept, segments, leases, now = others
+        cancelling, audit, depths, changed, paused, due, states, kept, segments, seen, leases, now = others
         self.messages: dict[str, tuple[list[str], bytes, list[str]]] = {}
         for key, record in messages:
             head, payload, lines = record.split(b"\n", 2)
@@ -195,6 +197,7 @@ class Stored:
         self.states = {name.decode(): int(number) for name, number in _couples(states) if int(number)}
         self.kept = {int(name): int(number) for name, number in _couples(kept)}
         self.segments = {int(one) for one in segments}
+        self.seen = {_after(key, "{worker}:seen:") for key in seen}
         self.leases = {name.decode(): float(at) for name, at in _couples(leases)}
         self.now = int(now)
 
@@ -234,7 +237,6 @@ class Process:
         self.last: list[Argument] = []
 
 
-Sent = tuple[FollowUp, str]
 T = TypeVar("T")
 
 a_queue = st.sampled_from(QUEUES)
@@ -248,7 +250,6 @@ a_message = st.builds(
     payload=st.sampled_from([b'{"p":1}', b'{"p":2,"text":"{\\"s\\":\\"failed\\""}']),
     later=a_later,
 )
-sendings = st.lists(st.tuples(a_message, st.sampled_from(["", "", "", *KEYS])), min_size=1, max_size=5)
 _ENDS = {
     "retry": st.sampled_from([State.FAILED, State.SNOOZED]),
     "dead": st.just(State.FAILED),
@@ -256,6 +257,14 @@ _ENDS = {
 }
 """The states in which an attempt ends whose message is not in that state then."""
 
+a_sending = st.builds(
+    Sending,
+    message=a_message,
+    unique=st.sampled_from(["", "", "", *KEYS]),
+    until_start=st.booleans(),
+    once=st.sampled_from([False, False, True]),
+)
+sendings = st.lists(a_sending, min_size=1, max_size=5)
 outcomes = st.sampled_from(["completed", "completed", "skipped", "cancelled", "dead", "retry", "retry", "back"])
 an_error = st.sampled_from(["ValueError", "a.b.<locals>.C", ""])
 some_runners = st.dictionaries(st.sampled_from(["a", "b"]), st.sampled_from(RUNNERS))
@@ -318,16 +327,30 @@ class BrokerMachine(RuleBasedStateMachine):
     # ------------------------------------------------------------------ messages come
 
     @rule(sent=sendings)
-    def enqueue(self, sent: list[Sent]) -> None:
-        sent = [one for one in sent if self._can_be_sent(one[0].id)]
-        arguments: list[Argument] = [0, len(sent)]
-        for one, unique in sent:
-            if unique:
-                one.payload = json.dumps({"options": {"unique": unique}}).encode()
-        for one, unique in sent:
-            arguments += [one.id, one.payload, one.queue, one.priority, one.actor, one.later, unique, HOUR_MS]
+    def enqueue(self, sent: list[Sending]) -> None:
+        self._enqueue([one for one in sent if self._can_be_sent(one.message.id)])
+
+    def _enqueue(self, sent: list[Sending]) -> None:
+        arguments: list[Argument] = [-1, len(sent)]
+        for one in sent:
+            one.until_start = one.until_start and bool(one.unique)
+            if one.unique:
+                one.message.payload = json.dumps({"options": {"unique": one.unique}}).encode()
+        for one in sent:
+            message, seen_ms = one.message, HOUR_MS if one.once else 0
+            arguments += [message.id, message.payload, message.queue, message.priority, message.actor, message.later]
+            arguments += [one.unique, HOUR_MS, int(one.until_start), seen_ms, one.fence]
         answers = ENQUEUE.run(self.client, arguments)
         assert [one.decode() for one in answers] == self.model.enqueue(sent)
+
+    @precondition(lambda self: any(one.taken for one in self.processes.values()))
+    @rule(data=st.data(), sent=sendings)
+    def attempts_enqueue_their_own_messages(self, data: st.DataObject, sent: list[Sending]) -> None:
+        """Some have lost their messages; what happens to the others decides when that is enqueued."""
+        process = self._a_process(data, with_taken=True)
+        for one, taken in zip(sent, _some(data, process.taken), strict=False):
+            one.message.id, one.fence, one.once = taken.id, taken.fence, False
+        self._enqueue([one for one in sent if self._can_be_sent(one.message.id)])
 
     @rule(messages=st.lists(a_message, min_size=1, max_size=10))
     def enqueue_new(self, messages: list[FollowUp]) -> None:
@@ -340,7 +363,7 @@ class BrokerMachine(RuleBasedStateMachine):
         for one, answer in zip(messages, answers, strict=True):
             assert bool(answer) != (one.id in self.model.messages)
             if answer:
-                self.model.enqueue([(replace(one, later=-1), "")])
+                self.model.enqueue([Sending(replace(one, later=-1))])
 
     @rule(queue=a_queue, priority=st.sampled_from(PRIORITIES), runner=st.sampled_from(RUNNERS))
     def something_else_gets_into_a_stream(self, queue: str, priority: str, runner: str) -> None:
@@ -367,7 +390,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self._described(process, answer[2:], given, known=known)
 
     @rule(data=st.data(), outcome=st.sampled_from(["completed", "dead"]), sent=sendings)
-    def a_process_works_off_what_waits(self, data: st.DataObject, outcome: str, sent: list[Sent]) -> None:
+    def a_process_works_off_what_waits(self, data: st.DataObject, outcome: str, sent: list[Sending]) -> None:
         """With what most messages go through, so that many segments come and go."""
         process = self._a_process(data)
         self._take(process, 6, QUEUES)
@@ -376,8 +399,8 @@ class BrokerMachine(RuleBasedStateMachine):
         mine = [one for one in process.taken if (one.id, one.entry) in held and self._is_of_this_life(one)]
         kind = State.COMPLETED if outcome == "completed" else State.FAILED
         steps = [Step(one, True, [_line(one, kind)], outcome=outcome, kind=kind.value) for one in mine[-6:]]
-        for step, (follow_up, _) in zip(steps, sent, strict=False):
-            step.follow_ups = [follow_up] if self._has_ended_or_is_new(follow_up.id) else []
+        for step, one in zip(steps, sent, strict=False):
+            step.follow_ups = [one.message] if self._has_ended_or_is_new(one.message.id) else []
         self._commit(process, steps)
 
     @rule(data=st.data(), most=st.integers(1, 6), cancelled=st.sampled_from([False, False, True]))
@@ -658,7 +681,7 @@ class BrokerMachine(RuleBasedStateMachine):
         assert set(stored.messages) == set(self.model.messages)
         for one in self.model.messages.values():
             fields, payload, lines = stored.messages[one.id]
-            seq, state, fence, attempts, starts, losses, _, cut, priority, queue, actor, subjects = fields
+            seq, state, fence, attempts, starts, losses, _, cut, priority, queue, actor, subjects, *more = fields
             assert (seq, state, fence, attempts, starts, losses, cut, priority, queue, actor) == (
                 str(one.seq),
                 one.state,
@@ -672,6 +695,7 @@ class BrokerMachine(RuleBasedStateMachine):
                 one.actor,
             )
             assert payload == one.payload
+            assert sorted(field.partition("=")[0] for field in more) == _more(one)
             assert {name for name in subjects.split("\x1f") if name} == one.subjects
             assert len(lines) == len(one.lines)
             before = self.fences.get((one.id, one.life), (0, 0))
@@ -694,6 +718,7 @@ class BrokerMachine(RuleBasedStateMachine):
         for key in KEYS:
             assert len([one for one in self.model.messages.values() if one.unique == key and not one.is_final]) <= 1
         assert stored.unique == self.model.holders
+        assert stored.seen == self.model.seen
 
     def _check_indexes(self, stored: Stored) -> None:
         marks: dict[tuple[int, str], set[int]] = {}
@@ -845,6 +870,11 @@ def _some(data: st.DataObject, taken: list[Taken]) -> list[Taken]:
     """Up to four, each once."""
     picked = [taken[number % len(taken)] for number in data.draw(st.lists(st.integers(0, 719), min_size=1, max_size=4))]
     return list({(one.id, one.fence): one for one in picked}.values())
+
+
+def _more(message: Message) -> list[str]:
+    """The fields that its record has after the usual ones."""
+    return ["next"] * (message.next is not None) + ["until"] * message.until_start
 
 
 def _marks(message: Message) -> set[str]:

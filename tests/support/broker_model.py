@@ -6,7 +6,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 PRIORITIES = ("back", "high", "normal", "low")
 RUNNERS = ("thread", "loop")
@@ -39,6 +39,8 @@ class Message:
     ended: set[str] = field(default_factory=set)
     errors: set[str] = field(default_factory=set)
     cause: str = ""
+    until_start: bool = False
+    next: Sending | None = None
 
     @property
     def is_final(self) -> bool:
@@ -84,6 +86,17 @@ class FollowUp:
 
 
 @dataclass
+class Sending:
+    """A message that is sent; `fence` is that of its own attempt, if this sends it."""
+
+    message: FollowUp
+    unique: str = ""
+    until_start: bool = False
+    once: bool = False
+    fence: int = 0
+
+
+@dataclass
 class Step:
     """What a process has to say of an attempt."""
 
@@ -122,6 +135,7 @@ class Model:
         self.due: dict[str, float | None] = {}
         self.alive: dict[str, bool] = {}
         self.holders: dict[str, str] = {}
+        self.seen: set[str] = set()
         self.counted: Counter[str] = Counter()
         self.paused: dict[str, str] = {}
         self.runners: dict[str, str] = {}
@@ -161,11 +175,11 @@ class Model:
 
     # ------------------------------------------------------------------ what is enqueued
 
-    def new(self, follow: FollowUp, unique: str = "") -> Message:
+    def new(self, follow: FollowUp) -> Message:
         self.lives += 1
         state = "delayed" if follow.later >= 0 else "queued"
         priority, actor, payload = follow.priority, follow.actor, follow.payload
-        return Message(follow.id, self.lives, follow.queue, priority, actor, payload, state, unique)
+        return Message(follow.id, self.lives, follow.queue, priority, actor, payload, state)
 
     def create(self, messages: Iterable[Message], later: dict[str, int]) -> None:
         """Numbers them, and puts them where they are to be."""
@@ -174,26 +188,37 @@ class Model:
             self.messages[one.id] = one
             self._place(one, later[one.id], one.priority)
 
-    def enqueue(self, sent: list[tuple[FollowUp, str]]) -> list[str]:
-        """Answers with the holders of unique keys."""
-        answers: list[str] = []
+    def enqueue(self, sent: list[Sending]) -> list[str]:
+        """Answers for each with the id of the message for whose sake it was not enqueued, or an empty text."""
         new: dict[str, Message] = {}
         later: dict[str, int] = {}
-        for one, unique in sent:
-            holder = self._holder(unique, one.id, new)
-            answers.append(holder)
-            if holder:
-                continue
-            known = self.messages.get(one.id)
-            if known is None:
-                if one.id not in new:
-                    new[one.id] = self.new(one, unique)
-                    later[one.id] = one.later
-            elif known.is_final:
-                known.unique = unique
-                self.again(known, one)
+        answers = [self._enqueue(one, new, later) for one in sent]
         self.create(new.values(), later)
         return answers
+
+    def _enqueue(self, sending: Sending, new: dict[str, Message], later: dict[str, int]) -> str:
+        sent = sending.message
+        known = self.messages.get(sent.id)
+        is_open = sent.id in new or (known is not None and not known.is_final)
+        if is_open and known is not None and known.fence == sending.fence:
+            if known.next is not None and known.next.fence == known.fence:
+                return sent.id
+            known.next = sending
+            return ""
+        was_seen = sent.id in self.seen
+        if sending.once:
+            self.seen.add(sent.id)
+        if is_open or (sending.once and (was_seen or known is not None)):
+            return sent.id
+        if holder := self._holder(sending.unique, sent.id, new):
+            return holder
+        if known is None:
+            known = new[sent.id] = self.new(sent)
+            later[sent.id] = sent.later
+        else:
+            self.again(known, sent)
+        known.unique, known.until_start = sending.unique, sending.until_start
+        return ""
 
     def _holder(self, unique: str, message_id: str, new: dict[str, Message]) -> str:
         if not unique:
@@ -210,6 +235,7 @@ class Model:
         """One that has ended is enqueued again."""
         message.queue, message.priority, message.actor = sent.queue, sent.priority, sent.actor
         message.payload = sent.payload
+        message.unique, message.until_start = "", False
         message.starts = message.losses = 0
         message.cause = ""
         self.cancelling.discard(message.id)
@@ -318,6 +344,8 @@ class Model:
         if step.started and message.state != "running":
             message.state = "running"
             message.starts += 1
+            if message.until_start:
+                self._free(message)
         message.attempts = max(message.attempts, step.taken.attempt)
         message.lines += step.lines
         if step.subject:
@@ -348,11 +376,20 @@ class Model:
             self._finish(message, outcome)
 
     def _finish(self, message: Message, state: str) -> None:
+        """It ends; if its own attempt has enqueued it, and nobody has cancelled it, it is enqueued again."""
         message.state = state
         message.fence += 1
+        self._free(message)
+        following, message.next = message.next, None
+        if following is not None and state != "cancelled" and message.id not in self.cancelling:
+            sent = following.message
+            self.again(message, replace(sent, later=sent.later if sent.later > 0 else -1))
+
+    def _free(self, message: Message) -> None:
         unique = unique_of(message.payload)
         if unique and self.holders.get(unique) == message.id:
             del self.holders[unique]
+            message.unique = ""
 
     def give_back(self, given: list[Taken]) -> None:
         for taken in given:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import dramatiq
 from dramatiq import broker as dramatiq_broker
@@ -21,9 +21,12 @@ from worker.attempts.running import RunningAttempts
 from worker.attempts.runs import Runs
 from worker.attempts.shutdown import ShutdownNotifications
 from worker.attempts.time_limit import TimeLimit
+from worker.broker.arguments import check_message
 from worker.broker.backend import NamespacedBackend
+from worker.broker.composition import tell_repeats_apart
 from worker.broker.lifecycle import Lifecycle
 from worker.broker.process import Process
+from worker.broker.sent import Sent, as_sent
 from worker.broker.streams import StreamBroker
 from worker.history.events import Writer
 from worker.history.writer import default_writer
@@ -34,9 +37,11 @@ from worker.settings import Settings, put_in_force
 from worker.threads.greenlets import call_among_greenlets
 from worker.threads.os_threads import GEVENT
 
-__all__ = ["create_broker", "enqueue_unique", "ensure_broker", "message_middleware"]
+__all__ = ["create_broker", "enqueue_once", "enqueue_unique", "ensure_broker", "message_middleware"]
 
 R = TypeVar("R")
+
+A_DAY = timedelta(days=1)
 
 
 def create_broker(settings: Settings | None = None) -> dramatiq.Broker:
@@ -54,6 +59,7 @@ def create_broker(settings: Settings | None = None) -> dramatiq.Broker:
     if settings is None:
         settings = Settings.in_force()
     put_in_force(settings)
+    tell_repeats_apart()
     client = connect(settings)
     return _lists_broker(settings, client) if settings.broker == "redis-lists" else _stream_broker(settings, client)
 
@@ -125,11 +131,53 @@ def ensure_broker() -> dramatiq.Broker:
 
 
 def enqueue_unique(
-    message: dramatiq.Message[R], *, key: str, ttl: timedelta | float = timedelta(days=1)
-) -> dramatiq.Message[R]:
-    """Does what `Actor.send_unique` does, for a message of any actor."""
+    message: dramatiq.Message[R],
+    *,
+    key: str,
+    ttl: timedelta | float = A_DAY,
+    until: Literal["start", "end"] = "end",
+    delay: timedelta | None = None,
+) -> Sent[R]:
+    """Does what `Actor.send_unique` does, for a message of any actor.
+
+    Raises:
+        ValueError: `until` is neither 'start' nor 'end'.
+        MessageRefused: The message is not plain JSON, or is too large.
+        ServerUnreachable: The server did not answer.
+        TypeError: The actor cannot be called with the message's arguments, or the delay is no `timedelta`.
+    """
+    if until not in ("start", "end"):
+        raise ValueError(f"until={until!r}: write 'start' or 'end'")
     broker = ensure_broker()
     if isinstance(broker, StreamBroker):
         seconds = ttl.total_seconds() if isinstance(ttl, timedelta) else ttl
-        return broker.enqueue_unique(message, key, round(seconds * 1000))
-    return broker.enqueue(message)
+        return broker.enqueue_unique(message, key, round(seconds * 1000), until=until, delay=_milliseconds(delay))
+    return enqueue_elsewhere(broker, message, _milliseconds(delay))
+
+
+def enqueue_once(message: dramatiq.Message[R], *, delay: timedelta | None = None) -> Sent[R]:
+    """Does what `Actor.send_once` does, for a message of any actor.
+
+    Raises:
+        MessageRefused: The message is not plain JSON, or is too large.
+        ServerUnreachable: The server did not answer.
+        TypeError: The actor cannot be called with the message's arguments, or the delay is no `timedelta`.
+    """
+    broker = ensure_broker()
+    if isinstance(broker, StreamBroker):
+        return broker.enqueue(message, delay=_milliseconds(delay), once=True)
+    return enqueue_elsewhere(broker, message, _milliseconds(delay))
+
+
+def enqueue_elsewhere(broker: dramatiq.Broker, message: dramatiq.Message[R], delay: int | None = None) -> Sent[R]:
+    """Enqueues a message on a broker other than ours, with the same check of its arguments."""
+    check_message(broker, message)
+    return as_sent(broker.enqueue(message, delay=delay))
+
+
+def _milliseconds(delay: timedelta | None) -> int | None:
+    if delay is None:
+        return None
+    if not isinstance(delay, timedelta):
+        raise TypeError(f"delay={delay!r}: write a timedelta, such as timedelta(minutes=5)")
+    return round(delay.total_seconds() * 1000)

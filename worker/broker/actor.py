@@ -18,7 +18,9 @@ from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 import dramatiq
 
 from worker.attempts.status import ProcessingStatusContext
-from worker.broker import enqueue_unique, ensure_broker
+from worker.broker import A_DAY, enqueue_elsewhere, enqueue_once, enqueue_unique, ensure_broker
+from worker.broker.arguments import DECLARED, check_arguments
+from worker.broker.sent import Sent, as_sent
 from worker.broker.streams import StreamBroker
 from worker.loops.bridge import run_async_in_new_loop, run_async_in_shared_loop
 from worker.loops.callables import is_async
@@ -35,9 +37,9 @@ class SendInLoopWarning(RuntimeWarning):
 
 
 class Actor(dramatiq.Actor[P, R]):
-    """A Dramatiq actor with `asend` and the like for async code."""
+    """A Dramatiq actor whose sends check the arguments and answer `Sent`, with `asend` and the like for async code."""
 
-    def send(self, *args: P.args, **kwargs: P.kwargs) -> dramatiq.Message[R]:
+    def send(self, *args: P.args, **kwargs: P.kwargs) -> Sent[R]:
         """Enqueues a message for this actor.
 
         Warns once (`SendInLoopWarning`) when called inside a running event loop.
@@ -45,31 +47,54 @@ class Actor(dramatiq.Actor[P, R]):
         Raises:
             MessageRefused: An argument is not plain JSON, or the message is too large.
             ServerUnreachable: The server did not answer.
+            TypeError: The actor cannot be called with these arguments.
         """
         _warn_in_loop()
-        return super().send(*args, **kwargs)
+        return self.send_with_options(args=args, kwargs=kwargs)
 
-    async def asend(self, *args: P.args, **kwargs: P.kwargs) -> dramatiq.Message[R]:
+    async def asend(self, *args: P.args, **kwargs: P.kwargs) -> Sent[R]:
         """Enqueues a message for this actor without blocking the running loop.
 
         Raises:
             MessageRefused: An argument is not plain JSON, or the message is too large.
             ServerUnreachable: The server did not answer.
+            TypeError: The actor cannot be called with these arguments.
         """
-        return await run_in_thread_pool(super().send, *args, **kwargs)
+        return await run_in_thread_pool(self.send_with_options, args=args, kwargs=kwargs)
 
-    def send_many(self, messages: Iterable[dramatiq.Message[R]]) -> list[dramatiq.Message[R]]:
+    def send_with_options(
+        self,
+        *,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        delay: timedelta | int | None = None,
+        **options: Any,  # noqa: ANN401 - as in Dramatiq
+    ) -> Sent[R]:
+        """Enqueues a message with options, as in Dramatiq: `delay` is a `timedelta`, or milliseconds.
+
+        Raises:
+            MessageRefused: An argument is not plain JSON, or the message is too large.
+            ServerUnreachable: The server did not answer.
+            TypeError: The actor cannot be called with these arguments.
+        """
+        if not isinstance(self.broker, StreamBroker):  # which checks every message that it enqueues
+            check_arguments(self, args, kwargs or {})
+        return as_sent(super().send_with_options(args=args, kwargs=kwargs, delay=delay, **options))
+
+    def send_many(self, messages: Iterable[dramatiq.Message[R]]) -> list[Sent[R]]:
         """Enqueues thousands of messages in a few round trips: `a.send_many(a.message(id) for id in ids)`.
 
-        All are encoded before the first is stored.
+        All are checked and encoded before the first is stored.
 
         Raises:
             MessageRefused: One is not plain JSON, or too large.
+            ServerUnreachable: The server did not answer.
+            TypeError: An actor cannot be called with the arguments of one.
         """
         _warn_in_loop()
         return self._enqueue_many(messages)
 
-    async def asend_many(self, messages: Iterable[dramatiq.Message[R]]) -> list[dramatiq.Message[R]]:
+    async def asend_many(self, messages: Iterable[dramatiq.Message[R]]) -> list[Sent[R]]:
         """Does what `send_many` does without blocking the running loop."""
         return await run_in_thread_pool(self._enqueue_many, messages)
 
@@ -77,28 +102,69 @@ class Actor(dramatiq.Actor[P, R]):
         self,
         *,
         key: str,
-        ttl: timedelta | float = timedelta(days=1),
+        ttl: timedelta | float = A_DAY,
+        until: Literal["start", "end"] = "end",
+        delay: timedelta | None = None,
         args: Sequence[object] = (),
         kwargs: Mapping[str, object] = MappingProxyType({}),
-    ) -> dramatiq.Message[R]:
-        """Enqueues a message, unless a message with this key waits or runs: then it returns a copy with that id.
+    ) -> Sent[R]:
+        """Enqueues a message, unless a message with this key waits or runs: then the answer bears that message's id.
 
-        A message holds its key until it has ended for good, through all of its retries. Dramatiq's own brokers have no
-        keys: there, the message is enqueued like any other.
+        With `until="end"` a message holds its key until it has ended for good, through all of its retries. With
+        `until="start"` it holds it only while it waits: its first attempt begins when the server has freed the key, and
+        its retries do not take it again. Dramatiq's own brokers have no keys: there, every message is enqueued.
 
         Args:
             key: The key, such as `merge:42`; all actors share the keys.
-            ttl: Seconds, or a `timedelta`, after which the key is free, also if the message has not ended.
+            ttl: Seconds, or a `timedelta`, after which the key is free, also if the message has not ended; counted from
+                when the message is due.
+            until: The moment at which the message gives its key up.
+            delay: The shortest time for which the message waits, or None.
             args: The actor's positional arguments.
             kwargs: The actor's keyword arguments.
+
+        Raises:
+            ValueError: `until` is neither 'start' nor 'end'.
+            MessageRefused: An argument is not plain JSON, or the message is too large.
+            ServerUnreachable: The server did not answer.
+            TypeError: The actor cannot be called with these arguments.
         """
         _warn_in_loop()
-        return enqueue_unique(self.message_with_options(args=tuple(args), kwargs=dict(kwargs)), key=key, ttl=ttl)
+        message = self.message_with_options(args=tuple(args), kwargs=dict(kwargs))
+        return enqueue_unique(message, key=key, ttl=ttl, until=until, delay=delay)
 
-    def _enqueue_many(self, messages: Iterable[dramatiq.Message[R]]) -> list[dramatiq.Message[R]]:
+    def send_once(
+        self,
+        *,
+        message_id: str,
+        delay: timedelta | None = None,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] = MappingProxyType({}),
+    ) -> Sent[R]:
+        """Enqueues a message with an id of the caller's, only if this id was never seen.
+
+        An id was seen if the history has a message with it, or if it was sent so in the last `WORKER_SEEN`, counted
+        from when that message was due. Dramatiq's own brokers remember no ids: there, every message is enqueued.
+
+        Args:
+            message_id: The id, such as the one of a row or an event that is relayed.
+            delay: The shortest time for which the message waits, or None.
+            args: The actor's positional arguments.
+            kwargs: The actor's keyword arguments.
+
+        Raises:
+            MessageRefused: An argument is not plain JSON, the id is no id, or the message is too large.
+            ServerUnreachable: The server did not answer.
+            TypeError: The actor cannot be called with these arguments.
+        """
+        _warn_in_loop()
+        message = self.message_with_options(args=tuple(args), kwargs=dict(kwargs)).copy(message_id=message_id)
+        return enqueue_once(message, delay=delay)
+
+    def _enqueue_many(self, messages: Iterable[dramatiq.Message[R]]) -> list[Sent[R]]:
         if isinstance(self.broker, StreamBroker):
             return self.broker.enqueue_many(messages)
-        return [self.broker.enqueue(message) for message in messages]
+        return [enqueue_elsewhere(self.broker, message) for message in messages]
 
 
 class ActorDecorator(Protocol):
@@ -194,6 +260,7 @@ def _with_status(function: Callable[P, Any], subject: tuple[str, ...], loop: str
     del run.__wrapped__  # type: ignore[attr-defined]
     run.__name__ = name
     run.__signature__ = signature  # type: ignore[attr-defined]
+    setattr(run, DECLARED, function)
     return run
 
 

@@ -19,6 +19,9 @@ _decode = json.JSONDecoder().decode
 
 NOT_DELAYED = -1
 
+FREED_AT_START = "unique_until_start"
+"""The option of a message whose begin frees its unique key."""
+
 _MAX_DELAY = 10_000_000_000_000
 """Milliseconds of the longest delay, three centuries."""
 
@@ -37,7 +40,11 @@ class Parcel(NamedTuple):
         actor: The message's actor.
         delay_ms: Milliseconds of its delay, or `NOT_DELAYED`.
         unique: The key that must not wait or run twice, or empty.
-        ttl_ms: Milliseconds for which it holds the key.
+        ttl_ms: Milliseconds for which it holds the key, from when it is due.
+        until_start: 1 if its begin frees the key, 0 if its end does.
+        seen_ms: Milliseconds for which its id is remembered, from when it is due, if it is enqueued only if its id was
+            never seen; or 0.
+        fence: The fence of its own attempt that enqueues it, or 0.
     """
 
     message_id: str
@@ -48,6 +55,17 @@ class Parcel(NamedTuple):
     delay_ms: int = NOT_DELAYED
     unique: str = ""
     ttl_ms: int = 0
+    until_start: int = 0
+    seen_ms: int = 0
+    fence: int = 0
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is neither delayed nor unique nor its own attempt's, and may be enqueued more than once."""
+        return self[5:] == _PLAIN
+
+
+_PLAIN = (NOT_DELAYED, "", 0, 0, 0, 0)
 
 
 def pack(message: dramatiq.Message[Any], max_bytes: int, *, priority: int = 0, delay: float | None = None) -> Parcel:

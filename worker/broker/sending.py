@@ -1,6 +1,7 @@
 """Sends messages to the server, with a connection for each thread, in groups, with repeated tries.
 
-A message is stored when a call returns; if the call raises, the message may be stored or not.
+A message is stored when a call returns, unless the answer says that it was not enqueued; if the call raises, the
+message may be stored or not.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dramatiq.errors import ConnectionClosed
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.retry import Retry
 
-from worker.broker.envelope import NOT_DELAYED, Parcel
+from worker.broker.envelope import Parcel
 from worker.errors import ServerUnreachable
 from worker.server.client import RedisClient
 from worker.server.scripts import Argument, Script
@@ -47,27 +48,25 @@ class Sender:
         self._own = _OwnClient()
         self._retry = Retry(ExponentialWithJitterBackoff(base=0.05, cap=1), _TRIES_AGAIN)
 
-    def send(self, parcels: Sequence[Parcel]) -> None:
-        """Enqueues messages, hundreds in each round trip; messages that wait or run already are not enqueued twice.
+    def send(self, parcels: Sequence[Parcel]) -> list[str]:
+        """Enqueues messages, hundreds in each round trip.
+
+        Returns:
+            For each an empty text if it was enqueued; else the id of the message in its way: its own, which waits, runs
+            or was seen already, or that of the message with its unique key.
 
         Raises:
             ServerUnreachable: The server did not answer; the groups before are enqueued.
         """
+        answers: list[str] = []
         for first in range(0, len(parcels), SEND_GROUP):
             group = parcels[first : first + SEND_GROUP]
-            began = time.monotonic()
-            known = group if any(map(_is_special, group)) else self._send_new(group)
-            if known:
-                self._send(known, began)
-
-    def send_unique(self, parcel: Parcel) -> str:
-        """Enqueues a message, unless another has its unique key; returns that message's id, or an empty text.
-
-        Raises:
-            ServerUnreachable: The server did not answer.
-        """
-        (holder,) = self._send([parcel], time.monotonic())
-        return holder.decode()
+            tries = _Tries()
+            if all(one.is_plain for one in group):
+                answers += self._send_plain(group, tries)
+            else:
+                answers += self._send(group, tries)
+        return answers
 
     def call(self, script: Script, arguments: Sequence[Argument]) -> Any:  # noqa: ANN401 - as the script answers
         """Runs a script with the calling thread's client.
@@ -81,20 +80,19 @@ class Sender:
         """Closes the connections of all threads."""
         self._shared.connection_pool.disconnect()
 
-    def _send_new(self, parcels: Sequence[Parcel]) -> list[Parcel]:
-        """Enqueues the plain new messages; returns the others."""
-        stored = self.call(_ENQUEUE_NEW, [part for one in parcels for part in one[:5]])
-        return [one for one, is_stored in zip(parcels, stored, strict=True) if not is_stored]
+    def _send_plain(self, parcels: Sequence[Parcel], tries: _Tries) -> list[str]:
+        """Enqueues plain messages: in the short way those that are new, and then the others."""
+        parts = [part for one in parcels for part in one[:5]]
+        stored = self._reach(lambda client: tries.run(_ENQUEUE_NEW, client, parts))
+        if all(stored):
+            return [""] * len(parcels)
+        others = iter(self._send([one for one, is_new in zip(parcels, stored, strict=True) if not is_new], tries))
+        return ["" if is_new else next(others) for is_new in stored]
 
-    def _send(self, parcels: Sequence[Parcel], began: float) -> list[bytes]:
+    def _send(self, parcels: Sequence[Parcel], tries: _Tries) -> list[str]:
         parts = [part for one in parcels for part in one]
-
-        def enqueue(client: RedisClient) -> list[bytes]:
-            tried_for_ms = int((time.monotonic() - began) * 1000)
-            answers: list[bytes] = _ENQUEUE.run(client, [tried_for_ms, len(parcels), *parts])
-            return answers
-
-        return self._reach(enqueue)
+        answers = self._reach(lambda client: tries.run(_ENQUEUE, client, [tries.lost_ms, len(parcels), *parts]))
+        return [one.decode() for one in answers]
 
     def _reach(self, ask: Callable[[RedisClient], T]) -> T:
         """The server's answer; asks again over a new connection if the server was restarted since the last request."""
@@ -144,5 +142,22 @@ class _Unreachable(ServerUnreachable, ConnectionClosed):
     """The server cannot be reached: our error for senders, and Dramatiq's for its own code."""
 
 
-def _is_special(parcel: Parcel) -> bool:
-    return parcel.delay_ms != NOT_DELAYED or parcel.unique != ""
+class _Tries:
+    """The tries of one send: those that got no answer may have enqueued its messages."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._is_any_lost = False
+
+    @property
+    def lost_ms(self) -> int:
+        """Milliseconds since the first try, if one got no answer; else -1."""
+        return int((time.monotonic() - self._began) * 1000) + 1 if self._is_any_lost else -1
+
+    def run(self, script: Script, client: RedisClient, arguments: Sequence[Argument]) -> Any:  # noqa: ANN401 - as the script answers
+        """Runs a script as one try."""
+        try:
+            return script.run(client, arguments)
+        except Exception:
+            self._is_any_lost = True
+            raise

@@ -17,6 +17,7 @@ from worker.attempts.run import AttemptRun
 from worker.attempts.running import RunningAttempts
 from worker.broker.commits import Commit
 from worker.broker.committer import Committer
+from worker.broker.envelope import FREED_AT_START
 from worker.broker.heartbeat import Heartbeat, Runners
 from worker.broker.holdings import Holdings
 from worker.broker.reader import Reader
@@ -144,7 +145,8 @@ class WorkerSession:
     def begin(self, message: TakenMessage, run: AttemptRun) -> bool:
         """Records the begin of an attempt; False if another process has the message now, or it was cancelled.
 
-        A message from a process that died begins only after the server has stored its begin.
+        A message from a process that died, or whose begin frees its unique key, begins only after the server has stored
+        its begin.
         """
         while not self.heartbeat.is_held and message.epoch == self.heartbeat.epoch:
             if not self.holdings.is_open():
@@ -154,7 +156,9 @@ class WorkerSession:
             return False
         message.run = run
         self._committer.take(Commit(message, started=True))
-        while message.redelivered and not self._committer.flush(1.0):
+        # A key that its begin frees must be free before it reads what it works on.
+        must_be_stored = message.redelivered or message.options.get(FREED_AT_START)
+        while must_be_stored and not self._committer.flush(1.0):
             if not self.holdings.is_open():
                 # It did not run; the next process decides whether it counts as begun.
                 message.run = None

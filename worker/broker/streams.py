@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 import dramatiq
 from dramatiq.broker import Broker, Consumer, MessageProxy
@@ -20,9 +20,11 @@ from dramatiq.middleware import Middleware, MiddlewareError
 
 from worker.attempts.run import current_run
 from worker.attempts.running import RunningAttempts
+from worker.broker.arguments import check_message
 from worker.broker.consumer import StreamConsumer
-from worker.broker.envelope import Parcel, pack
+from worker.broker.envelope import FREED_AT_START, Parcel, pack
 from worker.broker.sending import sender
+from worker.broker.sent import Sent, as_sent
 from worker.broker.session import WorkerSession
 from worker.broker.taken import Ending, TakenMessage
 from worker.broker.work_queue import WorkQueue
@@ -98,62 +100,87 @@ class StreamBroker(Broker):
                 self._session = WorkerSession(self._settings, self._connect, self, self._waiting, self._running)
             return StreamConsumer(self._session, queue_name, timeout / 1000)
 
-    def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
+    def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None, once: bool = False) -> Sent[Any]:
         """Enqueues a message in one round trip; or together with an attempt's end, if it follows from that.
 
+        If a message with its id waits or runs, nothing is enqueued: the answer and the log tell it. But the message of
+        the attempt in which this is called is stored at once, in its record, and is enqueued when it has ended, with
+        all of its retries; a retry that enqueues it again replaces it.
+
         Args:
-            message: The message, which keeps its id. If a message with this id waits or runs, it is not enqueued twice.
+            message: The message, which keeps its id.
+            delay: Milliseconds of its delay, or None.
+            once: Whether it is enqueued only if its id was never seen: neither in the history, nor by another call with
+                `once` in the last `WORKER_SEEN`.
+
+        Raises:
+            MessageRefused: The message is not plain JSON, or is too large.
+            ServerUnreachable: The server did not answer.
+            TypeError: The actor cannot be called with the message's arguments.
+        """
+        message = _own(message)
+        ending = None if once else _ending_message()
+        if ending is None:
+            check_message(self, message)
+        self.emit_before("enqueue", message, delay)
+        if ending is not None:
+            self._add_to_end(ending, message, delay)
+            return self._answer(message, delay)
+        (in_the_way,) = self._sender.send([self._pack(message, delay, once=once)])
+        return self._answer(message, delay, in_the_way, is_told=once)
+
+    def enqueue_many(self, messages: Iterable[dramatiq.Message[Any]], *, delay: int | None = None) -> list[Sent[Any]]:
+        """Enqueues messages, hundreds in each round trip; all are encoded before the first is stored.
+
+        Each is treated as by `enqueue`. Messages that follow from an attempt's end are stored with it.
+
+        Raises:
+            MessageRefused: A message is not plain JSON, or is too large; none was enqueued.
+            ServerUnreachable: The server did not answer; earlier messages are enqueued.
+            TypeError: An actor cannot be called with a message's arguments; none was enqueued.
+        """
+        if _ending_message() is not None:
+            return [self.enqueue(message, delay=delay) for message in messages]
+        given, parcels = [], []
+        for message in messages:
+            one = _own(message)
+            check_message(self, one)
+            self.emit_before("enqueue", one, delay)
+            given.append(one)
+            parcels.append(self._pack(one, delay))
+        answers = self._sender.send(parcels)
+        return [self._answer(one, delay, in_the_way) for one, in_the_way in zip(given, answers, strict=True)]
+
+    def enqueue_unique(
+        self,
+        message: dramatiq.Message[Any],
+        key: str,
+        ttl_ms: int,
+        *,
+        until: Literal["start", "end"] = "end",
+        delay: int | None = None,
+    ) -> Sent[Any]:
+        """Enqueues a message, unless a message with this key waits or runs: then the answer bears that message's id.
+
+        Args:
+            message: The message.
+            key: The key.
+            ttl_ms: Milliseconds after which the key is free, counted from when the message is due.
+            until: Whether the message holds the key until its first attempt begins, or until it has ended for good.
             delay: Milliseconds of its delay, or None.
 
         Raises:
             MessageRefused: The message is not plain JSON, or is too large.
             ServerUnreachable: The server did not answer.
+            TypeError: The actor cannot be called with the message's arguments.
         """
-        message = _own(message)
+        message = message.copy(options={"unique": key} | ({FREED_AT_START: True} if until == "start" else {}))
+        check_message(self, message)
         self.emit_before("enqueue", message, delay)
-        if not self._goes_with_an_end(message, delay):
-            self._sender.send([self._pack(message, delay)])
-        self.emit_after("enqueue", message, delay)
-        return message
-
-    def enqueue_many(
-        self, messages: Iterable[dramatiq.Message[Any]], *, delay: int | None = None
-    ) -> list[dramatiq.Message[Any]]:
-        """Enqueues messages, hundreds in each round trip; all are encoded before the first is stored.
-
-        Messages that follow from an attempt's end are stored with it, as by `enqueue`.
-
-        Raises:
-            MessageRefused: A message is not plain JSON, or is too large; none was enqueued.
-            ServerUnreachable: The server did not answer; earlier messages are enqueued.
-        """
-        if _ending_message() is not None:
-            return [self.enqueue(message, delay=delay) for message in messages]
-        sent, parcels = [], []
-        for message in messages:
-            one = _own(message)
-            self.emit_before("enqueue", one, delay)
-            sent.append(one)
-            parcels.append(self._pack(one, delay))
-        self._sender.send(parcels)
-        for one in sent:
-            self.emit_after("enqueue", one, delay)
-        return sent
-
-    def enqueue_unique(self, message: dramatiq.Message[Any], key: str, ttl_ms: int) -> dramatiq.Message[Any]:
-        """Enqueues a message, unless a message with this key waits or runs: then it returns a copy with that id.
-
-        Raises:
-            MessageRefused: The message is not plain JSON, or is too large.
-            ServerUnreachable: The server did not answer.
-        """
-        message = message.copy(options={"unique": key})
-        self.emit_before("enqueue", message, None)
-        holder = self._sender.send_unique(self._pack(message, None)._replace(unique=key, ttl_ms=ttl_ms))
-        if holder:
-            return message.copy(message_id=holder)
-        self.emit_after("enqueue", message, None)
-        return message
+        parcel = self._pack(message, delay)
+        parcel = parcel._replace(unique=key, ttl_ms=ttl_ms, until_start=int(until == "start"))
+        (in_the_way,) = self._sender.send([parcel])
+        return self._answer(message, delay, in_the_way)
 
     def flush(self, queue_name: str) -> None:
         """Drops all messages that wait in a queue."""
@@ -248,17 +275,37 @@ class StreamBroker(Broker):
 
     # ------------------------------------------------------------------ sending
 
-    def _pack(self, message: dramatiq.Message[Any], delay: int | None, *, is_retry: bool = False) -> Parcel:
+    def _pack(
+        self, message: dramatiq.Message[Any], delay: int | None, *, is_retry: bool = False, once: bool = False
+    ) -> Parcel:
         # A retry makes a message longer; a message of the largest size must still be retried.
         most = sys.maxsize if is_retry else self._settings.max_message_bytes
         actor = self.actors.get(message.actor_name)
-        return pack(message, most, priority=actor.priority if actor is not None else 0, delay=delay)
+        parcel = pack(message, most, priority=actor.priority if actor is not None else 0, delay=delay)
+        run = current_run.get()
+        if run is not None and run.attempt.message_id == message.message_id:
+            parcel = parcel._replace(fence=run.attempt.fence)
+        return parcel._replace(seen_ms=round(self._settings.seen.total_seconds() * 1000)) if once else parcel
 
-    def _goes_with_an_end(self, message: dramatiq.Message[Any], delay: int | None) -> bool:
-        """Adds a message to the attempt's end from which it follows; False if it follows from no end."""
-        taken = _ending_message()
-        if taken is None or taken.ending is None:
-            return False
+    def _answer(
+        self, message: dramatiq.Message[Any], delay: int | None, in_the_way: str = "", *, is_told: bool = False
+    ) -> Sent[Any]:
+        """The message as its sender gets it back; tells of a taken id, unless the sender asks for that."""
+        if not in_the_way:
+            self.emit_after("enqueue", message, delay)
+            return as_sent(message)
+        if in_the_way == message.message_id and not is_told:
+            logger.warning(
+                "nothing was enqueued: a message with this id waits or runs already; give each message its own id",
+                id=message.message_id,
+                actor=message.actor_name,
+            )
+        return as_sent(message, is_new=False, holder=in_the_way)
+
+    def _add_to_end(self, taken: TakenMessage, message: dramatiq.Message[Any], delay: int | None) -> None:
+        """Adds a message to the attempt's end from which it follows."""
+        if taken.ending is None:
+            return
         # The history has the traceback; here it would only make the message longer.
         message.options.pop("traceback", None)
         message.options.pop("requeue_timestamp", None)
@@ -266,7 +313,6 @@ class StreamBroker(Broker):
             taken.ending.retry = self._pack(message, delay, is_retry=True)
         else:
             taken.ending.follow_ups.append(self._pack(message, delay))
-        return True
 
     def _forget_session(self) -> None:
         # A forked child has none of its parent's threads and connections.

@@ -78,6 +78,8 @@ def _print_head(message: StoredMessage, *, arguments: bool) -> None:
         print_texts("actor     ", message.actor, f", queue {message.queue}{priority}")
     if message.enqueued is not None:
         print_texts("enqueued  ", local_time(message.enqueued))
+    if message.follows is not None:
+        print_texts("follows   ", f"itself: due {local_time(message.follows)}, after its end")
     if message.subject:
         print_texts("subject   ", about(message.subject))
     if arguments:

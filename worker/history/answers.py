@@ -31,6 +31,7 @@ class StoredMessage:
         payload: The message as it was enqueued, in JSON.
         events: Its events, oldest first.
         events_left_out: The number of older events that were dropped, because there were too many.
+        follows: The time when it is due again after its end, because its own attempt has enqueued it, or None.
     """
 
     id: str
@@ -46,6 +47,7 @@ class StoredMessage:
     payload: bytes
     events: tuple[StatusEvent, ...]
     events_left_out: int
+    follows: datetime | None = None
 
     @property
     def enqueued(self) -> datetime | None:

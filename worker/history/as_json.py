@@ -182,12 +182,14 @@ def _fields_of(message: StoredMessage, shown: Shown) -> dict[str, Any]:
 class MessageDetail(Message):
     """A message with every attempt (`timeline`, oldest first), and the actions that people asked for (`requests`).
 
-    `events_left_out` counts the older events that were dropped, because there were too many.
+    `events_left_out` counts the older events that were dropped, because there were too many. `follows` is the time when
+    the message is due again after its end, because its own attempt has enqueued it.
     """
 
     timeline: list[Attempt]
     requests: list[Event]
     events_left_out: int
+    follows: datetime | None
 
     @classmethod
     def of(cls, message: StoredMessage, shown: Shown) -> Self:
@@ -197,6 +199,7 @@ class MessageDetail(Message):
             timeline=[Attempt.of(one, shown) for one in attempts_of(message)],
             requests=events_of(requests_of(message), shown),
             events_left_out=message.events_left_out,
+            follows=message.follows,
         )
 
 

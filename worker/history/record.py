@@ -6,6 +6,7 @@ After the twelve fields there may be more, each `name=value`; fields that this v
 from __future__ import annotations
 
 import contextlib
+from datetime import datetime
 
 from worker.history.answers import StoredMessage, moment
 from worker.history.events import StatusEvent
@@ -18,8 +19,8 @@ def read_record(message_id: str, record: bytes | None) -> StoredMessage | None:
     """Reads a record; returns None if it is missing or cannot be read."""
     try:
         head, payload, lines = (record or b"").split(b"\n", 2)
-        fields = head.decode().split("\t")[:_FIELDS]
-        number, state, fence, attempts, _, _, since, cut, priority, queue, actor, subjects = fields
+        fields = head.decode().split("\t")
+        number, state, fence, attempts, _, _, since, cut, priority, queue, actor, subjects = fields[:_FIELDS]
         return StoredMessage(
             id=message_id,
             number=int(number),
@@ -34,9 +35,19 @@ def read_record(message_id: str, record: bytes | None) -> StoredMessage | None:
             payload=payload,
             events=tuple(_read_lines(lines, message_id, actor, queue)),
             events_left_out=int(cut),
+            follows=_due_again(fields[_FIELDS:]),
         )
-    except ValueError:
+    except (ValueError, IndexError):
         return None
+
+
+def _due_again(more: list[str]) -> datetime | None:
+    """The time when the message is due that its own attempt has enqueued, or None."""
+    for field in more:
+        name, _, value = field.partition("=")
+        if name == "next":
+            return moment(float(value.split("\x1f")[1]))
+    return None
 
 
 def _pair(subject: str) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import redis
 
-from worker.broker.envelope import decode, encode
+from worker.broker.envelope import FREED_AT_START, decode, encode
 from worker.errors import ConfigurationError, ServerUnreachable
 from worker.ground.logs import get_logger
 from worker.history.answers import StoredMessage
@@ -40,7 +40,7 @@ Targets = MessageFilter | Sequence[str]
 """A filter for all matching messages, or the ids of messages (a text is one id)."""
 
 # The options that Dramatiq and we add to a message while it runs.
-_SPENT = ("retries", "traceback", "requeue_timestamp", "eta", "due_ms", "waits", "unique")
+_SPENT = ("retries", "traceback", "requeue_timestamp", "eta", "due_ms", "waits", "unique", FREED_AT_START)
 
 
 _REPLAY, _CANCEL, _RUN_NOW, _PAUSE = Script("replay"), Script("cancel"), Script("run_now"), Script("pause")

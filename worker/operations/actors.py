@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
 from worker.broker import enqueue_unique, ensure_broker
+from worker.broker.sent import Sent, as_sent
 from worker.errors import ConfigurationError, MissingExtra
 from worker.settings import Settings
 
@@ -72,7 +73,7 @@ def enqueue(
     *,
     delay: timedelta | None = None,
     unique_key: str | None = None,
-) -> dramatiq.Message[Any]:
+) -> Sent[Any]:
     """Enqueues a message for an actor, if the actor takes these arguments.
 
     Args:
@@ -90,8 +91,8 @@ def enqueue(
     check_arguments(actor, args, kwargs)
     options: dict[str, Any] = {"args": tuple(args), "kwargs": dict(kwargs)}
     if unique_key is not None:
-        return enqueue_unique(actor.message_with_options(**options), key=unique_key)
-    return actor.send_with_options(**options, delay=delay)
+        return enqueue_unique(actor.message_with_options(**options), key=unique_key, delay=delay)
+    return as_sent(actor.send_with_options(**options, delay=delay))
 
 
 def check_arguments(actor: dramatiq.Actor[..., Any], args: Sequence[object], kwargs: Mapping[str, object]) -> None:

@@ -101,11 +101,12 @@ class NewMessage(_Body):
 
 
 class Enqueued(shapes.Shape):
-    """The message that waits now; with a unique key it may be an older one."""
+    """The message that waits now; with a unique key it may be an older one, and `is_new` is false."""
 
     message_id: str
     actor: str
     queue: str
+    is_new: bool
 
 
 @router.post(
@@ -154,7 +155,8 @@ async def _turn(queue: str, by: str, client: Client, *, paused: bool) -> Respons
 async def enqueue(new: NewMessage, visitor: Acting, settings: InForce) -> Enqueued:
     """Enqueues a message for an actor of `WORKER_ACTORS`."""
     enqueued = await run_in_thread_pool(_enqueue, new, settings)
-    logger.info("a message was enqueued", message_id=enqueued.message_id, actor=enqueued.actor, by=visitor.name)
+    said = "a message was enqueued" if enqueued.is_new else "no message was enqueued: another has its unique key"
+    logger.info(said, message_id=enqueued.message_id, actor=enqueued.actor, by=visitor.name)
     return enqueued
 
 
@@ -165,4 +167,6 @@ def _enqueue(new: NewMessage, settings: Settings) -> Enqueued:
         raise HTTPException(404, str(error)) from error
     delay = timedelta(seconds=new.delay_seconds) if new.delay_seconds else None
     message = actors.enqueue(actor, new.args, new.kwargs, delay=delay, unique_key=new.unique_key)
-    return Enqueued(message_id=message.message_id, actor=message.actor_name, queue=message.queue_name)
+    return Enqueued(
+        message_id=message.message_id, actor=message.actor_name, queue=message.queue_name, is_new=message.is_new
+    )

@@ -32,6 +32,7 @@ function KEY.lease(name) return PREFIX .. 'lease:' .. name end
 function KEY.map(segment, name) return PREFIX .. 'x:' .. segment .. ':' .. name end
 function KEY.record(id) return PREFIX .. 'm:' .. id end
 function KEY.scratch(number) return PREFIX .. 'x:scratch' .. number end
+function KEY.seen(id) return PREFIX .. 'seen:' .. id end
 function KEY.stream(queue, priority, runner) return PREFIX .. 'q:' .. queue .. ':' .. priority .. ':' .. runner end
 function KEY.subject(subject) return PREFIX .. 's:' .. subject end
 function KEY.times(segment) return PREFIX .. 'at:' .. segment end

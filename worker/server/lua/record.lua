@@ -45,6 +45,17 @@ local function new_record(queue, priority, actor, payload)
   }
 end
 
+-- A field of those after the twelve: its text, or nil.
+local function more_field(record, name)
+  return string.match(record.more, '\t' .. name .. '=([^\t]*)')
+end
+
+-- `value`: nil when it is to be gone.
+local function set_more(record, name, value)
+  local others = string.gsub(record.more, '\t' .. name .. '=[^\t]*', '')
+  record.more = others .. (value and '\t' .. name .. '=' .. value or '')
+end
+
 -- The message, and where its events begin.
 local function split(record)
   local line_end = string.find(record.body, '\n', 1, true)

@@ -35,6 +35,13 @@ local function free_unique(id, record)
   end
 end
 
+-- What a message is to be enqueued with once more after its end, because its own attempt has enqueued it: the fence of that
+-- attempt, when it is due, and what it is.
+local NEXT = '^(%d+)\31(%d+)\31(%a+)\31([^\31]*)\31([^\31]*)\31(.*)$'
+local function encode_next(fence, due, queue, priority, actor, payload)
+  return table.concat({ fence, due, priority, queue, actor, payload }, '\31')
+end
+
 local function leave(id, record)
   if record.state == 'delayed' then
     call('ZREM', KEY.due, id)
@@ -56,6 +63,17 @@ end
 -- Whether somebody wants a message to end that runs: then it ends, unless it has ended well.
 local function is_cancelled(id, record, state)
   return record.state == 'running' and state ~= 'completed' and state ~= 'skipped' and call('EXISTS', KEY.cancel(id)) == 1
+end
+
+local begin_again
+
+-- A message that has ended is enqueued if its own attempt has enqueued it; what was cancelled is over.
+local function follow_itself(id, record)
+  local _, due, priority, queue, actor, payload = string.match(more_field(record, 'next') or '', NEXT)
+  set_more(record, 'next', nil)
+  if due and record.state ~= 'cancelled' and call('EXISTS', KEY.cancel(id)) == 0 then
+    begin_again(id, record, tonumber(due) > now and due or nil, queue, priority, actor, payload)
+  end
 end
 
 -- Brings a message into a state; it is saved by whoever has loaded it. `how`, each where it is needed: `at`, since when
@@ -81,6 +99,9 @@ local function transition(id, record, state, how)
   end
   if state == 'running' then
     record.starts = record.starts + 1
+    if record.more ~= '' and more_field(record, 'until') == 'start' then
+      free_unique(id, record)
+    end
     return
   end
   if was ~= 'delayed' or state ~= 'queued' then
@@ -93,6 +114,9 @@ local function transition(id, record, state, how)
     delay(id, record.at)
   else
     free_unique(id, record)
+    if record.more ~= '' then
+      follow_itself(id, record)
+    end
   end
 end
 
@@ -106,15 +130,21 @@ local function enqueue_new(ids, records)
   end
 end
 
--- Enqueues a message again that has ended; it may be another's now.
-local function enqueue_again(id, record, later, queue, priority, actor, payload)
+-- Begins another life of a message that has ended; it may be another's now. `due`, or nil: at once.
+begin_again = function(id, record, due, queue, priority, actor, payload)
   mark(record.seq, 'actor:' .. record.actor, 0)
   mark(record.seq, 'queue:' .. record.queue, 0)
   mark_as(record.seq, 'actor:' .. actor)
   mark_as(record.seq, 'queue:' .. queue)
   record.queue, record.priority, record.actor = queue, priority, actor
   record.starts, record.losses = 0, 0
+  set_more(record, 'until', nil)
   replace_payload(record, payload)
-  transition(id, record, later >= 0 and 'delayed' or 'queued', { due = later >= 0 and now + later or nil })
+  transition(id, record, due and 'delayed' or 'queued', { due = due })
+end
+
+-- Enqueues a message again that has ended; `later` in ms, negative: not delayed.
+local function enqueue_again(id, record, later, queue, priority, actor, payload)
+  begin_again(id, record, later >= 0 and now + later or nil, queue, priority, actor, payload)
   save(id, record)
 end

@@ -1,0 +1,102 @@
+"""Checks a message's arguments against its actor's signature, where the message is sent.
+
+It never refuses what the call itself would take: a decorator around the actor's function decides, not what it wraps.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import dramatiq
+from dramatiq.asyncio import async_to_sync
+from dramatiq.broker import Broker
+
+DECLARED = "declared"
+"""The attribute under which our wrapper keeps the function that the program has declared as an actor."""
+
+
+class _Form(NamedTuple):
+    """The arguments that a function takes.
+
+    Attributes:
+        function: The actor's function, which a middleware may replace.
+        signature: Its signature, or None if it has none that Python knows.
+        fewest: The fewest arguments that it takes if all are positional.
+        most: The most of them.
+    """
+
+    function: Callable[..., Any]
+    signature: inspect.Signature | None
+    fewest: float
+    most: float
+
+
+_forms: WeakKeyDictionary[dramatiq.Actor[..., Any], _Form] = WeakKeyDictionary()
+
+
+def check_arguments(actor: dramatiq.Actor[..., Any], args: Sequence[object], kwargs: Mapping[str, object]) -> None:
+    """Checks that the actor's function can be called with these arguments.
+
+    Raises:
+        TypeError: It cannot; the text names the actor, its parameters, and the argument.
+    """
+    form = _forms.get(actor)
+    if form is None or form.function is not actor.fn:
+        form = _forms[actor] = _form_of(actor.fn)
+    # Most messages: a comparison costs a twentieth of what binding does.
+    if form.signature is None or (not kwargs and form.fewest <= len(args) <= form.most):
+        return
+    try:
+        form.signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{actor.actor_name}{form.signature}: {error}") from None
+
+
+def check_message(broker: Broker, message: dramatiq.Message[Any]) -> None:
+    """Checks a message's arguments, if its actor is one of this program's.
+
+    Raises:
+        TypeError: The actor cannot be called with them; the text names the actor, its parameters, and the argument.
+    """
+    actor = broker.actors.get(message.actor_name)
+    if actor is not None:
+        check_arguments(actor, message.args, message.kwargs)
+
+
+def _form_of(function: Callable[..., Any]) -> _Form:
+    signature = _signature_of(function)
+    if signature is None:
+        return _Form(function, None, 0, 0)
+    parameters = signature.parameters.values()
+    positional = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    takes_any = any(one.kind is one.VAR_POSITIONAL for one in parameters)
+    needs_a_name = any(one.kind is one.KEYWORD_ONLY and one.default is one.empty for one in parameters)
+    return _Form(
+        function,
+        signature,
+        fewest=float("inf") if needs_a_name else sum(one.default is one.empty for one in positional),
+        most=float("inf") if takes_any else len(positional),
+    )
+
+
+def _signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(_declared(function), follow_wrapped=False)
+    except (ValueError, TypeError):
+        return None
+
+
+def _declared(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function that the program has declared, without our wrapper and Dramatiq's, which pass on all arguments."""
+    while getattr(function, "is_body", False) or _is_dramatiqs(function):
+        function = getattr(function, DECLARED, None) or vars(function)["__wrapped__"]
+    return function
+
+
+def _is_dramatiqs(function: Callable[..., Any]) -> bool:
+    """Whether this is what Dramatiq makes of an async function."""
+    code = getattr(function, "__code__", None)
+    return code is not None and code.co_filename == async_to_sync.__code__.co_filename
