@@ -594,6 +594,64 @@ def test_an_attempt_that_is_cancelled_as_it_begins_is_cancelled(client: RedisCli
     assert stored(client, message_id).events[-1].state is State.CANCELLED
 
 
+@pytest.fixture
+def slow_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server hears of the begin of an attempt a second later, so that a cancel comes before that."""
+    monkeypatch.setattr("worker.broker.committer.GATHER", 1.0)
+
+
+@pytest.mark.usefixtures("slow_to_tell")
+@pytest.mark.parametrize("kind", ["coroutine, shared loop", "sync"])
+def test_what_ran_is_told_although_it_was_cancelled_before_the_server_knew_of_it(
+    client: RedisClient, broker: StreamBroker, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    """With its begin and its end, and nobody says that another process has it."""
+    make, loop = KINDS[kind]
+    tell = Running()
+    waits = make(tell, loop)
+    with working(broker, threads=1):
+        message_id = waits.send().message_id
+        assert tell.began.wait(SOON)
+        assert cancel(client, [message_id], by="ann").done == (message_id,)
+        assert state_of(client, message_id) == "cancelled"
+        wait_until(lambda: len(stored(client, message_id).events) == 3, SOON)
+        assert broker.session is not None
+        assert broker.session.standing.ends_refused == 0
+    assert tell.cleaned.is_set()
+    found = stored(client, message_id)
+    assert [event.state for event in found.events] == [State.REQUESTED, State.STARTED, State.CANCELLED]
+    assert "on request" in found.events[-1].text
+    assert (found.state, found.attempts) == ("cancelled", 1)
+    assert "another process" not in capsys.readouterr().err
+    assert not client.keys("*:cancel:*")
+    indexes_agree(client)
+
+
+@pytest.mark.usefixtures("slow_to_tell")
+def test_what_completes_although_it_was_cancelled_before_the_server_knew_of_it_has_completed(
+    client: RedisClient, broker: StreamBroker
+) -> None:
+    """As whoever swallows the cancellation later."""
+    began = threading.Event()
+
+    @dramatiq.actor
+    def stubborn() -> None:
+        began.set()
+        with contextlib.suppress(BaseException):
+            while True:
+                time.sleep(0.001)
+
+    with working(broker, threads=1):
+        message_id = stubborn.send().message_id
+        assert began.wait(SOON)
+        cancel(client, [message_id])
+        assert state_of(client, message_id) == "cancelled"
+        wait_until(lambda: state_of(client, message_id) == "completed", SOON)
+    states = [event.state for event in stored(client, message_id).events]
+    assert states == [State.REQUESTED, State.STARTED, State.COMPLETED]
+    indexes_agree(client)
+
+
 def test_who_hears_late_of_a_cancellation_does_not_cancel_a_later_delivery(
     client: RedisClient, broker: StreamBroker
 ) -> None:

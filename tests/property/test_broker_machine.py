@@ -576,6 +576,37 @@ class BrokerMachine(RuleBasedStateMachine):
             self._commit(process, [step])
             assert message.state == "cancelled"
 
+    @rule(
+        data=st.data(),
+        by=a_person,
+        then=st.sampled_from(["completed", "cancelled", "retry", "back", "dies", "goes on"]),
+    )
+    def a_process_begins_what_was_cancelled_just_before(self, data: st.DataObject, by: str, then: str) -> None:
+        """The server hears of the begin after the cancel: what ran is told as having run."""
+        process = self._a_process(data)
+        self._take(process, 3, QUEUES)
+        held = {one.id for entries in self.model.streams.values() for one in entries if one.holder == process.token}
+        mine = [one for one in process.taken if one.entry in held and self._is_held(one)]
+        mine = [one for one in mine if self.model.messages[one.id].state == "queued"]
+        if not mine:
+            return
+        taken = mine[-1]
+        message = self.model.messages[taken.id]
+        self._ask(CANCEL, "cancel", by, [message.id], self.model.cancel(by, [message.id]))
+        assert message.state == "cancelled"
+        self._commit(process, [Step(taken, True, [_line(taken, State.STARTED)])])
+        if self.model.messages.get(message.id) is not message:
+            return  # as many as are kept
+        assert message.attempts == taken.attempt
+        if then == "dies":
+            self._die(process.token)
+            self._keep(data, self._a_process(data), 1, look_around=True)
+        elif then != "goes on":
+            kind = {"retry": State.FAILED, "back": State.CANCELLED}.get(then) or State(then)
+            step = Step(taken, True, [_line(taken, kind)], outcome=then, kind=kind.value, payload=b"{}")
+            self._commit(process, [step])
+            assert message.state == ("completed" if then == "completed" else "cancelled")
+
     def _is_held(self, taken: Taken) -> bool:
         message = self.model.messages.get(taken.id)
         return message is not None and message.fence == taken.fence and not message.is_final

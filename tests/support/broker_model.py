@@ -141,6 +141,7 @@ class Model:
         self.runners: dict[str, str] = {}
         self.misplaced: set[str] = set()
         self.cancelling: set[str] = set()
+        self.begun_late: set[str] = set()
         self.audit: list[Audited] = []
         self.lives = 0
         self.seq = 0
@@ -171,7 +172,11 @@ class Model:
     def remove(self, message: Message) -> None:
         """Forgets a message, and what was asked of it."""
         del self.messages[message.id]
+        self._forget_cancel(message)
+
+    def _forget_cancel(self, message: Message) -> None:
         self.cancelling.discard(message.id)
+        self.begun_late.discard(message.id)
 
     # ------------------------------------------------------------------ what is enqueued
 
@@ -238,7 +243,7 @@ class Model:
         message.unique, message.until_start = "", False
         message.starts = message.losses = 0
         message.cause = ""
-        self.cancelling.discard(message.id)
+        self._forget_cancel(message)
         self.put_again(message, sent.later, message.priority)
 
     def _put_back(self, message: Message) -> None:
@@ -317,11 +322,12 @@ class Model:
         later: dict[str, int] = {}
         for step in steps:
             message = self.messages.get(step.taken.id)
-            held = message is not None and message.fence == step.taken.fence and not message.is_final
+            late = message is not None and self._ran_as_cancelled(message, step)
+            held = late or (message is not None and message.fence == step.taken.fence and not message.is_final)
             if message is None or not held:
                 refused.append(step.taken.id)
             else:
-                self._note(message, step)
+                self._note(message, step, late=late)
             if step.outcome:
                 self._drop(step.taken)
                 if message is not None and held:
@@ -340,8 +346,20 @@ class Model:
         elif known.is_final:
             self.again(known, sent)
 
-    def _note(self, message: Message, step: Step) -> None:
-        if step.started and message.state != "running":
+    def _ran_as_cancelled(self, message: Message, step: Step) -> bool:
+        """Whether it was cancelled after the attempt had begun, and before the server knew that."""
+        is_new = step.started and message.attempts < step.taken.attempt
+        return (
+            message.state == "cancelled"
+            and message.fence == step.taken.fence + 1
+            and (is_new or message.id in self.begun_late)
+        )
+
+    def _note(self, message: Message, step: Step, *, late: bool) -> None:
+        if late:
+            self.cancelling.add(message.id)
+            self.begun_late.add(message.id)
+        elif step.started and message.state != "running":
             message.state = "running"
             message.starts += 1
             if message.until_start:
@@ -363,6 +381,10 @@ class Model:
             message.errors.add(step.error)
         message.starts = message.losses = 0
         outcome = step.outcome
+        if message.state == "cancelled":
+            self._forget_cancel(message)
+            if outcome not in {"completed", "skipped"}:
+                return
         if outcome in {"retry", "back", "dead"} and message.id in self.cancelling:
             outcome = "cancelled"
         if outcome == "dead":
@@ -453,13 +475,11 @@ class Model:
             return 0
         message = self.current(entry)
         if message is None:
-            return 0
+            return self._take_over_cancelled(entry)
         message.losses += 1
         was_running = message.state == "running"
         if was_running:
-            message.lines.append("lost")
-            message.ended.add("lost")
-            self.counted[f"{message.actor}\tlost"] += 1
+            self._tell_lost(message)
         if was_running and message.id in self.cancelling:
             self._finish(message, "cancelled")
         elif message.starts >= most_starts:
@@ -468,6 +488,20 @@ class Model:
         else:
             self.put_again(message, -1, "back")
         return int(was_running)
+
+    def _take_over_cancelled(self, entry: Entry) -> int:
+        """One that was cancelled as its attempt began, and whose end nobody has told."""
+        message = self.messages[entry.message_id]
+        told = message.state == "cancelled" and message.fence - 1 == entry.fence and message.id in self.begun_late
+        if told:
+            self._forget_cancel(message)
+            self._tell_lost(message)
+        return int(told)
+
+    def _tell_lost(self, message: Message) -> None:
+        message.lines.append("lost")
+        message.ended.add("lost")
+        self.counted[f"{message.actor}\tlost"] += 1
 
     def flush(self, queue: str) -> None:
         for stream in itertools.product([queue], PRIORITIES, RUNNERS):

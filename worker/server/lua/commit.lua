@@ -8,7 +8,7 @@
 -- buckets of duration and wait, milliseconds blocked, payload and delay in ms of the retry, how many follow-ups, and for
 -- each of these what enqueue_new.lua is told and its delay in ms.
 -- Answer: the ids of those that were refused.
--- Keys: commit.
+-- Keys: cancel, commit.
 local commit, lean, retention = argument(), argument() == '1', number()
 local limits = read_limits()
 if not call('SET', KEY.commit(commit), 1, 'NX', 'EX', 60) then
@@ -65,6 +65,12 @@ local function count_end(actor, kind, took, waited, blocked)
   end
 end
 
+-- Whether the message was cancelled after its attempt had begun, and before the server knew that: what ran is told.
+local function ran_as_cancelled(id, record, fence, attempt, started)
+  return record.state == 'cancelled' and record.fence == fence + 1
+    and (started and record.attempts < attempt or call('GET', KEY.cancel(id)) == '')
+end
+
 local function finish_attempt(id, record, held)
   local outcome, kind, error_type, took, waited, blocked = field(), field(), field(), field(), field(), field()
   local payload, later = field(), tonumber(field())
@@ -74,7 +80,9 @@ local function finish_attempt(id, record, held)
   count_end(record.actor, kind, took, waited, blocked)
   mark_end(record, kind, error_type)
   record.starts, record.losses = 0, 0
-  if outcome == 'retry' then
+  if record.state == 'cancelled' and outcome ~= 'completed' and outcome ~= 'skipped' then
+    call('DEL', KEY.cancel(id))
+  elseif outcome == 'retry' then
     local due = later > 0 and now + later or nil
     transition(id, record, due and 'delayed' or 'queued', { due = due })
     if not FINAL[record.state] then
@@ -92,7 +100,8 @@ while position < #ARGV do
   open_fields(argument())
   local id, fence, attempt, started, lines = field(), tonumber(field()), tonumber(field()), field() == '1', field()
   local record = load(id)
-  local held = record and record.fence == fence and not FINAL[record.state]
+  local is_late = record and ran_as_cancelled(id, record, fence, attempt, started)
+  local held = is_late or record and record.fence == fence and not FINAL[record.state]
   for _ = 1, tonumber(field()) do
     local subject = field()
     if held then
@@ -105,7 +114,9 @@ while position < #ARGV do
     table.insert(acknowledged[stream], field())
   end
   if held then
-    if started and record.state ~= 'running' then
+    if is_late then
+      call('SET', KEY.cancel(id), '', 'EX', 86400)
+    elseif started and record.state ~= 'running' then
       transition(id, record, 'running')
     end
     record.attempts = math.max(record.attempts, attempt)

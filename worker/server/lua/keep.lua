@@ -6,7 +6,7 @@
 -- messages to promote at most, whether to look around too, retention in seconds of the hour windows, limits of the history.
 -- Answer: 1 if the lease was still held, ms until the next delayed message is due (-1: none), the newest wake-up's entry,
 -- how many attempts were lost, the server's time in ms.
--- Keys: due, kept_at, leases, misplaced, patience, queues, stream, wake, workers.
+-- Keys: cancel, due, kept_at, leases, misplaced, patience, queues, stream, wake, workers.
 local token, lease, about = argument(), number(), argument()
 local most_starts, most, look_around = number(), number(), argument() == '1'
 local retention, limits = number(), read_limits()
@@ -27,6 +27,18 @@ local function renew()
 end
 
 local lost = 0
+local function tell_lost(id, record, dead, outlook)
+  lost = lost + 1
+  append(id, record, encode_line('lost', { t = now, w = dead, n = record.attempts, x = 'its worker died' .. outlook }))
+  mark_end(record, 'lost', '')
+  count(record.actor, 'lost')
+end
+
+-- Whether the entry is that of an attempt which was cancelled as it began, and whose end nobody has told: commit.lua.
+local function runs_as_cancelled(id, record, fields)
+  return record.state == 'cancelled' and tonumber(fields[4]) == record.fence - 1 and call('GET', KEY.cancel(id)) == ''
+end
+
 local function take_over(stream, entry, dead)
   local fields = call('XRANGE', stream, entry, entry)
   remove_entry(stream, entry)
@@ -39,17 +51,16 @@ local function take_over(stream, entry, dead)
     return
   end
   if FINAL[record.state] or not is_current(fields[1][2], record) then
+    if runs_as_cancelled(id, record, fields[1][2]) then
+      call('DEL', KEY.cancel(id))
+      tell_lost(id, record, dead, '')
+      save(id, record)
+    end
     return
   end
   record.losses = record.losses + 1
   if record.state == 'running' then
-    lost = lost + 1
-    append(id, record, encode_line('lost', {
-      t = now, w = dead, n = record.attempts,
-      x = 'its worker died' .. (record.starts >= most_starts and '; dead letter' or ''),
-    }))
-    mark_end(record, 'lost', '')
-    count(record.actor, 'lost')
+    tell_lost(id, record, dead, record.starts >= most_starts and '; dead letter' or '')
   end
   if record.starts >= most_starts then
     transition(id, record, 'dead', { cause = 'lost' })
