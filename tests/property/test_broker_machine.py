@@ -266,7 +266,7 @@ a_sending = st.builds(
 )
 sendings = st.lists(a_sending, min_size=1, max_size=5)
 outcomes = st.sampled_from(["completed", "completed", "skipped", "cancelled", "dead", "retry", "retry", "back"])
-an_error = st.sampled_from(["ValueError", "a.b.<locals>.C", ""])
+an_error = st.sampled_from(["ValueError", "a.b.<locals>.C", "a.D, ValueError", ""])
 some_runners = st.dictionaries(st.sampled_from(["a", "b"]), st.sampled_from(RUNNERS))
 some_ids = st.lists(st.sampled_from([*IDS, "nobody"]), min_size=1, max_size=6, unique=True)
 a_person = st.sampled_from(["ann", "bob"])

@@ -378,7 +378,7 @@ class Model:
         if step.kind in LISTED:
             message.ended.add(step.kind)
         if step.error:
-            message.errors.add(step.error)
+            message.errors.update(step.error.split(", "))
         message.starts = message.losses = 0
         outcome = step.outcome
         if message.state == "cancelled":
@@ -388,7 +388,7 @@ class Model:
         if outcome in {"retry", "back", "dead"} and message.id in self.cancelling:
             outcome = "cancelled"
         if outcome == "dead":
-            message.cause = step.error or "unknown"
+            message.cause = step.error.partition(", ")[0] or "unknown"
         if outcome == "retry":
             message.payload = step.payload
             self.put_again(message, step.later if step.later > 0 else -1, message.priority)

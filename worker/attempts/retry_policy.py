@@ -15,6 +15,7 @@ from dramatiq.middleware.shutdown import Shutdown
 from worker.attempts.run import current_run
 from worker.attempts.runs import WAITS
 from worker.errors import Fatal, LeaseTaken, NoContentFound, RetryLater
+from worker.ground.groups import deciding
 
 
 @runtime_checkable
@@ -26,7 +27,10 @@ class TakesBack(Protocol):
 
 
 class RetryPolicy(Retries):
-    """Dramatiq's retries, and the errors with which a service decides the next step."""
+    """Dramatiq's retries, and the errors with which a service decides the next step.
+
+    In a group of errors one decides (`worker.ground.groups`), also over `throws` and `retry_when`.
+    """
 
     def after_process_message(
         self,
@@ -38,6 +42,7 @@ class RetryPolicy(Retries):
     ) -> None:
         """Acknowledges, retries or rejects the message after an error."""
         run = current_run.get()
+        exception = deciding(exception) if exception is not None else None
         if isinstance(exception, NoContentFound) or (exception is not None and run is not None and run.cancelled):
             return
         if isinstance(exception, Shutdown) and isinstance(broker, TakesBack):

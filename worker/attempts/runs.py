@@ -21,6 +21,7 @@ from worker.attempts.run import AttemptRun, Cancelled, current_run
 from worker.attempts.running import RunningAttempts
 from worker.errors import NoContentFound
 from worker.ground.durations import format_duration
+from worker.ground.groups import deciding
 from worker.ground.logs import get_logger
 from worker.history.events import Recorder, State, Writer
 from worker.loops.shared_loop import stop_shared_loop
@@ -135,13 +136,14 @@ class Runs(dramatiq.Middleware):
         run = current_run.get()
         if run is None:
             return
+        decides = deciding(exception) if exception is not None else None
         if message.failed:
             self._end(run, exception, "dead letter", "dead")
-        elif isinstance(exception, Shutdown):
+        elif isinstance(decides, Shutdown):
             self._end(run, exception, "shutdown", "queued")
         elif exception is not None and run.cancelled:
             # An error of its clean-up is recorded; the interrupt itself is not.
-            error = None if isinstance(exception, Cancelled) else exception
+            error = None if isinstance(decides, Cancelled) else exception
             self._end(run, error, "on request", state=State.CANCELLED)
         else:
             self._end(run, exception)
@@ -179,7 +181,8 @@ class Runs(dramatiq.Middleware):
     ) -> None:
         if run.has_ended:
             return
-        state = State.CANCELLED if isinstance(exception, Shutdown) else state
+        if exception is not None and isinstance(deciding(exception), Shutdown):
+            state = State.CANCELLED
         run.end(exception, state=state, outlook=outlook, becomes=becomes)
         if self._recorder is not None and not self._recorder.flush(FLUSH_TIMEOUT):
             logger.warning("the event that ends an attempt waits for Redis", message_id=run.attempt.message_id)

@@ -14,6 +14,7 @@ from typing import Any
 
 from worker.attempts.attempt import Attempt
 from worker.errors import NoContentFound, RetryLater
+from worker.ground.groups import deciding
 from worker.history.events import (
     MAX_TEXT,
     ErrorInfo,
@@ -108,11 +109,12 @@ class Span:
         if error is None:
             return
         self.error = None
-        if isinstance(error, NoContentFound):
+        decides = deciding(error)
+        if isinstance(decides, NoContentFound):
             self.outcome = State.SKIPPED
             self.text = self.text or said_by(error)
             return
-        self.outcome = _outcome_of(error)
+        self.outcome = _outcome_of(decides)
         self.error = ErrorInfo.of(error)
 
     def is_not_retried(self) -> None:

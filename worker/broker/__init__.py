@@ -10,12 +10,12 @@ from dramatiq import broker as dramatiq_broker
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import (
     AgeLimit,
-    Callbacks,
     GroupCallbacks,
     Middleware,
     Pipelines,
 )
 
+from worker.attempts.callbacks import Callbacks
 from worker.attempts.retry_policy import RetryPolicy
 from worker.attempts.running import RunningAttempts
 from worker.attempts.runs import Runs

@@ -189,8 +189,7 @@ def event_row(event: StatusEvent) -> list[Cell]:
         text = f"{text} by {event.by}"
     if event.error is not None:
         said = event.error.text.splitlines()
-        name = event.error.type.rpartition(".")[2]
-        text = "; ".join(part for part in (f"{name}: {said[0] if said else ''}", text) if part)
+        text = "; ".join(part for part in (f"{event.error.name}: {said[0] if said else ''}", text) if part)
     if event.blocked_ms is not None:
         blocked = f"loop blocked {format_duration(event.blocked_ms / 1000)} at {event.blocked_at or '?'}"
         text = "; ".join(part for part in (text, blocked) if part)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from worker.conversations.settings import ConversationSettings
 from worker.errors import NoContentFound, Unchanged
+from worker.ground.groups import deciding
 from worker.models.summarizer import Summarizer, summarizer
 from worker.stores.conversations import conversation_store
 from worker.stores.transcripts import clean
@@ -93,7 +94,7 @@ async def _summarize_parts(model: Summarizer, parts: list[str], words: int, lang
             tasks = [group.create_task(one(part)) for part in parts]
     except ExceptionGroup as errors:
         # The error of one part (skip, retry at a time, give up) must reach the actor as it is.
-        raise errors.exceptions[0] from errors
+        raise deciding(errors) from errors
     return [task.result() for task in tasks]
 
 

@@ -9,7 +9,8 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from worker.errors import Fatal, RetryLater
+from worker.errors import Fatal, NoContentFound, RetryLater
+from worker.ground.groups import deciding, errors_in
 from worker.ground.secrets import mask_url
 
 if TYPE_CHECKING:
@@ -141,12 +142,13 @@ def _is_wanted(record: logging.LogRecord) -> bool:
     if not record.name.startswith("dramatiq.worker"):
         return True
     error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, RetryLater) and isinstance(record.args, tuple):
+    decides = deciding(error) if error is not None else None
+    if isinstance(decides, RetryLater) and isinstance(record.args, tuple):
         # Waiting is no failure.
         record.msg, record.args, record.exc_info = "Message %s asks for a later time: %r", (*record.args, error), None
         record.levelno, record.levelname = logging.INFO, "INFO"
         return logging.getLogger(record.name).isEnabledFor(logging.INFO)
-    if isinstance(error, Fatal):
+    if error is not None and all(isinstance(one, RetryLater | Fatal | NoContentFound) for one in errors_in(error)):
         # The service raised this on purpose: a line is enough, without a traceback.
         record.msg, record.args, record.exc_info = f"{record.getMessage()} {error!r}", None, None
     # Dramatiq warns about every result that is not stored; a service may return anything.

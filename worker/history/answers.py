@@ -69,7 +69,7 @@ class StoredMessage:
         for event in reversed(self.events):
             if event.error is not None:
                 said = event.error.text.splitlines()
-                return f"{event.error.type.rpartition('.')[2]}: {said[0] if said else ''}"
+                return f"{event.error.name}: {said[0] if said else ''}"
         return ""
 
     def _payload(self) -> dict[str, Any]:

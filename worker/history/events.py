@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Protocol
 
+from worker.ground.groups import deciding, errors_in
+
 MAX_TEXT = 2_000
 """The most characters of a text or an error's text that are kept: as much as a person reads on a line."""
 
@@ -45,9 +47,19 @@ class State(StrEnum):
         return self not in {State.STARTED, State.PROGRESS, State.REQUESTED}
 
 
+MAX_TYPES = 20
+"""The most types of errors in a group that are kept."""
+
+TYPES_BETWEEN = ", "
+"""The separator of the types in the type of a group of errors."""
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorInfo:
-    """An error's type, its text, and the end of its traceback."""
+    """An error's type, its text, and the end of its traceback.
+
+    Of a group, type and text are those of the errors in it, first of the one that decides.
+    """
 
     type: str
     text: str
@@ -56,14 +68,40 @@ class ErrorInfo:
     @classmethod
     def of(cls, error: BaseException) -> ErrorInfo:
         """Describes an error and its chained causes, in bounded size."""
-        kind = type(error)
-        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        types = list(dict.fromkeys(_type_of(one) for one in _first_that_decides(error)))[:MAX_TYPES]
         text = "".join(traceback.format_exception(error))
-        return cls(name, said_by(error)[:MAX_TEXT], text[-MAX_TRACEBACK:])
+        return cls(TYPES_BETWEEN.join(types), said_by(error)[:MAX_TEXT], text[-MAX_TRACEBACK:])
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The types of the errors in a group, first that of the one that decides; of another error, its type."""
+        return tuple(self.type.split(TYPES_BETWEEN))
+
+    @property
+    def name(self) -> str:
+        """The type without its module; of a group, each of them."""
+        return TYPES_BETWEEN.join(one.rpartition(".")[2] for one in self.types)
+
+
+def _type_of(error: BaseException) -> str:
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _first_that_decides(error: BaseException) -> list[BaseException]:
+    decides = deciding(error)
+    return [decides, *(one for one in errors_in(error) if one is not decides)]
 
 
 def said_by(error: BaseException) -> str:
-    """The error's text; if its `__str__` fails, a text that says so, so that the attempt can still end."""
+    """The error's text; of a group, the texts of the errors in it, first of the one that decides."""
+    first, *others = _first_that_decides(error)
+    further = dict.fromkeys(f"{type(one).__qualname__}: {_text_of(one)}" for one in others)
+    return f"{_text_of(first)} (and {'; '.join(further)})" if further else _text_of(first)
+
+
+def _text_of(error: BaseException) -> str:
+    # A failing `__str__` must not keep the attempt from its end.
     try:
         return str(error)
     except Exception as failure:  # noqa: BLE001 - an edge: a service's own `__str__` may raise anything

@@ -189,7 +189,7 @@ class EventFilter:
 
 
 def _is_of_type(event: StatusEvent, error: str) -> bool:
-    return event.error is not None and (event.error.type == error or event.error.type.endswith(f".{error}"))
+    return event.error is not None and any(one == error or one.endswith(f".{error}") for one in event.error.types)
 
 
 # ---------------------------------------------------------------------- reading

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.errors import ConfigurationError
+from worker.ground.groups import deciding
 from worker.loops.loop_resources import loop_resource
 from worker.loops.thread_pool import cancel_requested, run_in_thread_pool
 from worker.models.embedded import EmbeddedModel, embedded_model
@@ -169,7 +170,7 @@ class EndpointEmbedder:
                 tasks = [group.create_task(one(batch)) for batch in batches]
         except ExceptionGroup as errors:
             # The error of one request (retry at a time, give up) must reach the caller as it is.
-            raise errors.exceptions[0] from errors
+            raise deciding(errors) from errors
         vectors = [task.result() for task in tasks]
         return np.concatenate(vectors) if vectors else np.zeros((0, self.dimensions), np.float32)
 

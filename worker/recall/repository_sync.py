@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from worker.errors import Fatal, NoContentFound, RetryLater, Unchanged
+from worker.ground.groups import deciding
 from worker.loops.thread_pool import run_in_thread_pool
 from worker.models.embedder import Embedder, Vectors, embedder, refuses_not_everything
 from worker.recall.reading import CLOCK_TICK, FAILED, ReadFile, failed, read_files
@@ -166,7 +167,7 @@ class _Syncing:
                     task.add_done_callback(lambda _: room.release())
         except ExceptionGroup as errors:
             # The error (retry at a time, give up) must reach the caller as it is.
-            raise errors.exceptions[0] from errors
+            raise deciding(errors) from errors
 
     async def _store_batch(self, batch: Sequence[Found], known: Mapping[str, FileState]) -> None:
         largest = RecallSettings.in_force().sync_max_file_bytes

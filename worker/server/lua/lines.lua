@@ -18,7 +18,22 @@ local function states_in(text)
   return string.gmatch(text, '{"s":"(%a+)"')
 end
 
+-- The types in an error's type: that of a group names those of all errors in it, first of the one that decides.
+local function types_in(error_type)
+  return string.gmatch(error_type, '([^,]+),? ?')
+end
+
 -- The types of the errors that the events in a text tell of.
 local function errors_in(text)
-  return string.gmatch(text, '"r":%["([^"]*)"')
+  local found = {}
+  for error_type in string.gmatch(text, '"r":%["([^"]*)"') do
+    for one in types_in(error_type) do
+      table.insert(found, one)
+    end
+  end
+  local place = 0
+  return function()
+    place = place + 1
+    return found[place]
+  end
 end

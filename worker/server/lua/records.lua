@@ -38,8 +38,8 @@ local function mark_end(record, kind, error_type)
   if MARKED_ENDS[kind] then
     mark_as(record.seq, 'ended:' .. kind)
   end
-  if error_type ~= '' then
-    mark_as(record.seq, 'error:' .. error_type)
+  for one in types_in(error_type) do
+    mark_as(record.seq, 'error:' .. one)
   end
 end
 

@@ -7,7 +7,7 @@ local ended = 0
 
 -- Why a message is a dead letter: an error's type, `lost` (its workers died), or `unknown` (a middleware refused it).
 local function mark_cause(record, cause)
-  mark_as(record.seq, 'cause:' .. (cause == '' and 'unknown' or cause))
+  mark_as(record.seq, 'cause:' .. (types_in(cause)() or 'unknown'))
 end
 local function unmark_cause(record, unmark)
   local causes = { 'lost', 'unknown' }
