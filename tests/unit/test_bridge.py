@@ -604,8 +604,8 @@ def test_refused_settings_are_the_callers_error(run: Run, monkeypatch: pytest.Mo
     """Before there is a loop; nothing hangs, and no coroutine is left that nobody awaited."""
     stop_shared_loop()
     monkeypatch.setattr(watchdog, "_watchdog", None)
-    monkeypatch.setenv("WORKER_BLOCKING", "sometimes")
     before = Settings.in_force()
+    monkeypatch.setenv("WORKER_BLOCKING", "sometimes")
     put_in_force(None)
     try:
         for work in (answer, answer()):
