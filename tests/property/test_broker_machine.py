@@ -113,6 +113,7 @@ table.insert(found, call('HGETALL', '{worker}:kept'))
 table.insert(found, call('ZRANGE', '{worker}:segments', 0, -1))
 table.insert(found, all('{worker}:seen:*'))
 table.insert(found, call('ZRANGE', '{worker}:leases', 0, -1, 'WITHSCORES'))
+table.insert(found, call('SMEMBERS', '{worker}:ending'))
 table.insert(found, now)
 return found
 """
@@ -156,7 +157,7 @@ class Stored:
 
     def __init__(self, client: RedisClient) -> None:
         messages, streams_, maps, subjects, windows, unique, *others = DUMP.run(client, [])
-        cancelling, audit, depths, changed, paused, due, states, kept, segments, seen, leases, now = others
+        cancelling, audit, depths, changed, paused, due, states, kept, segments, seen, leases, ending, now = others
         self.messages: dict[str, tuple[list[str], bytes, list[str]]] = {}
         for key, record in messages:
             head, payload, lines = record.split(b"\n", 2)
@@ -199,6 +200,7 @@ class Stored:
         self.segments = {int(one) for one in segments}
         self.seen = {_after(key, "{worker}:seen:") for key in seen}
         self.leases = {name.decode(): float(at) for name, at in _couples(leases)}
+        self.ending = {one.decode() for one in ending}
         self.now = int(now)
 
 
@@ -319,10 +321,18 @@ class BrokerMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def a_process_leaves(self, data: st.DataObject) -> None:
         token = self._a_process(data).token
-        LEAVE.run(self.client, [token])
+        LEAVE.run(self.client, [token, 1])
         self._process(token).last = []
+        self.model.tell_end(token)
         if token in self.model.alive:
             self.model.alive[token] = False
+
+    @rule(data=st.data())
+    def a_process_is_told_to_end(self, data: st.DataObject) -> None:
+        """It goes on for a while; whatever ends it then is no crash."""
+        token = self._a_process(data).token
+        LEAVE.run(self.client, [token, 0])
+        self.model.tell_end(token)
 
     # ------------------------------------------------------------------ messages come
 
@@ -403,9 +413,17 @@ class BrokerMachine(RuleBasedStateMachine):
             step.follow_ups = [one.message] if self._has_ended_or_is_new(one.message.id) else []
         self._commit(process, steps)
 
-    @rule(data=st.data(), most=st.integers(1, 6), cancelled=st.sampled_from([False, False, True]))
-    def messages_take_a_process_down(self, data: st.DataObject, most: int, cancelled: bool) -> None:
-        """It begins them and dies of it, or of something else when they were cancelled; and another finds that."""
+    @rule(
+        data=st.data(),
+        most=st.integers(1, 6),
+        cancelled=st.sampled_from([False, False, True]),
+        once=st.sampled_from([False, False, True]),
+        was_told=st.sampled_from([False, False, True]),
+    )
+    def messages_take_a_process_down(
+        self, data: st.DataObject, most: int, cancelled: bool, once: bool, was_told: bool
+    ) -> None:
+        """It begins them and dies of it, or because it was told to, or they were cancelled; and another finds that."""
         process = self._a_process(data)
         self._take(process, most, QUEUES)
         held = {one.id for entries in self.model.streams.values() for one in entries if one.holder == process.token}
@@ -414,7 +432,10 @@ class BrokerMachine(RuleBasedStateMachine):
             ids = sorted({one.id for one in mine})
             self._ask(CANCEL, "cancel", "ann", ids, self.model.cancel("ann", ids))
         else:
-            self._commit(process, [Step(one, True, [_line(one, State.STARTED)]) for one in mine])
+            self._commit(process, [Step(one, True, [_line(one, State.STARTED)], once=once) for one in mine])
+        if was_told:
+            LEAVE.run(self.client, [process.token, 0])
+            self.model.tell_end(process.token)
         self._die(process.token)
         self._keep(data, self._a_process(data), 1, look_around=True)
 
@@ -651,6 +672,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self._check_segments(stored)
         assert {name: number for name, number in stored.counted.items() if number} == dict(self.model.counted)
         assert set(stored.leases) == set(self.model.alive)
+        assert stored.ending == self.model.ending
         self._check_what_people_did(stored)
         for queue in QUEUES:
             waits = any(entries for (name, *_), entries in self.model.streams.items() if name == queue) or any(
@@ -791,6 +813,7 @@ class BrokerMachine(RuleBasedStateMachine):
 
     def _step(self, data: st.DataObject, taken: Taken) -> Step:
         step = Step(taken, started=data.draw(st.booleans()), lines=[])
+        step.once = step.started and data.draw(st.sampled_from([False, False, True]))
         step.subject = data.draw(st.sampled_from(["", "n=1", "n=2", "of=x"]))
         how = data.draw(st.sampled_from(["note", "end", "end"]))
         if how == "note":
@@ -905,7 +928,7 @@ def _some(data: st.DataObject, taken: list[Taken]) -> list[Taken]:
 
 def _more(message: Message) -> list[str]:
     """The fields that its record has after the usual ones."""
-    return ["next"] * (message.next is not None) + ["until"] * message.until_start
+    return ["next"] * (message.next is not None) + ["once"] * message.once + ["until"] * message.until_start
 
 
 def _marks(message: Message) -> set[str]:
@@ -963,7 +986,7 @@ def _text_of(step: Step) -> str:
     )
     return write_commit(
         (taken.id, taken.fence, taken.attempt),
-        started=step.started,
+        started="once" if step.once else "1" if step.started else "",
         lines="".join(step.lines),
         subjects=[step.subject] if step.subject else [],
         end=end if step.outcome else None,

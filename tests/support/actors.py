@@ -150,6 +150,14 @@ async def gated(gate: str) -> None:
     note("done")
 
 
+@actor(at_most_once=True)
+async def once(gate: str) -> None:
+    note("began")
+    while not (FOLDER / gate).exists():  # noqa: ASYNC110 - the gate is another process's
+        await asyncio.sleep(0.01)
+    note("done")
+
+
 @actor
 async def gated_failure(gate: str) -> None:
     """Fails in its first attempt, when the gate is open."""

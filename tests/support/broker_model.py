@@ -34,6 +34,7 @@ class Message:
     attempts: int = 0
     starts: int = 0
     losses: int = 0
+    once: bool = False
     subjects: set[str] = field(default_factory=set)
     lines: list[str] = field(default_factory=list)
     ended: set[str] = field(default_factory=set)
@@ -103,6 +104,7 @@ class Step:
     taken: Taken
     started: bool
     lines: list[str]
+    once: bool = False
     subject: str = ""
     outcome: str = ""
     kind: str = ""
@@ -134,6 +136,7 @@ class Model:
         self.streams: dict[Stream, list[Entry]] = {}
         self.due: dict[str, float | None] = {}
         self.alive: dict[str, bool] = {}
+        self.ending: set[str] = set()
         self.holders: dict[str, str] = {}
         self.seen: set[str] = set()
         self.counted: Counter[str] = Counter()
@@ -163,6 +166,11 @@ class Model:
             self.runners[actor] = runner
         for place in itertools.product(queues, PRIORITIES, RUNNERS):
             self.stream(*place)
+
+    def tell_end(self, token: str) -> None:
+        """A process says that it was told to end, if it has a lease."""
+        if token in self.alive:
+            self.ending.add(token)
 
     def current(self, entry: Entry) -> Message | None:
         """The message for whose newest delivery the entry is, if there is one."""
@@ -364,6 +372,7 @@ class Model:
             message.starts += 1
             if message.until_start:
                 self._free(message)
+            message.once = step.once
         message.attempts = max(message.attempts, step.taken.attempt)
         message.lines += step.lines
         if step.subject:
@@ -465,43 +474,48 @@ class Model:
             for holder in sorted(one for one in dead if one is not None):
                 for entry in [one for one in entries if one.holder == holder]:
                     entries.remove(entry)
-                    lost += self._take_over(stream, entry, most_starts)
+                    lost += self._take_over(stream, entry, most_starts, was_told=holder in self.ending)
         self.alive = {token: alive for token, alive in self.alive.items() if alive}
+        self.ending &= self.alive.keys()
         return lost
 
-    def _take_over(self, stream: Stream, entry: Entry, most_starts: int) -> int:
+    def _take_over(self, stream: Stream, entry: Entry, most_starts: int, *, was_told: bool) -> int:
         if entry.message_id not in self.messages:
             self.stream(*stream).append(Entry(entry.message_id, entry.fence))
             return 0
         message = self.current(entry)
         if message is None:
-            return self._take_over_cancelled(entry)
-        message.losses += 1
+            return self._take_over_cancelled(entry, was_told=was_told)
         was_running = message.state == "running"
+        message.losses += not was_told
+        is_last = (was_running and message.once) or (not was_told and message.starts >= most_starts)
         if was_running:
-            self._tell_lost(message)
+            message.starts -= was_told
+            self._tell_gone(message, was_told=was_told)
         if was_running and message.id in self.cancelling:
             self._finish(message, "cancelled")
-        elif message.starts >= most_starts:
+        elif is_last:
             self._finish(message, "dead")
             message.cause = "lost"
         else:
             self.put_again(message, -1, "back")
-        return int(was_running)
+        return int(was_running and not was_told)
 
-    def _take_over_cancelled(self, entry: Entry) -> int:
+    def _take_over_cancelled(self, entry: Entry, *, was_told: bool) -> int:
         """One that was cancelled as its attempt began, and whose end nobody has told."""
         message = self.messages[entry.message_id]
         told = message.state == "cancelled" and message.fence - 1 == entry.fence and message.id in self.begun_late
         if told:
             self._forget_cancel(message)
-            self._tell_lost(message)
-        return int(told)
+            self._tell_gone(message, was_told=was_told)
+        return int(told and not was_told)
 
-    def _tell_lost(self, message: Message) -> None:
-        message.lines.append("lost")
-        message.ended.add("lost")
-        self.counted[f"{message.actor}\tlost"] += 1
+    def _tell_gone(self, message: Message, *, was_told: bool) -> None:
+        """The attempt's process is gone: it died, or was told to end before."""
+        kind = "cancelled" if was_told else "lost"
+        message.lines.append(kind)
+        message.ended.add(kind)
+        self.counted[f"{message.actor}\t{kind}"] += 1
 
     def flush(self, queue: str) -> None:
         for stream in itertools.product([queue], PRIORITIES, RUNNERS):

@@ -143,7 +143,8 @@ def _marks(message: StoredMessage) -> set[str]:
         if event.error is not None and event.error.type:
             marks.add(f"error:{event.error.type}")
         if event.state.is_final:
-            cause = "lost" if event.state is State.LOST else event.error.type if event.error is not None else "unknown"
+            was_cut_off = event.state is State.LOST or (event.state is State.CANCELLED and event.error is None)
+            cause = "lost" if was_cut_off else event.error.type if event.error is not None else "unknown"
     return marks | ({f"cause:{cause}"} if message.state == "dead" else set())
 
 

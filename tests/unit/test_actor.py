@@ -13,6 +13,8 @@ from typing import Any
 
 import dramatiq
 import pytest
+from dramatiq import broker as dramatiq_broker
+from dramatiq.brokers.redis import RedisBroker
 
 from worker import (
     Fatal,
@@ -119,6 +121,20 @@ def test_errors_decide_what_happens_to_the_message(
     stub.join()
     assert stub.states() == states
     assert len(stub.dead_letters) == dead
+
+
+def test_at_most_once_is_refused_where_it_cannot_be_promised(stub: StubWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With retries, and with a broker that delivers again what its worker lost."""
+    with pytest.raises(ValueError, match="max_retries=2 contradicts at_most_once=True"):
+
+        @actor(at_most_once=True, max_retries=2)
+        def charge() -> None: ...
+
+    monkeypatch.setattr(dramatiq_broker, "global_broker", RedisBroker(middleware=[]))
+    with pytest.raises(ValueError, match="RedisBroker may deliver a message again; set WORKER_BROKER=streams"):
+
+        @actor(at_most_once=True)
+        def charge_again() -> None: ...
 
 
 def test_the_history_tells_each_attempt_and_what_comes_next(stub: StubWorker) -> None:

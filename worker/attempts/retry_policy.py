@@ -32,6 +32,12 @@ class RetryPolicy(Retries):
     In a group of errors one decides (`worker.ground.groups`), also over `throws` and `retry_when`.
     """
 
+    @property
+    def actor_options(self) -> set[str]:
+        """The options of actors and messages: Dramatiq's, and `at_most_once` of actors."""
+        options: set[str] = super().actor_options
+        return options | {"at_most_once"}
+
     def after_process_message(
         self,
         broker: Broker,
@@ -44,6 +50,9 @@ class RetryPolicy(Retries):
         run = current_run.get()
         exception = deciding(exception) if exception is not None else None
         if isinstance(exception, NoContentFound) or (exception is not None and run is not None and run.cancelled):
+            return
+        if exception is not None and broker.get_actor(message.actor_name).options.get("at_most_once"):
+            message.fail()
             return
         if isinstance(exception, Shutdown) and isinstance(broker, TakesBack):
             # The message is not at fault: the attempt counts, but not as a retry.

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 import dramatiq
+from dramatiq.brokers.stub import StubBroker
 
 from worker.attempts.status import ProcessingStatusContext
 from worker.broker import A_DAY, enqueue_elsewhere, enqueue_once, enqueue_unique, ensure_broker
@@ -192,6 +193,7 @@ def actor(
     subject: tuple[str, ...] = (),
     time_limit: timedelta | float | None = None,
     max_retries: int | None = None,
+    at_most_once: bool = False,
     loop: Literal["shared", "new"] = "shared",
 ) -> ActorDecorator: ...
 
@@ -204,6 +206,7 @@ def actor(
     subject: tuple[str, ...] = (),
     time_limit: timedelta | float | None = None,
     max_retries: int | None = None,
+    at_most_once: bool = False,
     loop: Literal["shared", "new"] = "shared",
 ) -> Actor[..., Any] | ActorDecorator:
     """Makes a Dramatiq actor of a function, async or sync; `@actor` or `@actor(…)`.
@@ -217,12 +220,14 @@ def actor(
         subject: Names of the parameters that are a message's subject; the events carry their values.
         time_limit: Seconds, or a `timedelta`, that an attempt may take, or None for `WORKER_TIME_LIMIT`.
         max_retries: The number of retries of a failed message, or None for `WORKER_MAX_RETRIES`.
+        at_most_once: Whether an attempt begins only after the server has stored its begin, and is the message's last:
+            after an error, an interruption or the loss of its worker, the message is a dead letter.
         loop: The loop of an async function: `"shared"`, the process's one long-lived loop, on which clients at module
             level work, or `"new"`, a new loop for each message.
 
     Raises:
-        ValueError: `subject` names something that is not a parameter, `queue` is not a valid name, or `loop` is neither
-            'shared' nor 'new'.
+        ValueError: `subject` names something that is not a parameter, `queue` is not a valid name, `loop` is neither
+            'shared' nor 'new', or `at_most_once` cannot be promised: with retries, or with another broker.
     """
     if loop not in ("shared", "new"):
         raise ValueError(f"loop={loop!r}: write 'shared' or 'new'")
@@ -232,12 +237,24 @@ def actor(
         options["time_limit"] = seconds * 1000
     if max_retries is not None:
         options["max_retries"] = max_retries
+    if at_most_once:
+        _check_at_most_once(ensure_broker(), max_retries)
+        options["at_most_once"] = True
 
     def decorate(function: Callable[..., Any]) -> Actor[..., Any]:
         declare = dramatiq.actor(queue_name=queue, broker=ensure_broker(), actor_class=Actor, **options)
         return cast("Actor[..., Any]", declare(_with_status(function, subject, loop)))
 
     return cast("ActorDecorator", decorate) if function is None else decorate(function)
+
+
+def _check_at_most_once(broker: dramatiq.Broker, max_retries: int | None) -> None:
+    if max_retries:
+        raise ValueError(f"max_retries={max_retries} contradicts at_most_once=True: leave one of them out")
+    if not isinstance(broker, StreamBroker | StubBroker):
+        raise ValueError(  # noqa: TRY004 - what is asked for is wrong
+            f"at_most_once=True: {type(broker).__name__} may deliver a message again; set WORKER_BROKER=streams"
+        )
 
 
 def _with_status(function: Callable[P, Any], subject: tuple[str, ...], loop: str) -> Callable[P, object]:

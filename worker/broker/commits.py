@@ -20,6 +20,9 @@ _SEPARATOR = "\x1f"
 """Separates fields. No field holds it: JSON escapes it, and names cannot have it."""
 
 
+_STARTED, _STARTED_ONCE = "1", "once"
+
+
 @dataclass(slots=True)
 class Commit(Item):
     """Facts of an attempt that must be stored.
@@ -69,7 +72,7 @@ class Commit(Item):
         message = self.message
         return write_commit(
             (message.message_id, message.fence, message.attempt),
-            started=self.started,
+            started=_STARTED_ONCE if message.at_most_once and self.started else _STARTED if self.started else "",
             lines="".join(map(to_line, self.events)),
             subjects=[name for event in self.events if event.subject for name in subject_names(event.subject)],
             end=None if self.ending is None else _end_of(message, self.ending),
@@ -107,10 +110,13 @@ class End(NamedTuple):
 
 
 def write_commit(
-    attempt: tuple[str, int, int], *, started: bool, lines: str, subjects: Sequence[str], end: End | None
+    attempt: tuple[str, int, int], *, started: str, lines: str, subjects: Sequence[str], end: End | None
 ) -> str:
-    """The facts of an attempt (its message's id, fence and number) in the form that the script reads."""
-    fields = [*map(str, attempt), "1" if started else "0", lines, str(len(subjects)), *subjects]
+    """The facts of an attempt (its message's id, fence and number) in the form that the script reads.
+
+    `started` is `1` if it has begun, `once` if it may not begin again, or empty.
+    """
+    fields = [*map(str, attempt), started, lines, str(len(subjects)), *subjects]
     if end is None:
         return _SEPARATOR.join([*fields, ""])
     *plain, follow_ups = end

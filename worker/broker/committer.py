@@ -82,10 +82,13 @@ class Committer(StoringThread[Commit]):
         return self._arguments(name, items, lean=False)
 
     def stored(self, items: Sequence[Commit], answer: list[bytes]) -> None:
-        """Reports the stored ends."""
+        """Reports the stored starts and ends."""
         for commit in items:
+            is_refused = bool(answer) and commit.message.message_id.encode() in answer
+            if commit.started and not is_refused:
+                commit.message.start_is_stored = True
             if commit.is_end:
-                if answer and commit.message.message_id.encode() in answer:
+                if is_refused:
                     self.refuse(commit.message.message_id)
                 self._ended(commit)
 

@@ -108,6 +108,7 @@ class Heartbeat:
         self._joined: list[str] = []
         self._held_until = 0.0
         self._ends = False
+        self._was_told = False
         self._rounds = -1
         self._wake = "0-0"
         self._order: str | None = None
@@ -154,13 +155,23 @@ class Heartbeat:
             self._held.clear()
             self._held_until = 0.0
 
+    def tell_end(self, client: RedisClient) -> None:
+        """Tells the server, through a client of the caller, that this process was told to end.
+
+        Raises:
+            ServerUnreachable: The server did not answer.
+        """
+        # Say first, then look: docs/explanation/waking-without-a-lock.md. A term that begins is there, then looks.
+        self._was_told = True
+        _LEAVE.run(client, [self.token, 0])
+
     def close(self) -> None:
         """Releases the lease: other processes take over its messages at once."""
         self._ends = True
         try:
             self._client.xadd(self._client.namespace.wake, {"due": "0"}, maxlen=1)
             self._thread.join(_LEAVE_TIMEOUT)
-            _LEAVE.run(self._client, [self.token])
+            _LEAVE.run(self._client, [self.token, 1])
         except (redis.RedisError, OSError, WorkerError) as error:
             logger.warning("the lease is left to expire", error=str(error))
 
@@ -192,6 +203,8 @@ class Heartbeat:
         self._join(token, round(self._seconds * 1000))
         self._held_until = asked_at + self._seconds
         self.term = Term(token, self.epoch + 1)
+        if self._was_told:
+            _LEAVE.run(self._client, [token, 0])
         self._held.set()
 
     def _join(self, token: str, milliseconds: int) -> None:

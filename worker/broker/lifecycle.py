@@ -5,6 +5,7 @@ from __future__ import annotations
 import dramatiq
 from dramatiq.broker import Broker
 
+from worker.broker.farewell import EndSignals
 from worker.broker.streams import StreamBroker
 from worker.broker.taken import TakenMessage
 from worker.broker.work_queue import WorkQueue
@@ -13,11 +14,17 @@ from worker.broker.work_queue import WorkQueue
 class Lifecycle(dramatiq.Middleware):
     """Ties a Dramatiq worker to the session of its `StreamBroker`."""
 
+    def __init__(self) -> None:
+        self._signals: EndSignals | None = None
+
     def before_worker_boot(self, broker: Broker, worker: dramatiq.Worker) -> None:
         """Gives the worker our queue before its threads begin, and gives that queue to the broker."""
         waiting: WorkQueue[TakenMessage] = WorkQueue(worker.worker_threads)
         worker.work_queue = waiting  # type: ignore[assignment]
-        _streams(broker).prepare(waiting)
+        streams = _streams(broker)
+        streams.prepare(waiting)
+        self._signals = EndSignals(streams.tell_end, lambda: streams.has_told_end)
+        self._signals.hear()
 
     def before_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
         """Stops taking messages, and gives back at once those that no thread has begun."""
@@ -30,6 +37,8 @@ class Lifecycle(dramatiq.Middleware):
     def after_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
         """Stores the waiting commits, and releases the lease."""
         _streams(broker).end_session()
+        if self._signals is not None:
+            self._signals.stop()
 
 
 def _streams(broker: Broker) -> StreamBroker:

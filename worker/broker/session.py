@@ -18,6 +18,7 @@ from worker.attempts.running import RunningAttempts
 from worker.broker.commits import Commit
 from worker.broker.committer import Committer
 from worker.broker.envelope import FREED_AT_START
+from worker.broker.farewell import Farewell
 from worker.broker.heartbeat import Heartbeat, Runners
 from worker.broker.holdings import Holdings
 from worker.broker.reader import Reader
@@ -77,6 +78,7 @@ class WorkerSession:
 
     Attributes:
         closing: Set when the taking has ended.
+        farewell: The news for the server that this process was told to end.
     """
 
     def __init__(
@@ -90,10 +92,10 @@ class WorkerSession:
         self._broker = broker
         self._threads = waiting.threads
         self._running = running
-        self._clients = [connect() for _ in range(4)]
-        self._client, for_heartbeat, for_reader, for_committer = self._clients
+        self._clients = [connect() for _ in range(5)]
+        self._client, for_heartbeat, for_reader, for_committer, for_farewell = self._clients
         lease_seconds = settings.lease.total_seconds()
-        for one in (for_heartbeat, for_reader, for_committer):
+        for one in (for_heartbeat, for_reader, for_committer, for_farewell):
             # These threads repeat requests themselves: a lost answer may have had messages, and they must know that.
             one.set_retry(Retry(NoBackoff(), 0))
             one.get_connection_kwargs()["socket_timeout"] = SILENCE
@@ -113,6 +115,7 @@ class WorkerSession:
             about=self._about,
             obey=self._obey,
         )
+        self.farewell = Farewell(lambda: self.heartbeat.tell_end(for_farewell))
         self._committer = Committer(self.heartbeat.token, for_committer, limits, self._stored)
         self._reader = Reader(
             for_reader,
@@ -145,8 +148,8 @@ class WorkerSession:
     def begin(self, message: TakenMessage, run: AttemptRun) -> bool:
         """Records the begin of an attempt; False if another process has the message now, or it was cancelled.
 
-        A message from a process that died, or whose begin frees its unique key, begins only after the server has stored
-        its begin.
+        One from a process that died, that runs at most once, or whose begin frees its unique key, begins only after the
+        server has stored its begin.
         """
         while not self.heartbeat.is_held and message.epoch == self.heartbeat.epoch:
             if not self.holdings.is_open():
@@ -157,13 +160,25 @@ class WorkerSession:
         message.run = run
         self._committer.take(Commit(message, started=True))
         # A key that its begin frees must be free before it reads what it works on.
-        must_be_stored = message.redelivered or message.options.get(FREED_AT_START)
-        while must_be_stored and not self._committer.flush(1.0):
-            if not self.holdings.is_open():
-                # It did not run; the next process decides whether it counts as begun.
-                message.run = None
-                return False
+        must_be_stored = message.redelivered or message.at_most_once or message.options.get(FREED_AT_START)
+        if must_be_stored and not self._start_is_stored(message):
+            return False
         return message.epoch == self.heartbeat.epoch
+
+    def _start_is_stored(self, message: TakenMessage) -> bool:
+        """Waits until the server has stored the begin of an attempt; if it does not, the message goes back."""
+        while not self._committer.flush(1.0):
+            if not self.holdings.is_open():
+                message.run = None
+                # The server may store the begin yet: this end goes with it, or after it.
+                event = _event_of(message, State.CANCELLED, "shutdown, before it had begun")
+                self._committer.take(Commit(message, events=[event], ending=Ending(event, given_back=True)))
+                self.holdings.ended(message)
+                return False
+        if not message.start_is_stored:
+            message.run = None
+            self.give_back([message])  # the server has refused the begin: another process may have the message
+        return message.start_is_stored
 
     def record(self, message: TakenMessage, event: StatusEvent) -> None:
         """Takes an event of an attempt that runs here."""
@@ -171,6 +186,8 @@ class WorkerSession:
 
     def end(self, message: TakenMessage, *, rejected: bool) -> None:
         """Takes the end of an attempt, and stores it soon."""
+        if message.ended:
+            return  # it went back: its begin was not stored
         begun = message.run is not None
         if not begun and self.holdings.is_cancelled(message):
             self.give_back([message])  # the server has its end already: only the entry goes
@@ -183,7 +200,10 @@ class WorkerSession:
             return
         ending = message.ending or Ending()
         ending.rejected = rejected
-        ending.event = ending.event or _event_of(message, rejected=rejected)
+        if ending.event is None:
+            # Nobody has recorded it: its actor is unknown here, or no middleware does it.
+            state, text = (State.FAILED, "dead letter") if rejected else (State.COMPLETED, "")
+            ending.event = _event_of(message, state, text)
         self._committer.take(Commit(message, started=begun, events=[ending.event], ending=ending))
         self.holdings.ended(message)
 
@@ -203,6 +223,7 @@ class WorkerSession:
 
     def stop_taking(self) -> None:
         """Stops taking messages, and gives back those that no thread has begun."""
+        self.farewell.say()
         self.closing.set()
         self.holdings.close()
         waiting = self.holdings.take_waiting()
@@ -214,6 +235,7 @@ class WorkerSession:
         self.stop_taking()
         self._committer.close(FLUSH_TIMEOUT)
         self.heartbeat.close()
+        self.farewell.is_over = True
         for client in self._clients:
             client.close()
 
@@ -254,7 +276,7 @@ class WorkerSession:
         """Prepares a message for the worker's queue; a message of an unknown actor becomes a dead letter."""
         message.keeper = self
         try:
-            message.priority = self._broker.get_actor(message.actor_name).priority
+            actor = self._broker.get_actor(message.actor_name)
         except ActorNotFound as error:
             logger.error("no actor of this name: the message is a dead letter", actor=message.actor_name)  # noqa: TRY400
             message.stuff_exception(error)
@@ -263,6 +285,8 @@ class WorkerSession:
             self.end(message, rejected=True)
             self._broker.emit_after("nack", message)
             return False
+        message.priority = actor.priority
+        message.at_most_once = bool(actor.options.get("at_most_once"))
         return True
 
     def _give_surplus_back(self, surplus: int) -> None:
@@ -292,9 +316,8 @@ def _named(run: AttemptRun) -> tuple[str, str, int]:
     return run.attempt.message_id, run.attempt.actor, run.attempt.number
 
 
-def _event_of(message: TakenMessage, *, rejected: bool) -> StatusEvent:
-    """The end of an attempt that nobody has recorded: its actor is unknown here, or no middleware does it."""
-    state = State.FAILED if rejected else State.COMPLETED
+def _event_of(message: TakenMessage, state: State, text: str) -> StatusEvent:
+    """The end of an attempt that has none of its own."""
     error = message._exception  # noqa: SLF001 - where Dramatiq puts it
     return StatusEvent(
         event=f"{message.actor_name}.{state.value}",
@@ -304,6 +327,6 @@ def _event_of(message: TakenMessage, *, rejected: bool) -> StatusEvent:
         actor=message.actor_name,
         queue=message.queue_name,
         attempt=message.attempt,
-        text="dead letter" if rejected else "",
+        text=text,
         error=ErrorInfo.of(error) if error is not None else None,
     )

@@ -68,6 +68,7 @@ class StreamBroker(Broker):
         self._connect = connect
         self._session: WorkerSession | None = None
         self._session_lock = new_lock()
+        self._was_told_to_end = False
         self._waiting: WorkQueue[TakenMessage] | None = None
         self.client = client
         super().__init__(middleware=middleware)
@@ -98,6 +99,8 @@ class StreamBroker(Broker):
         with self._session_lock:
             if self._session is None:
                 self._session = WorkerSession(self._settings, self._connect, self, self._waiting, self._running)
+            if self._was_told_to_end:
+                self._session.farewell.say()
             return StreamConsumer(self._session, queue_name, timeout / 1000)
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None, once: bool = False) -> Sent[Any]:
@@ -226,6 +229,19 @@ class StreamBroker(Broker):
     def prepare(self, waiting: WorkQueue[TakenMessage]) -> None:
         """Takes the queue of a starting worker's threads."""
         self._waiting = waiting
+        self._was_told_to_end = False
+
+    def tell_end(self) -> None:
+        """Tells the server that this process was told to end; a signal handler may call it."""
+        # Say first, then look: docs/explanation/waking-without-a-lock.md. A session that begins is there, then looks.
+        self._was_told_to_end = True
+        if self._session is not None:
+            self._session.farewell.say()
+
+    @property
+    def has_told_end(self) -> bool:
+        """Whether the server knows that this process was told to end, or has nothing of it."""
+        return self._session is None or self._session.farewell.is_over
 
     def end_session(self) -> None:
         """Stores the waiting facts, releases the lease, and ends the threads."""

@@ -35,6 +35,8 @@ class TakenMessage(MessageProxy):
         redelivered: Whether a process that had it before has died.
         epoch: The number of the lease's term in which it was taken.
         priority: The actor's priority, by which worker threads choose.
+        at_most_once: Whether its next attempt is its last, whatever befalls it.
+        start_is_stored: Whether the server has stored the begin of its attempt.
         run: Its attempt, or None before its begin.
         ending: The end of its attempt, or None before the actor's function has returned.
         ended: Whether its attempt has ended.
@@ -68,6 +70,8 @@ class TakenMessage(MessageProxy):
         self.redelivered = redelivered
         self.epoch = epoch
         self.priority = 0
+        self.at_most_once = False
+        self.start_is_stored = False
         self.keeper: Keeper | None = None
         self.run: AttemptRun | None = None
         self.ending: Ending | None = None

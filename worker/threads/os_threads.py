@@ -5,6 +5,7 @@ Without gevent this is `threading` itself, without extra cost.
 
 from __future__ import annotations
 
+import _thread
 import os
 import threading
 from collections.abc import Callable
@@ -44,6 +45,14 @@ def start_thread(function: Callable[[], object], name: str) -> OsThread:
     thread = threading.Thread(target=function, name=name, daemon=True)
     thread.start()
     return thread
+
+
+def start_thread_in_signal_handler(function: Callable[[], object]) -> None:
+    """Starts a daemon thread of the operating system, without a lock that the interrupted code may hold."""
+    if GEVENT:
+        start_os_thread(function)
+    else:
+        _thread.start_new_thread(function, ())
 
 
 class _BesideGreenlets:

@@ -3,10 +3,10 @@
 -- all. Who lost a message to another process (its fence is old) changes nothing. worker/broker/commits.py writes the fields.
 -- Arguments: the name of this commit, so that one that is sent again is not stored twice; whether to do without events;
 -- retention in seconds of the hour windows; limits of the history; then the messages, the fields of each separated by the
--- character 31: id, fence, attempt, whether it has started, lines of events, how many subjects, and these; stream, or empty
--- and the last when the attempt goes on; entry, outcome (`retry`, `back`, or a state), kind of the end, error's type,
--- buckets of duration and wait, milliseconds blocked, payload and delay in ms of the retry, how many follow-ups, and for
--- each of these what enqueue_new.lua is told and its delay in ms.
+-- character 31: id, fence, attempt, whether it has started (`1`, `once`: and may not start again, or empty), lines of
+-- events, how many subjects, and these; stream, or empty and the last when the attempt goes on; entry, outcome (`retry`,
+-- `back`, or a state), kind of the end, error's type, buckets of duration and wait, milliseconds blocked, payload and delay
+-- in ms of the retry, how many follow-ups, and for each of these what enqueue_new.lua is told and its delay in ms.
 -- Answer: the ids of those that were refused.
 -- Keys: cancel, commit.
 local commit, lean, retention = argument(), argument() == '1', number()
@@ -98,7 +98,8 @@ end
 
 while position < #ARGV do
   open_fields(argument())
-  local id, fence, attempt, started, lines = field(), tonumber(field()), tonumber(field()), field() == '1', field()
+  local id, fence, attempt, start, lines = field(), tonumber(field()), tonumber(field()), field(), field()
+  local started = start ~= ''
   local record = load(id)
   local is_late = record and ran_as_cancelled(id, record, fence, attempt, started)
   local held = is_late or record and record.fence == fence and not FINAL[record.state]
@@ -117,6 +118,7 @@ while position < #ARGV do
     if is_late then
       call('SET', KEY.cancel(id), '', 'EX', 86400)
     elseif started and record.state ~= 'running' then
+      set_more(record, 'once', start == 'once' and '1' or nil)
       transition(id, record, 'running')
     end
     record.attempts = math.max(record.attempts, attempt)

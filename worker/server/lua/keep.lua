@@ -6,7 +6,7 @@
 -- messages to promote at most, whether to look around too, retention in seconds of the hour windows, limits of the history.
 -- Answer: 1 if the lease was still held, ms until the next delayed message is due (-1: none), the newest wake-up's entry,
 -- how many attempts were lost, the server's time in ms.
--- Keys: cancel, due, kept_at, leases, misplaced, patience, queues, stream, wake, workers.
+-- Keys: cancel, due, ending, kept_at, leases, misplaced, patience, queues, stream, wake, workers.
 local token, lease, about = argument(), number(), argument()
 local most_starts, most, look_around = number(), number(), argument() == '1'
 local retention, limits = number(), read_limits()
@@ -26,12 +26,20 @@ local function renew()
   return 1
 end
 
+-- Tells how an attempt ended whose process is gone. One that was told to end is no crash: the start does not count.
 local lost = 0
-local function tell_lost(id, record, dead, outlook)
-  lost = lost + 1
-  append(id, record, encode_line('lost', { t = now, w = dead, n = record.attempts, x = 'its worker died' .. outlook }))
-  mark_end(record, 'lost', '')
-  count(record.actor, 'lost')
+local function end_attempt(id, record, dead, was_told, is_last)
+  local kind, text = 'lost', 'its worker died'
+  if was_told then
+    kind, text = 'cancelled', 'its worker was told to end'
+  else
+    lost = lost + 1
+  end
+  append(id, record, encode_line(kind, {
+    t = now, w = dead, n = record.attempts, x = text .. (is_last and '; dead letter' or ''),
+  }))
+  mark_end(record, kind, '')
+  count(record.actor, kind)
 end
 
 -- Whether the entry is that of an attempt which was cancelled as it began, and whose end nobody has told: commit.lua.
@@ -39,7 +47,7 @@ local function runs_as_cancelled(id, record, fields)
   return record.state == 'cancelled' and tonumber(fields[4]) == record.fence - 1 and call('GET', KEY.cancel(id)) == ''
 end
 
-local function take_over(stream, entry, dead)
+local function take_over(stream, entry, dead, was_told)
   local fields = call('XRANGE', stream, entry, entry)
   remove_entry(stream, entry)
   local id = fields[1] and fields[1][2][1] == 'i' and fields[1][2][2]
@@ -53,16 +61,23 @@ local function take_over(stream, entry, dead)
   if FINAL[record.state] or not is_current(fields[1][2], record) then
     if runs_as_cancelled(id, record, fields[1][2]) then
       call('DEL', KEY.cancel(id))
-      tell_lost(id, record, dead, '')
+      end_attempt(id, record, dead, was_told, false)
       save(id, record)
     end
     return
   end
-  record.losses = record.losses + 1
-  if record.state == 'running' then
-    tell_lost(id, record, dead, record.starts >= most_starts and '; dead letter' or '')
+  local ran = record.state == 'running'
+  local is_last = ran and more_field(record, 'once') ~= nil
+  if not was_told then
+    record.losses = record.losses + 1
+    is_last = is_last or record.starts >= most_starts
+  elseif ran then
+    record.starts = record.starts - 1
   end
-  if record.starts >= most_starts then
+  if ran then
+    end_attempt(id, record, dead, was_told, is_last)
+  end
+  if is_last then
     transition(id, record, 'dead', { cause = 'lost' })
   else
     transition(id, record, 'queued', { priority = 'back' })
@@ -78,8 +93,9 @@ end
 -- Answers whether the dead process holds nothing of the stream any more.
 local function take_over_all(stream, dead)
   local pending = call('XPENDING', stream, 'workers', '-', '+', 500, dead)
+  local was_told = #pending > 0 and call('SISMEMBER', KEY.ending, dead) == 1
   for _, found in ipairs(pending) do
-    take_over(stream, found[1], dead)
+    take_over(stream, found[1], dead, was_told)
   end
   if #pending < 500 then
     call('XGROUP', 'DELCONSUMER', stream, 'workers', dead)
@@ -107,6 +123,7 @@ local function reclaim()
   for _, dead in ipairs(expired) do
     if not unfinished[dead] then
       call('ZREM', KEY.leases, dead)
+      call('SREM', KEY.ending, dead)
       call('HDEL', KEY.workers, dead)
     end
   end

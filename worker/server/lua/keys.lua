@@ -6,6 +6,7 @@ local KEY = {
   changed = PREFIX .. 'changed',
   depths = PREFIX .. 'depths',
   due = PREFIX .. 'due',
+  ending = PREFIX .. 'ending',
   kept = PREFIX .. 'kept',
   kept_at = PREFIX .. 'kept-at',
   layout = PREFIX .. 'layout',

@@ -45,15 +45,17 @@ local function new_record(queue, priority, actor, payload)
   }
 end
 
--- A field of those after the twelve: its text, or nil.
+-- A field beyond the twelve, or nil.
 local function more_field(record, name)
-  return string.match(record.more, '\t' .. name .. '=([^\t]*)')
+  return record.more ~= '' and string.match(record.more, '\t' .. name .. '=([^\t]*)') or nil
 end
 
--- `value`: nil when it is to be gone.
+-- Sets such a field; nil removes it.
 local function set_more(record, name, value)
-  local others = string.gsub(record.more, '\t' .. name .. '=[^\t]*', '')
-  record.more = others .. (value and '\t' .. name .. '=' .. value or '')
+  if value or record.more ~= '' then
+    local others = string.gsub(record.more, '\t' .. name .. '=[^\t]*', '')
+    record.more = others .. (value and '\t' .. name .. '=' .. value or '')
+  end
 end
 
 -- The message, and where its events begin.
