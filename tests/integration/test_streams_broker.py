@@ -17,7 +17,7 @@ import pytest
 import redis
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.errors import QueueJoinTimeout, QueueNotFound
-from dramatiq.middleware import SkipMessage
+from dramatiq.middleware import GroupCallbacks, SkipMessage
 from dramatiq.rate_limits import ConcurrentRateLimiter
 from dramatiq.rate_limits.backends import RedisBackend as RateLimiterBackend
 from dramatiq.results import Results
@@ -620,6 +620,44 @@ def test_the_callback_of_a_group_runs_once_when_all_have_completed(broker: Strea
         wait_until(lambda: "done" in runs)
         finish(broker)
     assert runs == ["part"] * 5 + ["done"]
+
+
+@pytest.mark.parametrize("kind", ["streams", "redis-lists"])
+def test_a_callback_comes_once_and_last_also_where_callbacks_are_added_again(
+    make_broker: MakeBroker, kind: str
+) -> None:
+    """As Dramatiq's guide has people add them: not while one of the group still runs."""
+    broker = make_broker(broker=kind)
+    for _ in range(2):
+        broker.add_middleware(GroupCallbacks(RateLimiterBackend(client=broker.client)))
+    runs: list[str] = []
+    gate = threading.Event()
+
+    @dramatiq.actor
+    def part(waits: bool) -> None:
+        if waits:
+            gate.wait(60)
+        runs.append("part")
+
+    @dramatiq.actor
+    def note(text: str) -> None:
+        runs.append(text)
+
+    group = dramatiq.group([part.message(number == 0) for number in range(5)])
+    group.add_completion_callback(note.message("callback"))
+    with working(broker):
+        group.run()
+        wait_until(lambda: runs.count("part") == 4)
+        for number in range(8):  # they come behind a callback that is early
+            note.send(f"later {number}")
+        wait_until(lambda: len(runs) >= 12)
+        assert "callback" not in runs
+        gate.set()
+        wait_until(lambda: "callback" in runs)
+        finish(broker)
+    assert runs.count("part") == 5
+    assert runs[-1] == "callback"
+    assert runs.count("callback") == 1
 
 
 def test_rate_limiters_work(broker: StreamBroker) -> None:

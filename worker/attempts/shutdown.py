@@ -23,12 +23,18 @@ class ShutdownNotifications(dramatiq.Middleware):
     Args:
         running: The attempts that run in this process.
         grace: Seconds of the grace period, or None if the other attempts are never interrupted.
+        at_once: The value of `notify_shutdown` for attempts without one.
     """
 
-    def __init__(self, running: RunningAttempts, grace: float | None = None) -> None:
+    def __init__(self, running: RunningAttempts, grace: float | None = None, *, at_once: bool = False) -> None:
         self._running = running
         self._grace = grace
+        self._at_once = at_once
         self._told_at: float | None = None
+
+    def with_notice(self, *, at_once: bool) -> ShutdownNotifications:
+        """The same with another value of `notify_shutdown` for attempts without one."""
+        return ShutdownNotifications(self._running, self._grace, at_once=at_once)
 
     @property
     def actor_options(self) -> set[str]:
@@ -55,7 +61,7 @@ class ShutdownNotifications(dramatiq.Middleware):
     def _limit(self, broker: Broker, run: AttemptRun, told_at: float) -> None:
         at_once = run.message.options.get("notify_shutdown")
         if at_once is None:
-            at_once = broker.get_actor(run.message.actor_name).options.get("notify_shutdown")
+            at_once = broker.get_actor(run.message.actor_name).options.get("notify_shutdown", self._at_once)
         if at_once:
             self._running.limit(run, 0.0, Shutdown)
         elif self._grace is not None:

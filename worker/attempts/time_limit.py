@@ -22,6 +22,10 @@ class TimeLimit(dramatiq.Middleware):
         self._running = running
         self._time_limit_ms = time_limit_ms
 
+    def with_limit(self, time_limit_ms: float) -> TimeLimit:
+        """The same with another limit."""
+        return TimeLimit(self._running, time_limit_ms)
+
     @property
     def actor_options(self) -> set[str]:
         """The option of actors and messages: `time_limit`, in milliseconds."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
@@ -24,6 +25,7 @@ from worker.attempts.time_limit import TimeLimit
 from worker.broker.arguments import check_message
 from worker.broker.backend import NamespacedBackend
 from worker.broker.composition import tell_repeats_apart
+from worker.broker.chain import OneOfAKind
 from worker.broker.lifecycle import Lifecycle
 from worker.broker.process import Process
 from worker.broker.sent import Sent, as_sent
@@ -44,7 +46,7 @@ R = TypeVar("R")
 A_DAY = timedelta(days=1)
 
 
-def create_broker(settings: Settings | None = None) -> dramatiq.Broker:
+def create_broker(settings: Settings | None = None, *, middleware: Iterable[Middleware] = ()) -> dramatiq.Broker:
     """Makes the broker for these settings, which become the settings of this process.
 
     It opens no connection; the first command starts an embedded server. Bind the broker with `dramatiq.set_broker`,
@@ -52,6 +54,8 @@ def create_broker(settings: Settings | None = None) -> dramatiq.Broker:
 
     Args:
         settings: The settings, or None to read them from the environment and the project's `.env`.
+        middleware: Further middleware, such as `Results`, added behind ours. One that is of a kind with one of ours
+            takes its place, as with the broker's `add_middleware`, and a line in the log tells it.
 
     Raises:
         ConfigurationError: A setting is not valid.
@@ -61,7 +65,10 @@ def create_broker(settings: Settings | None = None) -> dramatiq.Broker:
     put_in_force(settings)
     tell_repeats_apart()
     client = connect(settings)
-    return _lists_broker(settings, client) if settings.broker == "redis-lists" else _stream_broker(settings, client)
+    broker = _lists_broker(settings, client) if settings.broker == "redis-lists" else _stream_broker(settings, client)
+    for one in middleware:
+        broker.add_middleware(one)
+    return broker
 
 
 def _stream_broker(settings: Settings, client: RedisClient) -> dramatiq.Broker:
@@ -81,7 +88,7 @@ def _lists_broker(settings: Settings, client: RedisClient) -> dramatiq.Broker:
         *message_middleware(settings, default_writer(), RunningAttempts()),
         GroupCallbacks(NamespacedBackend(client)),
     ]
-    kind = _GreenletsListsBroker if GEVENT else RedisBroker
+    kind = _GreenletsListsBroker if GEVENT else _ListsBroker
     return kind(client=client, middleware=middleware, namespace=_lists_namespace(settings))  # type: ignore[no-untyped-call]
 
 
@@ -91,7 +98,11 @@ def _lists_namespace(settings: Settings) -> str:
     return "dramatiq" if is_default else Namespace(settings.namespace).of_dramatiq("lists")
 
 
-class _GreenletsListsBroker(RedisBroker):
+class _ListsBroker(OneOfAKind, RedisBroker):
+    """Dramatiq's own broker, with one middleware of each kind."""
+
+
+class _GreenletsListsBroker(_ListsBroker):
     """Dramatiq's own broker under gevent: its connections belong to greenlets, but threads of services send too."""
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:

@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import dramatiq
-from dramatiq.broker import Broker, Consumer, MessageProxy
+from dramatiq.broker import Consumer, MessageProxy
 from dramatiq.errors import QueueJoinTimeout, QueueNotFound
 from dramatiq.middleware import Middleware, MiddlewareError
 
 from worker.attempts.run import current_run
 from worker.attempts.running import RunningAttempts
 from worker.broker.arguments import check_message
+from worker.broker.chain import OneOfAKind
 from worker.broker.consumer import StreamConsumer
 from worker.broker.envelope import FREED_AT_START, Parcel, pack
 from worker.broker.sending import sender
@@ -42,7 +43,7 @@ _WAITING = Script("waiting")
 _FLUSH = Script("flush")
 
 
-class StreamBroker(Broker):
+class StreamBroker(OneOfAKind):
     """Keeps messages in streams of Redis 7 or Valkey.
 
     Args:
@@ -275,7 +276,7 @@ class StreamBroker(Broker):
                 self.logger.critical("Unexpected failure in after_%s of %r.", signal, hook, exc_info=True)
 
     def add_middleware(self, middleware: Middleware, **position: Any) -> None:  # noqa: ANN401 - as in Dramatiq
-        """Adds a middleware, as Dramatiq does."""
+        """Adds a middleware, in the place of one of its kind if there is one."""
         self._hooks.clear()
         super().add_middleware(middleware, **position)
         self._hooks.clear()

@@ -1,0 +1,85 @@
+"""The chain of a broker's middleware, with one of each kind. It must never hold two that do the same work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dramatiq import middleware as dramatiqs
+from dramatiq.broker import Broker
+from dramatiq.middleware import Middleware
+
+from worker.attempts.retry_policy import RetryPolicy
+from worker.attempts.shutdown import ShutdownNotifications
+from worker.attempts.time_limit import TimeLimit
+from worker.ground.logs import get_logger
+
+logger = get_logger(__name__)
+
+
+class OneOfAKind(Broker):
+    """A broker whose middleware take the place of those of their kind."""
+
+    def add_middleware(self, middleware: Middleware, **position: Any) -> None:  # noqa: ANN401 - as in Dramatiq
+        """Adds a middleware, in the place of one of its kind if there is one, which a line in the log tells.
+
+        Two are of a kind if one's class is the other's, or derives from it. Dramatiq's own `Retries`, `TimeLimit` and
+        `ShutdownNotifications` give their values to ours, which know coroutines and our errors.
+
+        Args:
+            middleware: The middleware.
+            position: `before` or `after`, a class, as in Dramatiq; else it is added as the last.
+
+        Raises:
+            ValueError: The chain has no middleware of the class that `before` or `after` names.
+        """
+        known = [one for one in self.middleware if _are_of_a_kind(one, middleware)]
+        if not known:
+            super().add_middleware(middleware, **position)
+            return
+        new = _ours(middleware, known[0])
+        logger.warning("a middleware takes the place of one of its kind", new=_name(middleware), old=_name(known[0]))
+        chain = self.middleware
+        # Dramatiq would warn of what is mended here, so it finds none of the kind.
+        self.middleware = [one for one in chain if one not in known]
+        try:
+            super().add_middleware(new, **position)
+        except ValueError:
+            self.middleware = chain
+            raise
+        if not any(position.values()):
+            self.middleware.remove(new)
+            self.middleware.insert(chain.index(known[0]), new)
+
+
+def _are_of_a_kind(old: Middleware, new: Middleware) -> bool:
+    if Middleware in {type(old), type(new)}:
+        return old is new  # every middleware derives from it
+    return isinstance(old, type(new)) or isinstance(new, (type(old), _stands_for(old)))
+
+
+def _stands_for(ours: Middleware) -> type[Middleware] | tuple[()]:
+    """The class of Dramatiq's for which one of ours stands without deriving from it."""
+    if isinstance(ours, TimeLimit):
+        return dramatiqs.TimeLimit
+    return dramatiqs.ShutdownNotifications if isinstance(ours, ShutdownNotifications) else ()
+
+
+def _ours(new: Middleware, old: Middleware) -> Middleware:
+    """The middleware itself; for one of Dramatiq's that cannot do the work of ours, ours with its values."""
+    if type(new) is dramatiqs.Retries and isinstance(old, RetryPolicy):
+        return RetryPolicy(
+            max_retries=new.max_retries,
+            min_backoff=new.min_backoff,
+            max_backoff=new.max_backoff,
+            retry_when=new.retry_when,
+        )
+    if type(new) is dramatiqs.TimeLimit and isinstance(old, TimeLimit):
+        return old.with_limit(new.time_limit)
+    if type(new) is dramatiqs.ShutdownNotifications and isinstance(old, ShutdownNotifications):
+        return old.with_notice(at_once=new.notify_shutdown)
+    return new
+
+
+def _name(middleware: Middleware) -> str:
+    kind = type(middleware)
+    return f"{kind.__module__}.{kind.__qualname__}"
