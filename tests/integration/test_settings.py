@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from worker.cli.config import GROUPS
 from worker.errors import ConfigurationError
 from worker.ground.project import project_root
-from worker.ground.secrets import mask_url
+from worker.ground.secrets import mask_secrets
 from worker.ground.values import show_value
 from worker.models.settings import ModelSettings
 from worker.recall.settings import RecallSettings
@@ -157,7 +157,7 @@ def test_secrets_are_masked_wherever_they_are_shown(monkeypatch: pytest.MonkeyPa
 )
 def test_passwords_in_urls_are_masked(url: str, shown: str) -> None:
     """Also odd ones, and several in a text."""
-    assert mask_url(url) == shown
+    assert mask_secrets(url) == shown
 
 
 @pytest.mark.parametrize("token", [" ", " " * 40, "hunter2", f" {'x' * 15} "])

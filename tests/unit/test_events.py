@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from worker.history.as_json import Event, Shown
-from worker.history.events import MAX_TRACEBACK, ErrorInfo, State, StatusEvent, WorkerId
+from worker.history.events import TAKEN_TEXT, TAKEN_TRACEBACK, ErrorInfo, State, StatusEvent, WorkerId
 from worker.history.json_values import to_json
 
 
@@ -54,8 +54,8 @@ def test_an_error_is_described_in_bounded_size_with_its_cause() -> None:
     except RuntimeError as error:
         info = ErrorInfo.of(error)
     assert info.type == "RuntimeError"
-    assert len(info.text) <= 2_000
-    assert len(info.traceback) <= MAX_TRACEBACK
+    assert len(info.text) <= TAKEN_TEXT
+    assert len(info.traceback) <= TAKEN_TRACEBACK
 
 
 @pytest.mark.parametrize("state", State)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.history.events import ErrorInfo, State, StatusEvent, WorkerId
+from worker.history.events import MAX_TEXT, MAX_TRACEBACK, ErrorInfo, State, StatusEvent, WorkerId
+from worker.history.filters import EventFilter
 from worker.history.histogram import bucket
 from worker.history.lines import from_line, record_id, subject_names, to_line
 
@@ -130,3 +131,24 @@ def test_durations_fall_into_buckets_a_tenth_apart() -> None:
     assert [bucket(ms) for ms in (None, 0.0, 0.1)] == ["", "0", "0"]
     durations = [0.11 * 1.1**step for step in range(200)]
     assert [int(bucket(ms * 0.999)) for ms in durations] == list(range(1, 201))
+
+
+def test_a_line_keeps_a_bounded_part_of_each_text_and_no_half_of_a_secret() -> None:
+    """The begin of a text, the end of a traceback; secrets are masked before the bound cuts them in two."""
+    url = "redis://me:hunter2@db/0"
+    start = "x" * (MAX_TEXT - 15) + " " + url  # the bound lies within the password
+    text, trace = start + "y" * MAX_TEXT, "z" * MAX_TRACEBACK + url + " " + "w" * (MAX_TRACEBACK - 8)
+    event = StatusEvent(
+        event="a.failed", state=State.FAILED, id="m:1.end", message_id="m", actor="a", queue="q", attempt=1,
+        subject={"source": url, "number": 5}, text=text, error=ErrorInfo("ValueError", text, trace),
+    )  # fmt: skip
+    found = read(to_line(event), event)
+    assert found.error is not None
+    assert "hunter2" not in repr(found)
+    assert "nter2" not in repr(found)
+    assert len(found.text) == len(found.error.text) == MAX_TEXT
+    assert len(found.error.traceback) == MAX_TRACEBACK
+    assert found.error.traceback.endswith("w")
+    assert found.subject == {"source": "redis://me:***@db/0", "number": 5}
+    assert subject_names(event.subject) == ["source=redis://me:***@db/0", "number=5"]
+    assert EventFilter(subject={"source": url}).matches(found)

@@ -16,7 +16,7 @@ from worker.attempts.attempt import Attempt
 from worker.errors import NoContentFound, RetryLater
 from worker.ground.groups import deciding
 from worker.history.events import (
-    MAX_TEXT,
+    TAKEN_TEXT,
     ErrorInfo,
     Recorder,
     State,
@@ -96,7 +96,7 @@ class Span:
         values: dict[str, Any] = {"parent": within.id} if within is not None else {}
         if at is not None:
             values["time"] = datetime.now(UTC) - timedelta(seconds=time.monotonic() - at)
-        self._recorder.record(self._event(State.STARTED, text=self.text[:MAX_TEXT], **values))
+        self._recorder.record(self._event(State.STARTED, text=self.text[:TAKEN_TEXT], **values))
         self.text = ""
 
     def next_number(self) -> int:
@@ -136,7 +136,7 @@ class Span:
             raise RuntimeError("this ProcessingStatusContext was not entered: use it with `with` or `async with`")
         self._steps += 1
         event = self._event(
-            State.PROGRESS, f".{self._steps}", parent=self.id, text=text[:MAX_TEXT], done=done, total=total
+            State.PROGRESS, f".{self._steps}", parent=self.id, text=text[:TAKEN_TEXT], done=done, total=total
         )
         self._recorder.record(event)
 
@@ -157,7 +157,9 @@ class Span:
         values: dict[str, Any] = {"duration_ms": duration_ms}
         if blocked is not None and blocked.seconds:
             values |= {"blocked_ms": blocked.seconds * 1000, "blocked_at": blocked.where}
-        return self._event(self.outcome, ".end", parent=self.id, text=self.text[:MAX_TEXT], error=self.error, **values)
+        return self._event(
+            self.outcome, ".end", parent=self.id, text=self.text[:TAKEN_TEXT], error=self.error, **values
+        )
 
     def flush(self) -> None:
         """Waits until the events of a run outside a worker are written."""

@@ -26,6 +26,7 @@ from worker.broker.taken import Ending, TakenMessage
 from worker.broker.work_queue import WorkQueue
 from worker.errors import WorkerError
 from worker.ground.logs import get_logger
+from worker.ground.secrets import mask_secrets
 from worker.history.events import ErrorInfo, State, StatusEvent
 from worker.history.limits import history_limits
 from worker.loops.calls import overruns
@@ -256,7 +257,7 @@ class WorkerSession:
             "overruns": overruns(),
             "events_dropped": standing.events_dropped,
             "ends_waiting": standing.ends_waiting,
-            "errors": list(standing.errors),
+            "errors": [mask_secrets(error) for error in standing.errors],
         }
 
     def _obey(self, action: str, what: str) -> None:

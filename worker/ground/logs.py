@@ -5,17 +5,18 @@ Only the edges set it up: the command line, and a worker process at its start. A
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from worker.errors import Fatal, NoContentFound, RetryLater
 from worker.ground.groups import deciding, errors_in
-from worker.ground.secrets import mask_url
+from worker.ground.secrets import mask_secrets
 
 if TYPE_CHECKING:
     import structlog
-    from structlog.typing import EventDict, Processor, WrappedLogger
+    from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 _is_to_be_configured = False
 
@@ -123,19 +124,25 @@ def _render(console: bool) -> list[Processor]:
     structlog = _structlog()
     if console:
         # The default formatter shows the local variables of every frame, with secrets, and takes half a second.
-        return [_mask_passwords, structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        return [_mask, structlog.dev.ConsoleRenderer(exception_formatter=_write_traceback)]
     return [
         structlog.processors.format_exc_info,
-        _mask_passwords,
+        _mask,
         structlog.processors.JSONRenderer(default=str),
     ]
 
 
-def _mask_passwords(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+def _mask(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     for key, value in event.items():
-        if isinstance(value, str) and "://" in value:
-            event[key] = mask_url(value)
+        if isinstance(value, str):
+            event[key] = mask_secrets(value)
     return event
+
+
+def _write_traceback(sink: TextIO, error: ExcInfo) -> None:
+    written = io.StringIO()
+    _structlog().dev.plain_traceback(written, error)
+    sink.write(mask_secrets(written.getvalue()))
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:

@@ -1,15 +1,163 @@
-"""Masks secrets in texts, so that no log, error or page shows them."""
+"""Masks secrets in texts. Every text that is stored, logged or shown as an error passes here, and none is masked else.
+
+It must stay linear: texts come from strangers, and are masked while an attempt ends. So no pattern tries a place twice,
+and what a pattern has read for nothing it does not give back (`++`). Masking too much is better than too little.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
-# Up to the last "@", because a password may hold any character. Masking too much is better than too little.
-_PASSWORD = re.compile(r"(://[^:/@\s]*):\S+@")
-_SECRET = "pass|pwd|secret|token|key|auth|cred|sig|%"  # noqa: S105 - names of parameters
-_SECRET_PARAMETER = re.compile(rf"([?&][^=&\s]*(?:{_SECRET})[^=&\s]*=)[^&\s]+", re.IGNORECASE)
+MASK = "***"
 
 
-def mask_url(url: str) -> str:
-    """The URL with masked passwords and masked secret parameters, for logs, errors and pages."""
-    return _SECRET_PARAMETER.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url))
+def mask_secrets(text: str) -> str:
+    """The text with masks in place of passwords, tokens and keys.
+
+    It finds passwords and secret parameters of URLs, values with a telling name (`password=…`, `"api_key": "…"`,
+    `Authorization: …`), bearer tokens, keys of well-known shapes, and blocks of private keys. It takes time in
+    proportion to the text. What is masked stays as it is when it is masked again.
+    """
+    if _NUMBER.fullmatch(text) or (len(text) < _SHORTEST and not any(mark in text for mark in " :=")):
+        return text
+    lowered = text.lower()
+    for hints, mask in _MASKS:
+        if any(hint in lowered for hint in hints):
+            text = mask(text)
+    return text
+
+
+# ---------------------------------------------------------------------- blocks of private keys
+
+_KEY_BLOCK = re.compile(
+    r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY( BLOCK)?-----.*?(-----END [A-Z ]{0,30}PRIVATE KEY( BLOCK)?-----|\Z)", re.DOTALL
+)
+
+
+def _mask_key_blocks(text: str) -> str:
+    return _KEY_BLOCK.sub(MASK, text)
+
+
+# ---------------------------------------------------------------------- URLs
+
+_USER = re.compile(r"(://[^:/@\s]*+):(\S++)")
+_PARAMETER = re.compile(r"([?&])([^=&?\s]++)=([^&\s]++)")
+_SECRET_PARAMETER = re.compile("pass|pwd|secret|token|key|auth|cred|sig|%", re.IGNORECASE)
+
+
+def _mask_users(text: str) -> str:
+    return _USER.sub(_without_password, text)
+
+
+def _without_password(found: re.Match[str]) -> str:
+    # Up to the last "@", because a password may hold any character.
+    password, at, rest = found[2].rpartition("@")
+    return f"{found[1]}:{MASK}@{rest}" if at and password else found[0]
+
+
+def _mask_parameters(text: str) -> str:
+    return _PARAMETER.sub(_without_parameter, text)
+
+
+def _without_parameter(found: re.Match[str]) -> str:
+    return f"{found[1]}{found[2]}={MASK}" if _SECRET_PARAMETER.search(found[2]) else found[0]
+
+
+# ---------------------------------------------------------------------- values with a telling name
+
+_NAME = re.compile(r"(?<![\w-])([\w-]++)(?:\\{0,3}[\"'])?[ \t]{0,3}(=>?|:)[ \t]{0,3}")
+_PASSWORD = re.compile(r"((^|[_-])(pass|pw)|passwd|password|passphrase|passcode|pwd)([_-]?hash)?$", re.IGNORECASE)
+_SECRET = re.compile(
+    r"(secret|token|credentials?|jwt|((api|access|secret|private|account|auth|master|signing|encryption|"
+    r"shared|storage|license)[_-]?key))([_-]?hash)?$",
+    re.IGNORECASE,
+)
+_HEADER = re.compile(r"(authorization|cookie)$", re.IGNORECASE)
+_QUOTE = re.compile(r"[bru]?(\\{0,3}[\"'])")
+_TO_THE_NEXT = re.compile(r"[^\s\"'&;]++")
+_TO_THE_END_OF_THE_LINE = re.compile(r"[^\r\n\"'\\]++")
+_WORD = re.compile(r"[a-z]{1,15}[.,:;!?)]*+(?=\s|$)")
+
+
+def _mask_named(text: str) -> str:
+    parts, done = [], 0
+    for found in _NAME.finditer(text):
+        if found.start() >= done:
+            place = _value_of(found, text)
+            if place is not None:
+                parts += [text[done : place[0]], MASK]
+                done = place[1]
+    return "".join([*parts, text[done:]])
+
+
+def _value_of(found: re.Match[str], text: str) -> tuple[int, int] | None:
+    """The place of the secret behind a name, or None if there is no secret."""
+    name, at = found[1], found.end()
+    is_header, is_password = _HEADER.search(name) is not None, _PASSWORD.search(name) is not None
+    if not (is_header or is_password or _SECRET.search(name)):
+        return None
+    quote = _QUOTE.match(text, at)
+    if quote is not None:
+        end = text.find(quote[1], quote.end())
+        return quote.end(), len(text) if end < 0 else end
+    if found[2] == ":" and not is_header and not is_password and _WORD.match(text, at):
+        return None  # prose, such as "unexpected token: end of file"
+    value = (_TO_THE_END_OF_THE_LINE if is_header else _TO_THE_NEXT).match(text, at)
+    return value.span() if value is not None else None
+
+
+# ---------------------------------------------------------------------- keys without a name
+
+_BEARER = re.compile(r"\b(bearer[ \t]{1,3})(?:(?=[\w.~+/=-]*?\d)[\w.~+/=-]{6,}+|[\w.~+/=-]{20,}+)", re.IGNORECASE)
+_KEY = re.compile(
+    r"(?<![\w-])(?:"
+    r"sk-[\w-]{16,}+|[sr]k_(?:live|test)_\w{10,}+"
+    r"|(?:AKIA|ASIA)[A-Z0-9]{16}(?!\w)"
+    r"|gh[pousr]_[A-Za-z0-9]{20,}+|github_pat_\w{20,}+|glpat-[\w-]{16,}+"
+    r"|xox[a-z]-[\w-]{10,}+|AIza[\w-]{30,}+|(?:hf|npm)_[A-Za-z0-9]{20,}+|pypi-[\w-]{20,}+"
+    r"|eyJ[\w-]{8,}+\.[\w-]{8,}+\.[\w-]*+"
+    r")"
+)
+
+
+def _mask_bearers(text: str) -> str:
+    return _BEARER.sub(rf"\1{MASK}", text)
+
+
+def _mask_keys(text: str) -> str:
+    return _KEY.sub(MASK, text)
+
+
+_SHORTEST = 20
+"""The length of the shortest key that is known without its name."""
+
+_NUMBER = re.compile(r"[0-9a-fA-F-]*+")
+"""Ids, which most subjects are, hold none of the hints."""
+
+_NAME_HINTS = ("pass", "pw", "secret", "token", "auth", "cookie", "cred", "jwt", "_key", "-key")
+_LAST_LETTERS = "istehrgnd"  # of the words before "key" in `_SECRET`, in one word with it; a mere "key" is everywhere
+_KEY_HINTS = (
+    "sk-",
+    "k_live_",
+    "k_test_",
+    "akia",
+    "asia",
+    "github_pat_",
+    "glpat-",
+    "xox",
+    "aiza",
+    "hf_",
+    "npm_",
+    "pypi-",
+)
+
+_MASKS: tuple[tuple[tuple[str, ...], Callable[[str], str]], ...] = (
+    (("private key",), _mask_key_blocks),
+    (("://",), _mask_users),
+    (("?", "&"), _mask_parameters),
+    ((*_NAME_HINTS, *(f"{letter}key" for letter in _LAST_LETTERS)), _mask_named),
+    (("bearer",), _mask_bearers),
+    ((*_KEY_HINTS, *(f"gh{letter}_" for letter in "pousr"), "eyj"), _mask_keys),
+)
+"""Each mask, with what is in every text, in lower case, for which it has something to do."""

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 from worker.ground.durations import format_duration, parse_duration
 from worker.ground.project import project_root
-from worker.ground.secrets import mask_url
+from worker.ground.secrets import mask_secrets
 
 POOL_SIZES = range(1, 1025)
 SHORTEST_TOKEN = 16
@@ -93,11 +93,11 @@ def show_value(value: object) -> str:
     """A setting's value as a person writes it, secrets masked."""
     if isinstance(value, SecretStr):
         secret = value.get_secret_value()
-        return mask_url(secret) if "://" in secret else "***"
+        return mask_secrets(secret) if "://" in secret else "***"
     if isinstance(value, timedelta):
         return format_duration(value)
     if isinstance(value, str):
-        return mask_url(value)
+        return mask_secrets(value)
     if isinstance(value, tuple):
         return ",".join(value)
     if isinstance(value, bool):

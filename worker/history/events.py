@@ -23,6 +23,9 @@ MAX_TEXT = 2_000
 MAX_TRACEBACK = 16_000
 """The most characters of a traceback that are kept: its end, which names the place."""
 
+TAKEN_TEXT, TAKEN_TRACEBACK = 2 * MAX_TEXT, 2 * MAX_TRACEBACK
+"""The most characters that an event takes: secrets are masked before a text is cut, as half a secret is not seen."""
+
 SubjectValue = str | int | float | bool | None
 Subject = Mapping[str, SubjectValue]
 """The subject of a message, such as `conversation_id=…`."""
@@ -70,7 +73,7 @@ class ErrorInfo:
         """Describes an error and its chained causes, in bounded size."""
         types = list(dict.fromkeys(_type_of(one) for one in _first_that_decides(error)))[:MAX_TYPES]
         text = "".join(traceback.format_exception(error))
-        return cls(TYPES_BETWEEN.join(types), said_by(error)[:MAX_TEXT], text[-MAX_TRACEBACK:])
+        return cls(TYPES_BETWEEN.join(types), said_by(error)[:TAKEN_TEXT], text[-TAKEN_TRACEBACK:])
 
     @property
     def types(self) -> tuple[str, ...]:

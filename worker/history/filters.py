@@ -14,6 +14,7 @@ from typing import Any
 
 from worker.errors import ConfigurationError
 from worker.ground.durations import parse_duration
+from worker.ground.secrets import mask_secrets
 from worker.ground.texts import shown
 from worker.history.events import State, StatusEvent
 from worker.history.states import ATTEMPT_MARKS, MARKS
@@ -184,7 +185,7 @@ class EventFilter:
             and (self.error is None or _is_of_type(event, self.error))
             and (self.since is None or event.time >= self.since)
             and (self.until is None or event.time <= self.until)
-            and all(str(event.subject.get(key)) == value for key, value in self.subject.items())
+            and all(str(event.subject.get(key)) == mask_secrets(value) for key, value in self.subject.items())
         )
 
 

@@ -1,6 +1,7 @@
 """The stored form of an event: one line of JSON with short names, in the record of its message.
 
 The values that the record has already (message, actor, queue), and those that follow from others (ids), are left out.
+Every text of the history becomes a line here, so here secrets are masked, and texts are cut behind that.
 """
 
 from __future__ import annotations
@@ -8,7 +9,17 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
-from worker.history.events import ErrorInfo, State, StatusEvent, Subject, WorkerId
+from worker.ground.secrets import mask_secrets
+from worker.history.events import (
+    MAX_TEXT,
+    MAX_TRACEBACK,
+    ErrorInfo,
+    State,
+    StatusEvent,
+    Subject,
+    SubjectValue,
+    WorkerId,
+)
 
 _quote = json.encoder.encode_basestring
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
@@ -43,7 +54,7 @@ def to_line(event: StatusEvent) -> str:
     if event.queued_ms is not None:
         line += f',"q":{event.queued_ms:.3f}'
     if event.text:
-        line += f',"x":{_quote(event.text)}'
+        line += f',"x":{_quote(mask_secrets(event.text)[:MAX_TEXT])}'
     return _storable(line + _rest_of(event) + "}\n")
 
 
@@ -57,9 +68,11 @@ def _rest_of(event: StatusEvent) -> str:
     if event.by is not None:
         line += f',"y":{_quote(event.by)}'
     if event.subject:
-        line += f',"j":{_encode(dict(event.subject))}'
-    if event.error is not None:
-        line += f',"r":{_encode([event.error.type, event.error.text, event.error.traceback])}'
+        line += f',"j":{_encode({name: _masked(value) for name, value in event.subject.items()})}'
+    error = event.error
+    if error is not None:
+        text, trace = mask_secrets(error.text)[:MAX_TEXT], mask_secrets(error.traceback)[-MAX_TRACEBACK:]
+        line += f',"r":{_encode([error.type, text, trace])}'
     return line
 
 
@@ -122,7 +135,11 @@ def _usual_parent(own: str, attempt: int | None, state: State) -> str | None:
 
 def subject_names(subject: Subject) -> list[str]:
     """Each part of a subject as `name=value`, the key of its index."""
-    return [_storable(f"{name}={value}").translate(_SEPARATORS) for name, value in subject.items()]
+    return [_storable(f"{name}={_masked(value)}").translate(_SEPARATORS) for name, value in subject.items()]
+
+
+def _masked(value: SubjectValue) -> SubjectValue:
+    return mask_secrets(value) if isinstance(value, str) else value
 
 
 _SEPARATORS = str.maketrans("\t\n\x1f", "   ")

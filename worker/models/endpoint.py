@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from worker.errors import MissingExtra, WorkerError
 from worker.ground.durations import format_duration
-from worker.ground.secrets import mask_url
+from worker.ground.secrets import mask_secrets
 from worker.ground.texts import shown
 from worker.loops.thread_pool import run_in_thread_pool
 from worker.models.failures import ModelUnavailable, failure, tls_context
@@ -68,7 +68,7 @@ class Endpoint:
                 an answer that is not valid.
             Fatal: The endpoint refuses the request.
         """
-        where = mask_url(self.url)
+        where = mask_secrets(self.url)
         content = await run_in_thread_pool(_encoded, body)
         try:
             async with asyncio.timeout(self.limit.total_seconds()):
@@ -92,14 +92,14 @@ class Endpoint:
             async for part in answer.aiter_bytes():
                 said += part
                 if len(said) > _LONGEST_ANSWER:
-                    raise ModelUnavailable(f"{mask_url(self.url)} answered with more than {_LONGEST_ANSWER} bytes")
+                    raise ModelUnavailable(f"{mask_secrets(self.url)} answered with more than {_LONGEST_ANSWER} bytes")
         return answer, bytes(said)
 
     def _translated(self, answer: httpx.Response, body: bytes) -> WorkerError:
         said = shown(body[:1000].decode("utf-8", "replace"))
         if self.key is not None:
             said = said.replace(self.key.get_secret_value(), "***")
-        said = f"{mask_url(self.url)} answered {answer.status_code}: {said}"
+        said = f"{mask_secrets(self.url)} answered {answer.status_code}: {said}"
         after = answer.headers.get("retry-after", "")
         return failure(answer.status_code, said, retry_after=after, prefix=self.prefix)
 

@@ -15,7 +15,7 @@ from openai.types.chat import ChatCompletion
 
 from worker.errors import WorkerError
 from worker.ground.durations import format_duration
-from worker.ground.secrets import mask_url
+from worker.ground.secrets import mask_secrets
 from worker.loops.thread_pool import run_in_thread_pool
 from worker.models.failures import ModelUnavailable, failure, tls_context
 from worker.models.settings import ModelSettings
@@ -40,7 +40,7 @@ class OpenAISummarizer:
         self._client = client
         self._model = model
         self._timeout = timeout
-        self._url = mask_url(str(client.base_url))
+        self._url = mask_secrets(str(client.base_url))
         self.name = f"openai-1 {self._url} {model}"
         self.context_words: int | None = context_words
 

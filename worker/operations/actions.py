@@ -19,6 +19,7 @@ import redis
 from worker.broker.envelope import FREED_AT_START, decode, encode
 from worker.errors import ConfigurationError, ServerUnreachable
 from worker.ground.logs import get_logger
+from worker.ground.secrets import mask_secrets
 from worker.history.answers import StoredMessage
 from worker.history.events import WorkerId
 from worker.history.filters import MessageFilter
@@ -183,7 +184,7 @@ def this_user() -> str:
 
 
 def _turn(client: RedisClient, action: str, queue: str, by: str | None) -> bool:
-    who = by or this_user()
+    who = mask_secrets(by or this_user())
     changed = _run(client, _PAUSE, [action, who, _here(), queue])
     if changed is None:
         known = ", ".join(one.name for one in ask(client, queues())) or "none"
@@ -201,10 +202,10 @@ def _act(
     script: Script,
     arguments_of: Callable[[StoredMessage], list[Argument] | str],
 ) -> Outcome:
-    who = by or this_user()
+    who = mask_secrets(by or this_user())
     if isinstance(targets, str):
         targets = [targets]
-    target = targets.describe() if isinstance(targets, MessageFilter) else " ".join(targets)[:1_000]
+    target = mask_secrets(targets.describe() if isinstance(targets, MessageFilter) else " ".join(targets))[:1_000]
     done: list[str] = []
     refused: dict[str, str] = {}
     if not isinstance(targets, MessageFilter):

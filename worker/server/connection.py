@@ -22,7 +22,7 @@ from redis.retry import Retry
 
 from worker.errors import ConfigurationError, ServerUnreachable
 from worker.ground.logs import get_logger
-from worker.ground.secrets import mask_url
+from worker.ground.secrets import mask_secrets
 from worker.server.async_client import AsyncRedisClient
 from worker.server.client import RedisClient
 from worker.server.embedded import EmbeddedServer
@@ -154,7 +154,7 @@ def _owning(namespace: Namespace, pool: redis_asyncio.ConnectionPool) -> AsyncRe
 @contextlib.contextmanager
 def _complaints_about(url: str) -> Iterator[None]:
     """Refuses a URL from which no connection can be made; the library's own error may show the password."""
-    shown = f"WORKER_REDIS_URL={mask_url(url)}"
+    shown = f"WORKER_REDIS_URL={mask_secrets(url)}"
     try:
         _, _, query = url.partition("?")
         given = sorted(name for name, _ in parse_qsl(query, keep_blank_values=True))
@@ -198,7 +198,7 @@ def address(settings: Settings) -> str:
     """The server's address for people, its password masked."""
     if settings.redis_url is None:
         return f"embedded, in {settings.data_dir}"
-    return mask_url(settings.redis_url.get_secret_value())
+    return mask_secrets(settings.redis_url.get_secret_value())
 
 
 def check_server(client: redis.Redis, settings: Settings) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.types import TypeDecorator
 
 from worker.errors import ConfigurationError, WorkerError
-from worker.ground.secrets import mask_url
+from worker.ground.secrets import mask_secrets
 from worker.loops.thread_pool import run_in_thread_pool
 from worker.stores.settings import StoreSettings
 
@@ -44,7 +44,7 @@ def failures_told() -> Iterator[None]:
     except IntegrityError:
         raise
     except (SQLAlchemyError, OSError) as error:  # each driver has its own error for a server that is away
-        url = mask_url(StoreSettings.in_force().database_url.get_secret_value())
+        url = mask_secrets(StoreSettings.in_force().database_url.get_secret_value())
         said = error.orig if isinstance(error, DBAPIError) else error
         raise DatabaseFailed(f"the database {url} cannot be read or written: {said}") from error
 
@@ -99,11 +99,11 @@ def _engine(url: str) -> AsyncEngine:
         return create_async_engine(url)
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            f"WORKER_DATABASE_URL={mask_url(url)}: its driver is missing: pip install {error.name}"
+            f"WORKER_DATABASE_URL={mask_secrets(url)}: its driver is missing: pip install {error.name}"
         ) from error
     except (ArgumentError, InvalidRequestError, ValueError) as error:
         raise ConfigurationError(
-            f"WORKER_DATABASE_URL={mask_url(url)}: write an async URL such as sqlite+aiosqlite:///file.db"
+            f"WORKER_DATABASE_URL={mask_secrets(url)}: write an async URL such as sqlite+aiosqlite:///file.db"
         ) from error
 
 
@@ -132,7 +132,7 @@ async def _prepare_sqlite(engine: AsyncEngine, schema: MetaData, url: str) -> No
         await _make_schema(engine, schema)
     except (OSError, sqlite3.Error, DBAPIError) as error:
         reason = str(error.orig if isinstance(error, DBAPIError) else error)
-        raise ConfigurationError(f"WORKER_DATABASE_URL={mask_url(url)}: cannot be opened: {reason}") from error
+        raise ConfigurationError(f"WORKER_DATABASE_URL={mask_secrets(url)}: cannot be opened: {reason}") from error
 
 
 def _switch_to_wal(file: Path) -> None:

@@ -16,7 +16,7 @@ from obstore.store import LocalStore, from_url
 from obstore.store import ObjectStore as Backend
 
 from worker.errors import ConfigurationError
-from worker.ground.secrets import mask_url
+from worker.ground.secrets import mask_secrets
 from worker.loops.loop_resources import loop_resource
 from worker.loops.thread_pool import run_in_thread_pool
 from worker.stores.settings import StoreSettings
@@ -88,7 +88,7 @@ async def object_store() -> AsyncIterator[ObjectStore]:
         backend = LocalStore(folder, mkdir=True) if folder is not None else from_url(url)
     except (BaseError, OSError, ValueError) as error:
         said = f"WORKER_OBJECTS_URL={url}: {str(error).splitlines()[0]}; write file:///folder or s3://bucket"
-        raise ConfigurationError(mask_url(said)) from error
+        raise ConfigurationError(mask_secrets(said)) from error
     yield ObjectStore(backend, url)
 
 

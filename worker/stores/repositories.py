@@ -18,6 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from worker.errors import ConfigurationError
+from worker.ground.secrets import mask_secrets
 from worker.loops.loop_resources import loop_resource
 from worker.stores.database import Instant, failures_told, is_storable, open_database
 
@@ -163,7 +164,7 @@ class RepositoryStore:
         """Stores the state of a sync; False if the repository was removed."""
         values = {
             "sync_state": sync.state.value,
-            "sync_text": sync.text,
+            "sync_text": mask_secrets(sync.text),
             "started_at": sync.started_at,
             "updated_at": sync.updated_at,
             "scanned": sync.scanned,
