@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +21,7 @@ from tests.support.waiting import wait_until
 from worker.bridge import run_async_in_new_loop, run_in_thread_pool
 from worker.errors import ConfigurationError
 from worker.settings import Settings, put_in_force
-from worker.stores.objects import ObjectStore, object_store
+from worker.stores.objects import ObjectsFailed, ObjectStore, object_store
 from worker.stores.settings import StoreSettings
 
 T = TypeVar("T")
@@ -252,6 +254,67 @@ async def test_a_store_that_is_no_folder_hands_out_copies(tmp_path: Path) -> Non
     with pytest.raises(FileNotFoundError):
         await store.fetch("missing", tmp_path)
     assert files_in(tmp_path) == [fetched.name]
+
+
+class _Refusal(BaseHTTPRequestHandler):
+    """An S3 that refuses everything, in several lines, with a secret among them."""
+
+    body = b"<Error>\n<Code>AccessDenied</Code>\ntoken=hunter2\n</Error>"
+
+    def do_GET(self) -> None:
+        length = int(self.headers.get("content-length", 0))
+        self.rfile.read(length)
+        self.send_response(403)
+        self.send_header("content-length", str(len(self.body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(self.body)
+
+    do_HEAD = do_PUT = do_GET  # noqa: N815 - as the library names them
+
+    def log_message(self, format: str, *args: object) -> None: ...  # noqa: A002 - as the library names it
+
+
+@pytest.fixture
+def s3(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    """Settings with an S3 that refuses everything."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Refusal) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        variables = {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "REGION": "eu", "ALLOW_HTTP": "true"}
+        variables["ENDPOINT_URL"] = f"http://127.0.0.1:{server.server_address[1]}"
+        for name, value in variables.items():
+            monkeypatch.setenv(f"AWS_{name}", value)
+        use(settings, "s3://recordings/production")
+        yield settings
+        server.shutdown()
+        thread.join()
+
+
+QUESTIONS: dict[str, Callable[[ObjectStore, Path], Awaitable[object]]] = {
+    "exists": lambda store, _: store.exists("a/b"),
+    "read": lambda store, _: store.read("a/b"),
+    "write": lambda store, _: store.write("a/b", b"x"),
+    "fetch": lambda store, into: store.fetch("a/b", into),
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS.values(), ids=QUESTIONS.keys())
+@pytest.mark.parametrize("away", [False, True], ids=["refuses", "is away"])
+def test_an_s3_that_fails_is_one_line(
+    s3: Settings, tmp_path: Path, question: Callable[[ObjectStore, Path], Awaitable[object]], away: bool
+) -> None:
+    """It names the object, and what the server said, without its secrets; and it is typed."""
+    if away:
+        os.environ["AWS_ENDPOINT_URL"] = "http://127.0.0.1:1"
+    with pytest.raises(ObjectsFailed) as raised:
+        ask(lambda store: question(store, tmp_path))
+    said = str(raised.value)
+    assert said.startswith("the object s3://recordings/production/a/b cannot be read or written: ")
+    assert ("error sending request" if away else "403 Forbidden") in said
+    assert "\n" not in said
+    assert "hunter2" not in said
+    assert len(said) < 700
 
 
 async def test_copies_of_two_objects_are_two_files(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from dramatiq.middleware import TimeLimitExceeded
 from worker import Fatal, NoContentFound, ProcessingStatusContext, RetryLater, actor, current_attempt
 from worker.ground.groups import deciding, errors_in
 from worker.ground.logs import _is_wanted
-from worker.history.events import MAX_TYPES, ErrorInfo, StatusEvent
+from worker.history.events import MAX_TYPES, TAKEN_TEXT, ErrorInfo, StatusEvent
 from worker.history.filters import EventFilter
 from worker.settings import Settings
 from worker.testing import StubWorker, recorded_events, stub_worker
@@ -184,7 +184,7 @@ def test_of_a_group_of_a_hundred_kinds_some_are_kept() -> None:
     many = [type(f"Kind{number}", (Exception,), {})("x" * 100) for number in range(100)]
     error = ErrorInfo.of(ExceptionGroup("many", many))
     assert len(error.types) == MAX_TYPES
-    assert len(error.text) == 2_000
+    assert len(error.text) == TAKEN_TEXT
 
 
 @pytest.mark.parametrize("wanted", ["worker.errors.Fatal", "Fatal", "KeyError"])

@@ -24,8 +24,8 @@ from worker.attempts.shutdown import ShutdownNotifications
 from worker.attempts.time_limit import TimeLimit
 from worker.broker.arguments import check_message
 from worker.broker.backend import NamespacedBackend
-from worker.broker.composition import tell_repeats_apart
 from worker.broker.chain import OneOfAKind
+from worker.broker.composition import tell_repeats_apart
 from worker.broker.lifecycle import Lifecycle
 from worker.broker.process import Process
 from worker.broker.sent import Sent, as_sent

@@ -57,6 +57,7 @@ _COMMANDS = {
     "recall": ("worker.cli.recall:recall", "Find code, conversations and notes that answer a question."),
     "index": ("worker.cli.index:app", "Rebuild and optimize the search index."),
     "conversations": ("worker.cli.conversations:app", "Import recordings, and show their results."),
+    "database": ("worker.cli.database:app", "Upgrade the schema of the database."),
 }
 """The module and the first line of help of each command; the help is here too, so that a list imports no command."""
 

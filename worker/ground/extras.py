@@ -8,7 +8,7 @@ from worker.errors import MissingExtra
 
 _PACKAGES = {
     "recall": ("httpx", "lancedb", "pyarrow", "tree_sitter", "tree_sitter_python"),
-    "tasks": ("aiosqlite", "av", "lameenc", "numpy", "obstore", "openai", "sqlalchemy", "wordllama"),
+    "tasks": ("aiosqlite", "alembic", "av", "lameenc", "numpy", "obstore", "openai", "sqlalchemy", "wordllama"),
     "web": ("fastapi", "jinja2", "prometheus_client", "sse_starlette", "starlette", "uvicorn"),
 }
 

@@ -160,4 +160,4 @@ _MASKS: tuple[tuple[tuple[str, ...], Callable[[str], str]], ...] = (
     (("bearer",), _mask_bearers),
     ((*_KEY_HINTS, *(f"gh{letter}_" for letter in "pousr"), "eyj"), _mask_keys),
 )
-"""Each mask, with what is in every text, in lower case, for which it has something to do."""
+"""The masks; each has its hints, of which every text that it changes has one, in lower case."""

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from worker.errors import ConfigurationError
 from worker.loops.loop_resources import loop_resource
-from worker.stores.database import Instant, open_database
+from worker.stores.database import Instant, open_database, transaction
 
 _schema = MetaData()
 
@@ -72,6 +72,8 @@ class Conversation:
 class ConversationStore:
     """Conversations in a database.
 
+    Every method raises `DatabaseFailed` if the database fails.
+
     Args:
         engine: The database; its tables must exist. `conversation_store` makes them.
     """
@@ -82,7 +84,7 @@ class ConversationStore:
     async def get(self, conversation_id: str) -> Conversation | None:
         """The conversation, or None."""
         query = select(_conversations).where(_conversations.c.id == conversation_id)
-        async with self._engine.connect() as connection:
+        async with transaction(self._engine) as connection:
             row = (await connection.execute(query)).mappings().first()
         return Conversation(**row) if row is not None else None
 
@@ -94,7 +96,7 @@ class ConversationStore:
             .where(or_(_chunks.c.conversation_id == conversation_id, _chunks.c.id.in_(linked)))
             .order_by(_chunks.c.started_at, _chunks.c.id)
         )
-        async with self._engine.connect() as connection:
+        async with transaction(self._engine) as connection:
             return [Chunk(**row) for row in (await connection.execute(query)).mappings()]
 
     async def create(self, conversation_id: str, chunks: Iterable[Chunk]) -> None:
@@ -108,7 +110,7 @@ class ConversationStore:
             for c in chunks
         ]
         try:
-            async with self._engine.begin() as connection:
+            async with transaction(self._engine) as connection:
                 await _insert_conversation(connection, conversation_id)
                 if rows:
                     await connection.execute(_chunks.insert(), rows)
@@ -129,7 +131,7 @@ class ConversationStore:
 
     async def _update(self, conversation_id: str, **values: str) -> None:
         statement = _conversations.update().where(_conversations.c.id == conversation_id).values(**values)
-        async with self._engine.begin() as connection:
+        async with transaction(self._engine) as connection:
             if (await connection.execute(statement)).rowcount == 0:
                 # Older chunks may name a conversation that was never stored.
                 await _insert_conversation(connection, conversation_id)
@@ -142,10 +144,10 @@ async def _insert_conversation(connection: AsyncConnection, conversation_id: str
 
 @loop_resource
 async def conversation_store() -> AsyncIterator[ConversationStore]:
-    """The conversations of the configured database; makes missing tables. One engine per loop.
+    """The conversations of the configured database, upgraded at its first use. One engine per loop.
 
     Raises:
         ConfigurationError: `WORKER_DATABASE_URL` cannot be read, or names a driver that is not installed.
     """
-    async with open_database(_schema) as engine:
+    async with open_database() as engine:
         yield ConversationStore(engine)

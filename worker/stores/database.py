@@ -8,23 +8,38 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
-from sqlalchemy import DateTime, Dialect, MetaData, event
+from sqlalchemy import DateTime, Dialect, create_engine, event, func, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, InvalidRequestError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 from sqlalchemy.types import TypeDecorator
 
 from worker.errors import ConfigurationError, WorkerError
 from worker.ground.secrets import mask_secrets
 from worker.loops.thread_pool import run_in_thread_pool
+from worker.stores.schema import VERSION, upgrade, version_of
 from worker.stores.settings import StoreSettings
 
 _BUSY_SECONDS = 10
 """Seconds that a writer waits for another."""
+
+_SHOWN = 500
+"""The most characters of an error that are told."""
+
+_LOCK = 0x776F726B6572  # "worker"
+"""The number of the advisory lock under which a PostgreSQL is upgraded."""
+
+
+class Upgrade(NamedTuple):
+    """An upgrade of a database: its URL without secrets, the revision of its schema before, or None, and now."""
+
+    database: str
+    before: str | None
+    now: str
 
 
 class DatabaseFailed(WorkerError):
@@ -44,9 +59,17 @@ def failures_told() -> Iterator[None]:
     except IntegrityError:
         raise
     except (SQLAlchemyError, OSError) as error:  # each driver has its own error for a server that is away
-        url = mask_secrets(StoreSettings.in_force().database_url.get_secret_value())
-        said = error.orig if isinstance(error, DBAPIError) else error
-        raise DatabaseFailed(f"the database {url} cannot be read or written: {said}") from error
+        url = StoreSettings.in_force().database_url.get_secret_value()
+        said = " ".join(str(error.orig if isinstance(error, DBAPIError) else error).split())[:_SHOWN]
+        raise DatabaseFailed(mask_secrets(f"the database {url} cannot be read or written: {said}")) from error
+
+
+@contextlib.asynccontextmanager
+async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A transaction, whose errors are told as by `failures_told`."""
+    with failures_told():
+        async with engine.begin() as connection:
+            yield connection
 
 
 def is_storable(text: str) -> bool:
@@ -74,24 +97,39 @@ class Instant(TypeDecorator[datetime]):
 
 
 @contextlib.asynccontextmanager
-async def open_database(schema: MetaData) -> AsyncIterator[AsyncEngine]:
-    """The configured database; makes the missing tables of this schema.
+async def open_database() -> AsyncIterator[AsyncEngine]:
+    """The configured database, with the schema that this program needs.
+
+    The first program that meets an older schema upgrades it; others wait for that.
 
     Raises:
-        ConfigurationError: `WORKER_DATABASE_URL` cannot be read, or names a driver that is not installed.
-        DatabaseFailed: Its server is away.
+        ConfigurationError: `WORKER_DATABASE_URL` cannot be read, or names a driver that is not installed; or a later
+            version of this program has upgraded the schema.
+        DatabaseFailed: Its server is away, or the schema cannot be upgraded.
     """
     url = StoreSettings.in_force().database_url.get_secret_value()
     engine = _engine(url)
     try:
-        if engine.dialect.name == "sqlite":
-            await _prepare_sqlite(engine, schema, url)
-        else:
-            with failures_told():
-                await _make_schema(engine, schema)
+        await _prepare(engine, url)
         yield engine
     finally:
         await engine.dispose()
+
+
+async def upgrade_database() -> Upgrade:
+    """Upgrades the configured database, and tells its schema before and now.
+
+    Raises:
+        ConfigurationError: As for `open_database`.
+        DatabaseFailed: As for `open_database`.
+    """
+    url = StoreSettings.in_force().database_url.get_secret_value()
+    engine = _engine(url)
+    try:
+        before = await _prepare(engine, url)
+    finally:
+        await engine.dispose()
+    return Upgrade(mask_secrets(url), before, VERSION)
 
 
 def _engine(url: str) -> AsyncEngine:
@@ -107,39 +145,57 @@ def _engine(url: str) -> AsyncEngine:
         ) from error
 
 
-async def _make_schema(engine: AsyncEngine, schema: MetaData) -> None:
-    async with engine.begin() as connection:
-        for table in schema.sorted_tables:
-            await connection.execute(CreateTable(table, if_not_exists=True))
-            for index in table.indexes:
-                await connection.execute(CreateIndex(index, if_not_exists=True))
-
-
-async def _prepare_sqlite(engine: AsyncEngine, schema: MetaData, url: str) -> None:
-    file = make_url(engine.url).database
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def _share(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-        # Several worker processes write: writers wait for each other, and do not block readers.
-        cursor = connection.cursor()
-        cursor.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
-        cursor.execute("PRAGMA foreign_keys=ON")
-        cursor.close()
-
-    try:
+async def _prepare(engine: AsyncEngine, url: str) -> str | None:
+    """Upgrades the schema if it must; its revision before that, or None."""
+    if engine.dialect.name == "sqlite":
+        event.listen(engine.sync_engine, "connect", _share)
+        file = make_url(url).database
         if file and file != ":memory:":
-            await run_in_thread_pool(_switch_to_wal, Path(file))
-        await _make_schema(engine, schema)
+            return await run_in_thread_pool(_prepare_file, url, Path(file))
+    with failures_told():
+        async with engine.connect() as connection:
+            before = await connection.run_sync(version_of)
+        if before != VERSION:
+            async with engine.begin() as connection:
+                if engine.dialect.name == "postgresql":
+                    # Held until the transaction ends; those that wait find the schema upgraded.
+                    await connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+                await connection.run_sync(upgrade)
+    return before
+
+
+def _share(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    # Several worker processes write: writers wait for each other, and do not block readers.
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _prepare_file(url: str, file: Path) -> str | None:
+    """Switches a file to a write-ahead log, so that readers and a writer do not block each other, and upgrades it."""
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # One at a time: SQLite does not wait if two connections switch a new file at once.
+        with file.with_name(f"{file.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with contextlib.closing(sqlite3.connect(file, timeout=_BUSY_SECONDS)) as connection:
+                connection.execute("PRAGMA journal_mode=WAL")
+            return _upgrade_file(url)
     except (OSError, sqlite3.Error, DBAPIError) as error:
         reason = str(error.orig if isinstance(error, DBAPIError) else error)
         raise ConfigurationError(f"WORKER_DATABASE_URL={mask_secrets(url)}: cannot be opened: {reason}") from error
 
 
-def _switch_to_wal(file: Path) -> None:
-    """Switches a database file to a write-ahead log, so that readers and a writer do not block each other."""
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # SQLite does not wait if two connections switch a new file at once.
-    with file.with_name(f"{file.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with contextlib.closing(sqlite3.connect(file, timeout=_BUSY_SECONDS)) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
+def _upgrade_file(url: str) -> str | None:
+    plain = make_url(url).set(drivername="sqlite")
+    engine = create_engine(plain, poolclass=NullPool, connect_args={"timeout": _BUSY_SECONDS})
+    # The driver's own transactions leave out what changes a schema: half an upgrade would stay.
+    event.listen(engine, "connect", lambda connection, _: setattr(connection, "isolation_level", None))
+    with engine.connect() as connection:
+        before = version_of(connection)
+    if before != VERSION:
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        with engine.begin() as connection:
+            upgrade(connection)
+    return before

@@ -6,8 +6,11 @@ An object is written whole or not at all.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import obstore
@@ -15,15 +18,33 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, from_url
 from obstore.store import ObjectStore as Backend
 
-from worker.errors import ConfigurationError
+from worker.errors import ConfigurationError, WorkerError
 from worker.ground.secrets import mask_secrets
 from worker.loops.loop_resources import loop_resource
 from worker.loops.thread_pool import run_in_thread_pool
 from worker.stores.settings import StoreSettings
 
+if TYPE_CHECKING:
+    from obstore.store import RetryConfig
+
+
+_PATIENCE = timedelta(seconds=30)
+"""The time in which a request to S3 is tried again."""
+
+_RETRIES: RetryConfig = {"max_retries": 3, "retry_timeout": _PATIENCE}
+_SHOWN = 500
+"""The most characters of an error that are told."""
+
+
+class ObjectsFailed(WorkerError):
+    """The object store cannot be read or written: its server is away or refuses, or the disk does."""
+
 
 class ObjectStore:
-    """Objects by key, such as `merged/<conversation>/<digest>.mp3`."""
+    """Objects by key, such as `merged/<conversation>/<digest>.mp3`.
+
+    Every method raises `ObjectsFailed` if the store fails, and `FileNotFoundError` if the object does not exist.
+    """
 
     def __init__(self, backend: Backend, url: str) -> None:
         self._backend = backend
@@ -37,7 +58,8 @@ class ObjectStore:
     async def exists(self, key: str) -> bool:
         """Whether the object exists."""
         try:
-            await obstore.head_async(self._backend, key)
+            with self._failures_told(key):
+                await obstore.head_async(self._backend, key)
         except FileNotFoundError:
             return False
         return True
@@ -48,11 +70,13 @@ class ObjectStore:
         Raises:
             FileNotFoundError: The object does not exist.
         """
-        return bytes(await (await obstore.get_async(self._backend, key)).bytes_async())
+        with self._failures_told(key):
+            return bytes(await (await obstore.get_async(self._backend, key)).bytes_async())
 
     async def write(self, key: str, content: bytes | Path) -> None:
         """Stores bytes, or a file's content, under this key."""
-        await obstore.put_async(self._backend, key, content)
+        with self._failures_told(key):
+            await obstore.put_async(self._backend, key, content)
 
     async def fetch(self, key: str, into: Path) -> Path:
         """The object as a file: the stored file itself, or a copy in the folder `into` if it is in S3.
@@ -60,18 +84,34 @@ class ObjectStore:
         Raises:
             FileNotFoundError: The object does not exist.
         """
-        if self._folder is not None:
-            await obstore.head_async(self._backend, key)
-            return self._folder / key
         target = into / (hashlib.sha256(key.encode()).hexdigest()[:32] + Path(key).suffix)
-        answer = await obstore.get_async(self._backend, key)
-        file = await run_in_thread_pool(target.open, "wb")
-        try:
-            async for part in answer.stream():
-                await run_in_thread_pool(file.write, part)
-        finally:
-            await run_in_thread_pool(file.close)
+        with self._failures_told(key):
+            if self._folder is not None:
+                await obstore.head_async(self._backend, key)
+                return self._folder / key
+            answer = await obstore.get_async(self._backend, key)
+            file = await run_in_thread_pool(target.open, "wb")
+            try:
+                async for part in answer.stream():
+                    await run_in_thread_pool(file.write, part)
+            finally:
+                await run_in_thread_pool(file.close)
         return target
+
+    @contextmanager
+    def _failures_told(self, key: str) -> Iterator[None]:
+        """Turns errors of the store into one typed error with one line of text."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            if error.filename is not None:
+                raise  # a file of this machine, not an object
+            raise FileNotFoundError(mask_secrets(f"there is no object {self.location(key)}")) from error
+        except (BaseError, OSError) as error:
+            # Below that, the library shows its structures, some dozen lines of them.
+            said = " ".join(str(error).partition("\n\nDebug source:")[0].split())[:_SHOWN]
+            where = self.location(key)
+            raise ObjectsFailed(mask_secrets(f"the object {where} cannot be read or written: {said}")) from error
 
 
 @loop_resource
@@ -85,7 +125,7 @@ async def object_store() -> AsyncIterator[ObjectStore]:
     try:
         folder = _folder(url)
         # Making the folder is one or two system calls; a listing or a copy would need the thread pool.
-        backend = LocalStore(folder, mkdir=True) if folder is not None else from_url(url)
+        backend = LocalStore(folder, mkdir=True) if folder is not None else from_url(url, retry_config=_RETRIES)
     except (BaseError, OSError, ValueError) as error:
         said = f"WORKER_OBJECTS_URL={url}: {str(error).splitlines()[0]}; write file:///folder or s3://bucket"
         raise ConfigurationError(mask_secrets(said)) from error

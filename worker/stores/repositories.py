@@ -6,7 +6,6 @@ The numbers of stored files and chunks are counted in the index and never writte
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -15,12 +14,12 @@ from typing import Any
 
 from sqlalchemy import JSON, Column, Integer, MetaData, RowMapping, String, Table, Text, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.errors import ConfigurationError
 from worker.ground.secrets import mask_secrets
 from worker.loops.loop_resources import loop_resource
-from worker.stores.database import Instant, failures_told, is_storable, open_database
+from worker.stores.database import Instant, is_storable, open_database, transaction
 
 _LONGEST_SILENCE = timedelta(minutes=10)
 """The longest time between two updates of a running sync.
@@ -107,12 +106,6 @@ class RepositoryStore:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[AsyncConnection]:
-        with failures_told():
-            async with self._engine.begin() as connection:
-                yield connection
-
     async def get(self, name: str) -> Repository | None:
         """The repository of this name, or None."""
         if not is_storable(name):
@@ -143,7 +136,7 @@ class RepositoryStore:
         values = {"include": list(repository.include), "exclude": list(repository.exclude)}
         new = values | {"name": repository.name, "path": str(repository.path), "added_at": repository.added_at}
         try:
-            async with self._connected() as connection:
+            async with transaction(self._engine) as connection:
                 await connection.execute(_repositories.insert().values(new))
         except IntegrityError as error:
             known = await self.get(repository.name)
@@ -157,7 +150,7 @@ class RepositoryStore:
 
     async def remove(self, name: str) -> None:
         """Removes a repository."""
-        async with self._connected() as connection:
+        async with transaction(self._engine) as connection:
             await connection.execute(_repositories.delete().where(_repositories.c.name == name))
 
     async def save_sync(self, name: str, sync: Sync) -> bool:
@@ -175,12 +168,12 @@ class RepositoryStore:
 
     async def _update(self, name: str, values: dict[str, Any]) -> bool:
         update = _repositories.update().where(_repositories.c.name == name).values(values)
-        async with self._connected() as connection:
+        async with transaction(self._engine) as connection:
             return (await connection.execute(update)).rowcount > 0
 
     async def _select(self, *where: Any) -> list[Repository]:  # noqa: ANN401 - SQLAlchemy's conditions
         query = select(_repositories).where(*where).order_by(_repositories.c.added_at, _repositories.c.name)
-        async with self._connected() as connection:
+        async with transaction(self._engine) as connection:
             return [_repository(row) for row in (await connection.execute(query)).mappings()]
 
 
@@ -212,12 +205,12 @@ def _sync(row: RowMapping) -> Sync:
 
 @loop_resource
 async def repository_store() -> AsyncIterator[RepositoryStore]:
-    """The repositories of the configured database; makes missing tables. One engine per loop.
+    """The repositories of the configured database, upgraded at its first use. One engine per loop.
 
     Raises:
         ConfigurationError: `WORKER_DATABASE_URL` cannot be read, or names a driver that is not installed.
     """
-    async with open_database(_schema) as engine:
+    async with open_database() as engine:
         yield RepositoryStore(engine)
 
 

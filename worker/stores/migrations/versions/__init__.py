@@ -1,0 +1,1 @@
+"""The revisions, the oldest first; each names the one before it."""
