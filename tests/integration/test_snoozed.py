@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.indexes import indexes_agree
 from tests.support.waiting import wait_until
 from tests.support.web import own_broker, serving
-from worker import RetryLater, actor, lease
+from worker import RetryLater, actor, current_attempt, lease
 from worker.cli.status import look
 from worker.history.events import State
 from worker.history.filters import EventFilter, MessageFilter
@@ -130,6 +130,31 @@ def test_only_the_request_for_a_later_time_that_spends_the_budget_is_a_failure(
     assert ask(client, dead_by_cause()) == {"worker.errors.RetryLater": 1}
     (rates,) = ask(client, actor_rates(HOUR))
     assert (rates.ended["snoozed"], rates.ended["failed"], rates.error_share) == (2, 1, 1)
+
+
+def test_who_asks_to_be_told_of_failures_is_not_told_of_waiting(
+    quick: Settings, client: RedisClient, opened: contextlib.ExitStack
+) -> None:
+    """Dramatiq's `on_failure` is called for the attempts that failed, once each, and for no other."""
+    broker = opened.enter_context(own_broker(quick))
+    told: list[str] = []
+
+    @actor
+    def tell(message: dict[str, Any], error: dict[str, str]) -> None:
+        told.append(error["message"])
+
+    @dramatiq.actor(max_retries=2, min_backoff=1, max_backoff=5, on_failure="tell")
+    def busy(number: int) -> None:
+        attempt = current_attempt()
+        if attempt is not None and attempt.number == number:
+            raise ValueError("broken")
+        raise RetryLater(0.01, "busy")
+
+    with working(broker):
+        busy.send(2)
+        broker.join("default", timeout=30_000)
+        wait_until(lambda: ask(client, state_counts()) == {"dead": 1, "completed": len(told)})
+    assert sorted(told) == ["broken", "busy"]
 
 
 def test_dramatiqs_own_broker_tells_of_waiting_too(

@@ -1,10 +1,16 @@
-"""Dramatiq's `on_success` and `on_failure`, with the error that decides in place of a group of errors."""
+"""Dramatiq's `on_success` and `on_failure`: an attempt that did not fail never calls `on_failure`.
+
+The error that decides is told in place of a group of errors.
+"""
 
 from __future__ import annotations
 
 import dramatiq
 from dramatiq.broker import Broker, MessageProxy
+from dramatiq.middleware.shutdown import Shutdown
 
+from worker.attempts.run import current_run
+from worker.errors import NoContentFound
 from worker.ground.groups import deciding
 
 
@@ -19,6 +25,12 @@ class Callbacks(dramatiq.middleware.Callbacks):
         result: object = None,
         exception: BaseException | None = None,
     ) -> None:
-        """Tells `on_failure` the type and text of the error that decides."""
+        """Tells `on_failure` the type and text of the error, unless the attempt was skipped, snoozed or cancelled."""
         error = deciding(exception) if exception is not None else None
-        super().after_process_message(broker, message, result=result, exception=error)  # type: ignore[no-untyped-call]
+        if error is None or message.failed or not _is_no_failure(error):
+            super().after_process_message(broker, message, result=result, exception=error)  # type: ignore[no-untyped-call]
+
+
+def _is_no_failure(error: BaseException) -> bool:
+    run = current_run.get()
+    return isinstance(error, NoContentFound | Shutdown) or (run is not None and (run.cancelled or run.is_snoozed))

@@ -82,6 +82,11 @@ class AttemptRun:
             account.set(None)
             unbind_contextvars(*_LOG_FIELDS)
 
+    @property
+    def is_snoozed(self) -> bool:
+        """Whether it has ended, and its message comes back at the time that it asked for."""
+        return self.has_ended and self.span is not None and self.span.outcome is State.SNOOZED
+
     def run_body(self, function: Callable[[], R]) -> R:
         """Runs the actor's function as the part that interrupts reach. The runner's thread calls it.
 
