@@ -9,7 +9,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
+import pty
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -46,7 +49,7 @@ def main() -> None:
         WORKER_MIN_BACKOFF="5s",
         WORKER_MAX_BACKOFF="1m",
         COLUMNS=str(COLUMNS),
-        FORCE_COLOR="1",
+        TERM="xterm-256color",
     )
     try:
         with running(shop, given.minutes) as url, browsing() as browser:
@@ -80,7 +83,7 @@ def photograph(browser: Browser, url: str, shop: Project, to: Path, minutes: flo
         visit.page.bring_to_front()
         visit.page.wait_for_timeout(2_500)
         visit.page.screenshot(path=to / f"dashboard-{name}.png")
-    said = shop.worker("status").stdout.replace(str(shop.data_dir), "~/shop/.worker")
+    said = on_a_terminal(shop, WORKER, "status").replace(str(shop.data_dir), "~/shop/.worker")
     (to / "status.svg").write_text(picture_of(said))
     light.go(f"/messages/{report(shop)}")
     light.page.locator("#attempt-3").evaluate("one => one.open = false")
@@ -88,6 +91,21 @@ def photograph(browser: Browser, url: str, shop: Project, to: Path, minutes: flo
     light.page.screenshot(path=to / "dashboard-message.png")
     light.close()
     dark.close()
+
+
+def on_a_terminal(shop: Project, *words: str) -> str:
+    """What a command prints on a terminal."""
+    leader, follower = pty.openpty()
+    with os.fdopen(leader, "rb") as screen, os.fdopen(follower, "wb") as terminal:
+        command = subprocess.Popen(words, stdout=terminal, cwd=shop.elsewhere, env=shop.environment)
+        terminal.close()
+        said = bytearray()
+        # The kernel says that nothing more comes by an error.
+        with contextlib.suppress(OSError):
+            while part := os.read(screen.fileno(), 65_536):
+                said += part
+        command.wait()
+    return said.decode().replace("\r\n", "\n")
 
 
 def report(shop: Project) -> str:
