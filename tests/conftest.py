@@ -13,6 +13,7 @@ import redis
 
 from tests.support.examples import CHECK, TEST
 from tests.support.reports import unicode_only
+from worker.history import writer
 from worker.server.client import RedisClient
 from worker.server.connection import connect
 from worker.server.embedded import EmbeddedServer
@@ -97,3 +98,11 @@ def client(settings: Settings, valkey: EmbeddedServer) -> Iterator[RedisClient]:
     opened = connect(settings)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def own_writer(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The process's writer of events is made anew, for the settings of the test."""
+    monkeypatch.setattr(writer, "_default", None)
+    yield
+    writer.default_writer().close(writer.EXIT_TIMEOUT)

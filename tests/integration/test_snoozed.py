@@ -158,7 +158,7 @@ def test_who_asks_to_be_told_of_failures_is_not_told_of_waiting(
 
 
 def test_dramatiqs_own_broker_tells_of_waiting_too(
-    quick: Settings, client: RedisClient, opened: contextlib.ExitStack
+    quick: Settings, client: RedisClient, own_writer: None, opened: contextlib.ExitStack
 ) -> None:
     """Each attempt has a number of its own, whether or not it used the budget."""
     broker = opened.enter_context(own_broker(quick.model_copy(update={"broker": "redis-lists"})))

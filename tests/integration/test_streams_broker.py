@@ -1134,7 +1134,9 @@ def test_a_tail_that_is_followed_has_neither_gaps_nor_repeats(broker: StreamBrok
         assert seen.index((message.message_id, State.STARTED)) < seen.index((message.message_id, State.COMPLETED))
 
 
-def test_dramatiqs_own_broker_can_be_had_with_history(make_broker: Callable[..., dramatiq.Broker]) -> None:
+def test_dramatiqs_own_broker_can_be_had_with_history(
+    make_broker: Callable[..., dramatiq.Broker], own_writer: None
+) -> None:
     """`WORKER_BROKER=redis-lists`, for moving over."""
     broker = make_broker(broker="redis-lists")
     assert isinstance(broker, RedisBroker)
