@@ -251,7 +251,8 @@ class Settings(SettingsGroup):
     web_read_token: Token = Field(None, description="Token that allows only reading (at least 16 characters).")
     web_show_arguments: bool = Field(False, description="Whether the web shows arguments of messages, and tracebacks.")
     web_allowed_hosts: Words = Field(
-        (), description="Host names of the web beside those of this machine, separated by commas."
+        (),
+        description="Host names of the web beside those of this machine, separated by commas. Requires WORKER_WEB_TOKEN.",
     )
 
     @model_validator(mode="after")
@@ -278,6 +279,11 @@ class Settings(SettingsGroup):
         if self.history_limit == 0:
             yield Doubt(
                 "WORKER_HISTORY_LIMIT=0: no ended message is kept, dead letters included", "raise it", is_severe=True
+            )
+        if self.web_allowed_hosts and self.web_token is None:
+            yield Doubt(
+                f"{self.as_written('web_allowed_hosts')} has no effect without WORKER_WEB_TOKEN",
+                "set a token, or unset it",
             )
         if self.broker == "redis-lists":
             yield Doubt(

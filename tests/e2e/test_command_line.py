@@ -28,6 +28,7 @@ from worker.history.filters import EventFilter, MessageFilter
 from worker.history.json_values import to_json
 from worker.history.query import all_messages, ask, read_events, state_counts
 from worker.history.writer import EventWriter
+from worker.operations.actions import this_user
 from worker.server.connection import connect
 from worker.settings import Settings
 
@@ -354,7 +355,7 @@ def _enqueue(project: Project, actor: str, *words: str) -> str:
 
 
 def test_an_enqueued_message_is_named(project: Project) -> None:
-    """With its id, in words and in JSON."""
+    """With its id, in words and in JSON; the audit log says by whom."""
     queued(project)
     found = project.json("enqueue", "merge_conversation", "c")
     assert set(found) == {"message_id", "actor", "queue"}
@@ -365,6 +366,10 @@ def test_an_enqueued_message_is_named(project: Project) -> None:
     assert [(message.id, message.actor, message.queue) for message in queued(project)] == [
         (found["message_id"], "merge_conversation", "cpu"),
         (match[1], "merge_conversation", "cpu"),
+    ]
+    entries = project.json("audit")["actions"]
+    assert [(one["by"], one["action"], one["target"], one["ids"]) for one in entries] == [
+        (this_user(), "enqueue", "merge_conversation", [sent]) for sent in (match[1], found["message_id"])
     ]
 
 

@@ -55,6 +55,8 @@ def test_a_repository_is_added_synced_found_and_removed(project: Project, tree: 
             [sent] = project.json("repositories", "sync")["repositories"]
             last = project.ended(sent["message_id"])[-1]
             assert (last.event, last.subject) == (f"sync_repository.{expected}", {"repository": "shop"})
+            [entry] = project.json("audit", "--limit", "1")["actions"]
+            assert (entry["action"], entry["target"], entry["ids"]) == ("sync", "shop", [sent["message_id"]])
     assert last.text.startswith("unchanged")
     progress = read_events(project.client, EventFilter(state=State.PROGRESS), 100)
     assert all(event.total == MANY + 1 and event.done is not None for event in progress)
@@ -75,11 +77,12 @@ def test_a_folder_that_is_not_there_is_a_dead_letter(project: Project, tree: Pat
         wait_until(lambda: project.dead_letters() == [message_id])
     [*_, last] = project.events(message_id)
     assert last.error is not None
-    assert "is not there" in last.error.text
+    assert "worker repositories add" in last.error.text
 
 
 def test_a_killed_worker_is_followed_by_one_that_goes_on(project: Project, tree: Path) -> None:
     """What was stored is not stored again, and there is one sync at a time, however many messages."""
+    project.environment["WORKER_REPOSITORY_ROOTS"] = str(tree.parent)
     write(tree, {f"more/part{number}.py": f"def more_{number}(): ...\n" for number in range(SO_MANY_MORE)})
     with project.background(WORKER, "up"):
         first, second = (project.enqueue("sync_repository", str(tree)) for _ in range(2))
@@ -119,5 +122,7 @@ def test_a_sync_needs_no_workers(project: Project, tree: Path) -> None:
     [synced] = project.json("repositories", "sync", "mine", "--here")["repositories"]
     assert synced["result"].startswith("1 files stored in 1 chunks")
     assert project.worker("repositories", "sync", "--here").stdout == "mine: unchanged\n"
+    entries = project.json("audit")["actions"]
+    assert [(one["action"], one["target"], one["count"]) for one in entries] == [("sync", "mine", 0)] * 2
     for words in (("sync", "nobody"), ("show", "nobody"), ("remove", "nobody"), ("add", "/nowhere")):
         assert len(project.worker("repositories", *words, code=2).stderr.splitlines()) == 1

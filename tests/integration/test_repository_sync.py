@@ -371,6 +371,7 @@ def test_a_path_that_may_not_be_looked_at_is_fatal(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A retry would change nothing; there is no such repository yet."""
+    put_in_force(RecallSettings(repository_roots=(tmp_path,)))
     closed, stat = tmp_path / "closed", Path.stat
 
     def refuse(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
@@ -403,6 +404,7 @@ def test_nothing_to_index_is_no_content(tree: Path, tmp_path: Path) -> None:
 
 def test_a_path_is_added_as_it_is_called(tmp_path: Path, settings: Settings) -> None:
     """Twice the same, a name that is taken gets another, and one that is unfit too."""
+    put_in_force(RecallSettings(repository_roots=(tmp_path,)))
     folders = [tmp_path / "x" / "code", tmp_path / "y" / "code", tmp_path / "with space"]
     for folder in folders:
         write(folder, {"a.py": "1"})
@@ -418,8 +420,38 @@ def test_a_path_is_added_as_it_is_called(tmp_path: Path, settings: Settings) -> 
 def test_what_is_neither_a_name_nor_a_folder_stays_what_it_is(settings: Settings, given: str) -> None:
     """The sync then says what is wrong with it."""
     assert run_async_in_new_loop(name_of(given)) == given
-    with pytest.raises(Fatal, match="nobody|is not there|a/relative/path"):
+    with pytest.raises(Fatal, match=f"no repository is called '?{given}.*worker repositories add"):
         sync(given)
+
+
+def test_only_folders_below_the_roots_are_taken_from_a_message(tree: Path, tmp_path: Path, settings: Settings) -> None:
+    """A path outside of them, by a link or by `..` too, is refused alike whether it exists or not."""
+    outside = write(tmp_path / "outside", {"secret.txt": "the key is under the mat\n"})
+    root = write(tmp_path / "root", {"ours/a.py": "1"})
+    (root / "link").symlink_to(outside)
+    given = [str(outside), str(tmp_path / "nowhere"), str(root / "link"), f"{root}/../outside", "/", "/etc"]
+    for roots in ((), (root,)):
+        put_in_force(RecallSettings(repository_roots=roots))
+        for path in given:
+            assert run_async_in_new_loop(name_of(path)) == path
+            with pytest.raises(
+                Fatal, match="worker repositories add`, or name a folder above it in WORKER_REPOSITORY_"
+            ):
+                sync(path)
+    assert run_async_in_new_loop(name_of(str(root / "ours"))) == "ours"
+    with pytest.raises(Fatal, match="is not there"):
+        sync(str(root / "gone"))
+    assert run_async_in_new_loop(name_of(str(tree))) == "tree"
+
+
+def test_a_repository_that_became_a_link_elsewhere_is_not_followed(tree: Path, tmp_path: Path) -> None:
+    """What was added was another folder."""
+    sync()
+    outside = write(tmp_path / "outside", {"secret.txt": "the key is under the mat\n"})
+    tree.rename(tmp_path / "away")
+    tree.symlink_to(outside)
+    with pytest.raises(Fatal, match="leads to .*outside now"):
+        sync()
 
 
 def test_a_name_is_of_one_folder(tree: Path, tmp_path: Path) -> None:

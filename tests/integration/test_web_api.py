@@ -348,6 +348,9 @@ def test_messages_are_enqueued(web: httpx.Client) -> None:
         answer = web.post(path, json={"actor": "convert", "args": [99], "kwargs": {"text": "new"}})
         assert answer.status_code == 201
         assert (answer.json()["actor"], answer.json()["queue"]) == ("convert", "default")
+        [entry, *_] = get(web, "/audit")["actions"]
+        assert (entry["action"], entry["by"], entry["target"]) == ("enqueue", "web@127.0.0.1", "convert")
+        assert (entry["count"], entry["ids"]) == (1, [answer.json()["message_id"]])
     wait_until(lambda: get(web, "/messages/count", subject="number=99", state="completed")["count"] == 2)
 
 

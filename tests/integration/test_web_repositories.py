@@ -82,11 +82,14 @@ def test_repositories_are_described_as_on_the_command_line(web: httpx.Client) ->
 
 
 def test_a_sync_is_enqueued(web: httpx.Client) -> None:
-    """For the actor that does it, on the queue where it does."""
+    """For the actor that does it, on the queue where it does; the audit log says by whom."""
     answer = web.post("/api/repositories/shop/sync")
     assert answer.status_code == 201, answer.text
     message = web.get(f"/api/messages/{answer.json()['message_id']}").json()
     assert (message["actor"], message["queue"], message["state"]) == ("sync_repository", "cpu", "queued")
+    [entry] = web.get("/api/audit").json()["actions"]
+    assert (entry["action"], entry["by"], entry["target"]) == ("sync", "web@127.0.0.1", "shop")
+    assert entry["ids"] == [message["id"]]
 
 
 @pytest.mark.parametrize("name", ["nobody", "%20", "..%2Fshop", "' OR 1=1", "x" * 200, "日本"])

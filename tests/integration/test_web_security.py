@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
+import socket
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -12,13 +16,18 @@ from fastapi import FastAPI
 from pydantic import SecretStr, ValidationError
 from starlette.responses import StreamingResponse
 
-from tests.support.web import serving
+from tests.support.waiting import wait_until
+from tests.support.web import following, serving
 from worker.errors import ConfigurationError
+from worker.history.overview import audit_log
+from worker.history.query import ask
 from worker.history.states import MessageState
+from worker.operations.audit import audit
+from worker.server.client import RedisClient
 from worker.server.embedded import EmbeddedServer
+from worker.server.scripts import Script
 from worker.settings import Settings
-from worker.web import create_app, tokens
-from worker.web.security import COOKIE
+from worker.web import create_app, guesses, streaming, tokens
 from worker.web.server import check_address
 
 TOKEN, READ_TOKEN = "full-of-many-secrets", "only-to-read-with"
@@ -47,6 +56,12 @@ def bearer(token: str) -> dict[str, str]:
 def act(web: httpx.Client, **headers: Any) -> httpx.Response:
     path, body = ACTION
     return web.post(path, json=body, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+
+def cookie_of(web: httpx.Client) -> str:
+    """The name of the session's cookie in this browser."""
+    [name] = [one for one in web.cookies if one.startswith(tokens.COOKIE)]
+    return name
 
 
 def log_in(web: httpx.Client, token: str) -> httpx.Response:
@@ -89,18 +104,71 @@ def test_names_of_this_machine_are_ours(web: httpx.Client, host: str) -> None:
     assert web.get("/api/states", headers={"host": host}).status_code == 200
 
 
-def test_names_can_be_allowed(settings: Settings, valkey: EmbeddedServer) -> None:
-    """By `WORKER_WEB_ALLOWED_HOSTS`."""
-    app = create_app(settings.model_copy(update={"web_allowed_hosts": ("jobs.example",)}))
-    with serving(app) as web:
-        assert web.get("/api/states", headers={"host": "jobs.example"}).status_code == 200
-        assert web.get("/api/states", headers={"host": "jobs.example.evil"}).status_code == 400
+def test_names_can_be_allowed_to_those_with_a_token(settings: Settings, valkey: EmbeddedServer) -> None:
+    """By `WORKER_WEB_ALLOWED_HOSTS`; without a token a name that is not this machine's is refused, with the remedy."""
+    allowed = settings.model_copy(update={"web_allowed_hosts": ("jobs.example",), "web_host": "ops.example"})
+    with serving(create_app(allowed.model_copy(update={"web_token": SecretStr(TOKEN)}))) as web:
+        assert web.get("/api/states", headers={"host": "jobs.example", **bearer(TOKEN)}).status_code == 200
+        assert web.get("/api/states", headers={"host": "jobs.example.evil", **bearer(TOKEN)}).status_code == 400
+    with serving(create_app(allowed)) as web:
+        for name in ("jobs.example", "ops.example", "0.0.0.0", "10.0.0.7"):
+            answer = web.get("/api/states", headers={"host": name})
+            assert answer.status_code == 400
+            assert "WORKER_WEB_TOKEN" in answer.json()["detail"]
+        assert web.get("/health/live", headers={"host": "jobs.example"}).status_code == 200
 
 
-@pytest.mark.parametrize("header", ["x-forwarded-for", "forwarded", "x-real-ip", "x-forwarded-host"])
+THROUGH_A_PROXY = [
+    *("X-Forwarded-For", "Forwarded", "X-Real-IP", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port"),
+    *("X-Forwarded-Server", "X-Forwarded", "X-Forwarded-Anything", "Via", "CF-Connecting-IP", "CF-Ray", "CDN-Loop"),
+    *("True-Client-IP", "X-Client-IP", "X-Cluster-Client-IP", "Fastly-Client-IP", "X-Original-Host", "X-Envoy-Peer"),
+    *("X-Amzn-Trace-Id", "X-Azure-ClientIP", "Tailscale-User-Login", "X-Varnish", "X-Scheme"),
+]
+
+
+@pytest.mark.parametrize("header", THROUGH_A_PROXY)
 def test_without_a_token_nobody_is_heard_through_a_proxy(web: httpx.Client, header: str) -> None:
-    """It would stand for others, who are not on this machine."""
-    assert web.get("/api/states", headers={header: "127.0.0.1"}).status_code == 403
+    """It would stand for others, who are not on this machine; the refusal names the header, and what to set."""
+    for value in ("127.0.0.1", ""):
+        answer = web.get("/api/states", headers={header: value})
+        assert answer.status_code == 403
+        assert header.lower() in answer.json()["detail"]
+        assert "set WORKER_WEB_TOKEN" in answer.json()["detail"]
+
+
+def test_a_proxy_that_adds_nothing_is_known_by_its_way_of_speaking(web: httpx.Client) -> None:
+    """By HTTP/1.0, or by a browser whose page has another host than the one that is asked."""
+    with socket.create_connection((web.base_url.host, web.base_url.port or 80)) as bare:
+        bare.sendall(f"GET /api/states HTTP/1.0\r\nHost: {web.base_url.netloc.decode()}\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: bare.recv(65_536), b""))
+    assert b" 403 " in answer.partition(b"\r\n")[0]
+    assert b"set WORKER_WEB_TOKEN" in answer
+    there = {"sec-fetch-site": "same-origin", "referer": "https://jobs.example/messages"}
+    assert web.get("/api/states", headers=there).status_code == 403
+    here = {"sec-fetch-site": "same-origin", "referer": str(web.base_url)}
+    assert web.get("/api/states", headers=here).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("client", "is_heard"),
+    [
+        (("127.0.0.1", 1), True),
+        (("127.8.8.8", 1), True),
+        (("::1", 1), True),
+        (("::ffff:127.0.0.1", 1), True),
+        (("::ffff:10.0.0.7", 1), False),
+        (("2001:db8::1", 1), False),
+        (("testclient", 1), False),
+        (None, False),
+    ],
+)
+async def test_without_a_token_only_loopback_is_heard(
+    settings: Settings, valkey: EmbeddedServer, client: tuple[str, int] | None, is_heard: bool
+) -> None:
+    """In each way of writing it; a visitor without an address, as behind a proxy on a Unix socket, is not."""
+    transport = httpx.ASGITransport(create_app(settings), client=client)  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as there:
+        assert (await there.get("/openapi.json")).status_code == (200 if is_heard else 403)
 
 
 async def test_without_a_token_nobody_is_heard_from_another_machine(settings: Settings, valkey: EmbeddedServer) -> None:
@@ -176,7 +244,7 @@ def test_with_a_token_set_nothing_is_shown_without_it(guarded: httpx.Client, pat
     assert guarded.get(path).status_code == 401
     for wrong in ("Bearer", "Bearer full", f"Bearer {TOKEN}x", f"Basic {TOKEN}", TOKEN):
         assert guarded.get(path, headers={"authorization": wrong}).status_code == 401
-    assert guarded.get(path, headers={"cookie": f"{COOKIE}={TOKEN}"}).status_code == 401
+    assert guarded.get(path, headers={"cookie": f"{tokens.COOKIE}={TOKEN}"}).status_code == 401
 
 
 def test_probes_need_no_token(guarded: httpx.Client) -> None:
@@ -273,21 +341,181 @@ def test_a_session_ends(guarded: httpx.Client, monkeypatch: pytest.MonkeyPatch) 
     """When its time is over, and in a browser that logs out."""
     with monkeypatch.context() as earlier:
         earlier.setattr(tokens, "SESSION_SECONDS", -1)
-        cookie = log_in(guarded, TOKEN).headers["set-cookie"].partition("=")[2].partition(";")[0]
-    assert guarded.get("/api/states", headers={"cookie": f"{COOKIE}={cookie}"}).status_code == 401
+        cookie = log_in(guarded, TOKEN).headers["set-cookie"].partition(";")[0]
+    assert guarded.get("/api/states", headers={"cookie": cookie}).status_code == 401
     log_in(guarded, TOKEN)
-    known = guarded.get("/api/session").json()["csrf_token"]
-    assert guarded.post("/logout", headers={"x-csrf-token": known}).status_code == 303
+    log_out(guarded)
     assert guarded.get("/api/states").status_code == 401
+
+
+def log_out(web: httpx.Client) -> str:
+    """The cookie that the session had, as it is sent."""
+    name = cookie_of(web)
+    cookie = f"{name}={web.cookies[name]}"
+    known = web.get("/api/session").json()["csrf_token"]
+    assert web.post("/logout", headers={"x-csrf-token": known}).status_code == 303
+    assert not [one for one in web.cookies if one.startswith(tokens.COOKIE)]
+    return cookie
+
+
+def test_after_a_log_out_a_copy_of_the_cookie_is_good_for_nothing(
+    settings: Settings, valkey: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In every web process, also one that starts later, and for the live tail that it had opened."""
+    monkeypatch.setattr(streaming, "HEARTBEAT", 0.05)
+    guarded = settings.model_copy(update={"web_token": SecretStr(TOKEN)})
+    with serving(create_app(guarded)) as first, serving(create_app(guarded)) as second:
+        host = {"host": first.base_url.netloc.decode()}
+        log_in(first, TOKEN)
+        other = dict(first.cookies)
+        with following(first) as tail:
+            next(tail)
+            copied = {"cookie": log_out(first), **host}
+            assert [one for one in tail if one.kind == "message"] == []
+        for web in (first, second):
+            assert web.get("/api/states", headers=copied).status_code == 401
+        log_in(first, TOKEN)
+        assert dict(first.cookies) != other
+        new = {"cookie": f"{cookie_of(first)}={first.cookies[cookie_of(first)]}"}
+        assert second.get("/api/states", headers=new | host).status_code == 200
+    with serving(create_app(guarded)) as later:
+        assert later.get("/api/states", headers=copied).status_code == 401
+
+
+def test_a_new_session_ends_the_one_before(guarded: httpx.Client) -> None:
+    """In the same browser: nobody could log it out any more."""
+    log_in(guarded, READ_TOKEN)
+    before = {"cookie": f"{cookie_of(guarded)}={guarded.cookies[cookie_of(guarded)]}"}
+    log_in(guarded, TOKEN)
+    assert guarded.get("/api/states").status_code == 200
+    guarded.cookies.clear()
+    assert guarded.get("/api/states", headers=before).status_code == 401
+
+
+@pytest.mark.own_server
+def test_without_the_message_server_a_log_out_ends_the_session_here(settings: Settings, valkey: EmbeddedServer) -> None:
+    """And a session that nobody ended stays good."""
+    guarded = settings.model_copy(update={"web_token": SecretStr(TOKEN)})
+    with serving(create_app(guarded)) as web:
+        log_in(web, TOKEN)
+        assert web.get("/api/states").status_code == 200
+        valkey.stop()
+        assert web.get("/api/session").status_code == 200
+        copied = {"cookie": log_out(web)}
+        assert web.get("/openapi.json", headers=copied).status_code == 401
+
+
+def test_two_dashboards_on_one_host_do_not_log_each_other_out(settings: Settings, valkey: EmbeddedServer) -> None:
+    """A browser sends its cookies to every port: with the same tokens or others, each has a session of its own."""
+    for other in (TOKEN, "another-secret-of-16"):
+        of_first, of_second = (settings.model_copy(update={"web_token": SecretStr(one)}) for one in (TOKEN, other))
+        with serving(create_app(of_first)) as first, serving(create_app(of_second)) as second:
+            second.cookies.jar = first.cookies.jar
+            log_in(first, TOKEN)
+            log_in(second, other)
+            assert len(first.cookies) == 2
+            assert [web.get("/api/states").status_code for web in (first, second)] == [200, 200]
+            known = first.get("/api/session").json()["csrf_token"]
+            assert first.post("/logout", headers={"x-csrf-token": known}).status_code == 303
+            assert [web.get("/api/states").status_code for web in (first, second)] == [401, 200]
+
+
+def test_dashboards_below_paths_and_of_namespaces_have_cookies_of_their_own(settings: Settings) -> None:
+    """And a session of one namespace is none of another; the processes of one dashboard know each other's."""
+    known = settings.model_copy(update={"web_token": SecretStr(TOKEN)})
+    ours, again, theirs = (
+        tokens.Keys(known.model_copy(update={"namespace": name})) for name in ("ours", "ours", "theirs")
+    )
+    names = [keys.cookie_of(port, root) for keys in (ours, theirs) for port in ("80", "81") for root in ("", "/a")]
+    assert len(set(names)) == len(names)
+    assert ours.cookie_of("80", "/a") == again.cookie_of("80", "/a")
+    session = ours.new_session("full")
+    assert again.read_session(session) is not None
+    assert theirs.read_session(session) is None
+
+
+# ---------------------------------------------------------------------- wrong tokens
+
+
+@pytest.mark.parametrize("how", ["form", "json", "header"])
+def test_wrong_tokens_are_answered_later_each_time_and_are_in_the_audit_log(
+    guarded: httpx.Client, client: RedisClient, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The first two at once; the log names the address and the way, and never the token."""
+    waited: list[float] = []
+
+    async def wait(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr(guesses, "sleep", wait)
+    for number in range(9):
+        wrong = f"wrong-{number}"
+        if how == "header":
+            answer = guarded.get("/api/states", headers=bearer(wrong))
+        else:
+            answer = guarded.post("/login", **{"data" if how == "form" else "json": {"token": wrong}})  # type: ignore[arg-type]
+        assert answer.status_code == (303 if how == "form" else 401)
+    assert waited == [0, 0, 0.25, 0.5, 1, 2, 4, guesses.LONGEST, guesses.LONGEST]
+    entries = ask(client, audit_log())
+    assert [(entry.action, entry.by, entry.count) for entry in entries] == [
+        ("log_in_refused", "nobody@127.0.0.1", count) for count in (4, 2, 1, 1)
+    ]
+    assert "wrong" not in "".join(entry.target for entry in entries)
+    assert guarded.get("/api/states", headers=bearer(TOKEN)).status_code == 200
+    assert waited[9:] == []
+
+
+def test_of_many_guesses_at_once_few_are_read(guarded: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one address; the others are told when to come back, and sessions go on."""
+    log_in(guarded, TOKEN)
+    answered = threading.Event()
+
+    async def wait(seconds: float) -> None:
+        await asyncio.to_thread(answered.wait)
+
+    monkeypatch.setattr(guesses, "sleep", wait)
+    with ThreadPoolExecutor(20) as pool:
+
+        def guess(number: int) -> httpx.Response:
+            return httpx.get(f"{guarded.base_url}/api/states", headers=bearer(f"wrong-{number}"), timeout=60)
+
+        found = [pool.submit(guess, number) for number in range(20)]
+        wait_until(lambda: sum(one.done() for one in found) == 20 - guesses.AT_ONCE)
+        assert guarded.get("/api/states").status_code == 200
+        answered.set()
+        codes = sorted(one.result().status_code for one in found)
+    assert codes == [401] * guesses.AT_ONCE + [429] * (20 - guesses.AT_ONCE)
+    refused = [one.result() for one in found if one.result().status_code == 429]
+    assert {one.headers["retry-after"] for one in refused} == {"8"}
+
+
+def test_who_guesses_cannot_push_what_people_did_out_of_the_audit_log(client: RedisClient) -> None:
+    """However many addresses take part."""
+    audit(client, "enqueue", "convert", ["42"], by="ann")
+    write = Script("write_audit")
+    for _ in range(12):
+        write.run_many(client, [["x", "log_in_refused", "a form", 1, 0] for _ in range(1_000)])
+    entries = ask(client, audit_log(20_000))
+    assert len(entries) < 2_000
+    assert [entry.by for entry in entries if entry.action == "enqueue"] == ["ann"]
+    assert [entry.time for entry in entries] == sorted((entry.time for entry in entries), reverse=True)
+
+
+def test_a_form_is_small(guarded: httpx.Client) -> None:
+    """Anybody may send one."""
+    assert guarded.post("/login", content=b"token=" + b"x" * 20_000).status_code == 413
+    parts = iter([b"token=", b"x" * 20_000])
+    assert guarded.post("/login", content=parts).status_code == 413
 
 
 def test_a_session_that_was_changed_is_none(guarded: httpx.Client) -> None:
     """One that may read cannot be made one that may act."""
     log_in(guarded, READ_TOKEN)
-    good = guarded.cookies[COOKIE]
+    name = cookie_of(guarded)
+    good = guarded.cookies[name]
     guarded.cookies.clear()
     for bad in (good.replace("read", "full", 1), good[:-1] + ("0" if good[-1] != "0" else "1"), "..", "a.b.c.d", "é"):
-        answer = guarded.get("/api/states", headers={b"cookie": f"{COOKIE}={bad}".encode()})
+        answer = guarded.get("/api/states", headers={b"cookie": f"{name}={bad}".encode()})
         assert answer.status_code == 401
 
 

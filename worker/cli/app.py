@@ -38,7 +38,7 @@ _COMMANDS = {
     "resume": ("worker.cli.actions:resume", "Resume a paused queue: workers take its messages again."),
     "queues": ("worker.cli.system:queues", "List the queues, with their waiting messages."),
     "workers": ("worker.cli.system:workers", "List the worker processes, with their attempts and their problems."),
-    "audit": ("worker.cli.system:audit", "List the actions of people, newest first."),
+    "audit": ("worker.cli.system:audit", "List what people did, newest first."),
     "export": (
         "worker.cli.export:export",
         "Write messages with their history to a file, one JSON object on each line.",

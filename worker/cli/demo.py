@@ -23,6 +23,7 @@ from worker.history.filters import EventFilter
 from worker.history.states import FAILURES, WAITS
 from worker.history.tail import Followed, follow_events, position
 from worker.operations.actors import find_actor
+from worker.operations.audit import ENQUEUE, audit
 from worker.server.connection import check_server, connect
 from worker.settings import Settings
 
@@ -49,7 +50,8 @@ def demo(as_json: AsJson = False) -> None:
     log = settings.data_dir / "demo.log"
     with RunningPools(pools_for(settings), settings.actors, stop_timeout(settings), log) as running:
         for name in ("merge_conversation", "summarize_conversation"):
-            find_actor(settings, name).send(conversation_id)
+            message = find_actor(settings, name).send(conversation_id)
+            audit(client, ENQUEUE, name, [message.message_id])
         about_it = EventFilter(subject={"conversation_id": conversation_id})
         # The summary is indexed if the extra for the search index is installed.
         messages = 3 if is_installed("recall") else 2

@@ -10,6 +10,7 @@ from worker.cli.actors import read_arguments
 from worker.cli.options import AsJson, begin, read_duration
 from worker.cli.output import print_json, print_text
 from worker.operations.actors import find_actor
+from worker.operations.audit import ENQUEUE, audit
 from worker.server.connection import check_server, connect
 
 
@@ -24,8 +25,10 @@ def enqueue(
     later = None if delay is None else read_duration("--delay", delay)
     found = find_actor(settings, actor)
     values = read_arguments(found, arguments or [])
-    check_server(connect(settings), settings)
+    client = connect(settings)
+    check_server(client, settings)
     message = found.send_with_options(args=tuple(values), delay=later)
+    audit(client, ENQUEUE, message.actor_name, [message.message_id])
     if as_json:
         print_json({"message_id": message.message_id, "actor": message.actor_name, "queue": found.queue_name})
     else:

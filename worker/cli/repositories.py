@@ -16,6 +16,7 @@ from worker.cli.output import ago, note, print_json, print_table, print_text, st
 from worker.cli.terminal import Row, Styled, console
 from worker.errors import ConfigurationError, LeaseTaken, NoContentFound, WorkerError
 from worker.operations.actors import find_actor
+from worker.operations.audit import SYNC, audit
 from worker.recall import repository_sync
 from worker.recall.repositories import (
     add_repository,
@@ -25,6 +26,7 @@ from worker.recall.repositories import (
     remove_repository,
 )
 from worker.recall.repository_sync import Synced
+from worker.server.client import RedisClient
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Keep folders of source code in the search index.")
 
@@ -62,12 +64,15 @@ def sync(
     wanted = [one.name for one in run_async_in_new_loop(lambda: known_repositories(names or []))]
     if not wanted:
         note("there are no repositories: add one with `worker repositories add FOLDER`")
-    open_server()
+    client = open_server()
     if here:
-        _sync_here(wanted, as_json=as_json)
+        _sync_here(client, wanted, as_json=as_json)
         return
     actor = find_actor(settings, "sync_repository")
-    sent = {name: actor.send(name).message_id for name in wanted}
+    sent: dict[str, str] = {}
+    for name in wanted:
+        sent[name] = actor.send(name).message_id
+        audit(client, SYNC, name, [sent[name]])
     if as_json:
         print_json({"repositories": [{"name": name, "message_id": message_id} for name, message_id in sent.items()]})
         return
@@ -127,12 +132,13 @@ async def _described(names: list[str]) -> list[dict[str, Any]]:
     return [await describe_repository(one) for one in await known_repositories(names)]
 
 
-def _sync_here(names: list[str], *, as_json: bool) -> None:
+def _sync_here(client: RedisClient, names: list[str], *, as_json: bool) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
     results, failed = [], []
     with Progress(*columns, console=console(), disable=as_json or not console().is_terminal, transient=True) as bar:
         for name in names:
             task = bar.add_task(name, total=None, text="")
+            audit(client, SYNC, name, ())
 
             def told(done: int, total: int, text: str, task: Any = task) -> None:  # noqa: ANN401 - rich's own
                 bar.update(task, completed=done, total=total, text=text)

@@ -45,7 +45,7 @@ def workers(as_json: AsJson = False) -> None:
 
 
 def audit(limit: Limit = PAGE, as_json: AsJson = False) -> None:
-    """List the actions of people, newest first."""
+    """List what people did, newest first."""
     found = ask(open_server(), audit_log(limit))
     if as_json:
         print_json(AuditLog(found))

@@ -88,6 +88,9 @@ Token = Annotated[SecretStr | None, AfterValidator(_hard_to_guess)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
 """Words separated by commas."""
 
+Folders = Annotated[tuple[Folder, ...], BeforeValidator(_split)]
+"""Folders separated by commas, each made absolute."""
+
 
 def show_value(value: object) -> str:
     """A setting's value as a person writes it, secrets masked."""
@@ -99,7 +102,7 @@ def show_value(value: object) -> str:
     if isinstance(value, str):
         return mask_secrets(value)
     if isinstance(value, tuple):
-        return ",".join(value)
+        return ",".join(str(one) for one in value)
     if isinstance(value, bool):
         return str(value).lower()
     return "" if value is None else str(value)

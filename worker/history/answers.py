@@ -224,14 +224,14 @@ class WorkerInfo:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """An action of a person.
+    """What a person did, or that log-ins were refused.
 
     Attributes:
         time: The time of the action.
         by: The person or program.
-        action: replay, purge, cancel, run_now, pause or resume.
-        target: The given filter, ids or queue.
-        count: The number of changed messages.
+        action: replay, purge, cancel, run_now, pause, resume, enqueue, sync or log_in_refused.
+        target: The given filter, ids, queue, actor or repository; how a refused visitor tried to log in.
+        count: The number of changed or enqueued messages, or of refused log-ins.
         ids: The ids of the first hundred of them.
     """
 

@@ -19,6 +19,7 @@ from worker.ground.texts import shown
 from worker.loops.thread_pool import run_in_thread_pool
 from worker.recall.reading import FAILED
 from worker.recall.scanning import Globs
+from worker.recall.settings import RecallSettings
 from worker.stores.chunks import Totals
 from worker.stores.database import is_storable
 from worker.stores.index import search_index
@@ -65,10 +66,10 @@ def _folder(path: Path) -> Path:
 
 
 async def name_of(path_or_name: str) -> str:
-    """The name of a repository. A new folder is added, under the folder's name.
+    """The name of a repository. A new folder is added under its own name, if it is below `WORKER_REPOSITORY_ROOTS`.
 
     Returns:
-        The repository's name; or `path_or_name` itself if it is neither a repository nor a folder, so that
+        The repository's name; or `path_or_name` itself if it is neither a repository nor such a folder, so that
         `sync_repository` reports the error.
     """
     if not is_storable(path_or_name):
@@ -80,11 +81,21 @@ async def name_of(path_or_name: str) -> str:
     folder = Path(await run_in_thread_pool(os.path.realpath, path))
     if (known := await store.at(folder)) is not None:
         return known.name
+    if not await run_in_thread_pool(is_below_a_root, folder):
+        return path_or_name
     is_free = _NAME.fullmatch(folder.name) and await store.get(folder.name) is None
     try:
         return (await add_repository(folder, folder.name if is_free else _name_of(folder))).name
     except ConfigurationError:
         return path_or_name
+
+
+def is_below_a_root(path: Path) -> bool:
+    """Whether a folder is below one of `WORKER_REPOSITORY_ROOTS`, or one of them; all links are followed first."""
+    real = Path(os.path.realpath(path))
+    # A root may have become a link since the settings were read.
+    roots = [Path(os.path.realpath(root)) for root in RecallSettings.in_force().repository_roots]
+    return any(real.is_relative_to(root) for root in roots)
 
 
 def _name_of(path: Path) -> str:
@@ -187,3 +198,14 @@ def check_folder(path: Path) -> None:
         raise Fatal(f"{shown(str(path))} is not a valid path: {error.strerror}") from error
     if not stat.S_ISDIR(mode):
         raise Fatal(f"{path} is not a folder")
+
+
+def check_place(path: Path) -> None:
+    """Checks that the folder of a repository is still the one that was added, and no link to another.
+
+    Raises:
+        Fatal: The path does not exist, is not a folder, may not be read, or leads elsewhere now.
+    """
+    check_folder(path)
+    if (real := os.path.realpath(path)) != str(path):
+        raise Fatal(f"{path} leads to {real} now: remove the repository, and add it again if that is wanted")

@@ -19,14 +19,16 @@ import numpy as np
 
 from worker.errors import Fatal, NoContentFound, RetryLater, Unchanged
 from worker.ground.groups import deciding
+from worker.ground.texts import shown
 from worker.loops.thread_pool import run_in_thread_pool
 from worker.models.embedder import Embedder, Vectors, embedder, refuses_not_everything
 from worker.recall.reading import CLOCK_TICK, FAILED, ReadFile, failed, read_files
-from worker.recall.repositories import check_folder, left_out_of
+from worker.recall.repositories import check_folder, check_place, is_below_a_root, left_out_of
 from worker.recall.scanning import Found, Globs, Scan
 from worker.recall.settings import RecallSettings
 from worker.recall.sync_record import RepositoryRemoved, SyncRecord, recorded
 from worker.stores.chunks import FileChunks, FileState, Totals, searched
+from worker.stores.database import is_storable
 from worker.stores.index import SearchIndex, search_index
 from worker.stores.repositories import Repository, repository_store
 
@@ -105,9 +107,7 @@ async def sync_repository(name: str, *, progress: Progress | None = None) -> Syn
     store = await repository_store()
     repository = await store.get(name)
     if repository is None:
-        if Path(name).is_absolute():
-            await run_in_thread_pool(check_folder, Path(name))
-        raise Fatal(f"no repository is called {name!r}: add it with `worker repositories add`, or give its whole path")
+        raise await run_in_thread_pool(_unknown, name)
     try:
         async with recorded(store, repository) as record:
             syncing = _Syncing(repository, await search_index(), await embedder(), record, progress)
@@ -118,6 +118,22 @@ async def sync_repository(name: str, *, progress: Progress | None = None) -> Syn
         await (await search_index()).remove_repository(name)
         raise
     return synced
+
+
+def _unknown(name: str) -> Fatal:
+    """The error for what is no repository; it does not tell whether a folder outside of the roots exists."""
+    add_it = "add it with `worker repositories add`"
+    if not is_storable(name) or not Path(name).is_absolute():
+        return Fatal(f"no repository is called '{shown(name)}': {add_it}")
+    if not is_below_a_root(Path(name)):
+        return Fatal(
+            f"no repository is called {shown(name)}: {add_it}, or name a folder above it in WORKER_REPOSITORY_ROOTS"
+        )
+    try:
+        check_folder(Path(name))
+    except Fatal as error:
+        return error
+    return Fatal(f"no repository is called {name!r}: {add_it}")
 
 
 @dataclass(slots=True)
@@ -287,7 +303,7 @@ async def _scan(repository: Repository) -> tuple[dict[str, Found], int]:
     scan = Scan(repository.path, Globs(repository.include, repository.exclude), largest)
     found: dict[str, Found] = {}
     try:
-        await run_in_thread_pool(check_folder, repository.path)
+        await run_in_thread_pool(check_place, repository.path)
         walk = scan.files()
         while some := await run_in_thread_pool(_some, walk):
             # The escaped name of a file that is not UTF-8 may be another file's name.

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from worker.ground.values import Duration
+from worker.ground.values import Duration, Folders
 from worker.settings import SettingsGroup
 
 
@@ -24,4 +24,9 @@ class RecallSettings(SettingsGroup):
     )
     sync_max_file_bytes: int = Field(
         2**20, ge=1, le=2**27, description="Size limit of a file, in bytes. Larger files are not indexed."
+    )
+    repository_roots: Folders = Field(
+        (),
+        description="Folders, separated by commas, below which `sync_repository` takes any folder. Others must be "
+        "added with `worker repositories add`.",
     )

@@ -15,12 +15,14 @@ from worker.history.states import Action
 from worker.loops.thread_pool import run_in_thread_pool
 from worker.operations import actions, actors
 from worker.operations.answers import Done, Turned
+from worker.operations.audit import ENQUEUE, audit
 from worker.settings import Settings
 from worker.web import shapes
 from worker.web.answers import told
-from worker.web.dependencies import Acting, Client, InForce
+from worker.web.dependencies import Acting, Client, Held
 from worker.web.parameters import Name, bounds_of, value_of
 from worker.web.problems import NOT_FOUND, WITH_BODY, Problem
+from worker.web.resources import Resources
 
 logger = get_logger(__name__)
 
@@ -152,11 +154,23 @@ async def _turn(queue: str, by: str, client: Client, *, paused: bool) -> Respons
 
 
 @router.post("/messages", status_code=201, responses=NOT_FOUND)
-async def enqueue(new: NewMessage, visitor: Acting, settings: InForce) -> Enqueued:
+async def enqueue(new: NewMessage, visitor: Acting, held: Held) -> Enqueued:
     """Enqueues a message for an actor of `WORKER_ACTORS`."""
-    enqueued = await run_in_thread_pool(_enqueue, new, settings)
+    return await run_in_thread_pool(send, new, held, action=ENQUEUE, target=new.actor, by=visitor.name)
+
+
+def send(new: NewMessage, held: Resources, *, action: str, target: str, by: str) -> Enqueued:
+    """Enqueues a message, and writes it into the audit log as this action.
+
+    Raises:
+        HTTPException: There is no such actor.
+        ConfigurationError: The actor does not take these arguments.
+        WorkerError: The message is refused, or the server does not answer.
+    """
+    enqueued = _enqueue(new, held.settings)
+    audit(held.client, action, target, [enqueued.message_id] if enqueued.is_new else [], by=by)
     said = "a message was enqueued" if enqueued.is_new else "no message was enqueued: another has its unique key"
-    logger.info(said, message_id=enqueued.message_id, actor=enqueued.actor, by=visitor.name)
+    logger.info(said, message_id=enqueued.message_id, actor=enqueued.actor, by=by)
     return enqueued
 
 

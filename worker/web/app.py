@@ -49,7 +49,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.resources = resources
-    app.add_middleware(Guard, settings=settings, keys=resources.keys)
+    app.add_middleware(Guard, resources=resources)
     tell_problems(app)
     token = [Security(HTTPBearer(auto_error=False))] if resources.keys.needed else []
     app.include_router(api.router, prefix="/api", dependencies=token)

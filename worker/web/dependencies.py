@@ -15,8 +15,6 @@ from fastapi import Depends, HTTPException, Request
 
 from worker.server.async_client import AsyncRedisClient
 from worker.server.client import RedisClient
-from worker.settings import Settings
-from worker.web.live import LiveTail
 from worker.web.resources import Resources
 from worker.web.security import Visitor
 
@@ -30,11 +28,6 @@ def resources(request: Request) -> Resources:
 Held = Annotated[Resources, Depends(resources)]
 
 
-def settings(held: Held) -> Settings:
-    """The application's settings."""
-    return held.settings
-
-
 def client(held: Held) -> RedisClient:
     """The client for blocking calls in the thread pool."""
     return held.client
@@ -43,11 +36,6 @@ def client(held: Held) -> RedisClient:
 async def history(held: Held) -> AsyncRedisClient:
     """The client of the running loop, for `await aask(history, question)`."""
     return await held.redis()
-
-
-async def tail(held: Held) -> LiveTail:
-    """The live tail of the running loop."""
-    return await held.tail()
 
 
 def visitor(request: Request) -> Visitor:
@@ -67,9 +55,7 @@ def actor(who: Annotated[Visitor, Depends(visitor)]) -> Visitor:
     return who
 
 
-InForce = Annotated[Settings, Depends(settings)]
 Client = Annotated[RedisClient, Depends(client)]
 History = Annotated[AsyncRedisClient, Depends(history)]
-Tail = Annotated[LiveTail, Depends(tail)]
 Visiting = Annotated[Visitor, Depends(visitor)]
 Acting = Annotated[Visitor, Depends(actor)]

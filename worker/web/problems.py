@@ -36,8 +36,9 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     for code, description in {
         400: "The request cannot be read, or its `Host` is not ours.",
         401: "A token is needed.",
-        403: "The token may only read, or another site may have made the request.",
+        403: "The token may only read, another site made the request, or a proxy passed it on without a token.",
         422: "A value of the request cannot be used.",
+        429: "Too many wrong tokens came from this address.",
         503: "The message server does not answer.",
     }.items()
 }

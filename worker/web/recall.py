@@ -10,10 +10,10 @@ from typing import Annotated
 from fastapi import APIRouter, HTTPException
 from pydantic import BaseModel, ConfigDict, Field
 
-from worker.errors import ConfigurationError
 from worker.ground.logs import get_logger
 from worker.loops.thread_pool import run_in_thread_pool
-from worker.operations.actors import find_actor, load_actors
+from worker.operations.actors import load_actors
+from worker.operations.audit import ENQUEUE
 from worker.recall import indexing, recall
 from worker.recall.loading import load_models
 from worker.recall.settings import RecallSettings
@@ -21,8 +21,8 @@ from worker.settings import Settings
 from worker.stores.chunks import Kind
 from worker.stores.index import search_index
 from worker.stores.repositories import repository_store
-from worker.web import shapes
-from worker.web.dependencies import Acting, InForce
+from worker.web import actions, shapes
+from worker.web.dependencies import Acting, Held
 from worker.web.parameters import Name
 from worker.web.problems import NOT_FOUND, WITH_BODY, Problem
 from worker.web.unavailable import unreadable_told
@@ -113,19 +113,11 @@ async def ask(asked: Question) -> Answer:
 
 
 @router.post("/capture", status_code=202, responses=NOT_FOUND)
-async def capture(note: Note, visitor: Acting, settings: InForce) -> Captured:
+async def capture(note: Note, visitor: Acting, held: Held) -> Captured:
     """Enqueues a note; it is found as soon as a worker has put it into the index."""
-    note_id = await run_in_thread_pool(_enqueue, note, settings)
-    logger.info("a note was captured", note_id=note_id, by=visitor.name)
-    return Captured(note_id=note_id)
-
-
-def _enqueue(note: Note, settings: Settings) -> str:
-    try:
-        actor = find_actor(settings, "capture_note")
-    except ConfigurationError as error:
-        raise HTTPException(404, str(error)) from error
-    return actor.send(note.text, list(note.tags)).message_id
+    new = actions.NewMessage(actor="capture_note", args=[note.text, list(note.tags)])
+    sent = await run_in_thread_pool(actions.send, new, held, action=ENQUEUE, target=new.actor, by=visitor.name)
+    return Captured(note_id=sent.message_id)
 
 
 async def get_ready(settings: Settings) -> None:

@@ -8,11 +8,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, HTTPException, Path
 from pydantic import Field
 
+from worker.loops.thread_pool import run_in_thread_pool
+from worker.operations.audit import SYNC
 from worker.recall.repositories import describe_repository
 from worker.stores import repositories as stored
 from worker.stores.repositories import SyncState, repository_store
 from worker.web import actions, shapes
-from worker.web.dependencies import Acting, InForce
+from worker.web.dependencies import Acting, Held
 from worker.web.problems import NOT_FOUND, WITH_BODY, Problem
 from worker.web.unavailable import UNREADABLE, reason_of, unreadable_told
 
@@ -78,12 +80,12 @@ async def repository(name: RepositoryName) -> Repository:
 
 
 @router.post("/repositories/{name}/sync", status_code=201, responses=WITH_BODY | NOT_FOUND)
-async def sync(name: RepositoryName, visitor: Acting, settings: InForce) -> actions.Enqueued:
+async def sync(name: RepositoryName, visitor: Acting, held: Held) -> actions.Enqueued:
     """Enqueues a message that syncs the repository."""
     with unreadable_told():
         known = await _known(name)
     new = actions.NewMessage(actor="sync_repository", args=[known.name])
-    return await actions.enqueue(new, visitor, settings)
+    return await run_in_thread_pool(actions.send, new, held, action=SYNC, target=known.name, by=visitor.name)
 
 
 async def overview() -> tuple[Sequence[Repository | stored.Repository], str]:

@@ -16,7 +16,9 @@ from worker.server.async_client import AsyncRedisClient
 from worker.server.client import RedisClient
 from worker.server.connection import aconnect, connect
 from worker.settings import Settings
+from worker.web.guesses import Guesses
 from worker.web.live import LiveTail
+from worker.web.logged_out import LoggedOut
 from worker.web.tokens import Keys
 
 
@@ -26,6 +28,8 @@ class Resources:
     Attributes:
         settings: The application's settings.
         keys: The keys that recognize tokens, sessions and forms.
+        guesses: The wrong tokens that visitors tried.
+        logged_out: The sessions that were ended before their time.
         redis: Opens the client of the running loop; await its call.
         tail: Opens the live tail of the running loop; await its call.
         blocked: The stalls of the loop since the start, if it is watched.
@@ -36,6 +40,8 @@ class Resources:
         self.keys = Keys(settings)
         self.redis = loop_resource(self._open_redis)
         self.tail = loop_resource(self._open_tail)
+        self.guesses = Guesses(self.redis)
+        self.logged_out = LoggedOut(self.redis)
         self.blocked = Blocked()
         self._tails: list[LiveTail] = []
 

@@ -6,24 +6,24 @@ It refuses a request before any handler sees it. So every new handler is protect
 from __future__ import annotations
 
 import hmac
-import ipaddress
 from dataclasses import dataclass
-from urllib.parse import SplitResult, quote, urlsplit
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from worker.ground.logs import get_logger
-from worker.settings import Settings
+from worker.web import guesses
+from worker.web.direct import address_of, doubt_about, is_local_name, split
 from worker.web.problems import BROKEN, problem
+from worker.web.resources import Resources
 from worker.web.tokens import Keys, Role, Session
 
 logger = get_logger(__name__)
 
-COOKIE = "worker_session"
 CSRF_HEADER = "x-csrf-token"
 
 _PUBLIC = ("/health/live", "/health/ready")
@@ -31,9 +31,11 @@ _LOGIN = "/login"
 _STATIC = "/static/"
 _TAKE_FORMS = (_LOGIN, "/logout")
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 _ENVELOPE = 65_536
 """The most bytes of a request's body besides the message in it."""
+
+_FORM = 16_384
+"""The most bytes of a form: anybody may send one."""
 
 _HEADERS = {
     "content-security-policy": (
@@ -58,20 +60,25 @@ class Visitor:
         may_act: Whether the visitor may change anything.
         shows_arguments: Whether arguments of messages and tracebacks are shown.
         csrf_token: The token that the visitor's pages send with each action, in the header `X-CSRF-Token`.
+        address: The visitor's address.
+        session: The visitor's session, or None.
     """
 
     name: str
     may_act: bool
     shows_arguments: bool
     csrf_token: str
+    address: str
+    session: Session | None
 
 
 class Refused(Exception):
     """The request is refused."""
 
-    def __init__(self, code: int, detail: str) -> None:
+    def __init__(self, code: int, detail: str, headers: dict[str, str] | None = None) -> None:
         self.code = code
         self.detail = detail
+        self.headers = headers
         super().__init__(detail)
 
 
@@ -80,15 +87,15 @@ class Guard:
 
     Args:
         app: The guarded application.
-        settings: The settings with the host names and the size of a message.
-        keys: The keys that recognize visitors.
+        resources: The settings with the host names and the size of a message, and the keys that recognize visitors.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, keys: Keys) -> None:
+    def __init__(self, app: ASGIApp, resources: Resources) -> None:
         self._app = app
-        self._settings = settings
-        self._keys = keys
-        self._hosts = {"localhost", settings.web_host.lower(), *(one.lower() for one in settings.web_allowed_hosts)}
+        self._held = resources
+        self._settings = settings = resources.settings
+        self._keys = resources.keys
+        self._hosts = {settings.web_host.lower(), *(one.lower() for one in settings.web_allowed_hosts)}
         self._most = 2 * settings.max_message_bytes + _ENVELOPE
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -99,10 +106,13 @@ class Guard:
         request = Request(scope)
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         answer = _Answer(send, kept=path.startswith(_STATIC))
+        most = _FORM if path in _TAKE_FORMS else self._most
         try:
-            visitor = self._admit(request, path)
+            visitor = await self._admit(request, path, most)
             scope.setdefault("state", {})["visitor"] = visitor
-            await self._app(scope, _bounded(receive, self._most), answer)
+            await self._app(scope, _bounded(receive, most), answer)
+        except ClientDisconnect:
+            return  # nobody waits for an answer
         except Refused as refused:
             await _refusal(request, path, refused)(scope, receive, answer)
         except Exception:  # the request ends here, because only this code adds the headers to the answer
@@ -111,45 +121,70 @@ class Guard:
             logger.exception("a request failed", path=path)
             await problem(500, BROKEN)(scope, receive, answer)
 
-    def _admit(self, request: Request, path: str) -> Visitor | None:
+    async def _admit(self, request: Request, path: str, most: int) -> Visitor | None:
         if path in _PUBLIC:
             return None
         self._check_host(request.headers)
-        if not self._keys.needed:
-            _check_local(request)
-        role, session, by_token = self._identify(request)
+        if not self._keys.needed and (doubt := doubt_about(request)) is not None:
+            raise Refused(
+                403, f"without a token only direct requests of this machine are answered, and {doubt}: {_SET}"
+            )
+        role, session, by_token = await self._identify(request)
         if role is None and path != _LOGIN and not path.startswith(_STATIC):
             raise Refused(401, "a token is needed: send it as `Authorization: Bearer …`, or log in")
         if request.method not in _SAFE:
             if not by_token:
                 self._check_forgery(request, session, path)
-            _check_body(request.headers, self._most, path)
-        kind = "web" if not self._keys.needed else f"{role} token"
-        address = request.client.host if request.client is not None else "local"
+            _check_body(request.headers, most, path)
         return Visitor(
-            name=f"{kind}@{address}",
+            name=self._name_of(request, role),
             may_act=role == "full",
             shows_arguments=self._settings.web_show_arguments,
             csrf_token=session.proof if session is not None else self._keys.proof if not self._keys.needed else "",
+            address=address_in(request),
+            session=session,
         )
+
+    def _name_of(self, request: Request, role: Role | None) -> str:
+        kind = "web" if not self._keys.needed else "nobody" if role is None else f"{role} token"
+        return f"{kind}@{address_in(request)}"
 
     def _check_host(self, headers: Headers) -> None:
         """Refuses foreign host names, because another site may have pointed one of its own to this machine."""
-        name = (_split(f"//{headers.get('host', '')}").hostname or "") if _is_plain(headers.get("host", "")) else ""
-        if name in self._hosts or _is_address(name, loopback=not self._keys.needed):
+        name = (split(f"//{headers.get('host', '')}").hostname or "") if _is_plain(headers.get("host", "")) else ""
+        if is_local_name(name):
             return
-        raise Refused(400, f"no such host here: {name or 'none'}; add it to WORKER_WEB_ALLOWED_HOSTS if it is yours")
+        if not self._keys.needed:
+            asked = name or "none"
+            raise Refused(
+                400, f"without a token only names of this machine are answered, and the host is {asked}: {_SET}"
+            )
+        if name not in self._hosts and address_of(name) is None:
+            raise Refused(
+                400, f"no such host here: {name or 'none'}; add it to WORKER_WEB_ALLOWED_HOSTS if it is yours"
+            )
 
-    def _identify(self, request: Request) -> tuple[Role | None, Session | None, bool]:
+    async def _identify(self, request: Request) -> tuple[Role | None, Session | None, bool]:
         """The visitor's role, its session, and whether the request itself has a token."""
         if not self._keys.needed:
             return "full", None, False
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme:
-            role = self._keys.role_of(token.strip().encode("latin-1")) if scheme.lower() == "bearer" else None
+            role = await self._role_of(request, token.strip()) if scheme.lower() == "bearer" else None
             return role, None, role is not None
-        session = self._keys.read_session(request.cookies.get(COOKIE, ""))
-        return (session.role if session is not None else None), session, False
+        session = self._keys.read_session(request.cookies.get(cookie_name(self._keys, request), ""))
+        if session is None or await self._held.logged_out.has_ended(session):
+            return None, None, False
+        return session.role, session, False
+
+    async def _role_of(self, request: Request, token: str) -> Role | None:
+        """The role of a token in a header, or None, later, if it is not ours."""
+        address = address_in(request)
+        check_pace(self._held, address)
+        role = self._keys.role_of(token.encode("latin-1"))
+        if role is None and token:
+            await self._held.guesses.failed(address, self._name_of(request, None), "a token in a header")
+        return role
 
     def _check_forgery(self, request: Request, session: Session | None, path: str) -> None:
         """Refuses requests that another site makes a visitor's browser send."""
@@ -157,7 +192,7 @@ class Guard:
         site, origin = headers.get("sec-fetch-site"), headers.get("origin")
         if site not in (None, "same-origin", "none"):
             raise Refused(403, "another site made this request")
-        if origin is not None and _split(origin).netloc.lower() != headers.get("host", "").lower():
+        if origin is not None and split(origin).netloc.lower() != headers.get("host", "").lower():
             raise Refused(403, f"another site made this request: {origin}")
         if path == _LOGIN:
             return
@@ -168,12 +203,30 @@ class Guard:
                 raise Refused(403, "the header X-CSRF-Token is missing or old: load the page again")
 
 
-def _check_local(request: Request) -> None:
-    """Refuses requests from other machines, and through a proxy; for applications without a token."""
-    address = request.client.host if request.client is not None else ""
-    forwarded = next((name for name in _FORWARDED if name in request.headers), None)
-    if (address and not _is_address(address, loopback=True)) or forwarded:
-        raise Refused(403, "only for this machine: set WORKER_WEB_TOKEN to let others in")
+_SET = "set WORKER_WEB_TOKEN to let others in, and name their host in WORKER_WEB_ALLOWED_HOSTS"
+
+
+def address_in(request: Request) -> str:
+    """The visitor's address."""
+    return request.client.host if request.client is not None else "local"
+
+
+def cookie_name(keys: Keys, request: Request) -> str:
+    """The name of the cookie of the dashboard that is asked: each port and path of a host has its own."""
+    host = split(f"//{request.headers.get('host', '')}").netloc
+    port = host.rpartition("]")[2].rpartition(":")[2]
+    return keys.cookie_of(port if port.isdecimal() else request.url.scheme, request.scope.get("root_path", ""))
+
+
+def check_pace(held: Resources, address: str) -> None:
+    """Refuses to read a token from an address that has too many wrong ones.
+
+    Raises:
+        Refused: It has; the answer says how long to wait.
+    """
+    if not held.guesses.may_try(address):
+        wait = {"retry-after": str(int(guesses.LONGEST))}
+        raise Refused(429, "too many wrong tokens come from this address: wait some seconds", wait)
 
 
 def _check_body(headers: Headers, most: int, path: str) -> None:
@@ -186,26 +239,10 @@ def _check_body(headers: Headers, most: int, path: str) -> None:
             raise Refused(415, "the body must be JSON, with `Content-Type: application/json`")
 
 
-def _split(url: str) -> SplitResult:
-    """The URL's parts; all empty if it is not a URL."""
-    try:
-        return urlsplit(url)
-    except ValueError:
-        return urlsplit("")
-
-
 def _is_plain(host: str) -> bool:
     """Whether the text is only a name or an address, with or without a port."""
     bare = host.removeprefix("[").replace("]", "", 1)
     return all(character.isalnum() or character in "-._:" for character in bare)
-
-
-def _is_address(name: str, *, loopback: bool) -> bool:
-    try:
-        found = ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return found.is_loopback or not loopback
 
 
 def _refusal(request: Request, path: str, refused: Refused) -> Response:
@@ -214,7 +251,7 @@ def _refusal(request: Request, path: str, refused: Refused) -> Response:
         root = request.scope.get("root_path", "")
         there = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(f"{quote(root)}{_LOGIN}?next={quote(there, safe='/')}", 303)
-    headers = {"www-authenticate": "Bearer"} if refused.code == 401 else None  # noqa: PLR2004
+    headers = {"www-authenticate": "Bearer"} if refused.code == 401 else refused.headers  # noqa: PLR2004
     return problem(refused.code, refused.detail, headers)
 
 

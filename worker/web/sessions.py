@@ -14,7 +14,7 @@ from fastapi.responses import RedirectResponse
 from worker.ground.logs import get_logger
 from worker.web.dependencies import Held, Visiting
 from worker.web.problems import problem
-from worker.web.security import COOKIE
+from worker.web.security import check_pace, cookie_name
 from worker.web.tokens import SESSION_SECONDS
 
 logger = get_logger(__name__)
@@ -25,18 +25,24 @@ router = APIRouter(include_in_schema=False)
 @router.post("/login", name="log_in")
 async def log_in(request: Request, held: Held, visitor: Visiting) -> Response:
     """Gives a session for a token, sent by a form, which is redirected to `next`, or as JSON, `{"token": …}`."""
+    check_pace(held, visitor.address)
     given = await _fields(request)
     is_form = "json" not in request.headers.get("content-type", "")
-    role = held.keys.role_of(given.get("token", "").encode("utf-8", "replace"))
+    token = given.get("token", "").encode("utf-8", "replace")
+    role = held.keys.role_of(token)
     root = request.scope.get("root_path", "")
     there = _inside(root, given.get("next", ""))
     if role is None:
         logger.warning("a token was refused", by=visitor.name)
+        if token:
+            await held.guesses.failed(visitor.address, visitor.name, "the login page" if is_form else "POST /login")
         return _redirect(f"{root}/login?failed=1") if is_form else problem(401, "this is not the token")
+    if visitor.session is not None:
+        await held.logged_out.end(visitor.session)
     logger.info("a visitor has logged in", by=visitor.name, role=role)
     answer = _redirect(there) if is_form else Response(status_code=204)
     answer.set_cookie(
-        COOKIE,
+        cookie_name(held.keys, request),
         held.keys.new_session(role),
         max_age=SESSION_SECONDS,
         path=f"{root}/",
@@ -48,11 +54,13 @@ async def log_in(request: Request, held: Held, visitor: Visiting) -> Response:
 
 
 @router.post("/logout", name="log_out")
-async def log_out(request: Request) -> Response:
-    """Ends the session in this browser."""
+async def log_out(request: Request, held: Held, visitor: Visiting) -> Response:
+    """Ends the session: its cookie is good for nothing any more, wherever else it is."""
     root = request.scope.get("root_path", "")
+    if visitor.session is not None:
+        await held.logged_out.end(visitor.session)
     answer = _redirect(f"{root}/login")
-    answer.delete_cookie(COOKIE, path=f"{root}/", httponly=True, samesite="strict")
+    answer.delete_cookie(cookie_name(held.keys, request), path=f"{root}/", httponly=True, samesite="strict")
     return answer
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Annotated
 
@@ -18,9 +18,11 @@ from worker.errors import ConfigurationError
 from worker.history.as_json import Shown
 from worker.history.filters import EventFilter
 from worker.web.answers import shown_to
-from worker.web.dependencies import Tail, Visiting
+from worker.web.dependencies import Held, Visiting
 from worker.web.live import Batch, place_of
 from worker.web.parameters import event_filter
+from worker.web.resources import Resources
+from worker.web.security import Visitor
 
 HEARTBEAT = 10.0
 """Seconds without an event after which a position is sent, so that browsers and proxies notice a broken connection."""
@@ -37,7 +39,7 @@ router = APIRouter(tags=["tail"])
 @router.get("/events/live", include_in_schema=False, name="live_events")
 async def live_events(
     wanted: Annotated[EventFilter, Depends(event_filter)],
-    tail: Tail,
+    held: Held,
     visitor: Visiting,
     after: Annotated[str | None, Query(max_length=100)] = None,
     last_event_id: Annotated[str | None, Header(max_length=100)] = None,
@@ -48,20 +50,28 @@ async def live_events(
         place_of(position or "0")
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
-    following = tail.follow(position, idle=HEARTBEAT)
+    following = (await held.tail()).follow(position, idle=HEARTBEAT)
     # Before the answer begins, so that a server that is away gives an error.
     first = await anext(following)
-    stream = _stream(first, following, wanted, shown_to(visitor))
+    stream = _stream(first, following, wanted, shown_to(visitor), lambda: _has_left(held, visitor))
     return EventSourceResponse(stream, ping=0, shutdown_grace_period=ENDS_WITHIN)
 
 
 async def _stream(
-    first: Batch, following: AsyncGenerator[Batch, None], wanted: EventFilter, shown: Shown
+    first: Batch,
+    following: AsyncGenerator[Batch, None],
+    wanted: EventFilter,
+    shown: Shown,
+    has_left: Callable[[], Awaitable[bool]],
 ) -> AsyncGenerator[bytes, None]:
     yield f"retry: {_AGAIN_MS}\nid: {first.position}\n\n{_missed(first)}".encode()
-    last_sent = time.monotonic()
+    last_sent = last_asked = time.monotonic()
     async with aclosing(following):
         async for batch in following:
+            if time.monotonic() - last_asked >= HEARTBEAT:
+                if await has_left():
+                    return
+                last_asked = time.monotonic()
             matching = [one for one in batch.told if wanted.matches(one.event)]
             lines = [_missed(batch), *(f"id: {one.position}\ndata: {one.as_json(shown)}\n\n" for one in matching)]
             if not matching and time.monotonic() - last_sent >= HEARTBEAT:
@@ -69,6 +79,11 @@ async def _stream(
             if text := "".join(lines):
                 last_sent = time.monotonic()
                 yield text.encode()
+
+
+async def _has_left(held: Resources, visitor: Visitor) -> bool:
+    """Whether the visitor's session has ended since it was let in."""
+    return visitor.session is not None and await held.logged_out.has_ended(visitor.session)
 
 
 def _missed(batch: Batch) -> str:

@@ -1,7 +1,7 @@
 """Recognizes visitors: compares tokens in constant time, signs sessions with an end, and proofs against forgery.
 
-A session holds no token, and is not stored: it holds its role and its end, under a signature made with the token.
-Another token ends all sessions.
+A session holds no token, and is not stored: it holds its role and its end, under a signature made with the tokens and
+the namespace. Another token ends all sessions.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from worker.settings import Settings
 
 SESSION_SECONDS = 12 * 3600
 
+COOKIE = "worker_session"
+"""How the name of every dashboard's cookie begins."""
+
 Role = Literal["full", "read"]
 
 
@@ -26,11 +29,15 @@ class Session:
     """The content of a session cookie.
 
     Attributes:
+        id: The session's id.
         role: The role of the visitor.
+        until: The second in which it ends, since 1970.
         proof: The proof that its changing requests must have, so that no other site can make them.
     """
 
+    id: str
     role: Role
+    until: int
     proof: str
 
 
@@ -47,7 +54,8 @@ class Keys:
             if token is not None:
                 self._tokens.append((role, _bytes_of(token)))  # type: ignore[arg-type]
         both = b"\0".join(token for _, token in self._tokens)
-        self._key = hmac.digest(both, b"worker web", "sha256") if both else secrets.token_bytes()
+        about = f"worker web\0{settings.namespace}".encode()
+        self._key = hmac.digest(both, about, "sha256") if both else secrets.token_bytes()
 
     @property
     def needed(self) -> bool:
@@ -73,10 +81,14 @@ class Keys:
         said, _, signature = cookie.rpartition(".")
         if not hmac.compare_digest(self._sign("session", said).encode(), signature.encode()):
             return None
-        role, until, _ = said.split(".")
+        role, until, own_id = said.split(".")
         if int(until) < time.time():
             return None
-        return Session("full" if role == "full" else "read", self._sign("proof", said))
+        return Session(own_id, "full" if role == "full" else "read", int(until), self._sign("proof", said))
+
+    def cookie_of(self, port: str, root: str) -> str:
+        """The name of the cookie of the dashboard at a port, below a path: browsers send it to all of a host's."""
+        return f"{COOKIE}_{self._sign('cookie', f'{port}{root}')[:12]}"
 
     @property
     def proof(self) -> str:

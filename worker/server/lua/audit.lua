@@ -1,6 +1,20 @@
 -- include: server, keys
--- Tells what people did.
+-- Tells what people did, and which log-ins were refused.
 -- Arguments: how many entries at most.
--- Answer: the stream's entries, newest first.
--- Keys: audit.
-return call('XREVRANGE', KEY.audit, '+', '-', 'COUNT', number())
+-- Answer: the entries of both streams, newest first.
+-- Keys: audit, refusals.
+local most = number()
+local found = call('XREVRANGE', KEY.audit, '+', '-', 'COUNT', most)
+for _, entry in ipairs(call('XREVRANGE', KEY.refusals, '+', '-', 'COUNT', most)) do
+  table.insert(found, entry)
+end
+local function moment_of(entry)
+  local milliseconds, counted = string.match(entry[1], '^(%d+)-(%d+)$')
+  return tonumber(milliseconds), tonumber(counted)
+end
+table.sort(found, function(one, other)
+  local at, nth = moment_of(one)
+  local other_at, other_nth = moment_of(other)
+  return at > other_at or (at == other_at and nth > other_nth)
+end)
+return { unpack(found, 1, math.min(#found, most)) }
