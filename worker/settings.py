@@ -252,7 +252,7 @@ class Settings(SettingsGroup):
     web_show_arguments: bool = Field(False, description="Whether the web shows arguments of messages, and tracebacks.")
     web_allowed_hosts: Words = Field(
         (),
-        description="Host names of the web beside those of this machine, separated by commas. Requires WORKER_WEB_TOKEN.",
+        description="Host names of the web beside those of this machine, separated by commas. They require a token.",
     )
 
     @model_validator(mode="after")

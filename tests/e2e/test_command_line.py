@@ -363,13 +363,13 @@ def test_an_enqueued_message_is_named(project: Project) -> None:
     line = project.worker("enqueue", "merge_conversation", "c").stdout
     match = re.fullmatch(r"merge_conversation enqueued as ([0-9a-f-]{36})\n", line)
     assert match is not None
-    assert [(message.id, message.actor, message.queue) for message in queued(project)] == [
-        (found["message_id"], "merge_conversation", "cpu"),
-        (match[1], "merge_conversation", "cpu"),
-    ]
     entries = project.json("audit")["actions"]
     assert [(one["by"], one["action"], one["target"], one["ids"]) for one in entries] == [
         (this_user(), "enqueue", "merge_conversation", [sent]) for sent in (match[1], found["message_id"])
+    ]
+    assert [(message.id, message.actor, message.queue) for message in queued(project)] == [
+        (found["message_id"], "merge_conversation", "cpu"),
+        (match[1], "merge_conversation", "cpu"),
     ]
 
 

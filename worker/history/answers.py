@@ -224,7 +224,7 @@ class WorkerInfo:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """What a person did, or that log-ins were refused.
+    """An entry of the audit log: an action of a person, or refused log-ins.
 
     Attributes:
         time: The time of the action.

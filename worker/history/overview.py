@@ -173,7 +173,7 @@ def _worker(now: int, name: bytes, expires: int, known: bytes) -> WorkerInfo:
 
 
 def audit_log(limit: int = PAGE) -> Question[tuple[AuditEntry, ...]]:
-    """What people did, newest first: actions, enqueueing and syncing; and refused log-ins."""
+    """The audit log, newest first: actions, enqueueing and syncing of people, and refused log-ins."""
 
     def read(answer: list[Any]) -> tuple[AuditEntry, ...]:
         return tuple(_audit_entry(entry.decode(), fields) for entry, fields in answer)

@@ -1,6 +1,7 @@
-"""Writes the audit log for what is no action on stored messages: enqueueing, syncing, refused log-ins.
+"""Writes entries of the audit log that are no actions on stored messages: enqueueing, syncing, refused log-ins.
 
-It never fails what it writes about: that has happened already. What cannot be written is in the log of the process.
+It never fails its caller, because the thing has happened already. An entry that cannot be written is in the log of the
+process.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def audit(client: RedisClient, action: str, target: str, ids: Sequence[str], *, 
     Args:
         client: A client of the server.
         action: enqueue or sync.
-        target: What was named: an actor, a repository.
+        target: The name of the actor or the repository.
         ids: The ids of the messages that were enqueued.
         by: The person that asked, or None for the user of this process.
     """
@@ -57,9 +58,9 @@ async def aaudit(
     Args:
         redis_client: Opens the client of the running loop.
         action: log_in_refused.
-        target: What was named.
+        target: The way in which a visitor tried to log in.
         by: The person that asked.
-        count: How often.
+        count: The number of times.
     """
     with _failures_logged(action, target, by):
         async with asyncio.timeout(WITHIN):

@@ -121,7 +121,7 @@ async def sync_repository(name: str, *, progress: Progress | None = None) -> Syn
 
 
 def _unknown(name: str) -> Fatal:
-    """The error for what is no repository; it does not tell whether a folder outside of the roots exists."""
+    """The error for an unknown repository; it does not tell whether a folder outside of the roots exists."""
     add_it = "add it with `worker repositories add`"
     if not is_storable(name) or not Path(name).is_absolute():
         return Fatal(f"no repository is called '{shown(name)}': {add_it}")

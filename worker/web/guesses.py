@@ -63,7 +63,7 @@ class Guesses:
         Args:
             address: The visitor's address.
             by: The visitor's name in the audit log.
-            how: How the token was sent.
+            how: The way in which the token was sent.
         """
         known = self._known(_network(address))
         known.number += 1
@@ -97,7 +97,7 @@ def _delay(number: int) -> float:
 
 
 def _network(address: str) -> str:
-    """What one visitor can change of an address at will is left out."""
+    """The address, without the part of an IPv6 address that one visitor can change at will."""
     found = address_of(address)
     if isinstance(found, ipaddress.IPv6Address):
         return str(ipaddress.IPv6Network((int(found), _NETWORK_BITS), strict=False))

@@ -32,6 +32,9 @@ logger = get_logger(__name__)
 KEPT = 10_000
 """The number of kept events: some seconds of a busy system, some megabytes."""
 
+MOST_FOLLOWERS = 100
+"""Followers at once: each keeps a connection, and what its browser does not read."""
+
 AT_ONCE = 200
 """Events that are handled before other tasks of the loop get their turn."""
 
@@ -118,6 +121,11 @@ class LiveTail:
         self._reading: asyncio.Task[None] | None = None
         self._followers = 0
         self._stopped = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has as many followers as it may have."""
+        return self._followers >= MOST_FOLLOWERS
 
     async def follow(self, after: str | None, *, idle: float) -> AsyncGenerator[Batch, None]:
         """Yields the events after a position, without gaps or repeats.

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from worker.errors import ConfigurationError
 from worker.settings import Settings
 from worker.web.app import create_app
+from worker.web.connections import ACCEPTED_AT_ONCE, BoundedProtocol
 
 STOP_TIMEOUT = 5
 """Seconds in which requests must end when the process is told to end."""
@@ -83,6 +84,10 @@ class Server(uvicorn.Server):
             # Our own logging is set up already.
             uvicorn.Config(
                 app,
+                http=BoundedProtocol,
+                # No page asks for one, and its connections would be out of bounds.
+                ws="none",
+                backlog=ACCEPTED_AT_ONCE,
                 log_config=None,
                 log_level="warning",
                 access_log=False,

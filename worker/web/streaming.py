@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query
+from fastapi import APIRouter, Depends, Header, HTTPException, Query
 from sse_starlette import EventSourceResponse
 
 from worker.errors import ConfigurationError
@@ -19,7 +19,7 @@ from worker.history.as_json import Shown
 from worker.history.filters import EventFilter
 from worker.web.answers import shown_to
 from worker.web.dependencies import Held, Visiting
-from worker.web.live import Batch, place_of
+from worker.web.live import MOST_FOLLOWERS, Batch, place_of
 from worker.web.parameters import event_filter
 from worker.web.resources import Resources
 from worker.web.security import Visitor
@@ -50,7 +50,10 @@ async def live_events(
         place_of(position or "0")
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
-    following = (await held.tail()).follow(position, idle=HEARTBEAT)
+    tail = await held.tail()
+    if tail.is_full:
+        raise HTTPException(503, f"{MOST_FOLLOWERS} live tails are open, and that is the most: close some")
+    following = tail.follow(position, idle=HEARTBEAT)
     # Before the answer begins, so that a server that is away gives an error.
     first = await anext(following)
     stream = _stream(first, following, wanted, shown_to(visitor), lambda: _has_left(held, visitor))

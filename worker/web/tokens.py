@@ -19,7 +19,7 @@ from worker.settings import Settings
 SESSION_SECONDS = 12 * 3600
 
 COOKIE = "worker_session"
-"""How the name of every dashboard's cookie begins."""
+"""The beginning of the name of every dashboard's cookie."""
 
 Role = Literal["full", "read"]
 

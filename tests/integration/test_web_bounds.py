@@ -1,0 +1,180 @@
+"""What strangers can hold of a web process: half-sent requests, idle connections, answers that they do not read."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from tests.support.waiting import wait_until
+from tests.support.web import serving
+from worker.history.events import State, StatusEvent
+from worker.history.writer import EventWriter
+from worker.server.connection import connect
+from worker.server.embedded import EmbeddedServer
+from worker.settings import Settings
+from worker.web import connections, create_app, live
+from worker.web.connections import BoundedProtocol
+
+MANY = 1_000
+TOKEN = "full-of-many-secrets"
+WITHIN = 0.05
+"""Seconds in which the probe must be answered, whatever others hold."""
+
+
+@pytest.fixture
+def web(settings: Settings, valkey: EmbeddedServer) -> Iterator[httpx.Client]:
+    """A web process in a thread; this process may open files enough for both ends of each connection."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(before[0], min(8_192, before[1])), before[1]))
+    with serving(create_app(settings)) as client:
+        yield client
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@contextlib.contextmanager
+def connected(web: httpx.Client, number: int, sent: bytes, buffer: int | None = None) -> Iterator[list[socket.socket]]:
+    """So many connections, each of which has sent this."""
+    with contextlib.ExitStack() as stack:
+        made = []
+        for _ in range(number):
+            one = stack.enter_context(socket.socket())
+            if buffer is not None:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+            one.connect((web.base_url.host, web.base_url.port))
+            with contextlib.suppress(ConnectionError):  # it may have been cut off to make room
+                one.sendall(sent)
+            made.append(one)
+        yield made
+
+
+class Held:
+    """The connections of which the process keeps something."""
+
+    def __init__(self) -> None:
+        self._made: list[weakref.ref[BoundedProtocol]] = []
+
+    def add(self, one: BoundedProtocol) -> None:
+        self._made.append(weakref.ref(one))
+
+    def __call__(self) -> int:
+        found = [made() for made in self._made]
+        return sum(one is not None and not one.transport.is_closing() for one in found)
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Held:
+    known, made = Held(), BoundedProtocol.connection_made
+
+    def connection_made(one: BoundedProtocol, transport: asyncio.Transport) -> None:
+        made(one, transport)
+        known.add(one)
+
+    monkeypatch.setattr(BoundedProtocol, "connection_made", connection_made)
+    return known
+
+
+def slowest(web: httpx.Client) -> float:
+    """How long a probe takes, but for two in twenty."""
+    took = []
+    for _ in range(20):
+        began = time.monotonic()
+        assert web.get("/health/live").status_code == 200
+        took.append(time.monotonic() - began)
+    return sorted(took)[-3]
+
+
+HALF_SENT = {
+    "idle": b"",
+    "line": b"GET /health/l",
+    "headers": b"GET /api/states HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Long: " + b"x" * 8_000,
+    "body": b"POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9000\r\n\r\ntoken=" + b"x" * 8_000,
+}
+
+
+@pytest.mark.clock
+@pytest.mark.parametrize("sent", HALF_SENT.values(), ids=HALF_SENT)
+def test_a_thousand_connections_that_wait_are_bounded(
+    web: httpx.Client, held: Held, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    """The oldest make room, the probe is answered all the while, and in the end nothing is kept of any."""
+    with connected(web, MANY, sent):
+        wait_until(lambda: held() <= connections.MOST)
+        assert slowest(web) < WITHIN
+        assert held() > connections.MOST // 2
+    wait_until(lambda: held() <= 1)
+    monkeypatch.setattr(connections, "REQUEST_WITHIN", 0.3)
+    with connected(web, connections.MOST // 2, sent):
+        wait_until(lambda: held() <= 1)
+        assert slowest(web) < WITHIN
+
+
+def test_a_request_that_comes_byte_by_byte_is_cut_off(web: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte is no reason to wait for longer; the next request of a connection has all the time again."""
+    monkeypatch.setattr(connections, "REQUEST_WITHIN", 0.5)
+    request = b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "
+    pause = threading.Event()
+    with connected(web, 1, b"") as [slow]:
+        began = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            for sent in range(500):
+                slow.sendall(request[sent : sent + 1] or b"x")
+                pause.wait(0.02)
+        assert time.monotonic() - began < 5
+    with connected(web, 1, b"") as [steady]:
+        for _ in range(4):
+            pause.wait(0.2)
+            steady.sendall(b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            answer = b""
+            while not answer.endswith(b"}"):
+                answer += steady.recv(65_536)
+            assert b" 200 " in answer
+
+
+def test_a_request_whose_sender_leaves_is_no_error(
+    settings: Settings, valkey: EmbeddedServer, held: Held, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody waits for its answer; the log says nothing."""
+    guarded = settings.model_copy(update={"web_token": SecretStr(TOKEN)})
+    with serving(create_app(guarded)) as web:
+        for _ in range(3):
+            with connected(web, 1, HALF_SENT["body"]):
+                wait_until(lambda: held() > 0)
+        wait_until(lambda: held() == 0)
+        assert web.get("/health/live").status_code == 200
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.clock
+def test_live_tails_that_nobody_reads_are_bounded(
+    web: httpx.Client, held: Held, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of five hundred, those above the bound are told so; the others end when they do not read on."""
+    monkeypatch.setattr(connections, "READ_WITHIN", 0.5)
+    tail = b"GET /api/events/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    with connected(web, 500, tail, buffer=4_096) as made:
+        status = [one.recv(12)[-3:] for one in made[-5:]]
+        assert status == [b"503"] * 5
+        assert slowest(web) < WITHIN
+        answer = web.get("/api/events/live")
+        assert (answer.status_code, "close some" in answer.json()["detail"]) == (503, True)
+        writer = EventWriter(lambda: connect(settings), settings)
+        while held() > 1:
+            for _ in range(200):
+                writer.record(StatusEvent(event="x.started", state=State.STARTED, text="x" * 2_000, actor="x"))
+            assert writer.flush(10)
+            assert slowest(web) < 10 * WITHIN  # of a test that writes as fast as it can
+        writer.close(5)
+        assert slowest(web) < WITHIN
+    assert live.MOST_FOLLOWERS < connections.MOST
+    with connected(web, 1, tail) as [one]:
+        assert one.recv(12)[-3:] == b"200"

@@ -1,0 +1,120 @@
+"""Bounds what connections may hold: a slow visitor is cut off, and the one that has waited for longest makes room.
+
+It never cuts off a visitor who has sent a whole request and reads the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+MOST = 400
+"""Connections at once. Each is an open file, of which a process often has 1,024."""
+
+REQUEST_WITHIN = 20.0
+"""Seconds in which a whole request must come: since the connection was made, or the last one was answered."""
+
+READ_WITHIN = 20.0
+"""Seconds in which a visitor must read on when the answer cannot be sent."""
+
+ACCEPTED_AT_ONCE = 200
+"""Connections that wait to be accepted; all of them may be accepted before one is closed to make room."""
+
+_SEND_BUFFER = 128 * 1024
+"""Bytes that the system keeps of an unread answer. By itself it would keep some megabytes."""
+
+
+class _Timer:
+    """Calls something once after a time, unless it is stopped."""
+
+    def __init__(self) -> None:
+        self._handle: asyncio.TimerHandle | None = None
+
+    def start(self, seconds: float, then: Callable[[], None]) -> None:
+        self.stop()
+        self._handle = asyncio.get_running_loop().call_later(seconds, then)
+
+    def stop(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+
+class BoundedProtocol(H11Protocol):
+    """A connection of uvicorn's, within the bounds."""
+
+    waiting_since: float | None = None
+    """The time at which it began to wait for a whole request, by the loop's clock, or None: it has one."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
+        super().__init__(*arguments, **options)
+        self._request_timer = _Timer()
+        self._read_timer = _Timer()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Waits for a request, and makes room for it."""
+        super().connection_made(transport)
+        connected: socket.socket | None = transport.get_extra_info("socket")
+        if connected is not None:
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        self._watch_request()
+        if len(self.connections) > MOST:
+            self._make_room()
+
+    def data_received(self, data: bytes) -> None:
+        """Reads a part of a request."""
+        super().data_received(data)
+        self._watch_request()
+
+    def on_response_complete(self) -> None:
+        """Waits for the next request."""
+        super().on_response_complete()
+        self._watch_request()
+
+    def pause_writing(self) -> None:
+        """Waits for the visitor to read."""
+        super().pause_writing()
+        self._read_timer.start(READ_WITHIN, self.cut_off)
+
+    def resume_writing(self) -> None:
+        """The visitor reads."""
+        super().resume_writing()
+        self._read_timer.stop()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Waits for nothing any more."""
+        self._forget()
+        super().connection_lost(exc)
+
+    def cut_off(self) -> None:
+        """Closes the connection at once, with all that was not sent or read."""
+        self._forget()
+        self.connections.discard(self)
+        self.transport.abort()
+
+    def _watch_request(self) -> None:
+        if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY) or self.transport.is_closing():
+            self._request_timer.stop()
+            self.waiting_since = None
+        elif self.waiting_since is None:
+            self.waiting_since = self.loop.time()
+            self._request_timer.start(REQUEST_WITHIN, self.cut_off)
+
+    def _make_room(self) -> None:
+        """Cuts off the connection that has waited for a request for longest."""
+        waiting = [
+            (one.waiting_since, id(one), one)
+            for one in self.connections
+            if isinstance(one, BoundedProtocol) and one.waiting_since is not None
+        ]
+        min(waiting)[2].cut_off()
+
+    def _forget(self) -> None:
+        self._request_timer.stop()
+        self._read_timer.stop()
+        self.waiting_since = None
