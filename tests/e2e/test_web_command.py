@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tests.support.project import BIN, WORKER, Project, interrupt
@@ -109,3 +110,21 @@ def test_inside_another_application_it_ends_with_it(project: Project) -> None:
                 assert list(found) == []
             host.wait(TIMEOUT)
         assert time.monotonic() - began < 15
+
+
+def test_after_many_half_sent_bodies_memory_goes_back(project: Project) -> None:
+    """Megabytes at a time, and the probe is answered all the while."""
+    begun = b"POST /api/messages HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    half_sent = begun + b"Content-Length: 500000\r\n\r\n" + b"x" * 200_000
+    with project.background(WORKER, "web", "--json") as web, httpx.Client(base_url=address(project)) as client:
+        memory = psutil.Process(web.pid).memory_info
+        assert client.get("/api/states").status_code == 200
+        before = memory().rss
+        with contextlib.ExitStack() as stack:
+            for _ in range(300):
+                one = socket.create_connection((client.base_url.host, client.base_url.port))
+                stack.enter_context(one)
+                one.sendall(half_sent)
+            wait_until(lambda: memory().rss > before + 30_000_000)
+            assert client.get("/health/live").status_code == 200
+        wait_until(lambda: memory().rss < before + 15_000_000)

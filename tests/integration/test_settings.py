@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from worker.cli.config import GROUPS
 from worker.errors import ConfigurationError
@@ -264,7 +264,7 @@ def test_who_uses_only_the_framework_neither_imports_nor_has_the_settings_of_the
     words = set(said.stdout.split())
     assert "max_retries" in words
     application = {name for group in GROUPS if group is not Settings for name in group.model_fields}
-    assert len(application) == 25
+    assert len(application) == 26
     assert not words & application
     assert not words & {group.__module__ for group in GROUPS if group is not Settings}
 
@@ -289,3 +289,11 @@ def test_settings_cannot_be_changed() -> None:
     """What is in force stays in force."""
     with pytest.raises(Exception, match="frozen"):
         Settings.load().max_retries = 3  # type: ignore[misc]
+
+
+def test_host_names_that_nobody_is_let_in_by_are_doubted(clean_environment: None) -> None:
+    """Without a token only names of this machine are answered."""
+    names = {"web_allowed_hosts": ("jobs.example",)}
+    [doubt] = Settings(**names).doubts()  # type: ignore[arg-type]
+    assert doubt.found == "WORKER_WEB_ALLOWED_HOSTS=jobs.example has no effect without WORKER_WEB_TOKEN"
+    assert list(Settings(**names, web_token=SecretStr("x" * 16)).doubts()) == []  # type: ignore[arg-type]

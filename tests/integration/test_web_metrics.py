@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import dramatiq
 import httpx
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
@@ -12,11 +17,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.account import WINDOWS
 from tests.support.waiting import wait_until
-from tests.support.web import serving, some_messages
+from tests.support.web import own_broker, serving, some_messages
+from worker import actor
 from worker.server.client import RedisClient
 from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
-from worker.web import create_app
+from worker.web import create_app, metrics
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -123,3 +129,61 @@ def test_a_loop_of_the_web_that_is_blocked_is_counted(settings: Settings, valkey
     with serving(app) as web:
         web.get("/block")
         wait_until(lambda: value(read(web), "worker_web_loop_blocked_seconds_total") > 0.1)
+
+
+MANY = 10_000
+
+
+def many_actors(client: RedisClient) -> None:
+    """Counters as of so many actors: each with ten, and the higher its number, the more attempts."""
+    pipeline = client.pipeline(transaction=False)
+    for number in range(MANY):
+        counts = {f"d{bucket}": 1 for bucket in range(60, 68)} | {"completed": number + 1, "q50": 8}
+        fields: dict[Any, Any] = {f"actor-{number:05}\t{what}": count for what, count in counts.items()}
+        pipeline.hset(f"{client.namespace.prefix}sums", mapping=fields)
+    pipeline.execute()
+
+
+@pytest.mark.clock
+def test_however_many_actors_there_are_the_loop_goes_on(
+    settings: Settings, client: RedisClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ten thousand: the probe is answered all the while; the busiest thousand have series, and the rest is told."""
+    many_actors(client)
+    with serving(create_app(settings)) as web, ThreadPoolExecutor(2) as pool:
+        read(web)
+        asked = [pool.submit(httpx.get, f"{web.base_url}/metrics", timeout=60) for _ in range(2)]
+        took = []
+        while not all(one.done() for one in asked):
+            began = time.monotonic()
+            assert web.get("/health/live").status_code == 200
+            took.append(time.monotonic() - began)
+        assert len(took) > 20
+        assert statistics.median(took) < 0.05
+        assert max(took) < 1
+        found = read(web)
+    ended = {dict(labels)["actor"] for (name, labels) in found if name == "worker_attempts_total"}
+    assert ended == {f"actor-{number:05}" for number in range(MANY - metrics.MOST, MANY)}
+    assert value(found, "worker_metrics_left_out", kind="actor") == MANY - metrics.MOST
+    assert value(found, "worker_metrics_left_out", kind="queue") == 0
+    assert value(found, "worker_attempt_duration_seconds_count", actor="actor-09999") == 8
+    assert len(found) < 60 * metrics.MOST
+    logged = [line for line in caplog.text.splitlines() if "the metrics leave some out" in line]
+    assert len(logged) == 1
+
+
+def test_queues_are_bounded_too(settings: Settings, client: RedisClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those with the most messages have series."""
+    monkeypatch.setattr(metrics, "MOST", 2)
+    with own_broker(settings):
+
+        @actor(queue="queue-0")
+        def work() -> None: ...
+
+        for number in range(4):
+            for _ in range(number + 1):
+                dramatiq.get_broker().enqueue(work.message().copy(queue_name=f"queue-{number}"))
+        with serving(create_app(settings)) as web:
+            found = read(web)
+    assert {dict(labels)["queue"] for name, labels in found if name == "worker_queue_depth"} == {"queue-2", "queue-3"}
+    assert value(found, "worker_metrics_left_out", kind="queue") == 2

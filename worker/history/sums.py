@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from worker.history.query import Question
+from worker.history.query import Question, ask
+from worker.server.client import RedisClient
 from worker.server.scripts import Script
 
 _SUMS = Script("sums")
+
+_AT_ONCE = 500
 
 
 @dataclass(slots=True)
@@ -30,6 +32,11 @@ class ActorSums:
     waits: dict[int, int] = field(default_factory=dict)
     blocked_ms: int = 0
 
+    @property
+    def attempts(self) -> int:
+        """The number of attempts that ended."""
+        return sum(self.ended.values())
+
     def add(self, what: str, number: int) -> None:
         """Adds to the counter that the scripts call `what`."""
         histogram: Mapping[str, dict[int, int]] = {"d": self.durations, "q": self.waits}
@@ -41,14 +48,25 @@ class ActorSums:
             self.ended[what] = number
 
 
-def actor_sums() -> Question[tuple[ActorSums, ...]]:
-    """The counters of all attempts of each actor, ordered by name."""
+def actor_sums(client: RedisClient) -> list[ActorSums]:
+    """The counters of all attempts of each actor, the one with the most attempts first.
 
-    def read(answer: list[Any]) -> tuple[ActorSums, ...]:
-        found: dict[str, ActorSums] = {}
-        for name, number in zip(answer[::2], answer[1::2], strict=True):
+    It asks in parts, so that the server answers others between them. An attempt that ends meanwhile may be counted in
+    some of an actor's counters, and not yet in others.
+
+    Raises:
+        ServerUnreachable: The server did not answer, or refused.
+    """
+    found: dict[str, ActorSums] = {}
+    cursor = "0"
+    while True:
+        cursor, fields = ask(client, _part(cursor))
+        for name, number in zip(fields[::2], fields[1::2], strict=True):
             actor, _, what = name.decode().partition("\t")
             found.setdefault(actor, ActorSums(actor)).add(what, int(number))
-        return tuple(found[actor] for actor in sorted(found))
+        if cursor == "0":
+            return sorted(found.values(), key=lambda one: (-one.attempts, one.actor))
 
-    return Question(_SUMS, [], read)
+
+def _part(cursor: str) -> Question[tuple[str, list[bytes]]]:
+    return Question(_SUMS, [cursor, _AT_ONCE], lambda answer: (answer[0].decode(), answer[1]))

@@ -6,6 +6,8 @@ It never cuts off a visitor who has sent a whole request and reads the answer.
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import gc
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +29,29 @@ ACCEPTED_AT_ONCE = 200
 
 _SEND_BUFFER = 128 * 1024
 """Bytes that the system keeps of an unread answer. By itself it would keep some megabytes."""
+
+
+_FEW = 50
+
+# The standard library of C on Linux has it.
+_TRIM: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
+
+
+class Memory:
+    """Gives memory back to the system after many connections have gone: by itself much of it would be kept for ever."""
+
+    def __init__(self) -> None:
+        self._most = 0
+
+    def look(self, connections: int) -> None:
+        """Looks at the number of connections, and tidies up when it has fallen far."""
+        self._most = max(self._most, connections)
+        if self._most > _FEW and connections < self._most // 2:
+            self._most = connections
+            # What a request leaves refers to itself, and is small for the collector, whatever it holds.
+            gc.collect()
+            if _TRIM is not None:
+                _TRIM(0)
 
 
 class _Timer:

@@ -1,29 +1,44 @@
 """The figures of the history, in the form for Prometheus.
 
 Each request asks the history, and nothing is counted here: so Prometheus may ask any web process, also a restarted one.
-The counters are the server's, and only grow.
+The counters are the server's, and only grow. Everything is read and written out in a thread, for one request at a time:
+however many actors there are, the loop goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from heapq import nlargest
+from itertools import accumulate, chain
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
+from worker.ground.logs import get_logger
 from worker.history.answers import QueueInfo, WorkerInfo
 from worker.history.histogram import middle_ms
 from worker.history.overview import queues, workers
-from worker.history.query import aask, dead_by_cause, state_counts
+from worker.history.query import ask, dead_by_cause, state_counts
 from worker.history.states import OPEN
 from worker.history.sums import ActorSums, actor_sums
 from worker.loops.account import Blocked
-from worker.server.async_client import AsyncRedisClient
+from worker.loops.loop_resources import loop_resource
+from worker.loops.thread_pool import run_in_thread_pool
+from worker.server.client import RedisClient
+
+logger = get_logger(__name__)
+
+T = TypeVar("T")
+
+MOST = 1_000
+"""The most actors, queues, causes and workers, each, that have series; an actor has about fifty."""
 
 # fmt: off
 BOUNDS = (
@@ -31,6 +46,8 @@ BOUNDS = (
 )
 # fmt: on
 """The bounds of the histograms, in seconds; the server's own buckets are finer."""
+
+_BOUND_NAMES = (*(str(float(bound)) for bound in BOUNDS), "+Inf")
 
 
 _Reading = tuple[str, Callable[[WorkerInfo], float]]
@@ -52,38 +69,89 @@ _COUNTERS: Mapping[str, _Reading] = {
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """All readings of one request."""
+    """All readings of one request.
 
-    sums: tuple[ActorSums, ...]
-    queues: tuple[QueueInfo, ...]
-    workers: tuple[WorkerInfo, ...]
+    Attributes:
+        left_out: The numbers of actors, queues, causes and workers that are not among them, because there are too many.
+    """
+
+    sums: Sequence[ActorSums]
+    queues: Sequence[QueueInfo]
+    alive: Sequence[WorkerInfo]
     states: Mapping[str, int]
     dead: Mapping[str, int]
+    left_out: Mapping[str, int]
 
 
-async def read_all(history: AsyncRedisClient) -> Readings:
-    """Asks for everything.
+class Metrics:
+    """Answers requests for the metrics, one after another.
+
+    Args:
+        client: Opens the client for blocking calls.
+        blocked: The stalls of the loop that answers.
+    """
+
+    def __init__(self, client: Callable[[], RedisClient], blocked: Blocked) -> None:
+        self._client = client
+        self._blocked = blocked
+        self._turn = loop_resource(_turn)
+        self._told: set[str] = set()
+
+    async def expose(self, accept: str) -> tuple[bytes, str]:
+        """The metrics as text, and its media type, in the newest format that the reader accepts.
+
+        Raises:
+            ServerUnreachable: The server did not answer, or refused.
+        """
+        async with await self._turn():
+            return await run_in_thread_pool(self._expose, accept)
+
+    def _expose(self, accept: str) -> tuple[bytes, str]:
+        readings = _read(self._client())
+        self._tell(readings.left_out)
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Collector(readings, self._blocked))
+        encode, media_type = choose_encoder(accept)
+        return encode(registry), media_type
+
+    def _tell(self, left_out: Mapping[str, int]) -> None:
+        """Logs it once when there are more of a kind than have series."""
+        now = {kind for kind, number in left_out.items() if number}
+        for kind in sorted(now - self._told):
+            logger.warning(
+                "the metrics leave some out: there are too many", kind=kind, left_out=left_out[kind], most=MOST
+            )
+        self._told = now
+
+
+async def _turn() -> AsyncIterator[asyncio.Lock]:
+    yield asyncio.Lock()
+
+
+def _read(client: RedisClient) -> Readings:
+    """Asks for everything; keeps the busiest actors, the fullest queues, the most frequent causes.
 
     Raises:
         ServerUnreachable: The server did not answer, or refused.
     """
+    sums = actor_sums(client)
+    found = ask(client, queues())
+    alive = [worker for worker in ask(client, workers()) if worker.alive]
+    dead = ask(client, dead_by_cause())
+    states = ask(client, state_counts())
+    numbers = {"actor": len(sums), "queue": len(found), "worker": len(alive), "cause": len(dead)}
     return Readings(
-        *await asyncio.gather(
-            aask(history, actor_sums()),
-            aask(history, queues()),
-            aask(history, workers()),
-            aask(history, state_counts()),
-            aask(history, dead_by_cause()),
-        )
+        sums=sorted(sums[:MOST], key=lambda one: one.actor),
+        queues=_fullest(found, lambda one: sum(getattr(one, state) for state in OPEN)),
+        alive=alive[:MOST],
+        states=states,
+        dead=dict(_fullest(tuple(dead.items()), lambda one: one[1])),
+        left_out={kind: max(0, number - MOST) for kind, number in numbers.items()},
     )
 
 
-def expose(readings: Readings, blocked: Blocked, accept: str) -> tuple[bytes, str]:
-    """The readings as text, and its media type, in the newest format that the reader accepts."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(readings, blocked))
-    encode, media_type = choose_encoder(accept)
-    return encode(registry), media_type
+def _fullest(found: Sequence[T], size: Callable[[T], int]) -> Sequence[T]:
+    return found if len(found) <= MOST else nlargest(MOST, found, key=size)
 
 
 class _Collector(Collector):
@@ -93,36 +161,69 @@ class _Collector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         found = self._readings
-        alive = [worker for worker in found.workers if worker.alive]
         own = CounterMetricFamily("worker_web_loop_blocked_seconds", "How long the web process's loop was blocked.")
         own.add_metric([], self._blocked.seconds)
-        return chain(_of_actors(found.sums), _of_messages(found), _of_queues(found.queues), _of_workers(alive), [own])
+        left_out = GaugeMetricFamily(
+            "worker_metrics_left_out", f"How many have no series, because there are more than {MOST}.", labels=["kind"]
+        )
+        for kind, number in found.left_out.items():
+            left_out.add_metric([kind], number)
+        of_all = _of_actors(found.sums), _of_messages(found), _of_queues(found.queues), _of_workers(found.alive)
+        return chain(*of_all, [own, left_out])
 
 
-def _of_actors(sums: tuple[ActorSums, ...]) -> Iterator[Metric]:
+def _of_actors(sums: Sequence[ActorSums]) -> Iterator[Metric]:
     attempts = CounterMetricFamily("worker_attempts", "Attempts that ended.", labels=["actor", "outcome"])
     blocked = CounterMetricFamily(
         "worker_loop_blocked_seconds", "How long event loops of attempts were blocked.", labels=["actor"]
-    )
-    durations = HistogramMetricFamily("worker_attempt_duration_seconds", "How long attempts took.", labels=["actor"])
-    waits = HistogramMetricFamily(
-        "worker_queue_wait_seconds", "From the time a message was due to the start of an attempt.", labels=["actor"]
     )
     for one in sums:
         for outcome, number in sorted(one.ended.items()):
             attempts.add_metric([one.actor, outcome], number)
         blocked.add_metric([one.actor], one.blocked_ms / 1000)
-        for family, counts in ((durations, one.durations), (waits, one.waits)):
-            family.add_metric([one.actor], *_histogram(counts))
-    yield from (attempts, blocked, durations, waits)
+    yield from (attempts, blocked)
+    durations, waits = ((one.actor, one.durations) for one in sums), ((one.actor, one.waits) for one in sums)
+    yield _Histograms("worker_attempt_duration_seconds", "How long attempts took.", durations)
+    yield _Histograms("worker_queue_wait_seconds", "From the time a message was due to the start of an attempt.", waits)
+
+
+class _Histograms(Metric):
+    """A histogram of each actor, made while it is written out.
+
+    All their samples at once would be so many objects that the search for garbage among them stops the process.
+    """
+
+    def __init__(self, name: str, about: str, counts: Iterable[tuple[str, Mapping[int, int]]]) -> None:
+        super().__init__(name, about, "histogram")
+        self.samples = _Lazily(self._made(counts))
+
+    def _made(self, counts: Iterable[tuple[str, Mapping[int, int]]]) -> Iterator[Sample]:
+        for actor, of_actor in counts:
+            one = HistogramMetricFamily(self.name, self.documentation, labels=["actor"])
+            one.add_metric([actor], *_histogram(of_actor))
+            yield from one.samples
+
+
+class _Lazily(list[Sample]):
+    """A list for the library, of samples that are made when they are read, once."""
+
+    def __init__(self, made: Iterator[Sample]) -> None:
+        super().__init__()
+        self._made = made
+
+    def __iter__(self) -> Iterator[Sample]:
+        return self._made
 
 
 def _histogram(counts: Mapping[int, int]) -> tuple[list[tuple[str, float]], float]:
     """The counts up to each bound, and the sum; both as exact as the server's buckets are, ±5 %."""
-    seconds = sorted((middle_ms(bucket) / 1000, number) for bucket, number in counts.items())
-    buckets = [(str(float(bound)), float(sum(n for took, n in seconds if took <= bound))) for bound in BOUNDS]
-    buckets.append(("+Inf", float(sum(number for _, number in seconds))))
-    return buckets, sum(took * number for took, number in seconds)
+    between = [0] * len(_BOUND_NAMES)
+    seconds = 0.0
+    for bucket, number in counts.items():
+        took = middle_ms(bucket) / 1000
+        between[bisect_left(BOUNDS, took)] += number
+        seconds += took * number
+    return list(zip(_BOUND_NAMES, map(float, accumulate(between)), strict=True)), seconds
 
 
 def _of_messages(found: Readings) -> Iterator[Metric]:
@@ -149,7 +250,7 @@ def _of_queues(found: Iterable[QueueInfo]) -> Iterator[Metric]:
     yield from (depth, oldest, paused)
 
 
-def _of_workers(alive: list[WorkerInfo]) -> Iterator[Metric]:
+def _of_workers(alive: Sequence[WorkerInfo]) -> Iterator[Metric]:
     number = GaugeMetricFamily("worker_workers_alive", "Worker processes that are alive.")
     number.add_metric([], len(alive))
     yield number

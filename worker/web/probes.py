@@ -10,8 +10,7 @@ from worker.operations.answers import HealthAnswer
 from worker.operations.health import HealthState, check_health
 from worker.web import shapes
 from worker.web.answers import told
-from worker.web.dependencies import Held, History
-from worker.web.metrics import expose, read_all
+from worker.web.dependencies import Held
 from worker.web.problems import PROBLEMS
 
 router = APIRouter(tags=["probes"])
@@ -52,7 +51,7 @@ async def health(held: Held) -> Response:
 
 
 @guarded.get("/metrics", response_class=PlainTextResponse, responses=PROBLEMS)
-async def metrics(request: Request, history: History, held: Held) -> Response:
+async def metrics(request: Request, held: Held) -> Response:
     """The metrics for Prometheus."""
-    text, media_type = expose(await read_all(history), held.blocked, request.headers.get("accept", ""))
+    text, media_type = await held.metrics.expose(request.headers.get("accept", ""))
     return Response(text, media_type=media_type)

@@ -19,6 +19,7 @@ from worker.settings import Settings
 from worker.web.guesses import Guesses
 from worker.web.live import LiveTail
 from worker.web.logged_out import LoggedOut
+from worker.web.metrics import Metrics
 from worker.web.tokens import Keys
 
 
@@ -33,6 +34,7 @@ class Resources:
         redis: Opens the client of the running loop; await its call.
         tail: Opens the live tail of the running loop; await its call.
         blocked: The stalls of the loop since the start, if it is watched.
+        metrics: The metrics for Prometheus.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -43,6 +45,7 @@ class Resources:
         self.guesses = Guesses(self.redis)
         self.logged_out = LoggedOut(self.redis)
         self.blocked = Blocked()
+        self.metrics = Metrics(lambda: self.client, self.blocked)
         self._tails: list[LiveTail] = []
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import signal
 import socket
@@ -14,7 +15,7 @@ from fastapi import FastAPI
 from worker.errors import ConfigurationError
 from worker.settings import Settings
 from worker.web.app import create_app
-from worker.web.connections import ACCEPTED_AT_ONCE, BoundedProtocol
+from worker.web.connections import ACCEPTED_AT_ONCE, BoundedProtocol, Memory
 
 STOP_TIMEOUT = 5
 """Seconds in which requests must end when the process is told to end."""
@@ -57,6 +58,8 @@ def serve(settings: Settings, listening: Callable[[str], object]) -> None:
     app = create_app(settings)
     # Made now, and kept, because making it blocks all answers.
     app.openapi()
+    # Nothing of this becomes garbage, and the search for garbage among it would block all answers.
+    gc.freeze()
     host = settings.web_host.strip("[]")
     with _bound(host, settings.web_port) as bound:
         shown = f"[{host}]" if ":" in host else host
@@ -96,12 +99,18 @@ class Server(uvicorn.Server):
         )
         self._app = app
         self._listening = listening
+        self._memory = Memory()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts to listen."""
         await super().startup(sockets)
         if self.started:
             self._listening()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Looks after the server, ten times a second."""
+        self._memory.look(len(self.server_state.connections))
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Ends the live tails, then waits for the other requests."""
