@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import dramatiq.broker
 import hypothesis
 import pytest
 import redis
@@ -42,6 +43,14 @@ def forget_environment(environment: dict[str, str]) -> dict[str, str]:
 def pytest_report_to_serializable() -> Generator[None, Any, Any]:
     """A test that fails with odd text is a failure of that test, also where tests run side by side."""
     return unicode_only((yield))
+
+
+@pytest.fixture(autouse=True)
+def broker_of_the_process_put_back() -> Iterator[None]:
+    """The broker that a test makes the process's is gone after it, with its actors."""
+    before = dramatiq.broker.global_broker
+    yield
+    dramatiq.broker.global_broker = before
 
 
 @pytest.fixture
