@@ -13,6 +13,7 @@ It imports nothing of the package, and neither Dramatiq nor Redis, so that every
     │   └── IndexMismatch       another embedder made the search index: it must be rebuilt
     ├── MessageRefused          a message cannot be enqueued: not JSON, or too large
     ├── ServerUnreachable       no Redis or Valkey answers at the configured address
+    │   └── ServerRefused       it answers, and refuses: rights, a password, a full disk, a replica, a cluster
     └── BridgeError             a coroutine cannot run here, or could not be run to its end
         ├── RunningLoopError    called inside a running loop: await instead
         ├── LoopClosedError     the shared loop ended while the call was in flight: retried
@@ -101,6 +102,10 @@ class MessageRefused(WorkerError, TypeError, ValueError):
 
 class ServerUnreachable(WorkerError):
     """No Redis or Valkey answers at the configured address."""
+
+
+class ServerRefused(ServerUnreachable):
+    """The server answers, and refuses; the message has its reason and the remedy."""
 
 
 class BridgeError(WorkerError, RuntimeError):

@@ -180,6 +180,10 @@ class Settings(SettingsGroup):
     namespace: PlainName = Field(
         "worker", description="Beginning of every key. Environments that share a server need one each."
     )
+    server_timeout: Annotated[Duration, Field(ge=timedelta(seconds=1))] = Field(
+        timedelta(seconds=5),
+        description="Time that a call to the server may take as a whole, with connecting and repeated tries.",
+    )
     data_dir: Folder = Field(
         default_factory=lambda: project_root() / ".worker",
         description="Folder for local data. A relative path starts at the project's folder.",

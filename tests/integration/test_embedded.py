@@ -138,10 +138,10 @@ def test_a_stale_pid_file_that_names_somebody_else_kills_nobody(private: Setting
         bystander.communicate(b"\n", timeout=30)
 
 
-def test_a_server_whose_socket_was_cleaned_away_is_replaced_not_doubled(
+def test_a_server_whose_socket_was_cleaned_away_is_told_and_neither_ended_nor_doubled(
     private: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two servers on one data directory would ruin it."""
+    """Two servers on one data directory would ruin it; only a person ends the first."""
     monkeypatch.setattr(embedded, "_LOST_SOCKET_AFTER", 0.2)
     server = EmbeddedServer(private)
     client = connect(private)
@@ -149,10 +149,12 @@ def test_a_server_whose_socket_was_cleaned_away_is_replaced_not_doubled(
     first = pid_of(client)
     assert server.socket is not None
     server.socket.unlink()
-    server.ensure_running()
+    with pytest.raises(ServerUnreachable, match="its socket .* is gone: `worker down` ends it"):
+        connect(private).get("kept")
+    assert not has_ended(first)
+    assert server.stop()
     again = connect(private)
     assert pid_of(again) != first
-    assert has_ended(first)
     assert again.get("kept") == b"yes"
 
 

@@ -1,4 +1,4 @@
-"""A TCP proxy that cuts connections at random."""
+"""A TCP proxy that cuts connections at random, and can be pointed elsewhere."""
 
 from __future__ import annotations
 
@@ -48,6 +48,10 @@ class Proxy:
         """Passes nothing more on over the connections that there are, and tells nobody: as a firewall that forgets."""
         with self._lock:
             self._frozen.update(self._pairs)
+
+    def point_at(self, port: int) -> None:
+        """Leads new connections to another port; those that there are stay where they are."""
+        self._target = port
 
     def close(self) -> None:
         self._open = False

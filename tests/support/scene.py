@@ -38,7 +38,7 @@ class Server:
     """Valkey on a port of its own, with an append-only file."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.client = self.connect(timeout=30)
@@ -49,8 +49,8 @@ class Server:
         return RedisClient(Namespace("worker"), host=HOST, port=self.port, socket_timeout=timeout, retry=retry)
 
     def start(self) -> None:
-        options = {"port": self.port, "bind": HOST, "dir": self._folder, "save": ""}
-        options |= {"appendonly": "yes", "appendfsync": "always", "logfile": self._folder / "server.log"}
+        options = {"port": self.port, "bind": HOST, "dir": self.folder, "save": ""}
+        options |= {"appendonly": "yes", "appendfsync": "always", "logfile": self.folder / "server.log"}
         arguments = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
         self._process = subprocess.Popen([server_program(), *arguments], stdin=subprocess.DEVNULL)
         wait_until(self._answers)

@@ -17,9 +17,12 @@ from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.retry import Retry
 
 from worker.broker.envelope import Parcel
-from worker.errors import ServerUnreachable
+from worker.errors import ServerRefused, ServerUnreachable
+from worker.server.bounds import BoundedRetry, within
 from worker.server.client import RedisClient
+from worker.server.connection import WORTH_ANOTHER_TRY
 from worker.server.scripts import Argument, Script
+from worker.server.troubles import is_refusal, trouble
 from worker.threads.greenlets import call_among_greenlets
 from worker.threads.os_threads import GEVENT
 
@@ -46,7 +49,7 @@ class Sender:
         client.set_retry(Retry(NoBackoff(), 0))
         self._shared = client
         self._own = _OwnClient()
-        self._retry = Retry(ExponentialWithJitterBackoff(base=0.05, cap=1), _TRIES_AGAIN)
+        self._retry = BoundedRetry(ExponentialWithJitterBackoff(base=0.05, cap=1), _TRIES_AGAIN, WORTH_ANOTHER_TRY)
 
     def send(self, parcels: Sequence[Parcel]) -> list[str]:
         """Enqueues messages, hundreds in each round trip.
@@ -95,13 +98,13 @@ class Sender:
         return [one.decode() for one in answers]
 
     def _reach(self, ask: Callable[[RedisClient], T]) -> T:
-        """The server's answer; asks again over a new connection if the server was restarted since the last request."""
+        """The server's answer; asks again over a new connection if the server was restarted since, or demoted."""
         try:
-            return self._retry.call_with_retry(lambda: ask(self._client()), self._reconnect)
-        except redis.ResponseError as error:
-            raise _Unreachable(f"the message server refuses: {error}") from error  # type: ignore[no-untyped-call]
-        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
-            raise _Unreachable(f"the message server does not answer: {error}") from error  # type: ignore[no-untyped-call]
+            with within(self._shared.bound):
+                return self._retry.call_with_retry(lambda: ask(self._client()), self._reconnect)
+        except (redis.RedisError, OSError) as error:
+            kind = _Refused if is_refusal(error) else _Unreachable
+            raise kind(str(trouble(error))) from error
 
     def _reconnect(self, _: Exception) -> None:
         self._own.client = None
@@ -140,6 +143,10 @@ class _OwnClient(threading.local):
 
 class _Unreachable(ServerUnreachable, ConnectionClosed):
     """The server cannot be reached: our error for senders, and Dramatiq's for its own code."""
+
+
+class _Refused(ServerRefused, ConnectionClosed):
+    """The server refuses: our error for senders, and Dramatiq's for its own code."""
 
 
 class _Tries:

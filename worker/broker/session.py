@@ -99,9 +99,10 @@ class WorkerSession:
         for one in (for_heartbeat, for_reader, for_committer, for_farewell):
             # These threads repeat requests themselves: a lost answer may have had messages, and they must know that.
             one.set_retry(Retry(NoBackoff(), 0))
+            one.bound = SILENCE
             one.get_connection_kwargs()["socket_timeout"] = SILENCE
         # A silent connection must be given up before the lease ends.
-        for_heartbeat.get_connection_kwargs()["socket_timeout"] = max(1.0, lease_seconds / 2)
+        for_heartbeat.bound = max(1.0, lease_seconds / 2)
         limits = history_limits(settings)
         self.closing = threading.Event()
         self.holdings = Holdings(waiting, self._admit)

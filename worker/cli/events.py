@@ -11,13 +11,13 @@ import typer
 
 from worker.cli.options import AsJson, Limit, filters_events, open_server
 from worker.cli.output import EVENT_HEADINGS, event_row, note, print_event, print_json, print_table
-from worker.errors import ServerUnreachable
 from worker.history.as_json import Event, Shown
 from worker.history.events import StatusEvent
 from worker.history.filters import EventFilter
 from worker.history.query import read_events
 from worker.history.tail import follow_events, position
 from worker.server.client import RedisClient
+from worker.server.troubles import trouble
 
 _RETRY_EVERY = 1.0
 _WHOLE = Shown(tracebacks=True)
@@ -36,7 +36,7 @@ def events(
         after = position(client)
         found = read_events(client, wanted, limit)
     except redis.RedisError as error:
-        raise ServerUnreachable(f"the history cannot be asked: {error}") from error
+        raise trouble(error) from error
     if as_json or follow:
         _print_each(found, as_json=as_json)
     else:

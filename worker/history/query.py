@@ -27,6 +27,7 @@ from worker.history.tail import newest_of_tail
 from worker.server.async_client import AsyncRedisClient
 from worker.server.client import RedisClient
 from worker.server.scripts import Argument, Script
+from worker.server.troubles import trouble
 
 T = TypeVar("T")
 
@@ -78,7 +79,8 @@ async def aask(client: AsyncRedisClient, question: Question[T]) -> T:
 
 
 def _unreachable(error: Exception) -> ServerUnreachable:
-    return ServerUnreachable(f"the history cannot be asked: {' '.join(str(error).split()) or type(error).__name__}")
+    found = trouble(error)
+    return type(found)(f"the history cannot be asked: {found}")
 
 
 # ---------------------------------------------------------------------- messages

@@ -17,7 +17,7 @@ from typing import Any
 import redis
 
 from worker.broker.envelope import FREED_AT_START, decode, encode
-from worker.errors import ConfigurationError, ServerUnreachable
+from worker.errors import ConfigurationError
 from worker.ground.logs import get_logger
 from worker.ground.secrets import mask_secrets
 from worker.history.answers import StoredMessage
@@ -28,6 +28,7 @@ from worker.history.query import all_messages, ask, count_messages, one_message
 from worker.history.states import APPLIES_TO, Action
 from worker.server.client import RedisClient
 from worker.server.scripts import Argument, Script
+from worker.server.troubles import trouble
 
 logger = get_logger(__name__)
 
@@ -272,4 +273,4 @@ def _run(client: RedisClient, script: Script, arguments: Sequence[Argument]) -> 
     try:
         return script.run(client, arguments)
     except (redis.RedisError, OSError) as error:
-        raise ServerUnreachable(f"the message server does not answer, or refuses: {error}") from error
+        raise trouble(error) from error

@@ -85,14 +85,13 @@ def _problem(name: str, found: str, remedy: str) -> Finding:
 
 def _check_server(client: RedisClient, settings: Settings) -> Iterator[Finding]:
     try:
-        client.ping()
+        layout = read_layout(client)
         began = time.monotonic()
-        client.ping()
+        client.exists(client.namespace.layout)
         took_ms = (time.monotonic() - began) * 1000
         asked_at = time.time()
         seconds, microseconds = client.time()
         here = (asked_at + time.time()) / 2
-        layout = read_layout(client)
         info: Info = client.info()
     except (ServerUnreachable, redis.RedisError, OSError) as error:
         complaint = unreachable(error, settings)

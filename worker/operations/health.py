@@ -14,22 +14,20 @@ from enum import StrEnum
 
 import redis
 
-from worker.errors import ServerUnreachable
+from worker.errors import ServerRefused, ServerUnreachable
 from worker.history.answers import QueueInfo, WorkerInfo
 from worker.history.overview import queues, workers
 from worker.history.query import ask
 from worker.loops.bridge import run_async_in_new_loop
+from worker.server.bounds import seconds_left, within
 from worker.server.client import RedisClient
 from worker.server.connection import address
+from worker.server.troubles import described, is_refusal
+from worker.server.wires import AS_IF_TO_WRITE
 from worker.settings import Settings
 
-PROBE_TIMEOUT = 2.0
-"""Seconds in which a server must answer a probe: `connect(settings, timeout=PROBE_TIMEOUT)`."""
-
-_BRIDGE_TIMEOUT = 5.0
-
-# The server refuses a script without declared flags whenever it refuses writes. This script writes nothing.
-_AS_IF_TO_WRITE = "#!lua\nreturn 1"
+PROBE_TIMEOUT = 3.0
+"""Seconds that a check of the health may take as a whole."""
 
 
 class HealthState(StrEnum):
@@ -72,22 +70,29 @@ class Health:
 
 
 def check_health(client: RedisClient, settings: Settings, *, host: str | None = None) -> Health:
-    """Looks at server, bridge, workers and queues.
+    """Looks at server, bridge, workers and queues; takes at most `PROBE_TIMEOUT`.
 
     Do not call it in a running loop: `await run_in_thread_pool(check_health, client, settings)`.
 
     Args:
-        client: A client of the server; its time-out bounds the time of the check.
+        client: A client of the server.
         settings: The settings that name the server.
         host: Looks only at the workers of this host, one of which must be alive; None for all hosts.
     """
+    with within(PROBE_TIMEOUT):
+        return _check(client, settings, host)
+
+
+def _check(client: RedisClient, settings: Settings, host: str | None) -> Health:
     try:
-        client.ping()
         refused = write_refusal(client)
         found = ask(client, workers())
         waiting = ask(client, queues())
     except (redis.RedisError, OSError, ServerUnreachable) as error:
-        return Health(HealthState.UNREACHABLE, (unreachable(error, settings),))
+        state = (
+            HealthState.DEGRADED if isinstance(error, ServerRefused) or is_refusal(error) else HealthState.UNREACHABLE
+        )
+        return Health(state, (unreachable(error, settings),))
     alive = [one for one in found if one.alive and host in (None, one.host)]
     complaints = [*refused, *_complaints_of_the_bridge()]
     if settings.broker == "streams":  # Dramatiq's own broker does not list its workers
@@ -97,30 +102,35 @@ def check_health(client: RedisClient, settings: Settings, *, host: str | None = 
 
 
 def unreachable(error: Exception, settings: Settings) -> Complaint:
-    """The complaint about a server that does not answer."""
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return Complaint(
-        f"no answer from Redis at {address(settings)} ({reason})",
-        "check WORKER_REDIS_URL, that the server runs, and that this machine may reach it",
+    """The complaint about a server that does not answer, or refuses to tell anything."""
+    cause = (
+        error.__cause__ if isinstance(error, ServerUnreachable) and isinstance(error.__cause__, Exception) else error
     )
+    if isinstance(cause, ServerUnreachable):
+        found, _, remedy = str(cause).rpartition(": ")  # of the embedded server
+        return Complaint(found, remedy)
+    return Complaint(*described(cause, address(settings)))
 
 
 def write_refusal(client: RedisClient) -> tuple[Complaint, ...]:
     """The complaint about a server that refuses writes; empty if it accepts them.
 
     Raises:
-        redis.RedisError: The server did not answer.
+        redis.RedisError: The server did not answer, or refuses this client.
     """
     try:
-        client.eval(_AS_IF_TO_WRITE, 0)
+        client.eval(AS_IF_TO_WRITE, 0)
+    except redis.exceptions.NoPermissionError:
+        raise
     except redis.ResponseError as error:
-        return (Complaint(f"the server refuses writes ({' '.join(str(error).split())})", "see `worker doctor`"),)
+        found, remedy = described(error)
+        return (Complaint(f"the server refuses writes: {found}", remedy),)
     return ()
 
 
 def _complaints_of_the_bridge() -> Iterator[Complaint]:
     try:
-        run_async_in_new_loop(lambda: asyncio.sleep(0), timeout=_BRIDGE_TIMEOUT)
+        run_async_in_new_loop(lambda: asyncio.sleep(0), timeout=seconds_left())
     except Exception as error:  # noqa: BLE001 - any error becomes a complaint
         said = " ".join(str(error).split())
         yield Complaint(f"no coroutine can run through the bridge ({type(error).__name__}: {said})", "restart it")

@@ -1,12 +1,16 @@
-"""A client that has its namespace, so that each script that it runs knows its keys."""
+"""A client that has its namespace, so that each of its scripts knows its keys, and a bound for each of its calls."""
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import redis
+from redis.client import Pipeline
 
+from worker.server.bounds import within
 from worker.server.keys import Namespace
+from worker.server.pools import EmbeddedPool
 
 
 class RedisClient(redis.Redis):
@@ -14,13 +18,60 @@ class RedisClient(redis.Redis):
 
     Args:
         namespace: The namespace of its scripts.
+        bound: Seconds that each of its calls may take as a whole, with connecting and repeated tries.
         options: The options of redis-py's client.
+
+    Attributes:
+        namespace: The namespace of its scripts.
+        bound: The bound of its next calls.
     """
 
-    def __init__(self, namespace: Namespace, **options: Any) -> None:  # noqa: ANN401 - redis-py's own
-        super().__init__(**options)
+    def __init__(self, namespace: Namespace, *, bound: float = inf, **options: Any) -> None:  # noqa: ANN401 - redis-py's own
         self.namespace = namespace
+        self.bound = bound
+        # With a connection of its own it connects here.
+        with within(bound):
+            super().__init__(**options)
 
     def client(self) -> RedisClient:
         """A client with a connection of its own from the same pool."""
-        return RedisClient(self.namespace, connection_pool=self.connection_pool, single_connection_client=True)
+        self._start_server()
+        return RedisClient(
+            self.namespace, bound=self.bound, connection_pool=self.connection_pool, single_connection_client=True
+        )
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - redis-py's own
+        """Executes a command, within the bound.
+
+        Raises:
+            redis.RedisError: The server's or the connection's error.
+        """
+        self._start_server()
+        with within(self.bound):
+            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
+        """A pipeline that executes its commands within the bound."""
+        self._start_server()
+        return _BoundedPipeline(self.bound, self.connection_pool, self.response_callbacks, transaction, shard_hint)
+
+    def _start_server(self) -> None:
+        # The start of an embedded server has a time of its own, which is no part of a call's.
+        pool = self.connection_pool
+        if type(pool) is EmbeddedPool:
+            pool.start_server()
+
+
+class _BoundedPipeline(Pipeline):
+    def __init__(self, bound: float, *args: Any) -> None:  # noqa: ANN401 - redis-py's own
+        self._bound = bound
+        super().__init__(*args)
+
+    def execute(self, raise_on_error: bool = True) -> list[Any]:
+        with within(self._bound):
+            found: list[Any] = super().execute(raise_on_error)
+            return found
+
+    def immediate_execute_command(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - redis-py's own
+        with within(self._bound):
+            return super().immediate_execute_command(*args, **options)  # type: ignore[no-untyped-call]

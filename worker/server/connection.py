@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -18,32 +15,28 @@ import redis
 from redis import asyncio as redis_asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.retry import Retry
 
-from worker.errors import ConfigurationError, ServerUnreachable
-from worker.ground.logs import get_logger
+from worker.errors import ConfigurationError
 from worker.ground.secrets import mask_secrets
 from worker.server.async_client import AsyncRedisClient
+from worker.server.bounds import BoundedRetry
 from worker.server.client import RedisClient
 from worker.server.embedded import EmbeddedServer
 from worker.server.keys import Namespace
+from worker.server.pools import EmbeddedPool, announce
+from worker.server.troubles import trouble
+from worker.server.wires import DEMOTED, AsyncTlsWire, AsyncUnixWire, AsyncWire, Generations, TlsWire, UnixWire, Wire
 from worker.settings import Settings
-
-logger = get_logger(__name__)
 
 MAX_CONNECTIONS = 4096
 """The most connections of a pool: with redis-py's default of 100, acknowledgements failed under 512 threads."""
 
-CONNECT_TIMEOUT = 5.0
-SOCKET_TIMEOUT = 30.0
-"""Seconds without an answer after which a connection is closed; our commands block for a few seconds at most."""
+_TRIES_AGAIN = 2
 
-_OPTIONS: dict[str, Any] = {
-    "max_connections": MAX_CONNECTIONS,
-    "socket_timeout": SOCKET_TIMEOUT,
-    "health_check_interval": 15,
-    "client_name": "worker",
-}
+_OPTIONS: dict[str, Any] = {"max_connections": MAX_CONNECTIONS, "health_check_interval": 0, "client_name": "worker"}
+
+_WIRES: dict[str, Any] = {"rediss": TlsWire, "unix": UnixWire}
+_ASYNC_WIRES: dict[str, Any] = {"rediss": AsyncTlsWire, "unix": AsyncUnixWire}
 
 
 _NOT_IN_URLS = frozenset(
@@ -61,63 +54,31 @@ _NOT_IN_URLS = frozenset(
 """Parameters that are objects, or that change the form of answers."""
 
 
-class _EmbeddedPool(redis.ConnectionPool):
-    """Connections to the embedded server, which the first of them starts."""
-
-    def __init__(self, settings: Settings, options: dict[str, Any]) -> None:
-        super().__init__(connection_class=redis.UnixDomainSocketConnection, path="", **options)
-        self._server = EmbeddedServer(settings)
-        self._started = False
-
-    def reset(self) -> None:
-        """Resets the pool in a forked child; its parent may have held the lock, for which redis-py would wait."""
-        self._lock = threading.RLock()
-        super().reset()
-
-    def make_connection(self) -> Any:  # noqa: ANN401 - redis-py's own type
-        # redis-py holds the pool's lock here.
-        if not self._started:
-            self.connection_kwargs["path"] = str(self._server.ensure_running())
-            self._started = True
-            _announce(self._server.folder)
-        return super().make_connection()
-
-
-_announced: set[tuple[int, Path]] = set()
-
-
-def _announce(folder: Path) -> None:
-    # One line in each process, for any number of clients.
-    if (os.getpid(), folder) not in _announced:
-        _announced.add((os.getpid(), folder))
-        logger.info("using the embedded Valkey", data=str(folder))
-
-
-def connect(settings: Settings, *, timeout: float = SOCKET_TIMEOUT) -> RedisClient:
+def connect(settings: Settings, *, timeout: float | None = None) -> RedisClient:
     """A client for the configured server and namespace, or for the embedded server if no server is configured.
 
     Args:
         settings: The settings that name the server.
-        timeout: Seconds without an answer after which a connection is given up.
+        timeout: Seconds that a call may take as a whole, or None for WORKER_SERVER_TIMEOUT.
 
     Raises:
         ConfigurationError: No server is configured and `WORKER_EMBEDDED=never` forbids the embedded one,
             or the URL cannot be read.
     """
     namespace = Namespace(settings.namespace)
-    own = _OPTIONS | {"socket_timeout": timeout}
+    bound = settings.server_timeout.total_seconds() if timeout is None else timeout
+    # Calls without a bound of their own, such as a transaction's, have at least that of each wait.
+    options = _options(bound) | {"retry": BoundedRetry(_backoff(), _TRIES_AGAIN, WORTH_ANOTHER_TRY)}
     if settings.redis_url is None:
         if settings.embedded == "never":
             raise ConfigurationError("no server: set WORKER_REDIS_URL (WORKER_EMBEDDED=never forbids the embedded one)")
-        return RedisClient(namespace, connection_pool=_EmbeddedPool(settings, own))
+        return RedisClient(namespace, bound=bound, connection_pool=EmbeddedPool(settings, options))
     url = settings.redis_url.get_secret_value()
-    options = own | {"socket_connect_timeout": min(CONNECT_TIMEOUT, timeout), "socket_keepalive": True}
-    if url.startswith("unix:"):
-        options = own
     with _complaints_about(url):
-        pool = redis.ConnectionPool.from_url(url, retry=Retry(_backoff(), 2), **options)
+        pool = redis.ConnectionPool.from_url(url, **options | _of_network(url))
+        pool.connection_class = _WIRES.get(_scheme(url), Wire)
         pool.connection_class(**pool.connection_kwargs)  # which connects to nothing
-    return RedisClient(namespace, connection_pool=pool)
+    return RedisClient(namespace, bound=bound, connection_pool=pool)
 
 
 async def aconnect(settings: Settings) -> AsyncRedisClient:
@@ -125,28 +86,48 @@ async def aconnect(settings: Settings) -> AsyncRedisClient:
 
     Raises:
         ConfigurationError: The same as in `connect`.
+        ServerUnreachable: The embedded server did not start, or runs and does not answer.
     """
     connect(settings).close()  # refuses bad settings
-    # With the library's own retries, callers would wait for seconds while the server is away.
     namespace = Namespace(settings.namespace)
-    options = _OPTIONS | {"retry": AsyncRetry(_backoff(), 2)}
+    bound = settings.server_timeout.total_seconds()
+    # With the library's own retries, callers would wait for seconds while the server is away.
+    options = _options(bound) | {"retry": AsyncRetry(_backoff(), _TRIES_AGAIN, _OF_SERVERS)}
     if settings.redis_url is None:
         server = EmbeddedServer(settings)
         path = str(await asyncio.to_thread(server.ensure_running))
-        _announce(server.folder)
-        kind = redis_asyncio.UnixDomainSocketConnection
-        return _owning(namespace, redis_asyncio.ConnectionPool(connection_class=kind, path=path, **options))
+        announce(server.folder)
+        return _owning(
+            namespace, bound, redis_asyncio.ConnectionPool(connection_class=AsyncUnixWire, path=path, **options)
+        )
     url = settings.redis_url.get_secret_value()
-    options |= {} if url.startswith("unix:") else {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_keepalive": True}
     with _complaints_about(url):
-        pool = redis_asyncio.ConnectionPool.from_url(url, **options)
+        pool = redis_asyncio.ConnectionPool.from_url(url, **options | _of_network(url))
+        pool.connection_class = _ASYNC_WIRES.get(_scheme(url), AsyncWire)  # from_url takes none beside a rediss: URL
         pool.connection_class(**pool.connection_kwargs)
-    return _owning(namespace, pool)
+    return _owning(namespace, bound, pool)
 
 
-def _owning(namespace: Namespace, pool: redis_asyncio.ConnectionPool) -> AsyncRedisClient:
+_OF_SERVERS: tuple[type[redis.RedisError], ...] = (redis.ConnectionError, redis.TimeoutError, *DEMOTED)
+WORTH_ANOTHER_TRY: tuple[type[Exception], ...] = (*_OF_SERVERS, TimeoutError)
+"""The errors after which a call is tried again within its bound; a server that was demoted has not carried it out."""
+
+
+def _options(bound: float) -> dict[str, Any]:
+    return _OPTIONS | {"socket_timeout": bound, "generations": Generations()}
+
+
+def _of_network(url: str) -> dict[str, Any]:
+    return {} if _scheme(url) == "unix" else {"socket_keepalive": True}
+
+
+def _scheme(url: str) -> str:
+    return url.partition(":")[0].lower()
+
+
+def _owning(namespace: Namespace, bound: float, pool: redis_asyncio.ConnectionPool) -> AsyncRedisClient:
     """A client that closes its connections when it is closed."""
-    client = AsyncRedisClient(namespace, connection_pool=pool)
+    client = AsyncRedisClient(namespace, bound=bound, connection_pool=pool)
     client.auto_close_connection_pool = True
     return client
 
@@ -201,20 +182,14 @@ def address(settings: Settings) -> str:
     return mask_secrets(settings.redis_url.get_secret_value())
 
 
-def check_server(client: redis.Redis, settings: Settings) -> None:
-    """Asks the server for a sign of life.
+def check_server(client: RedisClient, settings: Settings) -> None:
+    """Asks the server for a sign of life, with a question that a server answers whose disk or memory is full.
 
     Raises:
         ServerUnreachable: The server gave none; the error is one line with the address and the remedy.
+        ServerRefused: The server refuses; the error is one line with its reason and the remedy.
     """
     try:
-        client.ping()
-    except redis.RedisError as error:
-        raise ServerUnreachable(
-            f"no answer from Redis at {address(settings)} ({_reason(error)}): "
-            "check WORKER_REDIS_URL, that the server runs, and that this machine may reach it"
-        ) from error
-
-
-def _reason(error: redis.RedisError) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        client.exists(client.namespace.layout)
+    except (redis.RedisError, OSError) as error:
+        raise trouble(error, address(settings)) from error

@@ -1,6 +1,7 @@
 """A private Valkey server for one project on one machine, used if no Redis is configured.
 
-The first process that needs it starts it. All share it, it outlives them, and `worker down` stops it.
+The first process that needs it starts it. All share it, it outlives them, and nothing but `worker down` ends it: a
+process that gets no answer says so, and leaves it alone.
 Its data (an append-only file, flushed every second) are in the data directory and survive a restart.
 It listens on a unix socket that only its user can open, never on a port.
 
@@ -21,6 +22,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 
 import redis
@@ -29,6 +31,7 @@ from redis.retry import Retry
 
 from worker.errors import ConfigurationError, ServerUnreachable
 from worker.ground.logs import get_logger
+from worker.server.bounds import seconds_left
 from worker.settings import Settings
 
 logger = get_logger(__name__)
@@ -40,8 +43,17 @@ STOP_TIMEOUT = 30.0
 """Seconds in which a server must write its data and end."""
 
 _POLL = 0.02
-# A server that holds the lock but does not answer at its socket has lost it (a cleaned temporary folder).
+# A server that has written its pid but is not found at its socket has lost it (a cleaned temporary folder).
 _LOST_SOCKET_AFTER = 3.0
+
+
+class _Found(StrEnum):
+    """What is found at a socket."""
+
+    ANSWER = "answer"
+    LOADING = "loading"
+    SILENCE = "silence"
+    NOTHING = "nothing"
 
 
 class EmbeddedServer:
@@ -54,6 +66,7 @@ class EmbeddedServer:
     def __init__(self, settings: Settings) -> None:
         self.folder = settings.data_dir / "valkey"
         self._runtime_dir = settings.runtime_dir
+        self._patience = settings.server_timeout.total_seconds()
         self._lock_file = self.folder / "server.lock"
         self._socket_file = self.folder / "socket"
         self._pid_file = self.folder / "server.pid"
@@ -68,33 +81,51 @@ class EmbeddedServer:
             return None
 
     def is_running(self) -> bool:
-        """Whether a server answers at the socket; a server that still loads its data does."""
-        return self.socket is not None and _answers(self.socket)
+        """Whether a server answers at the socket; a server that still loads its data does not."""
+        return self._look(START_TIMEOUT) is _Found.ANSWER
 
     def ensure_running(self) -> Path:
-        """Starts the server unless it runs, and waits until it answers.
+        """Starts the server unless it runs, and waits until it answers; a server that starts has a minute for it.
 
         Returns:
             The server's socket.
 
         Raises:
             ConfigurationError: There is no server program, or no place for its files.
-            ServerUnreachable: The server did not start; the message names its log.
+            ServerUnreachable: The server did not start, or it runs and does not answer; the message names the remedy.
         """
-        deadline = time.monotonic() + START_TIMEOUT
+        deadline = time.monotonic() + min(START_TIMEOUT, seconds_left())
         lost_at = time.monotonic() + _LOST_SOCKET_AFTER
         while time.monotonic() < deadline:
-            if (socket := self.socket) is not None and _answers(socket):
+            found = self._look(deadline - time.monotonic())
+            if found is _Found.ANSWER and (socket := self.socket) is not None:
                 return socket
             with self._try_lock() as lock:
                 if lock is not None:
                     self._start(lock)
-                elif time.monotonic() > lost_at:
-                    self._signal(signal.SIGTERM)
-                    lost_at = time.monotonic() + _LOST_SOCKET_AFTER
+                    continue
+                if found is _Found.SILENCE:
+                    raise self._does_not_answer()
+                if found is _Found.NOTHING and self._pid() is not None and time.monotonic() > lost_at:
+                    raise ServerUnreachable(
+                        f"the embedded Valkey in {self.folder} runs, and its socket {self.socket} is gone: "
+                        "`worker down` ends it, and the next command starts it again"
+                    )
             time.sleep(_POLL)
         raise ServerUnreachable(
-            f"the embedded Valkey in {self.folder} did not start within {START_TIMEOUT:g} s: see {self._log_file}"
+            f"the embedded Valkey in {self.folder} has not started yet: wait for it, and see {self._log_file}"
+        )
+
+    def _look(self, seconds: float) -> _Found:
+        """What is found at the socket within so many seconds, and within the server's time-out."""
+        if (socket := self.socket) is None:
+            return _Found.NOTHING
+        return _look_at(socket, max(_POLL, min(seconds, self._patience)))
+
+    def _does_not_answer(self) -> ServerUnreachable:
+        return ServerUnreachable(
+            f"the embedded Valkey in {self.folder} (process {self._pid()}) runs and does not answer: "
+            f"wait for it, see {self._log_file}, or end it with `worker down`"
         )
 
     def stop(self) -> bool:
@@ -176,7 +207,7 @@ class EmbeddedServer:
                 f"the embedded Valkey did not start: {said[-1] if said else started.returncode}; see {self._log_file}"
             )
         deadline = time.monotonic() + START_TIMEOUT
-        while not _answers(socket):
+        while _look_at(socket, START_TIMEOUT) is not _Found.ANSWER:
             if time.monotonic() > deadline or self._ended():
                 raise ServerUnreachable(f"the embedded Valkey did not start: see {self._log_file}")
             time.sleep(_POLL)
@@ -253,14 +284,18 @@ def _private_folder(runtime_dir: Path | None) -> Path:
     return folder
 
 
-def _answers(socket: Path) -> bool:
-    client = redis.Redis(unix_socket_path=str(socket), socket_timeout=5, retry=Retry(NoBackoff(), 0))
+def _look_at(socket: Path, seconds: float) -> _Found:
+    client = redis.Redis(unix_socket_path=str(socket), socket_timeout=seconds, retry=Retry(NoBackoff(), 0))
     try:
         client.ping()
     except redis.BusyLoadingError:
-        return False
-    except (redis.ConnectionError, redis.TimeoutError):
-        return False
+        return _Found.LOADING
+    except redis.TimeoutError:
+        return _Found.SILENCE
+    except redis.ConnectionError:
+        return _Found.NOTHING
+    except redis.ResponseError:
+        pass  # a server whose disk is full answers so
     finally:
         client.close()
-    return True
+    return _Found.ANSWER

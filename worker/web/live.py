@@ -18,7 +18,6 @@ from math import inf
 
 import redis
 
-from worker.errors import ServerUnreachable
 from worker.ground.logs import get_logger
 from worker.history.as_json import Event, Shown
 from worker.history.events import StatusEvent
@@ -26,6 +25,7 @@ from worker.history.filters import EventFilter
 from worker.history.json_values import compact
 from worker.history.tail import afollow_events, aposition
 from worker.server.async_client import AsyncRedisClient
+from worker.server.troubles import trouble
 
 logger = get_logger(__name__)
 
@@ -245,7 +245,7 @@ class LiveTail:
         try:
             return await aposition(self._client)
         except (redis.RedisError, OSError) as error:
-            raise ServerUnreachable(f"the tail cannot be read: {' '.join(str(error).split())}") from error
+            raise trouble(error) from error
 
     async def _read(self) -> None:
         while self._is_mine():

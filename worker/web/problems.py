@@ -15,6 +15,7 @@ from starlette.routing import compile_path
 
 from worker.errors import ConfigurationError, MessageRefused, ServerUnreachable, WorkerError
 from worker.ground.logs import get_logger
+from worker.server.troubles import trouble
 
 logger = get_logger(__name__)
 
@@ -99,7 +100,7 @@ async def _of_ours(request: Request, error: Exception) -> JSONResponse:
 
 async def _of_the_server(request: Request, error: Exception) -> JSONResponse:
     del request
-    return problem(503, f"the message server does not answer, or refuses: {error}")
+    return problem(503, str(trouble(error)))
 
 
 async def _of_anything(request: Request, error: Exception) -> JSONResponse:
