@@ -56,8 +56,12 @@ OF_SERVERS = {
     "a failed snapshot": (check_persistence(GOOD | {"rdb_last_bgsave_status": "err"}, ""), Severity.PROBLEM),
     "no eviction": (check_eviction(GOOD), Severity.OK),
     "an eviction that may come": (check_eviction(GOOD | {"maxmemory_policy": "allkeys-lru"}), Severity.WARNING),
-    "an eviction": (
+    "an eviction of what expires": (
         check_eviction(GOOD | {"maxmemory_policy": "volatile-lru", "maxmemory": 512 * MIB}),
+        Severity.WARNING,
+    ),
+    "an eviction": (
+        check_eviction(GOOD | {"maxmemory_policy": "allkeys-lru", "maxmemory": 512 * MIB}),
         Severity.PROBLEM,
     ),
     "a nearly full memory": (

@@ -21,6 +21,7 @@ from worker.errors import WorkerError
 from worker.ground.logs import get_logger
 from worker.server.client import RedisClient
 from worker.server.connection import streams_in
+from worker.server.fitness import check_fitness
 from worker.server.layout import check_layout
 from worker.server.scripts import Argument, Script
 
@@ -200,6 +201,7 @@ class Heartbeat:
         token = self.token if self.epoch == 0 else self._new_token()
         asked_at = time.monotonic()
         check_layout(self._client)
+        check_fitness(self._client)
         self._join(token, round(self._seconds * 1000))
         self._held_until = asked_at + self._seconds
         self.term = Term(token, self.epoch + 1)

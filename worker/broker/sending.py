@@ -21,6 +21,7 @@ from worker.errors import ServerRefused, ServerUnreachable
 from worker.server.bounds import BoundedRetry, within
 from worker.server.client import RedisClient
 from worker.server.connection import WORTH_ANOTHER_TRY
+from worker.server.fitness import check_fitness
 from worker.server.scripts import Argument, Script
 from worker.server.troubles import is_refusal, trouble
 from worker.threads.greenlets import call_among_greenlets
@@ -49,6 +50,7 @@ class Sender:
         client.set_retry(Retry(NoBackoff(), 0))
         self._shared = client
         self._own = _OwnClient()
+        self._is_fit = False
         self._retry = BoundedRetry(ExponentialWithJitterBackoff(base=0.05, cap=1), _TRIES_AGAIN, WORTH_ANOTHER_TRY)
 
     def send(self, parcels: Sequence[Parcel]) -> list[str]:
@@ -60,6 +62,7 @@ class Sender:
 
         Raises:
             ServerUnreachable: The server did not answer; the groups before are enqueued.
+            ServerRefused: The server refused, or messages would not be safe on it.
         """
         answers: list[str] = []
         for first in range(0, len(parcels), SEND_GROUP):
@@ -101,13 +104,21 @@ class Sender:
         """The server's answer; asks again over a new connection if the server was restarted since, or demoted."""
         try:
             with within(self._shared.bound):
-                return self._retry.call_with_retry(lambda: ask(self._client()), self._reconnect)
+                return self._retry.call_with_retry(lambda: ask(self._fit_client()), self._reconnect)
         except (redis.RedisError, OSError) as error:
             kind = _Refused if is_refusal(error) else _Unreachable
             raise kind(str(trouble(error))) from error
 
     def _reconnect(self, _: Exception) -> None:
         self._own.client = None
+
+    def _fit_client(self) -> RedisClient:
+        """The calling thread's client, of a server on which messages are safe: that is asked once."""
+        client = self._client()
+        if not self._is_fit:
+            check_fitness(client)
+            self._is_fit = True
+        return client
 
     def _client(self) -> RedisClient:
         """The calling thread's client, with a connection of its own: a pool would cost as much time as the server."""

@@ -13,6 +13,7 @@ from worker.cli.pools import RunningPools, pools_for, stop_timeout
 from worker.ground.logs import get_logger
 from worker.server.connection import check_server, connect
 from worker.server.embedded import EmbeddedServer
+from worker.server.fitness import check_fitness
 
 logger = get_logger(__name__)
 
@@ -23,7 +24,9 @@ def up(as_json: AsJson = False) -> None:
     """Start the workers, and the embedded server if no server is configured; Ctrl-C stops them."""
     settings = begin()
     pools = pools_for(settings)
-    check_server(connect(settings), settings)
+    client = connect(settings)
+    check_server(client, settings)
+    check_fitness(client)
     asked_to_stop = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:

@@ -6,7 +6,7 @@ It changes nothing, on the server or elsewhere.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -17,6 +17,7 @@ from worker.errors import ServerUnreachable
 from worker.operations.health import HealthState, check_health, unreachable
 from worker.server.client import RedisClient
 from worker.server.connection import address
+from worker.server.fitness import Info, cluster_trouble, eviction_doubt, eviction_trouble
 from worker.server.layout import LAYOUT, read_layout, remedy
 from worker.settings import Settings, SettingsGroup, variables_without_effect
 
@@ -24,9 +25,6 @@ OLDEST_SERVER = 7
 SLOW_MS = 20.0
 CLOCK_SKEW = 1.0
 FULL = 0.9
-
-Info = Mapping[str, Any]
-"""The server's INFO, as redis-py reads it."""
 
 
 class Severity(StrEnum):
@@ -136,8 +134,8 @@ def check_version(info: Info) -> Finding:
 
 def check_cluster(info: Info) -> Finding:
     """Checks that it is one server, because the scripts use keys that a cluster would spread."""
-    if info.get("cluster_enabled"):
-        return _problem("cluster", "Redis Cluster", "use a server that is no cluster: one primary, with replicas")
+    if trouble := cluster_trouble(info):
+        return _problem("cluster", *trouble)
     return _ok("cluster", "no cluster")
 
 
@@ -179,9 +177,12 @@ def check_eviction(info: Info) -> Finding:
     most, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
     room = f"{most / 2**20:.0f} MiB" if most else "unlimited memory"
     found = f"{policy}, {used / 2**20:.0f} MiB used of {room}"
+    if trouble := eviction_trouble(info):
+        return _problem("eviction", found, f"{trouble[1]}: messages are data, and would be dropped")
+    if doubt := eviction_doubt(info):
+        return _warning("eviction", found, f"{doubt[1]}: {doubt[0]}")
     if policy != "noeviction":
-        remedy = "set `maxmemory-policy noeviction`: messages are data, and would be dropped"
-        return _problem("eviction", found, remedy) if most else _warning("eviction", found, remedy)
+        return _warning("eviction", found, "set `maxmemory-policy noeviction`, before it gets a `maxmemory`")
     if most and used > FULL * most:
         return _warning("eviction", found, "give it more memory, or lower WORKER_HISTORY_RETENTION and …_LIMIT")
     return _ok("eviction", found)
