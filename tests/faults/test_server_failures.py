@@ -196,7 +196,7 @@ def test_without_memory_successes_are_acknowledged_and_retries_wait(tmp_path: Pa
         wait_until(lambda: opened.states()["running"] == 8)
         opened.client.config_set("maxmemory", 100_000)
         full_at = time.monotonic()
-        with pytest.raises(ServerUnreachable, match="refuses: command not allowed when used memory"):
+        with pytest.raises(ServerUnreachable, match="refuses .OOM command not allowed when used memory"):
             opened.send("work")
         (opened.folder / "gate").touch()
         wait_until(lambda: opened.states()["completed"] == 44, explain=opened.explain)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import sys
 
 import dramatiq
+import redis
 from dramatiq.broker import Broker
 from dramatiq.cli import RET_CONNECT
 
 from worker.errors import ServerUnreachable, WorkerError
 from worker.ground.logs import configure_logs, get_logger
 from worker.server.client import RedisClient
-from worker.server.connection import check_server
+from worker.server.connection import address, check_server
+from worker.server.fitness import check_fitness
 from worker.server.layout import check_layout
+from worker.server.troubles import trouble
 from worker.settings import Settings
 from worker.threads.os_threads import GEVENT
 from worker.threads.unpatched import unpatch
@@ -33,7 +36,7 @@ class Process(dramatiq.Middleware):
         self._client = client
 
     def after_process_boot(self, broker: Broker) -> None:
-        """Sets up logging, and logs one line if the server cannot be reached; the consumers try again.
+        """Sets up logging, and logs one line if the server cannot be used; the consumers try again.
 
         Raises:
             SystemExit: The server's data have another layout; the line says what to do.
@@ -44,6 +47,9 @@ class Process(dramatiq.Middleware):
         try:
             check_server(self._client, self._settings)
             check_layout(self._client)
+            check_fitness(self._client)
+        except redis.RedisError as error:
+            logger.error(str(trouble(error, address(self._settings))))  # noqa: TRY400
         except ServerUnreachable as error:
             logger.error(str(error))  # noqa: TRY400 - a line for a person, not a traceback
         except WorkerError as error:

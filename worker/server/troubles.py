@@ -68,6 +68,8 @@ def _code_of(error: Exception, reason: str) -> str:
     if isinstance(error, redis.AuthenticationError):
         is_missing = "required" in reason.lower() or "already authenticated" in reason
         return "NOAUTH" if is_missing else "WRONGPASS"
+    if "ACL failure" in reason:
+        return "NOPERM"  # inside a script
     known = next((code for kind, code in _CODES.items() if isinstance(error, kind)), "")
     first = reason.partition(" ")[0]
     return known or (first if first.isupper() and first.isalpha() else "")
