@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -192,3 +193,11 @@ def test_nobody_ends_an_embedded_server_that_is_slow(settings: Settings, valkey:
     client = connect(slow)
     assert client.get("kept") == b"yes"
     assert client.info("server")["process_id"] == pid
+
+
+def test_a_caller_who_waits_at_the_server_has_the_time_that_it_asked_for(
+    settings: Settings, valkey: EmbeddedServer
+) -> None:
+    """As whoever waits for a result of Dramatiq's: the bound is for the server, and begins with its delay."""
+    quick = settings.model_copy(update={"server_timeout": timedelta(seconds=1)})
+    assert connect(quick).brpoplpush("nothing", "nothing", 2) is None

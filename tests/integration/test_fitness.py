@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from tests.support.scene import HOST, free_port
 from tests.support.waiting import wait_until
 from worker.broker import create_broker
 from worker.errors import ServerRefused
-from worker.history.query import ask, state_counts
+from worker.history.overview import queues
+from worker.history.query import ask, delayed_messages, state_counts
 from worker.server.client import RedisClient
 from worker.server.embedded import EmbeddedServer, server_program
 from worker.settings import Settings
@@ -128,5 +130,39 @@ def test_a_worker_takes_nothing_from_a_server_that_evicts(
     message_id = idle.send().message_id
     wait_until(lambda: ask(client, state_counts()) == {"completed": 1})
     assert message_id
+    worker.stop()
+    broker.close()
+
+
+def test_messages_that_are_gone_from_the_server_are_told_and_counted_no_more(
+    settings: Settings, client: RedisClient
+) -> None:
+    """Evicted or deleted by hand, waiting or delayed; those that are there stay and run."""
+    broker = create_broker(settings.model_copy(update={"lease": timedelta(seconds=1)}))
+    ran: list[str] = []
+
+    @dramatiq.actor(broker=broker, queue_name="read")
+    def note(name: str) -> None:
+        ran.append(name)
+
+    waiting = [broker.enqueue(message()) for _ in range(4)]
+    delayed = broker.enqueue(message(), delay=60_000)
+    kept = broker.enqueue(message(), delay=60_000)
+    for one in (*waiting[:3], delayed):
+        client.delete("{worker}:m:" + one.message_id)
+    assert ask(client, state_counts()) == {"queued": 4, "delayed": 2}
+    worker = dramatiq.Worker(broker, worker_threads=1, worker_timeout=50)
+    with structlog.testing.capture_logs() as logged:
+        worker.start()
+        wait_until(lambda: ask(client, state_counts()) == {"queued": 1, "delayed": 1})
+    (told,) = [one for one in logged if "gone from the server" in one["event"]]
+    assert sorted(told["ids"]) == sorted(one.message_id for one in (*waiting[:3], delayed))
+    note.send("later")
+    wait_until(lambda: ran == ["later"])
+    assert [(one.name, one.queued, one.delayed) for one in ask(client, queues()) if one.name == "default"] == [
+        ("default", 1, 1)
+    ]
+    assert [one.id for one in ask(client, delayed_messages())] == [kept.message_id]
+    assert client.zcard("{worker}:due") == 1
     worker.stop()
     broker.close()

@@ -33,6 +33,10 @@ PROMOTE = 500
 LOOK_AROUND_EVERY = 4
 """Rounds between two searches of all streams for readers without a lease."""
 
+LOOK_AT = 500
+"""Messages that are looked at in one search for those that are gone."""
+
+_NAMED = 10
 _RETRY_DELAY = 0.5
 _LEAVE_TIMEOUT = 2.0
 
@@ -40,6 +44,7 @@ _JOIN = Script("join")
 # A server without memory must still accept the renewal.
 _KEEP = Script("keep", flags="allow-oom")
 _LEAVE = Script("leave")
+_GONE = Script("gone")
 
 
 class Runners(NamedTuple):
@@ -111,6 +116,7 @@ class Heartbeat:
         self._ends = False
         self._was_told = False
         self._rounds = -1
+        self._looked_until = (0, 0)
         self._wake = "0-0"
         self._order: str | None = None
         self.term = Term(self._new_token(), 0)
@@ -250,9 +256,22 @@ class Heartbeat:
             self.lose(self.term)
             return 0.0
         self._held_until = asked_at + self._seconds
+        if self._rounds % LOOK_AROUND_EVERY == 0:
+            self._look_for_gone()
         self._wake = newest.decode()
         pause = self._seconds / 4
         return pause if next_due < 0 else min(pause, next_due / 1000)
+
+    def _look_for_gone(self) -> None:
+        """Looks whether some of the messages that wait or run are gone from the server; a part of them each time."""
+        segment, place, *gone = _GONE.run(self._client, [*self._looked_until, LOOK_AT])
+        self._looked_until = segment, place
+        if gone:
+            logger.error(
+                "messages are gone from the server, which evicted or lost them: they will not run",
+                count=len(gone),
+                ids=[one.decode() for one in gone[:_NAMED]],
+            )
 
     def _wait(self, seconds: float) -> None:
         """Waits at most `seconds`, or until a new delayed message is due sooner; obeys the orders of people."""

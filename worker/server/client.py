@@ -47,7 +47,7 @@ class RedisClient(redis.Redis):
             redis.RedisError: The server's or the connection's error.
         """
         self._start_server()
-        with within(self.bound):
+        with within(self.bound + _wait_asked_for(args)):
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
@@ -60,6 +60,15 @@ class RedisClient(redis.Redis):
         pool = self.connection_pool
         if type(pool) is EmbeddedPool:
             pool.start_server()
+
+
+_WAITING = frozenset({"BLPOP", "BRPOP", "BRPOPLPUSH", "BLMOVE", "BZPOPMIN", "BZPOPMAX"})
+"""Commands with which the caller waits at the server, as Dramatiq's results do: their last word is in seconds."""
+
+
+def _wait_asked_for(words: tuple[Any, ...]) -> float:
+    """The seconds for which this command shall wait at the server, beside the time of the call."""
+    return (float(words[-1]) or inf) if words[0] in _WAITING else 0.0
 
 
 class _BoundedPipeline(Pipeline):

@@ -73,8 +73,8 @@ class _Wire(_Leaving):
 
     @property
     def socket_timeout(self) -> float | None:
-        """Seconds that one wait may take now: the connection's own, or what is left to the call."""
-        return _shorter(self._own_timeout)
+        """Seconds that one wait may take now: what is left to the call, or without a bound the connection's own."""
+        return _left_or(self._own_timeout)
 
     @socket_timeout.setter
     def socket_timeout(self, seconds: float | None) -> None:
@@ -83,7 +83,7 @@ class _Wire(_Leaving):
     @property
     def socket_connect_timeout(self) -> float | None:
         """Seconds that connecting to one address may take now."""
-        return _shorter(self._socket_connect_timeout)
+        return _left_or(self._socket_connect_timeout)
 
     @socket_connect_timeout.setter
     def socket_connect_timeout(self, seconds: float | None) -> None:
@@ -151,11 +151,9 @@ def _was_demoted() -> exceptions.ConnectionError:
     return exceptions.ConnectionError("its server is not the primary any more")
 
 
-def _shorter(own: float | None) -> float | None:
+def _left_or(own: float | None) -> float | None:
     left = seconds_left()
-    if left == inf:
-        return own
-    return max(_SHORTEST, left if own is None else min(own, left))
+    return own if left == inf else max(_SHORTEST, left)
 
 
 class Wire(_Wire, redis.Connection):
