@@ -48,7 +48,7 @@ _LOST_SOCKET_AFTER = 3.0
 
 
 class _Found(StrEnum):
-    """What is found at a socket."""
+    """The finding of a look at a socket."""
 
     ANSWER = "answer"
     LOADING = "loading"
@@ -117,7 +117,7 @@ class EmbeddedServer:
         )
 
     def _look(self, seconds: float) -> _Found:
-        """What is found at the socket within so many seconds, and within the server's time-out."""
+        """Looks at the socket for so many seconds at most, and for the server's time-out at most."""
         if (socket := self.socket) is None:
             return _Found.NOTHING
         return _look_at(socket, max(_POLL, min(seconds, self._patience)))

@@ -19,7 +19,7 @@ from redis import exceptions
 from worker.server.bounds import seconds_left
 
 DEMOTED = (exceptions.ReadOnlyError, exceptions.ClusterDownError, exceptions.MovedError)
-"""The answers of a server that does not, or not any more, accept writes; to redis-py MASTERDOWN is a CLUSTERDOWN."""
+"""The answers of a server that accepts no writes, as a demoted one; to redis-py MASTERDOWN is a CLUSTERDOWN."""
 
 LOOK_EVERY = 5.0
 """Seconds after which a connection asks again whether its server would accept a write."""
