@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
 
@@ -320,3 +322,20 @@ def test_events_reach_browsers_soon(web: httpx.Client, writer: EventWriter) -> N
             thread.join(TIMEOUT)
     assert len(delays) == 2 * count
     assert statistics.median(delays) < 0.1
+
+
+@pytest.mark.own_server
+def test_a_follower_hears_since_when_the_server_does_not_answer(settings: Settings, valkey: EmbeddedServer) -> None:
+    """A page that shows the tail would say "live" over old events; then it hears that the server is back."""
+    quick = settings.model_copy(update={"server_timeout": timedelta(seconds=1)})
+    pid = int((valkey.folder / "server.pid").read_text())
+    with serving(create_app(quick)) as web, following(web) as found:
+        next(found)
+        began = datetime.now(UTC)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            away = read_until(found, lambda one: one.kind == "away")[-1]
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert abs(datetime.fromisoformat(away.data["since"]) - began) < timedelta(seconds=10)
+        assert read_until(found, lambda one: one.kind == "back")

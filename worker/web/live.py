@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from math import inf
 
 import redis
@@ -108,6 +109,9 @@ class LiveTail:
 
     Args:
         client: A client of the server.
+
+    Attributes:
+        away_since: The time of the server's last answer, while it does not answer; else None.
     """
 
     def __init__(self, client: AsyncRedisClient) -> None:
@@ -121,6 +125,8 @@ class LiveTail:
         self._reading: asyncio.Task[None] | None = None
         self._followers = 0
         self._stopped = False
+        self._answered_at = datetime.now(UTC)
+        self.away_since: datetime | None = None
 
     @property
     def is_full(self) -> bool:
@@ -228,6 +234,7 @@ class LiveTail:
                 if self._reading is None:
                     self._end = await self._newest()
                     self._begin, self._kept = place_of(self._end), []
+                    self._note_answer()
                     self._reading = asyncio.ensure_future(self._read())
             yield
         finally:
@@ -253,6 +260,7 @@ class LiveTail:
                 await self._read_on()
             except (redis.RedisError, OSError) as error:
                 logger.warning("the tail cannot be read", error=str(error))
+                self._note_silence()
             await asyncio.sleep(_AGAIN_AFTER)
 
     async def _read_on(self) -> None:
@@ -260,6 +268,7 @@ class LiveTail:
         async for one in afollow_events(self._client, _EVERYTHING, after=self._end):
             if not self._is_mine():
                 return
+            self._note_answer()
             self._end, missed = one.position, missed or one.missed
             if one.event is None:
                 continue
@@ -271,6 +280,17 @@ class LiveTail:
             self._tell()
             if handled % AT_ONCE == 0:
                 await asyncio.sleep(0)
+
+    def _note_silence(self) -> None:
+        if self.away_since is None:
+            self.away_since = self._answered_at
+            self._tell()
+
+    def _note_answer(self) -> None:
+        self._answered_at = datetime.now(UTC)
+        if self.away_since is not None:
+            self.away_since = None
+            self._tell()
 
     def _is_mine(self) -> bool:
         """Whether the calling task is still the reader; the client may have swallowed its cancellation."""

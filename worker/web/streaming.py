@@ -1,6 +1,7 @@
 """The live tail as server-sent events, each with its position, from which a browser continues after a break.
 
-A line with a position but no event means that no event came; an event `missed` means that some events are gone.
+A line with a position but no event means that no event came; an event `missed` means that some events are gone, and
+`away` and `back` that the server does not answer, and answers again.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Query
@@ -17,9 +19,10 @@ from sse_starlette import EventSourceResponse
 from worker.errors import ConfigurationError
 from worker.history.as_json import Shown
 from worker.history.filters import EventFilter
+from worker.history.json_values import iso
 from worker.web.answers import shown_to
 from worker.web.dependencies import Held, Visiting
-from worker.web.live import MOST_FOLLOWERS, Batch, place_of
+from worker.web.live import MOST_FOLLOWERS, Batch, LiveTail, place_of
 from worker.web.parameters import event_filter
 from worker.web.resources import Resources
 from worker.web.security import Visitor
@@ -56,11 +59,12 @@ async def live_events(
     following = tail.follow(position, idle=HEARTBEAT)
     # Before the answer begins, so that a server that is away gives an error.
     first = await anext(following)
-    stream = _stream(first, following, wanted, shown_to(visitor), lambda: _has_left(held, visitor))
+    stream = _stream(tail, first, following, wanted, shown_to(visitor), lambda: _has_left(held, visitor))
     return EventSourceResponse(stream, ping=0, shutdown_grace_period=ENDS_WITHIN)
 
 
 async def _stream(
+    tail: LiveTail,
     first: Batch,
     following: AsyncGenerator[Batch, None],
     wanted: EventFilter,
@@ -69,6 +73,7 @@ async def _stream(
 ) -> AsyncGenerator[bytes, None]:
     yield f"retry: {_AGAIN_MS}\nid: {first.position}\n\n{_missed(first)}".encode()
     last_sent = last_asked = time.monotonic()
+    away = None
     async with aclosing(following):
         async for batch in following:
             if time.monotonic() - last_asked >= HEARTBEAT:
@@ -79,6 +84,9 @@ async def _stream(
             lines = [_missed(batch), *(f"id: {one.position}\ndata: {one.as_json(shown)}\n\n" for one in matching)]
             if not matching and time.monotonic() - last_sent >= HEARTBEAT:
                 lines.append(f": nothing new\nid: {batch.position}\n\n")
+            if tail.away_since != away:
+                away = tail.away_since
+                lines.append(_away(away))
             if text := "".join(lines):
                 last_sent = time.monotonic()
                 yield text.encode()
@@ -87,6 +95,12 @@ async def _stream(
 async def _has_left(held: Resources, visitor: Visitor) -> bool:
     """Whether the visitor's session has ended since it was let in."""
     return visitor.session is not None and await held.logged_out.has_ended(visitor.session)
+
+
+def _away(since: datetime | None) -> str:
+    if since is None:
+        return "event: back\ndata: {}\n\n"
+    return f"event: away\ndata: {json.dumps({'since': iso(since)})}\n\n"
 
 
 def _missed(batch: Batch) -> str:

@@ -3,9 +3,9 @@
 import { watchActions } from "./actions.js";
 import { drawCharts } from "./charts.js";
 import { morph } from "./morph.js";
-import { logOut } from "./server.js";
+import { logOut, request } from "./server.js";
 import { followTail } from "./tail.js";
-import { formatTimes, setServerTime } from "./times.js";
+import { formatTimes, secondOfDay, setServerTime } from "./times.js";
 
 const main = document.getElementById("main");
 const status = document.getElementById("status");
@@ -14,6 +14,7 @@ let paused = false;
 let timer = 0;
 let busy = false;
 let failures = 0;
+let answeredAt = new Date();
 
 // ---- refreshing
 
@@ -27,7 +28,7 @@ async function refresh() {
   if (busy) return;
   busy = true;
   try {
-    const answer = await fetch(location.href, { headers: { "X-Fragment": "1", Accept: "text/html" }, redirect: "manual" });
+    const answer = await request(location.href, { headers: { "X-Fragment": "1", Accept: "text/html" }, redirect: "manual" });
     if (answer.type === "opaqueredirect" || answer.status === 401) {
       tell("away", "logged out: load the page again");
       return;
@@ -35,10 +36,12 @@ async function refresh() {
     if (answer.status >= 500) throw new Error(`the server answered ${answer.status}`);
     show(new DOMParser().parseFromString(await answer.text(), "text/html"));
     failures = 0;
+    answeredAt = new Date();
     tell(paused ? "paused" : "", paused ? "paused" : "live");
   } catch {
     failures += 1;
-    tell("away", "no answer");
+    // What is shown is as old as the last answer.
+    tell("away", `no answer since ${secondOfDay(answeredAt)}`);
   } finally {
     busy = false;
   }
@@ -73,6 +76,8 @@ async function keepFresh() {
 
 if (every) {
   status.hidden = false;
+  // A page that only says that there is no answer.
+  if (document.getElementById("away")) tell("away", `no answer since ${secondOfDay(answeredAt)}`);
   timer = setTimeout(keepFresh, every);
   document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && keepFresh());
   status.addEventListener("click", () => {

@@ -1,15 +1,23 @@
 // The page's way to its server, and what it tells its visitor.
 
+// The longest that requests may take, in milliseconds: longer than the web process waits for its server, and long for an
+// action on very many messages.
+const PATIENCE = 15_000;
+const PATIENCE_WITH_ACTIONS = 120_000;
+
+// Fetches, and gives up after a while: a web process that hangs answers nothing, and breaks no connection.
+export const request = (url, options = {}, patience = PATIENCE) => fetch(url, { ...options, signal: AbortSignal.timeout(patience) });
+
 const meta = (name) => document.querySelector(`meta[name="${name}"]`)?.content ?? "";
 export const base = meta("base");
 
 // Sends an action, and gives back what the server answers; throws what it complains of.
 export async function post(path, body = {}) {
-  const answer = await fetch(`${base}/api${path}`, {
+  const answer = await request(`${base}/api${path}`, {
     method: "POST",
     headers: { "Content-Type": "application/json", "X-CSRF-Token": meta("csrf-token"), Accept: "application/json" },
     body: JSON.stringify(body),
-  });
+  }, PATIENCE_WITH_ACTIONS);
   const found = await answer.json().catch(() => ({}));
   if (!answer.ok) throw new Error(found.detail ?? `the server answered ${answer.status}`);
   return found;
@@ -33,6 +41,6 @@ export function toast(text, link) {
 }
 
 export async function logOut() {
-  await fetch(`${base}/logout`, { method: "POST", headers: { "X-CSRF-Token": meta("csrf-token") }, redirect: "manual" });
+  await request(`${base}/logout`, { method: "POST", headers: { "X-CSRF-Token": meta("csrf-token") }, redirect: "manual" });
   location.assign(`${base}/login`);
 }

@@ -2,7 +2,7 @@
 // Only what is shown is read; the rest is counted.
 
 import { base } from "./server.js";
-import { clockTime, duration } from "./times.js";
+import { clockTime, duration, secondOfDay } from "./times.js";
 
 const ROWS = 200;
 const DRAW_EVERY = 250; // milliseconds
@@ -19,7 +19,7 @@ export function followTail(element) {
   let came = 0;
   let paused = false;
   let drawing = false;
-  let connected = false;
+  let awaySince = new Date(); // null while events come
   let missed = false;
 
   const source = new EventSource(`${base}/api/events/live?${element.dataset.follow}`);
@@ -34,8 +34,11 @@ export function followTail(element) {
     schedule();
   });
   source.addEventListener("missed", () => (missed = true));
-  source.addEventListener("open", () => (connected = true));
-  source.addEventListener("error", () => (connected = false));
+  // The web process sends this, every so often, while its own server does not answer.
+  source.addEventListener("away", (event) => (awaySince = new Date(JSON.parse(event.data).since)));
+  source.addEventListener("back", () => (awaySince = null));
+  source.addEventListener("open", () => (awaySince = null));
+  source.addEventListener("error", () => (awaySince ??= new Date()));
   addEventListener("pagehide", () => source.close());
 
   pause.addEventListener("click", () => {
@@ -70,7 +73,7 @@ export function followTail(element) {
     const total = counts.reduce((sum, [, count]) => sum + count, 0);
     rate.textContent = Math.round(total / Math.max(1, counts.length)).toLocaleString("en");
     const said = [];
-    if (!connected) said.push("no connection: trying again");
+    if (awaySince) said.push(`no answer since ${secondOfDay(awaySince)}: trying again`);
     else if (paused) said.push("paused");
     if (left) said.push(`${left.toLocaleString("en")} not shown: too many to read`);
     if (missed) said.push("some were gone before they could be read");

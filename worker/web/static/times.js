@@ -36,6 +36,10 @@ export function clockTime(moment, now = serverNow()) {
   return same ? clock.format(moment) : `${day.format(moment)}, ${clock.format(moment)}`;
 }
 
+const toSeconds = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+
+export const secondOfDay = (moment) => toSeconds.format(moment);
+
 function rough(ms) {
   const seconds = Math.round(ms / 1000);
   if (seconds < 60) return `${seconds} s`;
