@@ -33,7 +33,9 @@ def message() -> dramatiq.Message[Any]:
 def cluster(tmp_path: Path) -> Iterator[str]:
     """The URL of a cluster of one shard, which would take messages."""
     port = free_port()
-    options = ["--port", str(port), "--cluster-enabled", "yes", "--dir", str(tmp_path), "--save", ""]
+    bus = free_port()  # else ten thousand above the port, where there may be none
+    options = ["--port", str(port), "--cluster-enabled", "yes", "--cluster-port", str(bus)]
+    options += ["--dir", str(tmp_path), "--save", ""]
     process = subprocess.Popen([server_program(), *options], stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
     try:
         with redis.Redis(host=HOST, port=port) as client:
@@ -155,6 +157,7 @@ def test_messages_that_are_gone_from_the_server_are_told_and_counted_no_more(
     with structlog.testing.capture_logs() as logged:
         worker.start()
         wait_until(lambda: ask(client, state_counts()) == {"queued": 1, "delayed": 1})
+        wait_until(lambda: any("gone from the server" in one["event"] for one in logged))
     (told,) = [one for one in logged if "gone from the server" in one["event"]]
     assert sorted(told["ids"]) == sorted(one.message_id for one in (*waiting[:3], delayed))
     note.send("later")
