@@ -59,7 +59,7 @@ async def live_events(
     following = tail.follow(position, idle=HEARTBEAT)
     # Before the answer begins, so that a server that is away gives an error.
     first = await anext(following)
-    stream = _stream(tail, first, following, wanted, shown_to(visitor), lambda: _has_left(held, visitor))
+    stream = _stream(tail, first, following, wanted, shown_to(visitor), has_left=lambda: _has_left(held, visitor))
     return EventSourceResponse(stream, ping=0, shutdown_grace_period=ENDS_WITHIN)
 
 
@@ -69,6 +69,7 @@ async def _stream(
     following: AsyncGenerator[Batch, None],
     wanted: EventFilter,
     shown: Shown,
+    *,
     has_left: Callable[[], Awaitable[bool]],
 ) -> AsyncGenerator[bytes, None]:
     yield f"retry: {_AGAIN_MS}\nid: {first.position}\n\n{_missed(first)}".encode()
