@@ -8,6 +8,7 @@ It imports nothing of the package, and neither Dramatiq nor Redis, so that every
     ├── RetryLater(delay)       not now: snooze, and retry after that delay
     │   └── LeaseTaken          another message has the lease
     ├── Fatal                   it will never work: to the dead letters at once
+    │   └── ReturnedGenerator   an actor's function returned a generator, of which nothing has run
     ├── ConfigurationError      a setting, an argument or an installation is wrong: the message names the remedy
     │   ├── MissingExtra        an optional part of the package is needed and not installed
     │   └── IndexMismatch       another embedder made the search index: it must be rebuilt
@@ -70,6 +71,16 @@ class LeaseTaken(RetryLater):
 
 class Fatal(WorkerError):
     """Fails the message for good: FAILED, no retry, straight to the dead letters."""
+
+
+class ReturnedGenerator(Fatal):
+    """An actor's function returned a generator or an async generator, which nobody iterates: nothing has run."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name} returned a generator, which nobody iterates, so nothing has run: "
+            "iterate it inside the actor, or return a list"
+        )
 
 
 class ConfigurationError(WorkerError):

@@ -17,6 +17,7 @@ from dramatiq.middleware import SkipMessage
 from dramatiq.middleware.shutdown import Shutdown
 
 from worker.attempts.attempt import Attempt
+from worker.attempts.results import SETTLES, settled
 from worker.attempts.run import AttemptRun, Cancelled, current_run
 from worker.attempts.running import RunningAttempts
 from worker.errors import NoContentFound
@@ -24,6 +25,7 @@ from worker.ground.durations import format_duration
 from worker.ground.groups import deciding
 from worker.ground.logs import get_logger
 from worker.history.events import Recorder, State, Writer
+from worker.loops.bridge import run_async_in_shared_loop
 from worker.loops.shared_loop import stop_shared_loop
 
 P = ParamSpec("P")
@@ -59,6 +61,8 @@ def as_body(function: Callable[P, R]) -> Callable[P, R]:
     """Makes a function the body of an attempt: interrupts reach it, and no other part of the runner's work."""
     if getattr(function, "is_body", False):
         return function
+    # `@actor` has seen to the result already, inside its status context.
+    call = _call if getattr(function, SETTLES, False) else _call_and_settle
 
     @functools.wraps(function)
     def body(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -66,10 +70,19 @@ def as_body(function: Callable[P, R]) -> Callable[P, R]:
         if run is None or run.in_body:
             # Called directly, outside a worker or by another actor: it belongs to that actor's body.
             return function(*args, **kwargs)
-        return run.run_body(lambda: function(*args, **kwargs))
+        return run.run_body(functools.partial(call, function, *args, **kwargs))
 
     body.is_body = True  # type: ignore[attr-defined]
     return body
+
+
+def _call(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    return function(*args, **kwargs)
+
+
+def _call_and_settle(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    name = getattr(function, "__name__", type(function).__name__)
+    return cast("R", settled(function(*args, **kwargs), run_async_in_shared_loop, name))
 
 
 class Runs(dramatiq.Middleware):

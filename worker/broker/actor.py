@@ -18,13 +18,14 @@ from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 import dramatiq
 from dramatiq.brokers.stub import StubBroker
 
+from worker.attempts.results import SETTLES, settled
 from worker.attempts.status import ProcessingStatusContext
 from worker.broker import A_DAY, enqueue_elsewhere, enqueue_once, enqueue_unique, ensure_broker
 from worker.broker.arguments import DECLARED, check_arguments
 from worker.broker.sent import Sent, as_sent
 from worker.broker.streams import StreamBroker
 from worker.loops.bridge import run_async_in_new_loop, run_async_in_shared_loop
-from worker.loops.callables import is_async
+from worker.loops.callables import makes_coroutine
 from worker.loops.thread_pool import run_in_thread_pool
 
 P = ParamSpec("P")
@@ -263,13 +264,12 @@ def _with_status(function: Callable[P, Any], subject: tuple[str, ...], loop: str
     signature = _signature_of(function)
     _check_subject(name, subject, signature)
     bridge = run_async_in_new_loop if loop == "new" else run_async_in_shared_loop
-    through_bridge = is_async(function)
+    through_bridge = makes_coroutine(function)
 
     def run(*args: P.args, **kwargs: P.kwargs) -> object:
         with ProcessingStatusContext(name, "", **_subject_of(signature, subject, args, kwargs)):
-            if through_bridge:
-                return bridge(lambda: function(*args, **kwargs))
-            return function(*args, **kwargs)
+            returned = bridge(lambda: function(*args, **kwargs)) if through_bridge else function(*args, **kwargs)
+            return settled(returned, bridge, name, awaited=through_bridge)
         return None
 
     # Not functools.wraps: its __wrapped__ would show Dramatiq an async function, which it would run itself.
@@ -278,6 +278,7 @@ def _with_status(function: Callable[P, Any], subject: tuple[str, ...], loop: str
     run.__name__ = name
     run.__signature__ = signature  # type: ignore[attr-defined]
     setattr(run, DECLARED, function)
+    setattr(run, SETTLES, True)
     return run
 
 

@@ -7,11 +7,21 @@ import inspect
 
 
 def is_async(function: object) -> bool:
-    """Whether a call of the function makes a coroutine or an async generator.
+    """Whether a call of the function makes a coroutine or an async generator."""
+    return any(inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one) for one in _code_of(function))
+
+
+def makes_coroutine(function: object) -> bool:
+    """Whether a call of the function makes a coroutine.
 
     `inspect.iscoroutinefunction` misses partials of wrapped functions and objects with an async `__call__`. A plain
     function that returns a coroutine cannot be recognised before it is called.
     """
+    return any(inspect.iscoroutinefunction(one) for one in _code_of(function))
+
+
+def _code_of(function: object) -> tuple[object, object]:
+    """The function behind partials and wrappers, and what a call of it calls."""
     while True:
         if isinstance(function, functools.partial):
             function = function.func
@@ -19,5 +29,4 @@ def is_async(function: object) -> bool:
             function = function.__wrapped__
         else:
             break
-    candidates = (function, getattr(function, "__call__", None))  # noqa: B004 - we look at its code
-    return any(inspect.iscoroutinefunction(c) or inspect.isasyncgenfunction(c) for c in candidates)
+    return function, getattr(function, "__call__", None)  # noqa: B004 - we look at its code
