@@ -24,7 +24,7 @@ from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
 
 from tests.support.waiting import wait_until
-from worker import ProcessingStatusContext, create_broker
+from worker import ProcessingStatusContext, Sent, create_broker
 from worker.broker import heartbeat, reader, sending
 from worker.broker.envelope import encode
 from worker.broker.sending import SEND_GROUP
@@ -240,14 +240,16 @@ class Forgetful(Script):
         ("_ENQUEUE_NEW", lambda actor: actor.send(1)),
         ("_ENQUEUE", lambda actor: actor.send_with_options(args=(1,), delay=1)),
         ("_ENQUEUE", lambda actor: actor.broker.enqueue_unique(actor.message(1), "one", 60_000)),
+        ("_ENQUEUE", lambda actor: actor.broker.enqueue_unique(actor.message(1), "one", 60_000, until="start")),
+        ("_ENQUEUE", lambda actor: actor.broker.enqueue(actor.message(1), once=True)),
     ],
-    ids=["new", "delayed", "unique"],
+    ids=["new", "delayed", "unique", "unique until its start", "once"],
 )
 def test_what_ends_before_its_lost_answer_is_asked_for_again_runs_once(
     broker: StreamBroker,
     monkeypatch: pytest.MonkeyPatch,
     script: str,
-    send: Callable[[dramatiq.Actor[[int], None]], dramatiq.Message[None]],
+    send: Callable[[dramatiq.Actor[[int], None]], Sent[None]],
 ) -> None:
     """A sender tries again by itself when an answer was lost; an attempt may be quicker than that."""
     note, runs = noting()
@@ -256,8 +258,44 @@ def test_what_ends_before_its_lost_answer_is_asked_for_again_runs_once(
         message = send(note)
         finish(broker)
     assert runs == [1]
+    assert message.is_new
     assert states(stored(broker, message)) == ["started", "completed"]
     assert not broker.client.keys("{worker}:u:*")
+
+
+def test_what_waits_when_its_lost_answer_is_asked_for_again_is_new(
+    broker: StreamBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was this send that has enqueued it; the next under its id is told that it is taken."""
+    note, runs = noting()
+    monkeypatch.setattr(sending, "_ENQUEUE_NEW", Forgetful(sending._ENQUEUE_NEW, lambda: None))
+    message = broker.enqueue(note.message(1))
+    assert message.is_new
+    assert not broker.enqueue(message).is_new
+    with working(broker):
+        finish(broker)
+    assert runs == [1]
+
+
+def test_what_an_attempt_enqueues_under_its_own_id_is_stored_once_when_the_answer_is_lost(
+    broker: StreamBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is new, and runs once more."""
+    answers: list[bool] = []
+
+    @dramatiq.actor
+    def itself() -> None:
+        if not answers:
+            monkeypatch.setattr(sending, "_ENQUEUE", Forgetful(sending._ENQUEUE, lambda: None))
+            answers.append(broker.enqueue(sent).is_new)
+        else:
+            answers.append(True)
+
+    sent = itself.message()
+    broker.enqueue(sent)
+    with working(broker):
+        finish(broker)
+    assert answers == [True, True]
 
 
 def test_a_message_that_is_sent_again_after_its_end_runs_again(broker: StreamBroker) -> None:

@@ -156,6 +156,23 @@ def test_a_pipeline_of_repeats_runs_each(broker: StreamBroker) -> None:
     assert [stored(broker, each).attempts for each in made.messages] == [1, 1, 1]
 
 
+def test_what_follows_from_an_end_and_has_a_taken_id_is_told_in_the_log(
+    broker: StreamBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when a pipeline is run again before its end: nobody is there any more to get an answer."""
+
+    @actor
+    def one(*numbers: int) -> int:
+        return 1
+
+    waiting = one.message()
+    broker.enqueue(waiting, delay=300)
+    dramatiq.pipeline([one.message(), waiting]).run()
+    run_all(broker)
+    assert len(told(caplog)) == 1
+    assert waiting.message_id in told(caplog)[0]
+
+
 # ---------------------------------------------------------------------- inside its own attempt: it runs after it
 
 

@@ -323,9 +323,10 @@ class Model:
     def _is_good(self, entry: Entry) -> bool:
         return entry.fence is None or self.current(entry) is not None
 
-    def commit(self, steps: list[Step]) -> list[str]:
-        """Answers with the ids of those who had nothing to say any more."""
+    def commit(self, steps: list[Step]) -> tuple[list[str], list[str]]:
+        """Answers with the ids of those who had nothing to say any more, and of what was not enqueued."""
         refused: list[str] = []
+        taken: list[str] = []
         new: dict[str, Message] = {}
         later: dict[str, int] = {}
         for step in steps:
@@ -341,18 +342,21 @@ class Model:
                 if message is not None and held:
                     self._end(message, step)
                     for one in step.follow_ups:
-                        self._follow(one, new, later)
+                        taken += self._follow(one, new, later)
         self.create(new.values(), later)
-        return refused
+        return refused, taken
 
-    def _follow(self, sent: FollowUp, new: dict[str, Message], later: dict[str, int]) -> None:
+    def _follow(self, sent: FollowUp, new: dict[str, Message], later: dict[str, int]) -> list[str]:
+        """Answers with its id if that is taken."""
         known = self.messages.get(sent.id)
+        if sent.id in new or (known is not None and not known.is_final):
+            return [sent.id]
         if known is None:
-            if sent.id not in new:
-                new[sent.id] = self.new(sent)
-                later[sent.id] = sent.later
-        elif known.is_final:
+            new[sent.id] = self.new(sent)
+            later[sent.id] = sent.later
+        else:
             self.again(known, sent)
+        return []
 
     def _ran_as_cancelled(self, message: Message, step: Step) -> bool:
         """Whether it was cancelled after the attempt had begun, and before the server knew that."""

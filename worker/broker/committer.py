@@ -11,6 +11,7 @@ from typing import Any
 import redis
 
 from worker.broker.commits import Commit
+from worker.broker.sent import tell_taken
 from worker.ground.logs import get_logger
 from worker.history.storing import Pace, StoringThread
 from worker.server.client import RedisClient
@@ -74,17 +75,20 @@ class Committer(StoringThread[Commit]):
         logger.warning("a message has gone to another process: its end is void", id=message_id)
 
     def send(self, client: RedisClient, calls: Sequence[Sequence[Argument]]) -> list[Any]:
-        """Commits groups; the answer to each has the ids of the messages that another process has now."""
+        """Commits groups; the answer to each: the ids that another process has now, those that were not enqueued."""
         return _COMMIT.run_many(client, calls)
 
     def arguments(self, name: str, items: Sequence[Commit]) -> list[Argument]:
         """The arguments of a commit of this name."""
         return self._arguments(name, items, lean=False)
 
-    def stored(self, items: Sequence[Commit], answer: list[bytes]) -> None:
-        """Reports the stored starts and ends."""
+    def stored(self, items: Sequence[Commit], answer: tuple[list[bytes], list[bytes]]) -> None:
+        """Reports the stored starts and ends, and the messages that were not enqueued with them."""
+        refused, taken = answer
+        for message_id in taken:
+            tell_taken(message_id.decode())
         for commit in items:
-            is_refused = bool(answer) and commit.message.message_id.encode() in answer
+            is_refused = bool(refused) and commit.message.message_id.encode() in refused
             if commit.started and not is_refused:
                 commit.message.start_is_stored = True
             if commit.is_end:
@@ -110,12 +114,12 @@ class Committer(StoringThread[Commit]):
         lean = [commit for commit in items if commit.may_lose_events or not commit.is_end]
         if lean:
             try:
-                refused = _LEAN_COMMIT.run(client, self._arguments(self.new_name(), lean, lean=True))
+                answer = _LEAN_COMMIT.run(client, self._arguments(self.new_name(), lean, lean=True))
             except (redis.RedisError, OSError) as error:
                 self.failed(error)
                 return items
             self.drop(sum(len(commit.events) for commit in lean))
-            self.stored(lean, refused)
+            self.stored(lean, answer)
         return [commit for commit in items if commit.is_end and not commit.may_lose_events]
 
     def _arguments(self, name: str, commits: Sequence[Commit], *, lean: bool) -> list[Argument]:

@@ -25,17 +25,14 @@ from worker.broker.chain import OneOfAKind
 from worker.broker.consumer import StreamConsumer
 from worker.broker.envelope import FREED_AT_START, Parcel, pack
 from worker.broker.sending import sender
-from worker.broker.sent import Sent, as_sent
+from worker.broker.sent import Sent, as_sent, tell_taken
 from worker.broker.session import WorkerSession
 from worker.broker.taken import Ending, TakenMessage
 from worker.broker.work_queue import WorkQueue
-from worker.ground.logs import get_logger
 from worker.server.client import RedisClient
 from worker.server.scripts import Script
 from worker.settings import Settings
 from worker.threads.os_threads import new_lock
-
-logger = get_logger(__name__)
 
 _JOIN_EVERY = 0.02
 
@@ -312,11 +309,7 @@ class StreamBroker(OneOfAKind):
             self.emit_after("enqueue", message, delay)
             return as_sent(message)
         if in_the_way == message.message_id and not is_told:
-            logger.warning(
-                "nothing was enqueued: a message with this id waits or runs already; give each message its own id",
-                id=message.message_id,
-                actor=message.actor_name,
-            )
+            tell_taken(message.message_id)
         return as_sent(message, is_new=False, holder=in_the_way)
 
     def _add_to_end(self, taken: TakenMessage, message: dramatiq.Message[Any], delay: int | None) -> None:

@@ -7,15 +7,16 @@
 -- events, how many subjects, and these; stream, or empty and the last when the attempt goes on; entry, outcome (`retry`,
 -- `back`, or a state), kind of the end, error's type, buckets of duration and wait, milliseconds blocked, payload and delay
 -- in ms of the retry, how many follow-ups, and for each of these what enqueue_new.lua is told and its delay in ms.
--- Answer: the ids of those that were refused.
+-- Answer: the ids of those that were refused, and of the follow-ups that were not enqueued: a message with their id waits
+-- or runs already.
 -- Keys: cancel, commit.
 local commit, lean, retention = argument(), argument() == '1', number()
 local limits = read_limits()
 if not call('SET', KEY.commit(commit), 1, 'NX', 'EX', 60) then
-  return {}
+  return { {}, {} }
 end
 
-local refused, new_ids, new_records, is_new, acknowledged = {}, {}, {}, {}, {}
+local refused, taken, new_ids, new_records, is_new, acknowledged = {}, {}, {}, {}, {}, {}
 
 local fields, place
 local function open_fields(text)
@@ -41,9 +42,11 @@ local function follow(apply)
   for _ = 1, tonumber(field()) do
     local id, payload, queue, priority, actor, later = field(), field(), field(), field(), field(), tonumber(field())
     local record = apply and not is_new[id] and load(id)
-    if record and FINAL[record.state] then
+    if apply and (is_new[id] or record and not FINAL[record.state]) then
+      table.insert(taken, id)
+    elseif record then
       enqueue_again(id, record, later, queue, priority, actor, payload)
-    elseif apply and not is_new[id] and not record then
+    elseif apply then
       record = new_record(queue, priority, actor, payload)
       record.later, is_new[id] = later, true
       table.insert(new_ids, id)
@@ -146,4 +149,4 @@ if #new_ids > 0 then
 end
 retire(2 * ended + 10, limits)
 finish(retention)
-return refused
+return { refused, taken }
