@@ -13,6 +13,8 @@ It imports nothing of the package, and neither Dramatiq nor Redis, so that every
     │   ├── MissingExtra        an optional part of the package is needed and not installed
     │   └── IndexMismatch       another embedder made the search index: it must be rebuilt
     ├── MessageRefused          a message cannot be enqueued: not JSON, or too large
+    ├── UnknownActor            no worker knows a message's actor
+    ├── UnfitArguments          no worker's actor takes a message's arguments
     ├── ServerUnreachable       no Redis or Valkey answers at the configured address
     │   └── ServerRefused       it answers, and refuses: rights, a password, a full disk, a replica, a cluster
     └── BridgeError             a coroutine cannot run here, or could not be run to its end
@@ -109,6 +111,14 @@ class IndexMismatch(ConfigurationError):
 
 class MessageRefused(WorkerError, TypeError, ValueError):
     """A message that cannot be enqueued: its arguments are not plain JSON, or it is too large; nothing was stored."""
+
+
+class UnknownActor(WorkerError):
+    """No worker knew the message's actor for `WORKER_UNKNOWN_ACTOR`: start one that does, and replay the message."""
+
+
+class UnfitArguments(WorkerError):
+    """No worker's actor took the message's arguments for `WORKER_UNKNOWN_ACTOR`: the text names the argument."""
 
 
 class ServerUnreachable(WorkerError):

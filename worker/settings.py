@@ -202,6 +202,10 @@ class Settings(SettingsGroup):
     max_crashes: int = Field(
         2, ge=1, le=100, description="Number of crashed workers after which a message becomes a dead letter."
     )
+    unknown_actor: Duration = Field(
+        timedelta(minutes=10),
+        description="Time for which a message waits for a worker that knows its actor and takes its arguments.",
+    )
     max_message_bytes: int = Field(256 * 1024, ge=1024, description="Size limit of a message, in bytes.")
     seen: Annotated[Duration, Field(ge=timedelta(seconds=1))] = Field(
         timedelta(days=7),

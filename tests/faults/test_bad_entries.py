@@ -27,7 +27,7 @@ GARBAGE = (
 
 def test_what_nobody_can_read_is_a_dead_letter_by_itself_with_its_bytes(tmp_path: Path) -> None:
     """Garbage in the stream, messages turned into garbage, and an unknown actor hold up none of their neighbours."""
-    with scene(tmp_path) as opened:
+    with scene(tmp_path, WORKER_UNKNOWN_ACTOR="1s") as opened:
         good, spoilt = [], {}
         for bytes_ in GARBAGE:
             good.append(opened.send("work", 1))

@@ -498,22 +498,6 @@ def test_a_message_that_another_middleware_skips_is_acknowledged(broker: StreamB
 # ---------------------------------------------------------------------- bad entries
 
 
-def test_a_message_for_an_unknown_actor_is_a_dead_letter(broker: StreamBroker) -> None:
-    """By itself: those beside it run."""
-    note, runs = noting()
-    note.send(1)
-    lost = broker.enqueue(note.message(2).copy(actor_name="nobody"))
-    note.send(3)
-    with working(broker):
-        finish(broker)
-    found = stored(broker, lost)
-    assert found.state == "dead"
-    error = found.events[-1].error
-    assert error is not None
-    assert error.type == "dramatiq.errors.ActorNotFound"
-    assert sorted(runs) == [1, 3]
-
-
 BAD = [
     b"not json",
     b"[]",

@@ -67,6 +67,7 @@ MOST_STARTS = 2
 HOUR_MS = 3_600_000
 AGE_MS = HOUR_MS
 DAY_S = 86_400
+DELAYS = (0, HOUR_MS, *(seconds * 1_000 for seconds in (5, 10, 20, 40, 60)))
 
 QUEUES = ["q", "r"]
 IDS = [f"m{number}" for number in range(14)]
@@ -135,6 +136,7 @@ FLUSH = small(streams._FLUSH)
 WAITING = small(streams._WAITING)
 COMMIT = small(committer._COMMIT)
 GIVE_BACK = small(session._GIVE_BACK)
+SET_ASIDE = small(session._SET_ASIDE)
 TAKE = small(reader._TAKE)
 LOOK = small(reader._LOOK)
 BURY = small(reader._BURY)
@@ -494,6 +496,19 @@ class BrokerMachine(RuleBasedStateMachine):
             arguments += [_key_of(one.stream), one.entry, one.id, one.fence]
         GIVE_BACK.run(self.client, arguments)
         self.model.give_back(some)
+
+    @precondition(lambda self: any(one.taken for one in self.processes.values()))
+    @rule(data=st.data(), waits=st.sampled_from([HOUR_MS, HOUR_MS, 0]), reason=st.sampled_from(["x", "y"]))
+    def set_aside(self, data: st.DataObject, waits: int, reason: str) -> None:
+        """A process cannot run what it was given: others may for a while, and then it is a dead letter."""
+        process = self._a_process(data, with_taken=True)
+        some = _some(data, process.taken)
+        arguments: list[Argument] = [waits]
+        for one in some:
+            arguments += [_key_of(one.stream), one.entry, one.id, one.fence]
+            arguments += [f'{{"s":"waiting","x":"{reason}"}}\n', _line(one, State.FAILED, "worker.errors.UnknownActor")]
+        answers = [one.decode() for one in SET_ASIDE.run(self.client, arguments)]
+        assert answers == self.model.set_aside(some, reason, may_wait=bool(waits))
 
     # ------------------------------------------------------------------ attempts begin and end
 
@@ -889,7 +904,7 @@ class BrokerMachine(RuleBasedStateMachine):
         for message_id, at in self.model.due.items():
             if at is None:
                 score = stored.due[message_id]
-                assert min(abs(score - stored.now), abs(score - stored.now - HOUR_MS)) < 10_000
+                assert min(abs(score - stored.now - delay) for delay in DELAYS) < 10_000
                 if score <= stored.now:
                     # In steps of our own, that the same examples always run in the same way.
                     self.moments += 1
@@ -928,7 +943,11 @@ def _some(data: st.DataObject, taken: list[Taken]) -> list[Taken]:
 
 def _more(message: Message) -> list[str]:
     """The fields that its record has after the usual ones."""
-    return ["next"] * (message.next is not None) + ["once"] * message.once + ["until"] * message.until_start
+    return (
+        ["next"] * (message.next is not None)
+        + ["once"] * message.once
+        + (["unknown"] * message.is_unknown + ["until"] * message.until_start)
+    )
 
 
 def _marks(message: Message) -> set[str]:

@@ -35,6 +35,8 @@ class Message:
     starts: int = 0
     losses: int = 0
     once: bool = False
+    is_unknown: bool = False
+    reasons: set[str] = field(default_factory=set)
     subjects: set[str] = field(default_factory=set)
     lines: list[str] = field(default_factory=list)
     ended: set[str] = field(default_factory=set)
@@ -248,7 +250,7 @@ class Model:
         """One that has ended is enqueued again."""
         message.queue, message.priority, message.actor = sent.queue, sent.priority, sent.actor
         message.payload = sent.payload
-        message.unique, message.until_start = "", False
+        message.unique, message.until_start, message.is_unknown = "", False, False
         message.starts = message.losses = 0
         message.cause = ""
         self._forget_cancel(message)
@@ -377,6 +379,7 @@ class Model:
             if message.until_start:
                 self._free(message)
             message.once = step.once
+            message.is_unknown = False
         message.attempts = max(message.attempts, step.taken.attempt)
         message.lines += step.lines
         if step.subject:
@@ -433,6 +436,46 @@ class Model:
             message = self.messages.get(taken.id)
             if held and message is not None and message.fence == taken.fence and not message.is_final:
                 self._put_back(message)
+
+    def set_aside(self, given: list[Taken], reason: str, *, may_wait: bool) -> list[str]:
+        """Answers for each with the state that it has then, or with an empty text."""
+        answers = []
+        for taken in given:
+            held = bool([one for one in self.streams.get(taken.stream, []) if one.id == taken.entry])
+            self._drop(taken)
+            message = self.messages.get(taken.id)
+            if not held or message is None or message.fence != taken.fence or message.is_final:
+                answers.append("")
+                continue
+            if may_wait:
+                self._let_wait(message, reason)
+            else:
+                self._bury_unknown(message)
+            answers.append(message.state)
+        return answers
+
+    def _let_wait(self, message: Message, reason: str) -> None:
+        if reason not in message.reasons:
+            message.reasons.add(reason)
+            message.lines.append(reason)
+        if message.state == "running" and message.id in self.cancelling:
+            message.is_unknown = True
+            self._finish(message, "cancelled")
+            return
+        message.is_unknown = True
+        self.put_again(message, 0, message.priority)
+
+    def _bury_unknown(self, message: Message) -> None:
+        message.lines.append("dead letter")
+        message.is_unknown = False
+        message.ended.add("failed")
+        message.errors.add("worker.errors.UnknownActor")
+        self.counted[f"{message.actor}\tfailed"] += 1
+        if message.state == "running" and message.id in self.cancelling:
+            self._finish(message, "cancelled")
+            return
+        message.cause = "worker.errors.UnknownActor"
+        self._finish(message, "dead")
 
     def bury(self, stream: Stream, entry: Entry, message_id: str, payload: bytes, line: str) -> None:
         self.streams[stream].remove(entry)

@@ -61,4 +61,4 @@ def test_an_error_is_described_in_bounded_size_with_its_cause() -> None:
 @pytest.mark.parametrize("state", State)
 def test_what_ends_an_attempt_is_final_and_is_never_dropped(state: State) -> None:
     """A start, progress, and what a person asks for end none."""
-    assert state.is_final == (state not in {State.STARTED, State.PROGRESS, State.REQUESTED})
+    assert state.is_final == (state not in {State.STARTED, State.PROGRESS, State.REQUESTED, State.WAITING})

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import redis
 from dramatiq.broker import Broker
-from dramatiq.errors import ActorNotFound
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -19,16 +18,18 @@ from worker.broker.commits import Commit
 from worker.broker.committer import Committer
 from worker.broker.envelope import FREED_AT_START
 from worker.broker.farewell import Farewell
+from worker.broker.fitness import actor_for
 from worker.broker.heartbeat import Heartbeat, Runners
 from worker.broker.holdings import Holdings
 from worker.broker.reader import Reader
-from worker.broker.taken import Ending, TakenMessage
+from worker.broker.taken import Ending, TakenMessage, end_of, waiting_of
 from worker.broker.work_queue import WorkQueue
-from worker.errors import WorkerError
+from worker.errors import UnfitArguments, UnknownActor, WorkerError
 from worker.ground.logs import get_logger
 from worker.ground.secrets import mask_secrets
-from worker.history.events import ErrorInfo, State, StatusEvent
+from worker.history.events import State, StatusEvent
 from worker.history.limits import history_limits
+from worker.history.lines import to_line
 from worker.loops.calls import overruns
 from worker.loops.thread_pool import pool
 from worker.server.client import RedisClient
@@ -46,6 +47,7 @@ SILENCE = 7.5
 
 _STOP_TIMEOUT = 2.0
 _GIVE_BACK = Script("give_back")
+_SET_ASIDE = Script("set_aside")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ class WorkerSession:
         # A silent connection must be given up before the lease ends.
         for_heartbeat.bound = max(1.0, lease_seconds / 2)
         limits = history_limits(settings)
+        self._unknown_ms = round(settings.unknown_actor.total_seconds() * 1000)
         self.closing = threading.Event()
         self.holdings = Holdings(waiting, self._admit)
         self.heartbeat = Heartbeat(
@@ -173,7 +176,7 @@ class WorkerSession:
             if not self.holdings.is_open():
                 message.run = None
                 # The server may store the begin yet: this end goes with it, or after it.
-                event = _event_of(message, State.CANCELLED, "shutdown, before it had begun")
+                event = end_of(message, State.CANCELLED, "shutdown, before it had begun")
                 self._committer.take(Commit(message, events=[event], ending=Ending(event, given_back=True)))
                 self.holdings.ended(message)
                 return False
@@ -203,9 +206,9 @@ class WorkerSession:
         ending = message.ending or Ending()
         ending.rejected = rejected
         if ending.event is None:
-            # Nobody has recorded it: its actor is unknown here, or no middleware does it.
+            # No middleware has recorded it.
             state, text = (State.FAILED, "dead letter") if rejected else (State.COMPLETED, "")
-            ending.event = _event_of(message, state, text)
+            ending.event = end_of(message, state, text)
         self._committer.take(Commit(message, started=begun, events=[ending.event], ending=ending))
         self.holdings.ended(message)
 
@@ -275,21 +278,37 @@ class WorkerSession:
             run.cancel()
 
     def _admit(self, message: TakenMessage) -> bool:
-        """Prepares a message for the worker's queue; a message of an unknown actor becomes a dead letter."""
+        """Prepares a message for the worker's queue; one that cannot run here is set aside."""
         message.keeper = self
         try:
-            actor = self._broker.get_actor(message.actor_name)
-        except ActorNotFound as error:
-            logger.error("no actor of this name: the message is a dead letter", actor=message.actor_name)  # noqa: TRY400
+            actor = actor_for(self._broker, message)
+        except (UnknownActor, UnfitArguments) as error:
             message.stuff_exception(error)
-            message.fail()
-            self._broker.emit_before("nack", message)
-            self.end(message, rejected=True)
-            self._broker.emit_after("nack", message)
+            self._set_aside(message, error)
             return False
         message.priority = actor.priority
         message.at_most_once = bool(actor.options.get("at_most_once"))
         return True
+
+    def _set_aside(self, message: TakenMessage, why: WorkerError) -> None:
+        """Leaves a message to processes that can run it, or makes it a dead letter if there were none for too long."""
+        self.holdings.ended(message)
+        self.holdings.stored(message)
+        lines = [to_line(waiting_of(message, str(why))), to_line(end_of(message, State.FAILED, "dead letter"))]
+        place: list[Argument] = [message.stream, message.entry, message.message_id, message.fence]
+        try:
+            [state] = _SET_ASIDE.run(self._client, [self._unknown_ms, *place, *lines])
+        except (redis.RedisError, OSError, WorkerError) as error:
+            # The reader later finds the message that it has without knowing.
+            logger.warning("a message that cannot run here is not set aside yet", error=str(error))
+            return
+        if state == b"dead":
+            logger.error("a message that no worker could run is a dead letter", id=message.message_id, why=str(why))
+            message.fail()
+            self._broker.emit_before("nack", message)
+            self._broker.emit_after("nack", message)
+        else:
+            logger.warning("a message waits for a worker that can run it", id=message.message_id, why=str(why))
 
     def _give_surplus_back(self, surplus: int) -> None:
         """Gives back the least urgent of the waiting messages, so that other processes can run them."""
@@ -316,19 +335,3 @@ class WorkerSession:
 
 def _named(run: AttemptRun) -> tuple[str, str, int]:
     return run.attempt.message_id, run.attempt.actor, run.attempt.number
-
-
-def _event_of(message: TakenMessage, state: State, text: str) -> StatusEvent:
-    """The end of an attempt that has none of its own."""
-    error = message._exception  # noqa: SLF001 - where Dramatiq puts it
-    return StatusEvent(
-        event=f"{message.actor_name}.{state.value}",
-        state=state,
-        id=f"{message.message_id}:{message.attempt}.end",
-        message_id=message.message_id,
-        actor=message.actor_name,
-        queue=message.queue_name,
-        attempt=message.attempt,
-        text=text,
-        error=ErrorInfo.of(error) if error is not None else None,
-    )

@@ -11,7 +11,7 @@ from dramatiq.broker import MessageProxy
 
 from worker.attempts.run import AttemptRun
 from worker.broker.envelope import Parcel
-from worker.history.events import StatusEvent
+from worker.history.events import ErrorInfo, State, StatusEvent
 
 
 class Keeper(Protocol):
@@ -121,3 +121,32 @@ class Ending:
     follow_ups: list[Parcel] = field(default_factory=list)
     given_back: bool = False
     rejected: bool = False
+
+
+def end_of(message: TakenMessage, state: State, text: str) -> StatusEvent:
+    """The end of an attempt that has none of its own."""
+    error = message._exception  # noqa: SLF001 - where Dramatiq puts it
+    return StatusEvent(
+        event=f"{message.actor_name}.{state.value}",
+        state=state,
+        id=f"{message.message_id}:{message.attempt}.end",
+        message_id=message.message_id,
+        actor=message.actor_name,
+        queue=message.queue_name,
+        attempt=message.attempt,
+        text=text,
+        error=ErrorInfo.of(error) if error is not None else None,
+    )
+
+
+def waiting_of(message: TakenMessage, text: str) -> StatusEvent:
+    """The event of a message that waits for a worker that can run it; it belongs to no attempt."""
+    return StatusEvent(
+        event=f"{message.actor_name}.{State.WAITING.value}",
+        state=State.WAITING,
+        id=f"{message.message_id}:{message.fence}.waiting",
+        message_id=message.message_id,
+        actor=message.actor_name,
+        queue=message.queue_name,
+        text=text,
+    )

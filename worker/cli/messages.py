@@ -148,5 +148,5 @@ def _delayed_row(message: StoredMessage) -> Row:
         message.queue,
         str(message.attempts),
         about(message.subject),
-        message.last_error,
+        message.waits_for or message.last_error,
     ]

@@ -25,6 +25,7 @@ _STYLES = {
     State.STARTED: "cyan",
     State.PROGRESS: "dim",
     State.REQUESTED: "blue",
+    State.WAITING: "yellow",
     State.COMPLETED: "green",
     State.SKIPPED: "yellow",
     State.FAILED: "red",
@@ -178,7 +179,7 @@ def message_row(message: StoredMessage) -> list[Cell]:
         message.queue,
         str(message.attempts),
         about(message.subject),
-        message.last_error,
+        message.waits_for or message.last_error,
     ]
 
 

@@ -73,6 +73,8 @@ def _print_head(message: StoredMessage, *, arguments: bool) -> None:
     when = f"due {since}" if message.state == MessageState.DELAYED else f"since {since} ({ago(message.since)} ago)"
     print_texts("message   ", message.id)
     print_texts("state     ", message_state(message.state), f", {when}")
+    if message.waits_for:
+        print_texts("waits for ", f"a worker that can run it: {message.waits_for}")
     if message.queue:
         priority = "" if message.priority == "normal" else f", priority {message.priority}"
         print_texts("actor     ", message.actor, f", queue {message.queue}{priority}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from worker.history.events import StatusEvent
+from worker.history.events import State, StatusEvent
 from worker.history.histogram import Percentiles
 
 
@@ -70,6 +70,17 @@ class StoredMessage:
             if event.error is not None:
                 said = event.error.text.splitlines()
                 return f"{event.error.name}: {said[0] if said else ''}"
+        return ""
+
+    @property
+    def waits_for(self) -> str:
+        """The reason why no worker could run it yet, or empty: its actor is unknown, or its arguments do not fit."""
+        if self.state in ("queued", "delayed"):
+            for event in reversed(self.events):
+                if event.state is State.WAITING:
+                    return event.text
+                if event.state is not State.REQUESTED:
+                    break
         return ""
 
     def _payload(self) -> dict[str, Any]:

@@ -138,6 +138,7 @@ class Attempt:
 class Message:
     """A message, or a run outside a worker.
 
+    `waits_for` is the reason why no worker could run it yet, or empty.
     `number` counts all messages in the order of enqueueing. `since` is the time at which it entered its state; for a
     delayed message, the time when it is due.
     """
@@ -153,6 +154,7 @@ class Message:
     queue: str
     subject: Mapping[str, str]
     last_error: str
+    waits_for: str
     arguments: str | None
 
     @classmethod
@@ -174,6 +176,7 @@ def _fields_of(message: StoredMessage, shown: Shown) -> dict[str, Any]:
         "queue": message.queue,
         "subject": message.subject,
         "last_error": message.last_error,
+        "waits_for": message.waits_for,
         "arguments": message.arguments if shown.arguments else None,
     }
 

@@ -32,11 +32,15 @@ Subject = Mapping[str, SubjectValue]
 
 
 class State(StrEnum):
-    """The states of an attempt, and two that are not states: PROGRESS, and REQUESTED, a person's action."""
+    """The states of an attempt, and three that are none.
+
+    These are PROGRESS; REQUESTED, a person's action; and WAITING, of a message that no worker here can run.
+    """
 
     STARTED = "started"
     PROGRESS = "progress"
     REQUESTED = "requested"
+    WAITING = "waiting"
     COMPLETED = "completed"
     SKIPPED = "skipped"
     FAILED = "failed"
@@ -47,7 +51,7 @@ class State(StrEnum):
     @property
     def is_final(self) -> bool:
         """Whether the state ends an attempt; the history never drops such an event."""
-        return self not in {State.STARTED, State.PROGRESS, State.REQUESTED}
+        return self not in {State.STARTED, State.PROGRESS, State.REQUESTED, State.WAITING}
 
 
 MAX_TYPES = 20

@@ -128,7 +128,7 @@ def _usual_id(attempt: int | None, state: State) -> str:
 def _usual_parent(own: str, attempt: int | None, state: State) -> str | None:
     if state is State.STARTED:
         return f"{attempt or 0}" if "/" in own else None
-    if state is State.REQUESTED:
+    if state in (State.REQUESTED, State.WAITING):
         return None
     return own.rpartition(".")[0]
 

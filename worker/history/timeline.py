@@ -50,7 +50,7 @@ def attempts_of(message: StoredMessage) -> tuple[TimelineAttempt, ...]:
     """The attempts of a message, oldest first; old attempts may have lost events that are no longer kept."""
     by_number: dict[int, list[StatusEvent]] = {}
     for event in message.events:
-        if event.state is not State.REQUESTED:
+        if event.state not in (State.REQUESTED, State.WAITING):
             by_number.setdefault(event.attempt or 0, []).append(event)
     if message.state == MessageState.RUNNING and message.attempts not in by_number:
         # Its STARTED event is not stored yet.

@@ -115,6 +115,8 @@ def subject(of: Mapping[str, object]) -> str:
 
 def last_words(message: StoredMessage) -> str:
     """The text of a message's newest event, or its error if it failed."""
+    if message.waits_for:
+        return message.waits_for
     if message.state not in _ENDED_WELL and message.last_error:
         return message.last_error
     return next((event.text for event in reversed(message.events) if event.text), "")

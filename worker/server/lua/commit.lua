@@ -122,6 +122,7 @@ while position < #ARGV do
       call('SET', KEY.cancel(id), '', 'EX', 86400)
     elseif started and record.state ~= 'running' then
       set_more(record, 'once', start == 'once' and '1' or nil)
+      set_more(record, 'unknown', nil)
       transition(id, record, 'running')
     end
     record.attempts = math.max(record.attempts, attempt)

@@ -139,6 +139,7 @@ begin_again = function(id, record, due, queue, priority, actor, payload)
   record.queue, record.priority, record.actor = queue, priority, actor
   record.starts, record.losses = 0, 0
   set_more(record, 'until', nil)
+  set_more(record, 'unknown', nil)
   replace_payload(record, payload)
   transition(id, record, due and 'delayed' or 'queued', { due = due })
 end
