@@ -47,6 +47,7 @@ import dramatiq
 import gevent
 import httpx
 import redis.asyncio
+from dramatiq.middleware.threading import Interrupt
 
 from worker import actor, create_broker, current_attempt, run_in_thread_pool
 from worker.bridge import run_async_in_new_loop, run_async_in_shared_loop
@@ -216,6 +217,17 @@ def gives_up_twice(loop: str, file: str) -> None:
     Path(file).write_text(json.dumps(log))
 
 
+class Abort(Interrupt):
+    """As that of dramatiq-abort, which kills the greenlet with it."""
+
+
+@actor(max_retries=0)
+def is_aborted(loop: str, file: str) -> None:
+    greenlet = gevent.getcurrent()
+    gevent.spawn_later(0.1, lambda: greenlet.kill(Abort, block=False))
+    BRIDGES[loop](idle(file))
+
+
 @actor(max_retries=0)
 def waits(loop: str, file: str) -> None:
     async def work() -> None:
@@ -334,6 +346,17 @@ def test_a_time_limit_ends_an_attempt_which_cleans_up(running: Project, tmp_path
     assert event.error.type == "dramatiq.middleware.time_limit.TimeLimitExceeded"
     assert event.duration_ms is not None
     assert 290 <= event.duration_ms < 5_000
+    assert file.read_text() == "cleaned up"
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_an_interrupt_of_a_plug_in_cancels_the_coroutine(running: Project, tmp_path: Path, loop: str) -> None:
+    """What a plug-in throws into a greenlet ends its coroutine, which cleans up; it is told as CANCELLED."""
+    file = tmp_path / "cleaned"
+    event = outcome(running, "is_aborted", loop, str(file))
+    assert event.state is State.CANCELLED
+    assert event.error is not None
+    assert event.error.type == "actors.Abort"
     assert file.read_text() == "cleaned up"
 
 

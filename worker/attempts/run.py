@@ -6,6 +6,7 @@ Recording never fails the work.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from contextvars import ContextVar, copy_context
@@ -48,6 +49,7 @@ class AttemptRun:
         due_at: The time of its interrupt, on the monotonic clock, or infinity.
         due_interrupt: The exception of that interrupt.
         span: Its outermost status context, or None as long as there is none.
+        thread_id: The thread of its runner, or 0 before `enter`.
     """
 
     def __init__(self, message: MessageProxy, attempt: Attempt, recorder: Recorder) -> None:
@@ -62,6 +64,7 @@ class AttemptRun:
         self.due_at = inf
         self.due_interrupt: type[BaseException] | None = None
         self.span: Span | None = None
+        self.thread_id = 0
         self._started_at = time.monotonic()
         self._account = Account()
         self._interrupt: BaseException | None = None
@@ -71,6 +74,7 @@ class AttemptRun:
 
     def enter(self) -> None:
         """Makes this the attempt of the calling context, until `leave`."""
+        self.thread_id = threading.get_ident()
         current_run.set(self)
         account.set(self._account)
         bind_contextvars(message_id=self.attempt.message_id, actor=self.attempt.actor, attempt=self.attempt.number)
@@ -121,6 +125,11 @@ class AttemptRun:
             first = self._interrupt = exception
         section = self._section
         return section is None or section.interrupt(first)
+
+    def cancel_coroutine(self, exception: BaseException) -> bool:
+        """Cancels the coroutine for which the body waits, which raises this exception; False if it waits for none."""
+        section = self._section
+        return section is not None and section.cancel_call(exception)
 
     def cancel(self) -> None:
         """Cancels the attempt: it ends CANCELLED, also if its clean-up fails, unless its body has ended."""

@@ -13,10 +13,12 @@ from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 import dramatiq
 from dramatiq.broker import Broker, MessageProxy
-from dramatiq.middleware import SkipMessage
+from dramatiq.middleware import SkipMessage, TimeLimitExceeded
 from dramatiq.middleware.shutdown import Shutdown
+from dramatiq.middleware.threading import Interrupt
 
 from worker.attempts.attempt import Attempt
+from worker.attempts.foreign_interrupts import divert_no_more, divert_to
 from worker.attempts.results import SETTLES, settled
 from worker.attempts.run import AttemptRun, Cancelled, current_run
 from worker.attempts.running import RunningAttempts
@@ -105,12 +107,14 @@ class Runs(dramatiq.Middleware):
         actor.options["throws"] = (*(expected if isinstance(expected, tuple) else (expected,)), Cancelled)
 
     def before_worker_boot(self, broker: Broker, worker: dramatiq.Worker) -> None:
-        """Starts to watch the deadlines."""
+        """Starts to watch the deadlines, and the interrupts of others."""
         self.running.start()
+        divert_to(self.running)
 
     def after_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:
         """Ends the watch and the shared loop, and writes the events that still wait: no attempt runs any more."""
         self.running.stop()
+        divert_no_more(self.running)
         stop_shared_loop()
         if self._recorder is not None:
             self._recorder.flush(FLUSH_TIMEOUT)
@@ -194,7 +198,7 @@ class Runs(dramatiq.Middleware):
     ) -> None:
         if run.has_ended:
             return
-        if exception is not None and isinstance(deciding(exception), Shutdown):
+        if exception is not None and _was_asked_for(deciding(exception)):
             state = State.CANCELLED
         run.end(exception, state=state, outlook=outlook, becomes=becomes)
         if self._recorder is not None and not self._recorder.flush(FLUSH_TIMEOUT):
@@ -203,3 +207,8 @@ class Runs(dramatiq.Middleware):
     def _leave(self, run: AttemptRun) -> None:
         self.running.remove(run)
         run.leave()
+
+
+def _was_asked_for(error: BaseException) -> bool:
+    """Whether somebody wanted the attempt to end: a shutdown, a person, a plug-in."""
+    return isinstance(error, Interrupt) and not isinstance(error, TimeLimitExceeded)

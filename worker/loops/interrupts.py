@@ -23,6 +23,9 @@ R = TypeVar("R")
 
 logger = get_logger(__name__)
 
+# Read once: what others find there may be diverted, to this room (attempts/foreign_interrupts.py).
+_set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
+
 
 class Interruptible(Protocol):
     """A call for which a section waits."""
@@ -59,6 +62,16 @@ class Section:
                 if waits_for is None or not waits_for.interrupt(exception):
                     self.raise_in_thread()
                 return True
+            finally:
+                self._deciding = False
+
+    def cancel_call(self, exception: BaseException) -> bool:
+        """Cancels the call for which the section waits; False if it waits for none. The section goes on after it."""
+        with self._interrupters:
+            self._deciding = True
+            try:
+                waits_for = self._waits_for
+                return self._open and waits_for is not None and waits_for.interrupt(exception)
             finally:
                 self._deciding = False
 
@@ -164,4 +177,4 @@ def set_exception(thread_id: int, kind: type[BaseException]) -> None:
         thread_id: The id of an OS thread.
         kind: The exception's type, which is called without arguments.
     """
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), ctypes.py_object(kind))
+    _set_async_exc(ctypes.c_ulong(thread_id), ctypes.py_object(kind))
