@@ -103,6 +103,21 @@ async def counts_in_the_pool(file: str) -> None:
     await run_in_thread_pool(count)
 
 
+def hang(file: str) -> None:
+    Path(file + ".started").touch()
+    time.sleep(600)
+
+
+@actor(loop="new")
+async def hangs_new(file: str) -> None:
+    await asyncio.to_thread(hang, file)
+
+
+@actor(loop="shared")
+async def hangs_shared(file: str) -> None:
+    await asyncio.to_thread(hang, file)
+
+
 @actor(loop="new")
 async def works_new() -> None:
     await asyncio.sleep(0)
@@ -266,6 +281,27 @@ def test_what_runs_in_the_thread_pool_at_sigterm_is_given_the_grace_period_and_t
         assert told == "told at"
         assert int(number) >= 50  # of about a hundred in a second
         assert final(project, message).state is State.CANCELLED
+        assert ask(project.client, state_counts()) == {"queued": 1}
+    finally:
+        project.down()
+
+
+@pytest.mark.clock
+@pytest.mark.parametrize("loop", ["new", "shared"])
+def test_a_blocking_call_that_cannot_be_stopped_keeps_no_process_from_ending(tmp_path: Path, loop: str) -> None:
+    """At SIGTERM it gets the grace period and the time to clean up, is told, and ends with its process."""
+    project = new_project(tmp_path, WORKER_GRACE="200ms", WORKER_CLEANUP_TIMEOUT="500ms")
+    file = tmp_path / "file"
+    try:
+        with dramatiq_worker(project) as process:
+            message = project.send(f"hangs_{loop}", str(file))
+            wait_until(Path(f"{file}.started").exists)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(TIMEOUT) == 0  # the call takes ten minutes
+        event = final(project, message)
+        assert event.state is State.CANCELLED
+        assert "hang cannot be stopped, and ends with its process" in event.text
+        assert "hang cannot be stopped, and ends with its process" in (tmp_path / "dramatiq.log").read_text()
         assert ask(project.client, state_counts()) == {"queued": 1}
     finally:
         project.down()

@@ -113,6 +113,7 @@ async def shut_down_after_ctrl_c(self):
 async def service():
     global shutdown
     await resource()
+    await asyncio.to_thread(int)
     kind = type(asyncio.get_running_loop())
     shutdown = kind.shutdown_default_executor
     kind.shutdown_default_executor = shut_down_after_ctrl_c

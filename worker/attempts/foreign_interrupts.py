@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import threading
 from typing import Any
 
 from dramatiq.middleware.threading import Interrupt
@@ -15,7 +16,6 @@ from dramatiq.middleware.threading import Interrupt
 from worker.attempts.run import AttemptRun
 from worker.attempts.running import RunningAttempts
 from worker.ground.logs import get_logger
-from worker.threads.os_threads import new_lock
 
 logger = get_logger(__name__)
 
@@ -25,7 +25,7 @@ _NAME = "PyThreadState_SetAsyncExc"
 
 _set_exception = getattr(_PLACE, _NAME)
 _registries: list[RunningAttempts] = []
-_lock = new_lock()
+_lock = threading.Lock()
 
 
 def divert_to(running: RunningAttempts) -> None:

@@ -14,6 +14,7 @@ from math import inf
 from typing import TypeVar
 
 from dramatiq.broker import MessageProxy
+from dramatiq.middleware.shutdown import Shutdown
 from dramatiq.middleware.threading import Interrupt
 from structlog.contextvars import bind_contextvars, unbind_contextvars
 
@@ -21,6 +22,7 @@ from worker.attempts.attempt import Attempt
 from worker.attempts.spans import Span, message_state
 from worker.history.events import Recorder, State
 from worker.loops.account import Account, account
+from worker.loops.calls import cleanup_seconds
 from worker.loops.interrupts import Section, run_in_section
 
 R = TypeVar("R")
@@ -120,6 +122,9 @@ class AttemptRun:
         Only the first interrupt counts. A coroutine is cancelled through its loop and cleans up; sync code is
         interrupted when its thread next runs Python.
         """
+        if isinstance(exception, Shutdown):
+            # Its process ends, and threads that cannot be stopped end with it.
+            self._account.leave_after(cleanup_seconds())
         first = self._interrupt
         if first is None:
             first = self._interrupt = exception
@@ -179,7 +184,7 @@ class AttemptRun:
         if error is None and state is not None:
             span.error = None  # its context saw only the interrupt
         span.outcome = state or span.outcome
-        span.text = "; ".join(part for part in (span.text, outlook) if part)
+        span.text = "; ".join(part for part in (span.text, outlook, self._account.note) if part)
         event = span.ending((time.monotonic() - self._started_at) * 1000, self._account.blocked)
         self.recorder.record_end(event, becomes or message_state(event.state))
 

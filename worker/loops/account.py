@@ -6,9 +6,20 @@ The bridge and the thread pool write it, and the attempt reads it. They do not k
 from __future__ import annotations
 
 import concurrent.futures
+import time
 from contextvars import ContextVar
 from dataclasses import dataclass
+from math import inf
 from typing import Any
+
+from worker.ground.durations import format_duration
+from worker.ground.logs import get_logger
+from worker.settings import Settings
+
+logger = get_logger(__name__)
+
+_LOOK_EVERY = 0.2
+"""Seconds between two looks at whether the process ends, while a call is waited for."""
 
 
 @dataclass(slots=True)
@@ -31,13 +42,16 @@ class Account:
 
     Attributes:
         blocked: The stalls of its loops, or None.
+        note: A text on the calls that could not be stopped, or empty.
     """
 
-    __slots__ = ("_unfinished", "blocked")
+    __slots__ = ("_leave_at", "_unfinished", "blocked", "note")
 
     def __init__(self) -> None:
         self.blocked: Blocked | None = None
-        self._unfinished: list[concurrent.futures.Future[Any]] | None = None
+        self.note = ""
+        self._leave_at = inf
+        self._unfinished: list[tuple[concurrent.futures.Future[Any], str]] | None = None
 
     def add_blocked(self, seconds: float, where: str) -> None:
         """Adds a stall."""
@@ -45,16 +59,41 @@ class Account:
             self.blocked = Blocked()
         self.blocked.add(seconds, where)
 
-    def add_unfinished(self, call: concurrent.futures.Future[Any]) -> None:
-        """Adds a blocking call that still runs in the thread pool, but is no longer awaited."""
+    def add_unfinished(self, call: concurrent.futures.Future[Any], name: str) -> None:
+        """Adds a blocking call, of a function of this name, that still runs but is no longer awaited."""
         if self._unfinished is None:
             self._unfinished = []
-        self._unfinished.append(call)
+        self._unfinished.append((call, name))
+
+    def leave_after(self, seconds: float) -> None:
+        """From now on, waits at most this long for calls: the process ends, and its threads end with it."""
+        self._leave_at = min(self._leave_at, time.monotonic() + seconds)
 
     def wait(self) -> None:
-        """Waits for the unfinished calls, so that no other attempt of the message begins before they end."""
+        """Waits for the unfinished calls, so that no other attempt of the message begins before they end.
+
+        A call that goes on for longer than `WORKER_CLEANUP_TIMEOUT` is logged, and told in `note`.
+        """
         while self._unfinished:
-            concurrent.futures.wait([self._unfinished.pop()])
+            self._wait_for(*self._unfinished.pop())
+
+    def _wait_for(self, call: concurrent.futures.Future[Any], name: str) -> None:
+        began = time.monotonic()
+        patience = Settings.in_force().cleanup_timeout.total_seconds()
+        is_told = False
+        while concurrent.futures.wait([call], _LOOK_EVERY).not_done:
+            if time.monotonic() >= self._leave_at:
+                self._tell(f"{name} cannot be stopped, and ends with its process")
+                return
+            if not is_told and time.monotonic() - began >= patience:
+                is_told = True
+                logger.warning("an attempt waits for a blocking call that goes on", function=name)
+        if is_told:
+            self._tell(f"waited {format_duration(time.monotonic() - began)} for {name}, which cannot be stopped")
+
+    def _tell(self, text: str) -> None:
+        logger.warning(text)
+        self.note = "; ".join(part for part in (self.note, text) if part)
 
 
 account: ContextVar[Account | None] = ContextVar("account", default=None)

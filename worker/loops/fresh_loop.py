@@ -11,6 +11,7 @@ loop; the bridge keeps its promises on both.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextvars
 import selectors
 import threading
@@ -18,6 +19,7 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
 from worker.ground.logs import get_logger
+from worker.loops.executor import end_executor, give_executor
 from worker.loops.loop_resources import close_loop_resources, has_loop_resources
 from worker.loops.watchdog import Turns, watch, watch_loops_of_this_thread
 from worker.settings import Settings
@@ -112,6 +114,16 @@ class FreshLoop(asyncio.SelectorEventLoop):
             return bool(self._ready)  # type: ignore[attr-defined]
         return False
 
+    def run_in_executor(  # type: ignore[override]  # noqa: D102 - asyncio's own
+        self,
+        executor: concurrent.futures.Executor | None,
+        func: Callable[..., T],
+        *args: Any,  # noqa: ANN401
+    ) -> asyncio.Future[T]:
+        if executor is None and not self._default_executor and not self.is_closed():  # type: ignore[attr-defined]
+            give_executor(self)
+        return super().run_in_executor(executor, func, *args)
+
     def is_plain(self) -> bool:
         """Whether nothing is left on the loop: no task, callback, descriptor, generator, executor or resource."""
         return not (
@@ -176,9 +188,9 @@ def new_loop(*, long_lived: bool = False) -> asyncio.AbstractEventLoop:
         _possible = _is_possible()
     if _possible and (GEVENT or not _has_a_policy()):
         return FreshLoop(_Default() if long_lived else _Poll())
-    if GEVENT:
-        return asyncio.SelectorEventLoop(DefaultSelector())
-    return asyncio.new_event_loop()
+    loop = asyncio.SelectorEventLoop(DefaultSelector()) if GEVENT else asyncio.new_event_loop()
+    give_executor(loop)
+    return loop
 
 
 def _has_a_policy() -> bool:
@@ -245,7 +257,7 @@ async def _end(loop: asyncio.AbstractEventLoop) -> None:
     await _cancel_other_tasks(loop)
     if getattr(loop, "_asyncgens", True):
         await _in_time(loop.shutdown_asyncgens(), "async generators")
-    await loop.shutdown_default_executor()
+    await end_executor(loop)
     if has_loop_resources(loop):
         await _in_time(close_loop_resources(), "loop resources")
     for transport in list(getattr(loop, "_transports", {}).values()):

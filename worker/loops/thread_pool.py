@@ -13,7 +13,6 @@ import contextvars
 import functools
 import inspect
 import os
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from worker.ground.logs import get_logger
 from worker.loops.account import account
 from worker.loops.callables import is_async
 from worker.settings import Settings
+from worker.threads.greenlets import original
 from worker.threads.os_threads import new_condition, new_lock, start_thread
 
 P = ParamSpec("P")
@@ -37,16 +37,19 @@ EXIT_TIMEOUT = 2.0
 # Share of `WORKER_CLEANUP_TIMEOUT` that a cancelled coroutine waits for a thread: it may have more to clean up.
 _SHARE = 0.9
 
-_cancelled: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar("cancelled", default=None)
+_LOOK_UPS = 16
+"""The most look-ups of names at once."""
+
+_here = original("_thread", "_local")()
 
 
 def cancel_requested() -> bool:
     """Whether the coroutine that awaits this call was cancelled. A long function asks now and then, and ends early.
 
-    It is always False outside `run_in_thread_pool`.
+    It is always False outside the pool's threads.
     """
-    event = _cancelled.get()
-    return event is not None and event.is_set()
+    call: PoolCall[Any] | None = getattr(_here, "call", None)
+    return call is not None and call.cancel_requested
 
 
 async def run_in_thread_pool(func: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -62,32 +65,30 @@ async def run_in_thread_pool(func: Callable[P, R], /, *args: P.args, **kwargs: P
     """
     if is_async(func):
         raise _async_refused(func)
-    flag = threading.Event()
-    context = contextvars.copy_context()
-    context.run(_cancelled.set, flag)
-    future = pool().submit(functools.partial(context.run, _call, func, args, kwargs))
-    waiter = asyncio.wrap_future(future)
+    function = functools.partial(contextvars.copy_context().run, _call, func, args, kwargs)
+    call = pool().submit(function, name_of(func))
+    waiter = asyncio.wrap_future(call)
     try:
         return await asyncio.shield(waiter)
     except asyncio.CancelledError:
-        if not future.cancel():
-            flag.set()
-            _outlives(future)
+        if not call.cancel():
             await asyncio.wait([waiter], timeout=_SHARE * Settings.in_force().cleanup_timeout.total_seconds())
-            if not future.done():
-                logger.warning("a call in the thread pool goes on although it was cancelled", function=repr(func))
+            if not call.done():
+                logger.warning("a call in the thread pool goes on although it was cancelled", function=call.name)
         # Marks an error as seen: its caller is gone.
         waiter.add_done_callback(lambda done: done.cancelled() or done.exception())
         raise
     finally:
-        del future, waiter  # they have an error whose traceback has this frame
+        del call, waiter  # they have an error whose traceback has this frame
 
 
-def _outlives(future: concurrent.futures.Future[Any]) -> None:
-    """Makes the running attempt last until the call has ended."""
-    own = account.get()
-    if own is not None:
-        own.add_unfinished(future)
+def name_of(function: Any) -> str:  # noqa: ANN401 - whatever is called
+    """The name of a function as logs and texts tell it, without its arguments."""
+    while isinstance(function, functools.partial):
+        runs_in_context = isinstance(getattr(function.func, "__self__", None), contextvars.Context)
+        function = function.args[0] if runs_in_context and function.args else function.func
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    return f"{getattr(function, '__module__', None) or type(function).__module__}.{name}"
 
 
 def _call(func: Callable[P, R], args: Any, kwargs: Any) -> R:  # noqa: ANN401 - the function's arguments
@@ -101,6 +102,36 @@ def _call(func: Callable[P, R], args: Any, kwargs: Any) -> R:  # noqa: ANN401 - 
 def _async_refused(func: Callable[..., object]) -> TypeError:
     name = getattr(func, "__qualname__", repr(func))
     return TypeError(f"{name} is async: await it instead of running it in the thread pool")
+
+
+class PoolCall(concurrent.futures.Future[R]):
+    """A call in the pool. If it runs when it is cancelled, its attempt lasts until it has ended.
+
+    Args:
+        name: The function's name.
+
+    Attributes:
+        cancel_requested: Whether it was cancelled while it ran.
+        attempt_waits: Whether its attempt waits for its end.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.cancel_requested = False
+        self.attempt_waits = False
+        self._account = account.get()
+
+    def cancel(self) -> bool:
+        """Cancels the call if it still waits for a thread; False if it runs, and is only asked to end, or has ended."""
+        if super().cancel():
+            return True
+        if not self.cancel_requested and not self.done():
+            self.cancel_requested = True
+            if self._account is not None:
+                self.attempt_waits = True
+                self._account.add_unfinished(self, self.name)
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,31 +156,33 @@ class ThreadPool:
 
     Args:
         size: The most threads, and so the most calls that run at once.
+        name: The name of its threads.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, name: str = "pool") -> None:
         self.size = size
-        self._calls: deque[tuple[concurrent.futures.Future[Any], Callable[[], Any], float]] = deque()
+        self._name = name
+        self._calls: deque[tuple[PoolCall[Any], Callable[[], Any], float]] = deque()
         self._changed = new_condition()
         self._threads = 0
         self._idle = 0
         self._busy = 0
         self._closed = False
 
-    def submit(self, call: Callable[[], R]) -> concurrent.futures.Future[R]:
+    def submit(self, call: Callable[[], R], name: str = "") -> PoolCall[R]:
         """Queues a call; the future has its result, and can cancel it until it starts.
 
         Raises:
             RuntimeError: The process is ending.
         """
-        future: concurrent.futures.Future[R] = concurrent.futures.Future()
+        future: PoolCall[R] = PoolCall(name)
         with self._changed:
             if self._closed:
                 raise RuntimeError("the thread pool is closed: the process is ending")
             self._calls.append((future, call, time.monotonic()))
             if self._idle < len(self._calls) and self._threads < self.size:
                 self._threads += 1
-                start_thread(self._work, f"pool-{self._threads}")
+                start_thread(self._work, f"{self._name}-{self._threads}")
             else:
                 self._changed.notify()
         return future
@@ -185,7 +218,7 @@ class ThreadPool:
             # Otherwise this frame would keep the last call's result alive.
             del taken
 
-    def _take(self) -> tuple[concurrent.futures.Future[Any], Callable[[], Any]] | None:
+    def _take(self) -> tuple[PoolCall[Any], Callable[[], Any]] | None:
         with self._changed:
             self._idle += 1
             while not self._calls and not self._closed:
@@ -200,9 +233,10 @@ class ThreadPool:
             return None
 
 
-def _run(future: concurrent.futures.Future[Any], call: Callable[[], Any]) -> None:
+def _run(future: PoolCall[Any], call: Callable[[], Any]) -> None:
     if not future.set_running_or_notify_cancel():
         return
+    _here.call = future
     try:
         result = call()
     except BaseException as error:  # noqa: BLE001 - an edge: the awaiting caller gets it
@@ -210,9 +244,12 @@ def _run(future: concurrent.futures.Future[Any], call: Callable[[], Any]) -> Non
         del future  # it has the error, whose traceback has this frame
     else:
         future.set_result(result)
+    finally:
+        _here.call = None
 
 
 _pool: ThreadPool | None = None
+_look_ups: ThreadPool | None = None
 _pool_lock = new_lock()
 
 
@@ -223,6 +260,15 @@ def pool() -> ThreadPool:
         if _pool is None:
             _pool = ThreadPool(Settings.in_force().thread_pool_size)
         return _pool
+
+
+def look_ups() -> ThreadPool:
+    """The process's threads for look-ups of names, which blocking calls never hold up; made at their first use."""
+    global _look_ups
+    with _pool_lock:
+        if _look_ups is None:
+            _look_ups = ThreadPool(_LOOK_UPS, "look-up")
+        return _look_ups
 
 
 def _close_pool() -> None:
@@ -236,8 +282,8 @@ atexit.register(_close_pool)
 
 def _forget_pool() -> None:
     # A forked child has none of its parent's threads.
-    global _pool, _pool_lock
-    _pool, _pool_lock = None, new_lock()
+    global _pool, _look_ups, _pool_lock
+    _pool, _look_ups, _pool_lock = None, None, new_lock()
 
 
 os.register_at_fork(after_in_child=_forget_pool)
