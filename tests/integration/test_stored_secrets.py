@@ -17,6 +17,7 @@ from worker.history.filters import MessageFilter
 from worker.history.overview import audit_log
 from worker.history.query import ask, one_message
 from worker.operations.actions import pause, replay
+from worker.operations.audit import SYNC, audit
 from worker.server.client import RedisClient
 from worker.settings import Settings
 
@@ -116,4 +117,5 @@ def test_no_action_of_a_person_brings_a_secret_to_the_server(broker: dramatiq.Br
         assert ask(client, audit_log())[0].by == "me:postgresql://me:***@db/0"
     replay(client, MessageFilter(subject={"source": URL}), by="me password=hunter2")
     replay(client, [f"{URL}"], by="me password=hunter2")
+    audit(client, SYNC, URL, ["an id"], by="me password=hunter2")
     assert b"hunter2" not in everything_on(client)

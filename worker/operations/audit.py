@@ -15,6 +15,7 @@ import redis
 
 from worker.errors import WorkerError
 from worker.ground.logs import get_logger
+from worker.ground.secrets import mask_secrets
 from worker.operations.actions import this_user
 from worker.server.async_client import AsyncRedisClient
 from worker.server.client import RedisClient
@@ -69,7 +70,7 @@ async def aaudit(
 
 def _arguments(by: str, action: str, target: str, count: int, ids: Sequence[str]) -> list[Argument]:
     named = ids[:_MOST_IDS]
-    return [by, action, target[:_LONGEST_TARGET], count, len(named), *named]
+    return [mask_secrets(by), action, mask_secrets(target)[:_LONGEST_TARGET], count, len(named), *named]
 
 
 @contextmanager
