@@ -307,9 +307,7 @@ def test_two_thousand_events_a_second_do_not_stop_the_tail(shop: Shop, browser: 
             visit.go("/live?queue=parcels")
         page.evaluate(LONGEST_FRAME)
         shop.run(sys.executable, "-c", SEND_MANY, "6000")
-        rate = page.locator("#tail-rate")
-        # Not by a function in the page, which the page's policy forbids to be made of text.
-        wait_until(lambda: float(rate.inner_text().replace(",", "") or 0) > 500)
+        wait_until(lambda: page.evaluate("window.highestRate") > 500)
         expect(page.locator("#tail-note")).to_contain_text("not shown")
         wait_until(lambda: not shop.waiting())
         assert page.locator("#tail-rows tr").count() == 200
@@ -320,9 +318,11 @@ def test_two_thousand_events_a_second_do_not_stop_the_tail(shop: Shop, browser: 
 
 LONGEST_FRAME = """() => {
   let last = performance.now();
-  window.longestFrame = 0;
+  window.longestFrame = window.highestRate = 0;
   const look = (now) => {
     window.longestFrame = Math.max(window.longestFrame, now - last);
+    const rate = Number(document.getElementById("tail-rate").innerText.replace(",", "")) || 0;
+    window.highestRate = Math.max(window.highestRate, rate);
     last = now;
     requestAnimationFrame(look);
   };

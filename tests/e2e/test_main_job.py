@@ -210,24 +210,29 @@ def test_a_delayed_message_is_not_started_before_its_time(running: Project) -> N
     assert 0 <= started.queued_ms <= late_ms + 1
 
 
-def test_wrong_arguments_sent_past_the_command_line_are_a_dead_letter_at_last(tmp_path: Path) -> None:
-    """FAILED at every attempt within the budget, and then kept with its events."""
-    project = Project(tmp_path, WORKER_MAX_RETRIES="1")
-    send = SEND.replace("send(sys.argv[1])", "send(conversation=sys.argv[1])")
+FROM_A_STRANGER = """
+import sys
+from dramatiq import Message
+from worker import create_broker
+sent = create_broker().enqueue(Message("cpu", "merge_conversation", (), {"conversation": sys.argv[1]}, {}))
+print(sent.message_id)
+"""
+
+
+def test_wrong_arguments_are_refused_where_they_are_sent_or_are_a_dead_letter_at_last(tmp_path: Path) -> None:
+    """A program that knows the actor cannot send them; those of one that does not wait for a worker that takes them."""
+    project = Project(tmp_path, WORKER_UNKNOWN_ACTOR="1s")
     try:
+        wrong = SEND.replace("send(sys.argv[1])", "send(conversation=sys.argv[1])")
+        refused = project.run(sys.executable, "-c", wrong, "x", code=1).stderr.splitlines()[-1]
+        assert refused.startswith("TypeError: merge_conversation(conversation_id: ")
+        assert not project.waiting()
+        sent = project.run(sys.executable, "-c", FROM_A_STRANGER, "x").stdout.strip()
         with project.background(sys.executable, "-m", "dramatiq", "worker.tasks", "--processes", "1", "--threads", "1"):
-            sent = project.run(sys.executable, "-c", send, "x").stdout.strip()
             wait_until(lambda: project.dead_letters() == [sent] and not project.waiting())
-            events = project.events(sent)
-        assert [(str(event.state), event.attempt) for event in events] == [
-            ("started", 1),
-            ("failed", 1),
-            ("started", 2),
-            ("failed", 2),
-        ]
-        assert [event.error.type for event in events if event.error] == ["TypeError", "TypeError"]
-        assert "retry in" in events[1].text
-        assert events[3].text == "dead letter"
+        events = project.events(sent)
+        assert [(str(event.state), event.attempt) for event in events] == [("waiting", None), ("failed", 1)]
+        assert all("missing a required argument: 'conversation_id'" in event.text for event in events)
     finally:
         project.down()
 

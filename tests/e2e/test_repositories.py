@@ -80,13 +80,19 @@ def test_a_folder_that_is_not_there_is_a_dead_letter(project: Project, tree: Pat
     assert "worker repositories add" in last.error.text
 
 
+def stored(project: Project) -> bool:
+    """Whether the newest progress tells of stored files."""
+    told = read_events(project.client, EventFilter(state=State.PROGRESS), 1)
+    return bool(told) and (told[0].done or 0) > 0
+
+
 def test_a_killed_worker_is_followed_by_one_that_goes_on(project: Project, tree: Path) -> None:
     """What was stored is not stored again, and there is one sync at a time, however many messages."""
     project.environment["WORKER_REPOSITORY_ROOTS"] = str(tree.parent)
     write(tree, {f"more/part{number}.py": f"def more_{number}(): ...\n" for number in range(SO_MANY_MORE)})
     with project.background(WORKER, "up"):
         first, second = (project.enqueue("sync_repository", str(tree)) for _ in range(2))
-        wait_until(lambda: read_events(project.client, EventFilter(state=State.PROGRESS), 1))
+        wait_until(lambda: stored(project))
         for pid, command in project.processes().items():
             if "dramatiq" in command:
                 os.kill(pid, signal.SIGKILL)

@@ -33,8 +33,8 @@ def broker(settings: Settings, valkey: EmbeddedServer, monkeypatch: pytest.Monke
 
 @pytest.fixture
 def worker(broker: StreamBroker) -> Iterator[dramatiq.Worker]:
-    """A worker that is to be started; it is stopped with the test."""
-    made = dramatiq.Worker(broker, worker_threads=4, worker_timeout=50)
+    """A worker of one thread that is to be started; it is stopped with the test."""
+    made = dramatiq.Worker(broker, worker_threads=1, worker_timeout=50)
     yield made
     made.stop()
 

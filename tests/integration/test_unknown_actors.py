@@ -87,8 +87,8 @@ def test_a_message_for_an_unknown_actor_waits_for_a_worker_that_knows_it(
             delays.append(found.since.timestamp() - key[0] - key[1] / 1e6)
             if fence == 2:
                 assert run_now(broker.client, [sent.message_id], by="ann").done == (sent.message_id,)
-    assert 3 < delays[0] <= 5
-    assert 8 < delays[1] <= 10
+    assert 0 < delays[0] <= 5
+    assert 5 < delays[1] <= 10
     assert found.waits_for == "no worker here knows actor later"
     assert [event.text for event in found.events if event.state is State.WAITING] == [found.waits_for]
     told = MessageDetail.of(found, Shown())

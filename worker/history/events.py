@@ -32,7 +32,7 @@ Subject = Mapping[str, SubjectValue]
 
 
 class State(StrEnum):
-    """The states of an attempt, and three that are none.
+    """The states of an attempt, and three other kinds of events.
 
     These are PROGRESS; REQUESTED, a person's action; and WAITING, of a message that no worker here can run.
     """

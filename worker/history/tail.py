@@ -65,7 +65,7 @@ def follow_events(client: RedisClient, wanted: EventFilter, *, after: str = NOW)
         pipeline.xread({client.namespace.tail: place.before}, count=_PAGE)
         if place.look(pipeline.execute(raise_on_error=False)):
             yield from place.read(wanted)
-        elif client.xread({client.namespace.tail: place.before}, count=1, block=_BLOCK_MS):
+        elif client.xread({client.namespace.tail: place.before}, count=1, block=_block_ms(client.bound)):
             continue  # it is read with what tells whether something is gone
         else:
             yield place.nothing()
@@ -81,10 +81,15 @@ async def afollow_events(client: AsyncRedisClient, wanted: EventFilter, *, after
         if place.look(await pipeline.execute(raise_on_error=False)):
             for one in place.read(wanted):
                 yield one
-        elif await client.xread({client.namespace.tail: place.before}, count=1, block=_BLOCK_MS):
+        elif await client.xread({client.namespace.tail: place.before}, count=1, block=_block_ms(client.bound)):
             continue  # it is read with what tells whether something is gone
         else:
             yield place.nothing()
+
+
+def _block_ms(bound: float) -> int:
+    """The milliseconds of a wait at the server: well below the bound, so that a wait is not taken for silence."""
+    return max(1, round(min(_BLOCK_MS, bound * 1000 / 2)))
 
 
 def position(client: RedisClient) -> str:

@@ -134,10 +134,13 @@ while position < #ARGV do
   end
   if stream ~= '' then
     finish_attempt(id, record, held)
-    follow(held)
   end
   if held then
+    -- Before the follow-ups: one of them may have its id.
     save(id, record)
+  end
+  if stream ~= '' then
+    follow(held)
   end
 end
 
