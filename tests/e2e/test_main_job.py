@@ -232,7 +232,10 @@ def test_wrong_arguments_are_refused_where_they_are_sent_or_are_a_dead_letter_at
             wait_until(lambda: project.dead_letters() == [sent] and not project.waiting())
         events = project.events(sent)
         assert [(str(event.state), event.attempt) for event in events] == [("waiting", None), ("failed", 1)]
-        assert all("missing a required argument: 'conversation_id'" in event.text for event in events)
+        last = events[-1].error
+        assert last is not None
+        for text in (events[0].text, last.text):
+            assert "missing a required argument: 'conversation_id'" in text
     finally:
         project.down()
 
