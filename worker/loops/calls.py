@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import sys
 import threading
 import traceback
 from types import FrameType, TracebackType
@@ -20,6 +19,7 @@ from worker.loops.account import Blocked, account
 from worker.loops.interrupts import Section, current_section
 from worker.loops.watchdog import start_watchdog
 from worker.settings import Settings
+from worker.threads.frames import frame_of
 from worker.threads.os_threads import new_lock
 
 logger = get_logger(__name__)
@@ -181,7 +181,7 @@ class Call:
         out = io.StringIO()
         if self.task is not None:
             out.write(f"{self.task!r}\n{_suspended_at(self.task.get_coro())}")
-        if (frame := sys._current_frames().get(self.thread_id)) is not None:  # noqa: SLF001
+        if (frame := frame_of(self.thread_id)) is not None:
             out.write("its thread:\n")
             traceback.print_stack(frame, limit=10, file=out)
         return out.getvalue()

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import importlib
 import os
-import sys
 import sysconfig
 import threading
 import time
@@ -22,6 +21,7 @@ from types import FrameType
 from worker.errors import ConfigurationError
 from worker.loops.account import Blocked
 from worker.settings import Settings
+from worker.threads.frames import frame_of
 from worker.threads.greenlets import Lock, get_os_ident
 from worker.threads.os_threads import new_lock, start_thread
 from worker.threads.unpatched import unpatch
@@ -75,7 +75,7 @@ class Turns:
     def look(self) -> None:
         """Records the place of the thread, if its turn takes too long."""
         began = self.began
-        if began and time.monotonic() - began >= self.threshold and (frame := _frame_of(self.thread_id)) is not None:
+        if began and time.monotonic() - began >= self.threshold and (frame := frame_of(self.thread_id)) is not None:
             where = _place(frame)
             # If the turn has ended meanwhile, the stack belongs to another turn.
             if self.began == began:
@@ -104,10 +104,6 @@ class Turns:
     def _where(self, began: float) -> str:
         noted, where = self._noted
         return where if noted == began else ""
-
-
-def _frame_of(thread_id: int) -> FrameType | None:
-    return sys._current_frames().get(thread_id)  # noqa: SLF001 - the documented way
 
 
 def _place(frame: FrameType) -> str:
