@@ -85,6 +85,11 @@ local function index_state(record)
       ended_in[key][segment] = true
     end
     record.was, record.was_in = record.state, record.queue
+  elseif record.queue ~= record.was_in then
+    -- It has ended, and its own attempt has enqueued it into another queue.
+    count_in(record.was_in, record.state, -1)
+    count_in(record.queue, record.state, 1)
+    record.was_in = record.queue
   end
 end
 
