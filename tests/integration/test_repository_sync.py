@@ -384,6 +384,16 @@ def test_a_path_that_may_not_be_looked_at_is_fatal(
         sync(str(closed))
 
 
+def test_a_file_of_blanks_that_becomes_empty_is_stored_as_empty(tree: Path, settings: Settings) -> None:
+    """Both are left out as empty; the stored size is that of the present file."""
+    (tree / "blank.py").write_text(" \n")
+    sync()
+    (tree / "blank.py").write_text("")
+    sync()
+    known = stored()
+    assert (known["blank.py"].size, known["blank.py"].left_out) == (0, "empty")
+
+
 def test_a_name_that_is_not_known_is_fatal(settings: Settings) -> None:
     """With the command that adds a repository."""
     with pytest.raises(Fatal, match="worker repositories add"):

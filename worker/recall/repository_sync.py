@@ -276,9 +276,10 @@ def _is_as_stored(found: Found, state: FileState | None) -> bool:
     """Whether the index has the file in its present state, as far as its size and time show."""
     if state is None or found.failed:
         return False
-    if found.left_out:
-        return found.left_out == state.left_out
     was_read = state.hash != ""
+    if found.left_out:
+        # A file of blanks was read and is empty too, but has another size.
+        return not was_read and found.left_out == state.left_out
     return was_read and (state.size, state.changed_ns) == (found.stamp.size, found.stamp.changed_ns)
 
 
