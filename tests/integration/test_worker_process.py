@@ -21,6 +21,7 @@ ACTORS = '''
 import asyncio
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -105,7 +106,7 @@ async def counts_in_the_pool(file: str) -> None:
 
 def hang(file: str) -> None:
     Path(file + ".started").touch()
-    time.sleep(600)
+    threading.Event().wait()
 
 
 @actor(loop="new")

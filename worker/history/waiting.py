@@ -28,8 +28,12 @@ class Item:
         return False
 
     def absorb(self, later: Self) -> None:
-        """Adds a later item with the same key."""
-        raise NotImplementedError
+        """Adds a later item with the same key.
+
+        Raises:
+            TypeError: Items of this kind are not joined: each has a key of its own.
+        """
+        raise TypeError(f"a {type(self).__name__} takes in no {type(later).__name__}: each needs a key of its own")
 
 
 T = TypeVar("T", bound=Item)
