@@ -11,6 +11,9 @@ import pytest
 
 from worker import Sent, actor
 from worker.broker.arguments import check_arguments
+from worker.cli.actors import read_arguments
+from worker.errors import ConfigurationError
+from worker.operations.actors import enqueue
 from worker.testing import StubWorker, stub_worker
 
 
@@ -105,6 +108,38 @@ def test_what_no_call_takes_is_refused_where_it_is_sent(
             send(*args, **kwargs)
     assert not stub.events
     assert all(queue.empty() for queue in stub.broker.queues.values())
+
+
+@pytest.mark.parametrize("declare", [actor, dramatiq.actor], ids=["ours", "dramatiqs"])
+def test_people_may_enqueue_what_a_decorator_makes_a_call_of(stub: StubWorker, declare: Any) -> None:
+    """The function's own parameters are checked where they are those of the call."""
+    ran: list[tuple[int, str]] = []
+
+    def with_number(function: Callable[[int, str], None]) -> Callable[[str], None]:
+        @functools.wraps(function)
+        def inner(word: str) -> None:
+            function(7, word)
+
+        return inner
+
+    def takes_both(number: int, word: str) -> None:
+        ran.append((number, word))
+
+    one = declare(with_number(takes_both))
+
+    def passes_on(*args: int, **kwargs: int) -> None:
+        plain(*args, **kwargs)
+
+    through = declare(functools.wraps(plain)(passes_on))
+    enqueue(one, ["word"], {})
+    stub.join()
+    assert ran == [(7, "word")]
+    assert read_arguments(one, ["word"]) == ["word"]
+    assert read_arguments(through, ["1", "2"]) == [1, 2]
+    with pytest.raises(ConfigurationError, match="^takes_both.*too many"):
+        enqueue(one, ["a", "b", "c"], {})
+    with pytest.raises(ConfigurationError, match="^takes_both.*too many"):
+        read_arguments(one, ["a", "b", "c"])
 
 
 async def test_async_sends_check_too(stub: StubWorker) -> None:

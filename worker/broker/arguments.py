@@ -67,7 +67,7 @@ def check_message(broker: Broker, message: dramatiq.Message[Any]) -> None:
 
 
 def _form_of(function: Callable[..., Any]) -> _Form:
-    signature = _signature_of(function)
+    signature = own_signature(function)
     if signature is None:
         return _Form(function, None, 0, 0)
     parameters = signature.parameters.values()
@@ -82,7 +82,11 @@ def _form_of(function: Callable[..., Any]) -> _Form:
     )
 
 
-def _signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
+def own_signature(function: Callable[..., Any]) -> inspect.Signature | None:
+    """The signature with which an actor's function is called, or None if it has none that Python knows.
+
+    It is that of the outermost decorator, not that of the function inside.
+    """
     try:
         return inspect.signature(_declared(function), follow_wrapped=False)
     except (ValueError, TypeError):

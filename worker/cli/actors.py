@@ -11,7 +11,7 @@ from typing import Any
 import dramatiq
 
 from worker.errors import ConfigurationError
-from worker.operations.actors import fits, signature_of
+from worker.operations.actors import first_that_fits, fits
 
 
 def read_arguments(actor: dramatiq.Actor[..., Any], words: Sequence[str]) -> list[Any]:
@@ -20,8 +20,11 @@ def read_arguments(actor: dramatiq.Actor[..., Any], words: Sequence[str]) -> lis
     Raises:
         ConfigurationError: There are too many or too few arguments, or they do not fit the annotations.
     """
-    signature = signature_of(actor)
-    usage = f"{actor.actor_name}{signature}"
+    return first_that_fits(actor, lambda signature: _read_all(actor.actor_name, signature, words))
+
+
+def _read_all(actor_name: str, signature: inspect.Signature, words: Sequence[str]) -> list[Any]:
+    usage = f"{actor_name}{signature}"
     try:
         bound = signature.bind(*words)
     except TypeError as error:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import dramatiq
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
 from worker.broker import enqueue_unique, ensure_broker
+from worker.broker.arguments import own_signature
 from worker.broker.sent import Sent, as_sent
 from worker.errors import ConfigurationError, MissingExtra
 from worker.settings import Settings
+
+T = TypeVar("T")
 
 
 def load_actors(settings: Settings) -> dict[str, dramatiq.Actor[..., Any]]:
@@ -57,13 +61,33 @@ def find_actor(settings: Settings, name: str) -> dramatiq.Actor[..., Any]:
     return actors[name]
 
 
-def signature_of(actor: dramatiq.Actor[..., Any]) -> inspect.Signature:
-    """The signature of the actor's function."""
+def first_that_fits(actor: dramatiq.Actor[..., Any], fit: Callable[[inspect.Signature], T]) -> T:
+    """The answer of `fit` to the first of an actor's signatures that it does not refuse.
+
+    The first is that of the function, with annotations; the next, if there is one, that of a decorator around it, which
+    may take other arguments.
+
+    Raises:
+        ConfigurationError: It refuses all; the text is the one for the first.
+    """
+    first, *others = _signatures_of(actor.fn)
     try:
-        return inspect.signature(actor.fn, eval_str=True)
+        return fit(first)
+    except ConfigurationError:
+        for other in others:
+            with contextlib.suppress(ConfigurationError):
+                return fit(other)
+        raise
+
+
+def _signatures_of(function: Callable[..., Any]) -> list[inspect.Signature]:
+    try:
+        inner = inspect.signature(function, eval_str=True)
     except NameError:
         # An annotation may have names that only a type checker can see.
-        return inspect.signature(actor.fn)
+        inner = inspect.signature(function)
+    own = own_signature(function)
+    return [inner] if own is None or list(own.parameters) == list(inner.parameters) else [inner, own]
 
 
 def enqueue(
@@ -101,8 +125,11 @@ def check_arguments(actor: dramatiq.Actor[..., Any], args: Sequence[object], kwa
     Raises:
         ConfigurationError: There are too many or too few arguments, or they do not fit the annotations.
     """
-    signature = signature_of(actor)
-    usage = f"{actor.actor_name}{signature}"
+    first_that_fits(actor, lambda signature: _check(actor.actor_name, signature, args, kwargs))
+
+
+def _check(actor_name: str, signature: inspect.Signature, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
+    usage = f"{actor_name}{signature}"
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
