@@ -43,6 +43,7 @@ def last(stub: StubWorker) -> StatusEvent:
         ([SKIP, LATER, PLAIN, FATAL], FATAL),
         ([SKIP, LATER, PLAIN], PLAIN),
         ([SKIP, asyncio.CancelledError(), FATAL], FATAL),
+        ([SKIP, SystemExit(1), KeyboardInterrupt(), FATAL], FATAL),
         ([SKIP, SOON, LATER], LATER),
         ([SKIP, NoContentFound("nothing either")], SKIP),
     ],
@@ -148,6 +149,20 @@ def test_a_group_with_an_interrupt_is_that_interrupt(stub: StubWorker) -> None:
     assert error is not None
     assert error.types == ("dramatiq.middleware.time_limit.TimeLimitExceeded", "worker.errors.Fatal")
     assert error.text == "over (and Fatal: never)"
+
+
+def test_a_cancellation_that_nobody_has_asked_for_is_a_failure(stub: StubWorker) -> None:
+    """Raised by the work itself, in a group or alone: it is retried, and told as any error."""
+
+    @actor(max_retries=0)
+    def works(alone: bool) -> None:
+        error = asyncio.CancelledError()
+        raise error if alone else BaseExceptionGroup("", [SKIP, error])
+
+    for alone in (True, False):
+        works.send(alone)
+        stub.join()
+        assert last(stub).state.value == "failed"
 
 
 def test_on_failure_is_told_the_error_that_decides(stub: StubWorker) -> None:

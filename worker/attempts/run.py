@@ -151,6 +151,10 @@ class AttemptRun:
 
     # ------------------------------------------------------------------ its end
 
+    def skip(self, error: BaseException) -> None:
+        """Takes the error by which its body says that there is nothing to do."""
+        self._own_span().see(error)
+
     def end(
         self,
         error: BaseException | None,
@@ -170,11 +174,7 @@ class AttemptRun:
         if self.has_ended:
             return
         self.has_ended = True
-        if self.span is None:
-            # An actor without a context has its name and nothing else.
-            self.span = Span(self.attempt.actor, "", {})
-            self.span.start(self.recorder, attempt=self.attempt, root=None, outer=None, at=self._started_at)
-        span = self.span
+        span = self._own_span()
         if error is None and span.outcome in (State.FAILED, State.SNOOZED):
             # The actor handled the error that its context saw: the message is acknowledged.
             span.outcome = State.COMPLETED
@@ -184,9 +184,18 @@ class AttemptRun:
         if error is None and state is not None:
             span.error = None  # its context saw only the interrupt
         span.outcome = state or span.outcome
+        if state is None and error is not None and span.outcome is State.CANCELLED:
+            span.outcome = State.FAILED  # nobody has asked for it
         span.text = "; ".join(part for part in (span.text, outlook, self._account.note) if part)
         event = span.ending((time.monotonic() - self._started_at) * 1000, self._account.blocked)
         self.recorder.record_end(event, becomes or message_state(event.state))
+
+    def _own_span(self) -> Span:
+        if self.span is None:
+            # An actor without a context has its name and nothing else.
+            self.span = Span(self.attempt.actor, "", {})
+            self.span.start(self.recorder, attempt=self.attempt, root=None, outer=None, at=self._started_at)
+        return self.span
 
 
 current_run: ContextVar[AttemptRun | None] = ContextVar("current_run", default=None)

@@ -10,6 +10,9 @@ from enum import IntEnum
 
 from worker.errors import Fatal, NoContentFound, RetryLater
 
+_NO_INTERRUPTS = asyncio.CancelledError | SystemExit | KeyboardInterrupt | GeneratorExit
+"""Errors of the work itself, although they are no `Exception`."""
+
 
 class _Weight(IntEnum):
     """Kinds of errors; the first kind that a group holds decides."""
@@ -49,7 +52,7 @@ def _order(error: BaseException) -> tuple[_Weight, float]:
 
 
 def _weight(error: BaseException) -> _Weight:
-    if not isinstance(error, Exception | asyncio.CancelledError):
+    if not isinstance(error, Exception | _NO_INTERRUPTS):
         return _Weight.INTERRUPT
     if isinstance(error, Fatal):
         return _Weight.FATAL
