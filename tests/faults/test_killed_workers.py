@@ -177,6 +177,31 @@ def test_a_message_that_was_cancelled_is_not_run_again_when_its_worker_dies(quic
     assert quick.client.exists(f"{{worker}}:cancel:{sent[0]}")
 
 
+def test_what_a_killed_process_has_enqueued_of_itself_runs_after_its_message_has_ended(quick: Scene) -> None:
+    """The attempt that died is made good first, though it enqueues nothing; then that runs, once."""
+    victim = quick.start("victim")
+    sent = quick.send("again", "gate", 2)
+    quick.sent_again.add(sent)
+    wait_until(lambda: len(quick.ledger("round-2")) == 1 and quick.states()["running"] == 1, explain=quick.explain)
+    victim.kill()
+    (quick.folder / "gate").touch()
+    quick.start("other")
+    wait_until(lambda: len(quick.ledger("done")) == 2, explain=quick.explain)
+    quick.wait_for_end(1)
+    assert [(run.what, run.attempt, run.worker) for run in quick.ledger()] == [
+        ("round-2", 1, "victim"),
+        ("round-2", 2, "other"),
+        ("done", 2, "other"),
+        ("round-1", 3, "other"),
+        ("done", 3, "other"),
+    ]
+    assert settle(quick, [sent]) == {"completed": 1}
+    message = ask(quick.client, one_message(sent))
+    assert message is not None
+    began_and_ended = [State.STARTED, State.COMPLETED]
+    assert [event.state for event in message.events] == [State.STARTED, State.LOST, *began_and_ended * 2]
+
+
 def _has_done(opened: Scene, number: int) -> bool:
     return len(opened.ledger("done")) >= number
 

@@ -98,6 +98,7 @@ def taken(client: RedisClient, message: dramatiq.Message[Any]) -> TakenMessage:
         redelivered=False,
         waited_ms=0,
         epoch=1,
+        payload=payload,
     )
 
 

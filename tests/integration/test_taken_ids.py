@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.waiting import wait_until
 from worker import Sent, actor, create_broker, current_attempt
+from worker.broker import enqueue_unique
 from worker.broker.streams import StreamBroker
 from worker.errors import Fatal
 from worker.history.answers import StoredMessage
@@ -384,3 +385,22 @@ def test_whoever_writes_a_bare_number_as_a_delay_is_told(broker: StreamBroker) -
         one.send_once(message_id="x", delay=number)
     with pytest.raises(TypeError, match="timedelta"):
         one.send_unique(key="x", delay=number)
+
+
+def test_what_may_run_once_is_not_enqueued_by_its_own_attempt_either(broker: StreamBroker) -> None:
+    """Its id was seen, and its unique key is its own while it runs: the answer says so."""
+    answers: list[bool] = []
+
+    @actor
+    def relays() -> None:
+        answers.append(relays.send_once(message_id="event").is_new)
+
+    @actor
+    def refreshes() -> None:
+        answers.append(enqueue_unique(own(refreshes.message()), key="page").is_new)
+        answers.append(refreshes.send_unique(key="page").is_new)
+
+    relays.send_once(message_id="event")
+    refreshes.send_unique(key="page")
+    run_all(broker)
+    assert answers == [False] * 3

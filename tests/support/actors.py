@@ -150,6 +150,20 @@ async def gated(gate: str) -> None:
     note("done")
 
 
+@actor
+async def again(gate: str, rounds: int) -> None:
+    """In its first attempt it enqueues itself once more, and waits."""
+    attempt = current_attempt()
+    assert attempt is not None
+    if attempt.number == 1:
+        following = again.message(gate, rounds - 1).copy(message_id=attempt.message_id)
+        await asyncio.to_thread(broker.enqueue, following)
+    note(f"round-{rounds}")
+    while not (FOLDER / gate).exists():  # noqa: ASYNC110 - the gate is another process's
+        await asyncio.sleep(0.01)
+    note("done")
+
+
 @actor(at_most_once=True)
 async def once(gate: str) -> None:
     note("began")

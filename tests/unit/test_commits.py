@@ -20,6 +20,7 @@ MESSAGE = TakenMessage(
     redelivered=False,
     waited_ms=0.0,
     epoch=1,
+    payload=b"{}",
 )
 PARCEL = Parcel("n", b"{}", "q", "normal", "a")
 

@@ -30,6 +30,7 @@ def taken(message_id: str = "", *, queue: str = "q", epoch: int = 1) -> TakenMes
         redelivered=False,
         waited_ms=0.0,
         epoch=epoch,
+        payload=b"{}",
     )
 
 

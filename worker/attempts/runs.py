@@ -72,7 +72,14 @@ def as_body(function: Callable[P, R]) -> Callable[P, R]:
         if run is None or run.in_body:
             # Called directly, outside a worker or by another actor: it belongs to that actor's body.
             return function(*args, **kwargs)
-        return run.run_body(functools.partial(call, function, *args, **kwargs))
+        try:
+            return run.run_body(functools.partial(call, function, *args, **kwargs))
+        except BaseException as error:
+            if not isinstance(deciding(error), NoContentFound):
+                raise
+            # As out of a status context: for Dramatiq it has succeeded, so a group completes and a pipeline goes on.
+            run.skip(error)
+            return cast("R", None)
 
     body.is_body = True  # type: ignore[attr-defined]
     return body

@@ -221,6 +221,7 @@ class Reader:
             redelivered=losses > 0,
             waited_ms=now - float(since),
             epoch=term.epoch,
+            payload=payload,
         )
 
     def _bury(self, described: list[Any], error: ValueError) -> None:

@@ -16,18 +16,18 @@ from typing import Any, Literal
 import dramatiq
 from dramatiq.broker import Consumer, MessageProxy
 from dramatiq.errors import QueueJoinTimeout, QueueNotFound
-from dramatiq.middleware import Middleware, MiddlewareError
+from dramatiq.middleware import Middleware
 
 from worker.attempts.run import current_run
 from worker.attempts.running import RunningAttempts
 from worker.broker.arguments import check_message
-from worker.broker.chain import OneOfAKind
 from worker.broker.consumer import StreamConsumer
 from worker.broker.envelope import FREED_AT_START, Parcel, pack
+from worker.broker.hooks import Hooks, ending_message
 from worker.broker.sending import sender
 from worker.broker.sent import Sent, as_sent, tell_taken
 from worker.broker.session import WorkerSession
-from worker.broker.taken import Ending, TakenMessage
+from worker.broker.taken import TakenMessage
 from worker.broker.work_queue import WorkQueue
 from worker.server.client import RedisClient
 from worker.server.scripts import Script
@@ -40,7 +40,7 @@ _WAITING = Script("waiting")
 _FLUSH = Script("flush")
 
 
-class StreamBroker(OneOfAKind):
+class StreamBroker(Hooks):
     """Keeps messages in streams of Redis 7 or Valkey.
 
     Args:
@@ -59,7 +59,6 @@ class StreamBroker(OneOfAKind):
         middleware: list[Middleware],
         running: RunningAttempts,
     ) -> None:
-        self._hooks: dict[str, list[Callable[..., object]]] = {}
         self._running = running
         self._sender = sender(connect())
         self._settings = settings
@@ -120,7 +119,7 @@ class StreamBroker(OneOfAKind):
             TypeError: The actor cannot be called with the message's arguments.
         """
         message = _own(message)
-        ending = None if once else _ending_message()
+        ending = None if once else ending_message()
         if ending is None:
             check_message(self, message)
         self.emit_before("enqueue", message, delay)
@@ -140,7 +139,7 @@ class StreamBroker(OneOfAKind):
             ServerUnreachable: The server did not answer; earlier messages are enqueued.
             TypeError: An actor cannot be called with a message's arguments; none was enqueued.
         """
-        if _ending_message() is not None:
+        if ending_message() is not None:
             return [self.enqueue(message, delay=delay) for message in messages]
         given, parcels = [], []
         for message in messages:
@@ -179,7 +178,8 @@ class StreamBroker(OneOfAKind):
         check_message(self, message)
         self.emit_before("enqueue", message, delay)
         parcel = self._pack(message, delay)
-        parcel = parcel._replace(unique=key, ttl_ms=ttl_ms, until_start=int(until == "start"))
+        # Of its own attempt too, it is another's: what runs after that would hold no key.
+        parcel = parcel._replace(unique=key, ttl_ms=ttl_ms, until_start=int(until == "start"), fence=0)
         (in_the_way,) = self._sender.send([parcel])
         return self._answer(message, delay, in_the_way)
 
@@ -252,41 +252,6 @@ class StreamBroker(OneOfAKind):
         if isinstance(message, TakenMessage) and message.ending is not None:
             message.ending.given_back = True
 
-    def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as in Dramatiq
-        """Calls the middleware that has this hook."""
-        for hook in self._listeners("before_" + signal):
-            try:
-                hook(self, *args, **kwargs)
-            except MiddlewareError:
-                raise
-            except Exception:
-                self.logger.critical("Unexpected failure in before_%s of %r.", signal, hook, exc_info=True)
-
-    def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as in Dramatiq
-        """Calls the middleware that has this hook; messages that it enqueues go with the attempt's end."""
-        if signal in {"process_message", "skip_message"} and isinstance(args[0], TakenMessage):
-            args[0].ending = Ending()
-        for hook in self._listeners("after_" + signal):
-            try:
-                hook(self, *args, **kwargs)
-            except Exception:
-                self.logger.critical("Unexpected failure in after_%s of %r.", signal, hook, exc_info=True)
-
-    def add_middleware(self, middleware: Middleware, **position: Any) -> None:  # noqa: ANN401 - as in Dramatiq
-        """Adds a middleware, in the place of one of its kind if there is one."""
-        self._hooks.clear()
-        super().add_middleware(middleware, **position)
-        self._hooks.clear()
-
-    def _listeners(self, hook: str) -> list[Callable[..., object]]:
-        found = self._hooks.get(hook)
-        if found is None:
-            known = getattr(Middleware, hook)
-            chain = self.middleware if hook.startswith("before_") else self.middleware[::-1]
-            found = [getattr(one, hook) for one in chain if getattr(type(one), hook, None) is not known]
-            self._hooks[hook] = found
-        return found
-
     # ------------------------------------------------------------------ sending
 
     def _pack(
@@ -296,10 +261,12 @@ class StreamBroker(OneOfAKind):
         most = sys.maxsize if is_retry else self._settings.max_message_bytes
         actor = self.actors.get(message.actor_name)
         parcel = pack(message, most, priority=actor.priority if actor is not None else 0, delay=delay)
+        if once:
+            return parcel._replace(seen_ms=round(self._settings.seen.total_seconds() * 1000))
         run = current_run.get()
         if run is not None and run.attempt.message_id == message.message_id:
             parcel = parcel._replace(fence=run.attempt.fence)
-        return parcel._replace(seen_ms=round(self._settings.seen.total_seconds() * 1000)) if once else parcel
+        return parcel
 
     def _answer(
         self, message: dramatiq.Message[Any], delay: int | None, in_the_way: str = "", *, is_told: bool = False
@@ -320,7 +287,7 @@ class StreamBroker(OneOfAKind):
         message.options.pop("traceback", None)
         message.options.pop("requeue_timestamp", None)
         if message.message_id == taken.message_id:
-            taken.ending.retry = self._pack(message, delay, is_retry=True)
+            taken.ending.retry = self._pack(taken.with_sent_arguments(message), delay, is_retry=True)
         else:
             taken.ending.follow_ups.append(self._pack(message, delay))
 
@@ -329,13 +296,6 @@ class StreamBroker(OneOfAKind):
         self._session = None
         self._session_lock = new_lock()
         self._sender = sender(self._connect())
-
-
-def _ending_message() -> TakenMessage | None:
-    """The message whose attempt is ending in this context (its function has returned), or None."""
-    run = current_run.get()
-    taken = run.message if run is not None else None
-    return taken if isinstance(taken, TakenMessage) and taken.ending is not None and not taken.ended else None
 
 
 def _own(message: dramatiq.Message[Any]) -> dramatiq.Message[Any]:

@@ -10,7 +10,7 @@ import dramatiq
 from dramatiq.broker import MessageProxy
 
 from worker.attempts.run import AttemptRun
-from worker.broker.envelope import Parcel
+from worker.broker.envelope import Parcel, decode
 from worker.history.events import ErrorInfo, State, StatusEvent
 
 
@@ -34,6 +34,7 @@ class TakenMessage(MessageProxy):
         attempt: The number of its next attempt.
         redelivered: Whether a process that had it before has died.
         epoch: The number of the lease's term in which it was taken.
+        payload: The message as the server has it.
         priority: The actor's priority, by which worker threads choose.
         at_most_once: Whether its next attempt is its last, whatever befalls it.
         start_is_stored: Whether the server has stored the begin of its attempt.
@@ -53,6 +54,7 @@ class TakenMessage(MessageProxy):
         redelivered: bool,
         waited_ms: float,
         epoch: int,
+        payload: bytes,
     ) -> None:
         super().__init__(message)
         # Dramatiq reads these dozens of times for each message, and the proxy's way to them is slow.
@@ -69,6 +71,7 @@ class TakenMessage(MessageProxy):
         self.attempt = attempt
         self.redelivered = redelivered
         self.epoch = epoch
+        self.payload = payload
         self.priority = 0
         self.at_most_once = False
         self.start_is_stored = False
@@ -87,6 +90,13 @@ class TakenMessage(MessageProxy):
     def queued_ms(self) -> float:
         """Milliseconds since the message was due."""
         return max(0.0, (time.monotonic() - self._due_at) * 1000)
+
+    def with_sent_arguments(self, message: dramatiq.Message[Any]) -> dramatiq.Message[Any]:
+        """The message with the arguments that were sent: its function may have changed the lists that it was given."""
+        if message.args is not self.args or message.kwargs is not self.kwargs:
+            return message
+        sent = decode(self.payload)
+        return message.copy(args=sent.args, kwargs=sent.kwargs)
 
     def begin(self, run: AttemptRun) -> bool:
         """Begins the attempt; False if another process has the message, or it was cancelled before."""

@@ -1,0 +1,103 @@
+"""Calls the middleware of our broker, and collects what an attempt's end enqueues.
+
+What follows from an attempt is stored with its end. Where it cannot be enqueued, the attempt has failed: it is never
+dropped with no more than a line in the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+from dramatiq.middleware import Callbacks, GroupCallbacks, Middleware, MiddlewareError, Pipelines, Retries
+
+from worker.broker.chain import OneOfAKind
+from worker.broker.taken import Ending, TakenMessage
+
+_Hook = Callable[..., object]
+
+_ENQUEUE_WHAT_FOLLOWS = (Callbacks, GroupCallbacks, Pipelines)
+
+_ending: ContextVar[TakenMessage | None] = ContextVar("ending", default=None)
+
+
+def ending_message() -> TakenMessage | None:
+    """The message whose attempt is ending in this context (its function has returned), or None.
+
+    What an attempt has left behind has a context of its own, in which nothing ends.
+    """
+    taken = _ending.get()
+    return taken if taken is not None and not taken.ended else None
+
+
+class Hooks(OneOfAKind):
+    """A broker that remembers which middleware has which hook: Dramatiq calls each of them for each, also in vain."""
+
+    def __init__(self, middleware: list[Middleware]) -> None:
+        self._hooks: dict[str, list[_Hook]] = {}
+        super().__init__(middleware=middleware)
+
+    def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as in Dramatiq
+        """Calls the middleware that has this hook."""
+        for hook in self._listeners("before_" + signal):
+            try:
+                hook(self, *args, **kwargs)
+            except MiddlewareError:
+                raise
+            except Exception:
+                self.logger.critical("Unexpected failure in before_%s of %r.", signal, hook, exc_info=True)
+
+    def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as in Dramatiq
+        """Calls the middleware that has this hook; messages that it enqueues go with the attempt's end."""
+        hooks = self._listeners("after_" + signal)
+        taken = args[0] if signal in {"process_message", "skip_message"} else None
+        if isinstance(taken, TakenMessage):
+            self._end(taken, hooks, signal, kwargs)
+            return
+        for hook in hooks:
+            self._call(hook, signal, args, kwargs)
+
+    def add_middleware(self, middleware: Middleware, **position: Any) -> None:  # noqa: ANN401 - as in Dramatiq
+        """Adds a middleware, in the place of one of its kind if there is one."""
+        self._hooks.clear()
+        super().add_middleware(middleware, **position)
+        self._hooks.clear()
+
+    def _end(self, taken: TakenMessage, hooks: Sequence[_Hook], signal: str, kwargs: dict[str, Any]) -> None:
+        taken.ending = Ending()
+        token = _ending.set(taken)
+        failure = None
+        try:
+            for place, hook in enumerate(hooks):
+                failure = self._call(hook, signal, (taken,), kwargs)
+                if failure is not None and "result" in kwargs and isinstance(_owner(hook), _ENQUEUE_WHAT_FOLLOWS):
+                    kwargs = {"exception": failure}
+                    taken.stuff_exception(failure)
+                    if not any(isinstance(_owner(later), Retries) for later in hooks[place + 1 :]):
+                        taken.fail()  # nobody comes who could retry it
+        finally:
+            _ending.reset(token)
+            del failure, kwargs  # its traceback leads to this frame
+
+    def _call(self, hook: _Hook, signal: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Exception | None:
+        """Calls a hook; the answer is its error, which is in the log, or None."""
+        try:
+            hook(self, *args, **kwargs)
+        except Exception as error:
+            self.logger.critical("Unexpected failure in after_%s of %r.", signal, hook, exc_info=True)
+            return error
+        return None
+
+    def _listeners(self, hook: str) -> list[_Hook]:
+        found = self._hooks.get(hook)
+        if found is None:
+            known = getattr(Middleware, hook)
+            chain = self.middleware if hook.startswith("before_") else self.middleware[::-1]
+            found = [getattr(one, hook) for one in chain if getattr(type(one), hook, None) is not known]
+            self._hooks[hook] = found
+        return found
+
+
+def _owner(hook: _Hook) -> object:
+    return getattr(hook, "__self__", None)
