@@ -27,7 +27,8 @@ from worker.models.embedder import Vectors, embedder
 from worker.recall.chunking import cut
 from worker.recall.fusing import fuse
 from worker.recall.recall import recall
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 from worker.stores.chunks import FileChunks, NewChunk, Passage, Ranked, hash_of, searched
 from worker.stores.index import SearchIndex, search_index
 

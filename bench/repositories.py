@@ -19,7 +19,8 @@ from pathlib import Path
 from worker import NoContentFound, run_async_in_new_loop
 from worker.recall.repositories import add_repository
 from worker.recall.repository_sync import sync_repository
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 
 AGAIN = 3
 

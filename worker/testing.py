@@ -24,7 +24,8 @@ from worker.attempts.spans import recorder_override
 from worker.broker import ensure_broker, message_middleware
 from worker.broker.named_leases import LocalLeases, leases_kept_in
 from worker.history.events import StatusEvent
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 
 __all__ = ["RecordedEvents", "StubWorker", "recorded_events", "stub_worker"]
 

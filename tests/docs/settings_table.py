@@ -20,7 +20,9 @@ from worker.conversations.settings import ConversationSettings
 from worker.ground.values import show_value
 from worker.models.settings import ModelSettings
 from worker.recall.settings import RecallSettings
-from worker.settings import AlsoReadFrom, Settings, SettingsGroup, variable
+from worker.settings import Settings
+from worker.settings.environment import AlsoReadFrom, variable
+from worker.settings.groups import SettingsGroup
 from worker.stores.settings import StoreSettings
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"

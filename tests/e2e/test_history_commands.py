@@ -29,7 +29,7 @@ from tests.support.waiting import wait_until
 from worker.cli import main
 from worker.history.overview import workers
 from worker.history.query import ask, one_message
-from worker.settings import put_in_force
+from worker.settings.groups import put_in_force
 
 COLOURS = re.compile(r"\x1b")
 FRAMES = re.compile(r"[\u2500-\u257f]")

@@ -21,7 +21,8 @@ from worker.history.query import aask, ask, state_counts
 from worker.operations.actions import pause, resume
 from worker.server import wires
 from worker.server.connection import aconnect, connect
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 from worker.web import create_app
 
 

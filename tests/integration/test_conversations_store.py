@@ -23,7 +23,8 @@ from pydantic import SecretStr
 
 from worker.bridge import run_async_in_new_loop
 from worker.errors import ConfigurationError
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 from worker.stores.conversations import Chunk, Conversation, ConversationStore, conversation_store
 from worker.stores.settings import StoreSettings
 
@@ -236,7 +237,8 @@ def test_several_engines_that_make_the_schema_at_once_all_work(tmp_path: Path, s
 CREATE = """
 import sys
 from worker.bridge import run_async_in_new_loop
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 from worker.stores.conversations import conversation_store
 
 async def create():

@@ -22,7 +22,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from tests.support.postgres import Postgres, running_postgres
 from worker.bridge import run_async_in_new_loop
 from worker.errors import ConfigurationError
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 from worker.stores import conversations, repositories, schema
 from worker.stores.conversations import conversation_store
 from worker.stores.database import DatabaseFailed, upgrade_database
@@ -37,7 +38,7 @@ for one in (conversations._schema, repositories._schema):
 PROGRAM = """
 import sys
 from worker.bridge import run_async_in_new_loop
-from worker.settings import put_in_force
+from worker.settings.groups import put_in_force
 from worker.stores.conversations import conversation_store
 from worker.stores.repositories import repository_store
 from worker.stores.settings import StoreSettings

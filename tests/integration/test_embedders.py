@@ -21,7 +21,8 @@ from worker.models.embedder import EmbeddedEmbedder, Embedder, Vectors, embedder
 from worker.models.failures import ModelUnavailable
 from worker.models.reranker import Reranker, reranker
 from worker.models.settings import ModelSettings
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 
 DIMENSIONS = 4
 

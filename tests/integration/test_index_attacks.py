@@ -32,7 +32,8 @@ from worker.recall.reading import read_files
 from worker.recall.recall import recall
 from worker.recall.repositories import name_of, remove_repository
 from worker.recall.settings import RecallSettings
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 from worker.stores.index import IndexFailed, SearchIndex
 from worker.stores.settings import StoreSettings
 
@@ -296,7 +297,8 @@ OPTIMIZER = """
 import sys
 from pathlib import Path
 from worker.bridge import run_async_in_new_loop
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 from worker.stores.index import SearchIndex
 
 async def optimize():

@@ -25,7 +25,8 @@ from worker.history.events import State
 from worker.history.query import ask, one_message
 from worker.server.client import RedisClient
 from worker.server.embedded import EmbeddedServer
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 
 LEASE = 1.0
 

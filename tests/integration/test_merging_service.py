@@ -24,7 +24,8 @@ from worker.conversations.importing import import_conversation
 from worker.conversations.merging import MergedConversation, Progress, merge_conversation, read_manifest
 from worker.conversations.settings import ConversationSettings
 from worker.errors import NoContentFound, Unchanged
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 from worker.stores.conversations import Chunk, Conversation, conversation_store
 from worker.stores.objects import object_store
 from worker.stores.settings import StoreSettings

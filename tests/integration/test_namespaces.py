@@ -23,7 +23,8 @@ from worker.operations.actions import pause
 from worker.server.client import RedisClient
 from worker.server.connection import connect
 from worker.server.embedded import EmbeddedServer
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 
 JOIN_MS = 20_000
 

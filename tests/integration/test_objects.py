@@ -20,7 +20,8 @@ from pydantic import SecretStr
 from tests.support.waiting import wait_until
 from worker.bridge import run_async_in_new_loop, run_in_thread_pool
 from worker.errors import ConfigurationError
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 from worker.stores.objects import ObjectsFailed, ObjectStore, object_store
 from worker.stores.settings import StoreSettings
 
@@ -211,7 +212,8 @@ WRITE = """
 import sys
 from pathlib import Path
 from worker.bridge import run_async_in_new_loop
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 from worker.stores.objects import object_store
 
 async def write():

@@ -22,7 +22,8 @@ from worker.history.json_values import to_json
 from worker.operations.actions import pause
 from worker.server.connection import connect
 from worker.server.embedded import EmbeddedServer
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 from worker.web import create_app
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")

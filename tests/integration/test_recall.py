@@ -42,7 +42,8 @@ from worker.recall.recall import (
 )
 from worker.recall.recall_batches import recall_all
 from worker.recall.settings import RecallSettings
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 from worker.stores.chunks import FileChunks, NewChunk, Passage, hash_of, searched
 from worker.stores.conversations import Chunk, conversation_store
 from worker.stores.database import DatabaseFailed

@@ -27,7 +27,8 @@ from worker.recall.repositories import add_repository, describe_repository, name
 from worker.recall.repository_sync import Synced, sync_repository
 from worker.recall.scanning import Found
 from worker.recall.settings import RecallSettings
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 from worker.stores.chunks import FileState
 from worker.stores.index import search_index
 from worker.stores.repositories import repository_folders, repository_store

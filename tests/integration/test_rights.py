@@ -26,7 +26,8 @@ from worker.operations.actions import cancel, pause, purge, replay, resume, run_
 from worker.operations.doctor import Severity, examine
 from worker.operations.health import HealthState, check_health
 from worker.server.connection import connect
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 from worker.web import create_app
 
 PAGE = ROOT / "docs" / "reference" / "rights.md"

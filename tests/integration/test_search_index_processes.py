@@ -25,7 +25,8 @@ import sys
 from pathlib import Path
 import numpy as np
 from worker.bridge import run_async_in_new_loop
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 from worker.stores.chunks import FileChunks, NewChunk
 from worker.stores.index import SearchIndex
 
@@ -187,7 +188,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 import numpy as np
 from worker.bridge import run_async_in_new_loop
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 from worker.stores.chunks import Document, FileChunks, NewChunk
 from worker.stores.index import SearchIndex
 

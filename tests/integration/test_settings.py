@@ -21,7 +21,8 @@ from worker.ground.secrets import mask_secrets
 from worker.ground.values import show_value
 from worker.models.settings import ModelSettings
 from worker.recall.settings import RecallSettings
-from worker.settings import Settings, origins, put_in_force, variables_without_effect
+from worker.settings import Settings
+from worker.settings.groups import origins, put_in_force, variables_without_effect
 from worker.stores.settings import StoreSettings
 
 
@@ -196,7 +197,7 @@ def test_variables_that_name_no_setting_are_found(monkeypatch: pytest.MonkeyPatc
 
 def test_a_variable_of_a_part_that_is_not_installed_is_told_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not misspelt, it has no effect; a bad value in it keeps nothing from working."""
-    monkeypatch.setattr("worker.settings.is_installed", lambda extra: extra != "recall")
+    monkeypatch.setattr("worker.settings.groups.is_installed", lambda extra: extra != "recall")
     monkeypatch.setenv("WORKER_SYNC_BATCH", "many")
     [doubt] = variables_without_effect(GROUPS)
     assert doubt.found == "WORKER_SYNC_BATCH has no effect without the extra 'recall'"

@@ -41,7 +41,8 @@ from worker.server.connection import connect
 from worker.server.embedded import EmbeddedServer
 from worker.server.keys import PRIORITIES
 from worker.server.scripts import Argument, Script
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 
 JOIN_MS = 60_000
 

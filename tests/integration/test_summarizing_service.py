@@ -23,7 +23,8 @@ from worker.conversations.summarizing import Summary, summarize_conversation
 from worker.errors import Fatal, NoContentFound, RetryLater, Unchanged, WorkerError
 from worker.models.failures import ModelUnavailable
 from worker.models.settings import ModelSettings
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 from worker.stores.conversations import Chunk, Conversation, conversation_store
 
 SAMPLE = Path(str(files("worker") / "sample"))

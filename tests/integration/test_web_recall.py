@@ -20,7 +20,8 @@ from worker.models.settings import ModelSettings
 from worker.recall.indexing import capture
 from worker.recall.settings import RecallSettings
 from worker.server.embedded import EmbeddedServer
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 from worker.stores.database import DatabaseFailed
 from worker.stores.index import IndexFailed, SearchIndex, search_index
 from worker.web import create_app

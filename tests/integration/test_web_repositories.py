@@ -22,7 +22,8 @@ from worker.models.settings import ModelSettings
 from worker.recall import repository_sync
 from worker.recall.repositories import add_repository, describe_repository
 from worker.server.embedded import EmbeddedServer
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 from worker.stores.repositories import Sync, SyncState, repository_store
 from worker.stores.settings import StoreSettings
 from worker.web import create_app, rendering

@@ -18,7 +18,8 @@ from worker.errors import NoContentFound
 from worker.recall.repositories import add_repository, remove_repository
 from worker.recall.repository_sync import sync_repository
 from worker.recall.settings import RecallSettings
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 from worker.stores.chunks import FileState, Totals
 from worker.stores.index import search_index
 

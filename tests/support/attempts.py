@@ -15,7 +15,8 @@ from dramatiq.broker import MessageProxy
 from worker.attempts.attempt import Attempt as Facts
 from worker.attempts.run import AttemptRun
 from worker.attempts.runs import as_body
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 from worker.testing import RecordedEvents
 
 _numbers = itertools.count()

@@ -29,7 +29,8 @@ from worker.errors import ServerUnreachable
 from worker.server.client import RedisClient
 from worker.server.embedded import server_program
 from worker.server.keys import Namespace
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 
 HOST = "127.0.0.1"
 

@@ -31,7 +31,8 @@ from worker.attempts.spans import current_span
 from worker.bridge import ForeignInterruptsWarning, run_async_in_shared_loop, stop_shared_loop
 from worker.errors import ConfigurationError, LoopClosedError, RunningLoopError, SelfCancelledError
 from worker.loops import bridge, watchdog
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 from worker.testing import recorded_events
 
 Run = Callable[..., Any]

@@ -22,7 +22,8 @@ from worker.operations.doctor import (
     check_version,
 )
 from worker.server.layout import LAYOUT
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 
 GOOD: dict[str, Any] = {
     "redis_version": "7.2.4",

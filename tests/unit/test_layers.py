@@ -166,7 +166,7 @@ def test_only_the_settings_read_the_environment() -> None:
         and isinstance(node.value, ast.Name)
         and (node.value.id, node.attr) in {("os", "environ"), ("os", "getenv"), ("os", "environb")}
     ]
-    assert set(readers) <= {"worker.settings"}
+    assert set(readers) == {"worker.settings.environment"}
 
 
 def test_every_test_says_in_a_sentence_what_it_promises() -> None:

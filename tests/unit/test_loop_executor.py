@@ -174,7 +174,8 @@ def test_a_call_that_hangs_does_not_keep_a_program_from_ending(run: str, end: st
 import asyncio, threading
 from datetime import timedelta
 from worker import bridge
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 put_in_force(Settings.in_force().model_copy(update={{"cleanup_timeout": timedelta(milliseconds=50)}}))
 async def main():
     hanging = asyncio.ensure_future(asyncio.to_thread(threading.Event().wait))

@@ -18,7 +18,8 @@ from worker import actor, run_async_in_new_loop, run_in_thread_pool
 from worker.bridge import run_async_in_shared_loop, stop_shared_loop
 from worker.history.events import StatusEvent
 from worker.loops import watchdog
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 from worker.testing import stub_worker
 
 

@@ -35,7 +35,8 @@ from worker.history.writer import default_writer
 from worker.server.client import RedisClient
 from worker.server.connection import connect
 from worker.server.keys import Namespace
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 from worker.threads.greenlets import call_among_greenlets
 from worker.threads.os_threads import GEVENT
 

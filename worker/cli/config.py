@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from worker.cli.options import AsJson, begin
 from worker.cli.output import print_json, print_table
 from worker.ground.values import show_value
-from worker.settings import Settings, SettingsGroup, origins, variable, variables_without_effect
+from worker.settings import Settings
+from worker.settings.environment import variable
+from worker.settings.groups import SettingsGroup, origins, variables_without_effect
 
 _MODULES = tuple(f"worker.{room}.settings" for room in ("conversations", "recall", "stores", "models"))
 for _module in _MODULES:

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from worker.ground.values import Duration
 from worker.models.settings import ModelSettings
-from worker.settings import Doubt, Settings, SettingsGroup, outlasting
+from worker.settings import Settings
+from worker.settings.groups import Doubt, SettingsGroup, outlasting
 
 
 class ConversationSettings(SettingsGroup):

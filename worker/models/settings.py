@@ -9,7 +9,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, SecretStr, model_validator
 
 from worker.ground.values import ANY_CASE, Duration
-from worker.settings import Doubt, Settings, SettingsGroup, outlasting, variable
+from worker.settings import Settings
+from worker.settings.environment import variable
+from worker.settings.groups import Doubt, SettingsGroup, outlasting
 
 
 class ModelSettings(SettingsGroup):

@@ -19,7 +19,8 @@ from worker.server.client import RedisClient
 from worker.server.connection import address
 from worker.server.fitness import Info, cluster_trouble, eviction_doubt, eviction_trouble
 from worker.server.layout import LAYOUT, read_layout, remedy
-from worker.settings import Settings, SettingsGroup, variables_without_effect
+from worker.settings import Settings
+from worker.settings.groups import SettingsGroup, variables_without_effect
 
 OLDEST_SERVER = 7
 SLOW_MS = 20.0

@@ -8,7 +8,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from worker.ground.values import Duration, Folders
-from worker.settings import SettingsGroup
+from worker.settings.groups import SettingsGroup
 
 
 class RecallSettings(SettingsGroup):

@@ -8,7 +8,8 @@ from typing import ClassVar
 from pydantic import Field, SecretStr
 
 from worker.ground.values import Folder
-from worker.settings import Settings, SettingsGroup
+from worker.settings import Settings
+from worker.settings.groups import SettingsGroup
 
 
 class StoreSettings(SettingsGroup):

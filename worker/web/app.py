@@ -13,7 +13,8 @@ from fastapi.staticfiles import StaticFiles
 
 from worker.ground.version import __version__
 from worker.loops.loop_resources import close_loop_resources
-from worker.settings import Settings, put_in_force
+from worker.settings import Settings
+from worker.settings.groups import put_in_force
 from worker.web import actions, api, pages, probes, sessions
 from worker.web.problems import tell_problems
 from worker.web.resources import Resources
