@@ -20,10 +20,13 @@ from redis.retry import Retry
 
 from tests.integration.test_gevent import gevent_worker
 from tests.integration.test_worker_process import final
+from tests.support.brokers import AT_ONCE, stream_broker
 from tests.support.indexes import indexes_agree
 from tests.support.project import Project
+from tests.support.stored import state_of, stored
 from tests.support.waiting import wait_until
-from worker import Fatal, actor, create_broker, run_in_thread_pool
+from tests.support.workers import working
+from worker import Fatal, actor, run_in_thread_pool
 from worker.attempts.runs import Runs
 from worker.broker.streams import StreamBroker
 from worker.errors import ConfigurationError, ServerUnreachable
@@ -55,25 +58,10 @@ HOUR_MS = 3_600_000
 
 
 @pytest.fixture
-def broker(settings: Settings, valkey: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[StreamBroker]:
+def broker(settings: Settings, valkey: EmbeddedServer) -> Iterator[StreamBroker]:
     """A broker whose failed messages are retried at once, and once."""
-    quick = {"min_backoff": timedelta(milliseconds=1), "max_backoff": timedelta(milliseconds=2), "max_retries": 1}
-    made = create_broker(settings.model_copy(update=quick))
-    assert isinstance(made, StreamBroker)
-    monkeypatch.setattr("dramatiq.broker.global_broker", made)
-    yield made
-    made.close()
-
-
-@contextlib.contextmanager
-def working(broker: StreamBroker, threads: int = 2) -> Iterator[dramatiq.Worker]:
-    """A worker, until the block ends."""
-    worker = dramatiq.Worker(broker, worker_threads=threads, worker_timeout=50)
-    worker.start()
-    try:
-        yield worker
-    finally:
-        worker.stop()
+    with stream_broker(settings, **AT_ONCE, max_retries=1) as made:
+        yield made
 
 
 @pytest.fixture
@@ -93,16 +81,6 @@ def failing(broker: StreamBroker, mended: threading.Event) -> Iterator[dramatiq.
 
     with working(broker):
         yield fails
-
-
-def stored(client: RedisClient, message_id: str) -> StoredMessage:
-    found = ask(client, one_message(message_id))
-    assert found is not None
-    return found
-
-
-def state_of(client: RedisClient, message_id: str) -> str:
-    return stored(client, message_id).state
 
 
 def queue_of(client: RedisClient, name: str) -> QueueInfo:

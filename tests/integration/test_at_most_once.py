@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -10,12 +9,13 @@ from datetime import timedelta
 import dramatiq
 import pytest
 
+from tests.support.brokers import stream_broker
+from tests.support.stored import stored
 from tests.support.waiting import wait_until
-from worker import actor, create_broker
+from tests.support.workers import working
+from worker import actor
 from worker.broker.streams import StreamBroker
 from worker.errors import LeaseTaken, RetryLater
-from worker.history.answers import StoredMessage
-from worker.history.query import ask, one_message
 from worker.operations.actions import replay
 from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
@@ -24,28 +24,8 @@ from worker.settings import Settings
 @pytest.fixture
 def broker(settings: Settings, valkey: EmbeddedServer) -> Iterator[StreamBroker]:
     """A broker whose workers interrupt at once when they are told to end."""
-    made = create_broker(settings.model_copy(update={"grace": timedelta(0), "min_backoff": timedelta(0)}))
-    assert isinstance(made, StreamBroker)
-    dramatiq.set_broker(made)
-    yield made
-    made.close()
-
-
-@contextlib.contextmanager
-def working(broker: StreamBroker) -> Iterator[dramatiq.Worker]:
-    """A worker, until the block ends."""
-    worker = dramatiq.Worker(broker, worker_threads=2, worker_timeout=100)
-    worker.start()
-    try:
-        yield worker
-    finally:
-        worker.stop()
-
-
-def stored(broker: StreamBroker, message_id: str) -> StoredMessage:
-    found = ask(broker.client, one_message(message_id))
-    assert found is not None
-    return found
+    with stream_broker(settings, grace=timedelta(0), min_backoff=timedelta(0)) as made:
+        yield made
 
 
 @pytest.mark.parametrize(
@@ -69,7 +49,7 @@ def test_every_error_of_it_makes_a_dead_letter(broker: StreamBroker, error: Exce
 
     sent = charge.send_with_options(max_retries=5)
     with working(broker):
-        wait_until(lambda: stored(broker, sent.message_id).state == "dead")
+        wait_until(lambda: stored(broker.client, sent.message_id).state == "dead")
     assert runs == [1]
 
 
@@ -79,12 +59,12 @@ def test_its_body_runs_only_after_the_server_knows_that_it_began(broker: StreamB
 
     @actor(at_most_once=True)
     def charge() -> None:
-        found = stored(broker, sent.message_id)
+        found = stored(broker.client, sent.message_id)
         seen.append((found.state, found.attempts))
 
     sent = charge.send()
     with working(broker):
-        wait_until(lambda: stored(broker, sent.message_id).state == "completed")
+        wait_until(lambda: stored(broker.client, sent.message_id).state == "completed")
     assert seen == [("running", 1)]
 
 
@@ -122,7 +102,7 @@ def test_it_does_not_run_where_the_server_refuses_its_begin(
         wait_until(lambda: moved.is_set() and len(session.holdings) == 0)
         session.flush(5)
     assert runs == []
-    assert stored(broker, sent.message_id).state == "queued"
+    assert stored(broker.client, sent.message_id).state == "queued"
 
 
 def test_a_shutdown_that_interrupts_it_makes_a_dead_letter(broker: StreamBroker) -> None:
@@ -139,10 +119,10 @@ def test_a_shutdown_that_interrupts_it_makes_a_dead_letter(broker: StreamBroker)
     sent = charge.send()
     with working(broker):
         assert begun.wait(30)
-    found = stored(broker, sent.message_id)
+    found = stored(broker.client, sent.message_id)
     assert (found.state, [event.state.value for event in found.events]) == ("dead", ["started", "cancelled"])
     assert found.events[-1].text == "dead letter"
     assert replay(broker.client, [sent.message_id], by="ann").done == (sent.message_id,)
     with working(broker):
-        wait_until(lambda: stored(broker, sent.message_id).state == "completed")
+        wait_until(lambda: stored(broker.client, sent.message_id).state == "completed")
     assert runs == [1, 1]

@@ -10,8 +10,7 @@ from typing import Any
 import dramatiq
 import pytest
 
-from worker import create_broker
-from worker.broker.streams import StreamBroker
+from tests.support.brokers import own_broker
 from worker.cli.actions import act
 from worker.errors import ConfigurationError
 from worker.history.filters import MessageFilter
@@ -30,17 +29,15 @@ def idle(
     settings: Settings, valkey: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[dramatiq.Actor[[], None]]:
     """An actor whose messages nobody runs."""
-    broker = create_broker(settings)
-    assert isinstance(broker, StreamBroker)
-    monkeypatch.setattr("dramatiq.broker.global_broker", broker)
     monkeypatch.setattr("worker.cli.options.configure_logs", lambda level, form: None)
     monkeypatch.setattr("sys.stdin", io.StringIO())
 
-    @dramatiq.actor
-    def nothing() -> None: ...
+    with own_broker(settings):
 
-    yield nothing
-    broker.close()
+        @dramatiq.actor
+        def nothing() -> None: ...
+
+        yield nothing
 
 
 def cancel(*, yes: bool = False) -> None:

@@ -10,8 +10,11 @@ from collections.abc import Iterator
 import dramatiq
 import pytest
 
+from tests.support.brokers import stream_broker
+from tests.support.stored import state_of
 from tests.support.waiting import wait_until
-from worker import Fatal, actor, create_broker
+from tests.support.workers import idle_worker
+from worker import Fatal, actor
 from worker.broker.streams import StreamBroker
 from worker.history.filters import EventFilter, MessageFilter
 from worker.history.query import all_messages, ask, dead_by_cause, one_message, read_events
@@ -22,25 +25,16 @@ from worker.settings import Settings
 
 @pytest.fixture
 def broker(settings: Settings, valkey: EmbeddedServer) -> Iterator[StreamBroker]:
-    """A broker, and a worker on it."""
-    made = create_broker(settings)
-    assert isinstance(made, StreamBroker)
-    dramatiq.set_broker(made)
-    yield made
-    made.close()
+    """A broker with the usual settings."""
+    with stream_broker(settings) as made:
+        yield made
 
 
 @pytest.fixture
 def worker(broker: StreamBroker) -> Iterator[dramatiq.Worker]:
     """A worker, not started yet: an actor's queue is declared first."""
-    made = dramatiq.Worker(broker, worker_threads=1, worker_timeout=20)
-    yield made
-    made.stop()
-
-
-def state_of(broker: StreamBroker, message_id: str) -> str | None:
-    found = ask(broker.client, one_message(message_id))
-    return found.state if found is not None else None
+    with idle_worker(broker) as made:
+        yield made
 
 
 def test_a_message_is_found_by_each_type_in_its_group_and_dead_by_the_one_that_decides(
@@ -62,7 +56,7 @@ def test_a_message_is_found_by_each_type_in_its_group_and_dead_by_the_one_that_d
 
     message_id = fails.send().message_id
     worker.start()
-    wait_until(lambda: state_of(broker, message_id) == "dead")
+    wait_until(lambda: state_of(broker.client, message_id) == "dead")
     for wanted in ("worker.errors.Fatal", "Fatal", "KeyError"):
         assert [one.id for one in all_messages(broker.client, MessageFilter(error=wanted))] == [message_id]
         assert [one.message_id for one in read_events(broker.client, EventFilter(error=wanted), 10)] == [message_id]
@@ -96,7 +90,7 @@ def test_a_cancelled_actor_that_collects_the_interrupt_in_a_group_is_cancelled(
     worker.start()
     assert runs.wait(30)
     assert cancel(broker.client, [message_id]).done
-    wait_until(lambda: state_of(broker, message_id) == "cancelled")
+    wait_until(lambda: state_of(broker.client, message_id) == "cancelled")
     stored = ask(broker.client, one_message(message_id))
     assert stored is not None
     assert [event.error for event in stored.events] == [None] * len(stored.events)

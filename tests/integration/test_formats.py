@@ -12,16 +12,15 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from tests.support.stored import stored
 from worker.broker import heartbeat, reader, sending
 from worker.broker.commits import Commit
 from worker.broker.committer import _COMMIT
 from worker.broker.envelope import pack
 from worker.broker.taken import Ending, TakenMessage
-from worker.history.answers import StoredMessage
 from worker.history.events import ErrorInfo, State, StatusEvent, WorkerId
 from worker.history.limits import history_limits
 from worker.history.lines import from_line, subject_names, to_line
-from worker.history.query import ask, one_message
 from worker.history.record import read_record
 from worker.history.states import ATTEMPT_MARKS, ENDINGS, MessageState
 from worker.history.tail import read_entry
@@ -100,12 +99,6 @@ def taken(client: RedisClient, message: dramatiq.Message[Any]) -> TakenMessage:
         epoch=1,
         payload=payload,
     )
-
-
-def stored(client: RedisClient, message_id: str) -> StoredMessage:
-    found = ask(client, one_message(message_id))
-    assert found is not None
-    return found
 
 
 def without_halves(text: str) -> str:

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import dramatiq
 import pytest
 
+from tests.support.brokers import stream_broker
 from tests.support.waiting import wait_until
-from worker import create_broker
+from tests.support.workers import working
 from worker.attempts.running import RunningAttempts
 from worker.broker.streams import StreamBroker
 from worker.history.overview import workers
@@ -26,12 +27,10 @@ from worker.settings import Settings
 
 
 @pytest.fixture
-def broker(settings: Settings, valkey: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[StreamBroker]:
-    made = create_broker(settings)
-    assert isinstance(made, StreamBroker)
-    monkeypatch.setattr("dramatiq.broker.global_broker", made)
-    yield made
-    made.close()
+def broker(settings: Settings, valkey: EmbeddedServer) -> Iterator[StreamBroker]:
+    """A broker with the usual settings."""
+    with stream_broker(settings) as made:
+        yield made
 
 
 @pytest.fixture
@@ -48,11 +47,9 @@ def actor(broker: StreamBroker) -> dramatiq.Actor[[], None]:
 @pytest.fixture
 def alive(broker: StreamBroker, actor: dramatiq.Actor[[], None], client: RedisClient) -> Iterator[None]:
     """A worker that is alive."""
-    worker = dramatiq.Worker(broker, worker_threads=1, worker_timeout=50)
-    worker.start()
-    wait_until(lambda: any(one.alive and one.queues for one in ask(client, workers())))
-    yield
-    worker.stop()
+    with working(broker, threads=1):
+        wait_until(lambda: any(one.alive and one.queues for one in ask(client, workers())))
+        yield
 
 
 def test_a_server_with_a_worker_is_healthy(client: RedisClient, settings: Settings, alive: None) -> None:

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
-import dramatiq
 import pytest
 
 from tests.support.attempts import attempt_run
+from tests.support.brokers import stream_broker
+from tests.support.stored import stored
 from tests.support.waiting import wait_until
-from worker import create_broker, lease
+from tests.support.workers import working
+from worker import lease
 from worker.attempts.run import current_run
 from worker.bridge import run_async_in_new_loop, run_in_thread_pool
 from worker.broker.actor import actor
@@ -22,7 +24,6 @@ from worker.broker.named_leases import LeaseStore, _ServerLeases, leases_kept_in
 from worker.broker.streams import StreamBroker
 from worker.errors import LeaseTaken
 from worker.history.events import State
-from worker.history.query import ask, one_message
 from worker.server.client import RedisClient
 from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
@@ -227,14 +228,18 @@ def test_async_code_gets_and_gives_it_up_without_blocking_its_loop(store: LeaseS
         pass
 
 
+@pytest.fixture
+def broker(settings: Settings, store: LeaseStore) -> Iterator[StreamBroker]:
+    """A broker with the usual settings."""
+    with stream_broker(settings) as made:
+        yield made
+
+
 def test_who_does_not_get_it_is_retried_without_spending_its_budget(
-    store: LeaseStore, client: RedisClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    broker: StreamBroker, client: RedisClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However often: the budget here is one retry."""
     monkeypatch.setattr("worker.broker.named_leases.TRY_AGAIN", (0.01, 0.02))
-    broker = create_broker(settings)
-    assert isinstance(broker, StreamBroker)
-    monkeypatch.setattr("dramatiq.broker.global_broker", broker)
     entered, leave = threading.Event(), threading.Event()
 
     @actor
@@ -248,26 +253,14 @@ def test_who_does_not_get_it_is_retried_without_spending_its_budget(
         with lease("one"):
             pass
 
-    worker = dramatiq.Worker(broker, worker_threads=2, worker_timeout=100)
-    worker.start()
-    try:
+    with working(broker):
         holder = first.send()
         assert entered.wait(30)
         waiting = second.send()
-
-        def attempts() -> int:
-            message = ask(client, one_message(waiting.message_id))
-            return 0 if message is None else message.attempts
-
-        wait_until(lambda: attempts() > 4)
+        wait_until(lambda: stored(client, waiting.message_id).attempts > 4)
         leave.set()
         broker.join("default", timeout=30_000)
-    finally:
-        leave.set()
-        worker.stop()
-        broker.close()
-    ended = ask(client, one_message(waiting.message_id))
-    assert ended is not None
+    ended = stored(client, waiting.message_id)
     assert ended.state == "completed"
     ends = [event.state for event in ended.events if event.state.is_final]
     assert ends == [*[State.SNOOZED] * (len(ends) - 1), State.COMPLETED]

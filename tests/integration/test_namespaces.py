@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -11,6 +10,7 @@ import pytest
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.rate_limits import ConcurrentRateLimiter
 
+from tests.support.workers import working
 from worker.broker import create_broker
 from worker.broker.backend import NamespacedBackend
 from worker.broker.streams import StreamBroker
@@ -54,15 +54,6 @@ class Environment:
     def _finish(self) -> None:
         self.done.append(self.name)
 
-    @contextlib.contextmanager
-    def working(self) -> Iterator[None]:
-        worker = dramatiq.Worker(self.broker, worker_threads=2, worker_timeout=100)
-        worker.start()
-        try:
-            yield
-        finally:
-            worker.stop()
-
 
 @pytest.fixture
 def environments(settings: Settings, valkey: EmbeddedServer) -> Iterator[tuple[Environment, Environment]]:
@@ -84,13 +75,13 @@ def test_two_environments_on_one_server_never_meet(environments: tuple[Environme
         group.add_completion_callback(one.finish.message())
         group.run()
     assert ask(staging.client, state_counts()) == ask(live.client, state_counts()) == {"queued": 5}
-    with staging.working():
+    with working(staging.broker):
         staging.broker.join("default", timeout=JOIN_MS)
         assert [one.queues for one in ask(staging.client, workers())] == [("default",)]
         assert ask(live.client, workers()) == ()
         assert live.runs == []
         pause(staging.client, "default")
-        with live.working():
+        with working(live.broker):
             live.broker.join("default", timeout=JOIN_MS)
     for one in environments:
         texts = {f"same id in {one.name}", f"unique in {one.name}", *(f"{number} of {one.name}" for number in range(3))}

@@ -25,9 +25,11 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from tests.support.brokers import AT_ONCE, stream_broker
 from tests.support.indexes import indexes_agree, stored_messages
 from tests.support.waiting import wait_until
-from worker import Fatal, NoContentFound, RetryLater, actor, create_broker, current_attempt
+from tests.support.workers import idle_worker
+from worker import Fatal, NoContentFound, RetryLater, actor, current_attempt
 from worker.broker import sending
 from worker.broker.envelope import Parcel
 from worker.broker.streams import StreamBroker
@@ -474,22 +476,17 @@ def test_rates_and_windows_are_those_of_the_time_that_was_asked_for(clocked: Clo
 
 
 @pytest.fixture
-def broker(settings: Settings, valkey: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[StreamBroker]:
+def broker(settings: Settings, valkey: EmbeddedServer) -> Iterator[StreamBroker]:
     """A broker with short leases, whose failed messages are retried at once."""
-    quick = {"min_backoff": timedelta(milliseconds=1), "max_backoff": timedelta(milliseconds=2), "max_retries": 1}
-    made = create_broker(settings.model_copy(update=quick | {"lease": timedelta(seconds=1)}))
-    assert isinstance(made, StreamBroker)
-    monkeypatch.setattr("dramatiq.broker.global_broker", made)
-    yield made
-    made.close()
+    with stream_broker(settings, **AT_ONCE, max_retries=1, lease=timedelta(seconds=1)) as made:
+        yield made
 
 
 @pytest.fixture
 def worker(broker: StreamBroker) -> Iterator[dramatiq.Worker]:
     """A worker with three threads, not started yet."""
-    made = dramatiq.Worker(broker, worker_threads=3, worker_timeout=50)
-    yield made
-    made.stop()
+    with idle_worker(broker, threads=3) as made:
+        yield made
 
 
 def test_who_runs_what_since_when_is_told_of_each_worker(

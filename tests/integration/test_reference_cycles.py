@@ -15,12 +15,13 @@ from typing import Any
 import dramatiq
 import pytest
 
+from tests.support.brokers import stream_broker
 from tests.support.waiting import wait_until
+from tests.support.workers import working
 from worker import (
     Fatal,
     ProcessingStatusContext,
     actor,
-    create_broker,
     loop_resource,
     run_async_in_new_loop,
     run_in_thread_pool,
@@ -88,22 +89,9 @@ async def broken() -> AsyncIterator[None]:
 
 @pytest.fixture
 def broker(settings: Settings, valkey: EmbeddedServer) -> Iterator[StreamBroker]:
-    made = create_broker(settings)
-    assert isinstance(made, StreamBroker)
-    dramatiq.set_broker(made)
-    yield made
-    made.close()
-
-
-@contextlib.contextmanager
-def working(broker: StreamBroker) -> Iterator[None]:
-    """A worker with one thread, until the block ends."""
-    worker = dramatiq.Worker(broker, worker_threads=1, worker_timeout=20)
-    worker.start()
-    try:
-        yield
-    finally:
-        worker.stop()
+    """A broker with the usual settings."""
+    with stream_broker(settings) as made:
+        yield made
 
 
 @contextlib.contextmanager
@@ -143,7 +131,7 @@ def test_a_failed_coroutine_leaves_no_cycle(broker: StreamBroker, loop: Any, way
     async def fails() -> None:
         await fails_in(way)
 
-    with working(broker), without_the_collector():
+    with working(broker, threads=1), without_the_collector():
         fail_and_look(broker, fails.send())
 
 
@@ -159,7 +147,7 @@ def test_an_interrupted_coroutine_leaves_no_cycle(broker: StreamBroker, loop: An
     async def is_cancelled() -> None:
         await fails_in("interrupt")
 
-    with working(broker), without_the_collector():
+    with working(broker, threads=1), without_the_collector():
         fail_and_look(broker, is_limited.send())
         started.clear()
         message = is_cancelled.send()
@@ -187,5 +175,5 @@ def test_a_failed_sync_actor_leaves_no_cycle(broker: StreamBroker, way: str) -> 
                     raise RuntimeError("always") from error
                 raise
 
-    with working(broker), without_the_collector():
+    with working(broker, threads=1), without_the_collector():
         fail_and_look(broker, fails.send())

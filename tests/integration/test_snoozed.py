@@ -14,9 +14,11 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.brokers import own_broker
 from tests.support.indexes import indexes_agree
 from tests.support.waiting import wait_until
-from tests.support.web import own_broker, serving
+from tests.support.web import serving
+from tests.support.workers import working
 from worker import RetryLater, actor, current_attempt, lease
 from worker.cli.status import look
 from worker.history.events import State
@@ -43,17 +45,6 @@ def opened() -> Iterator[contextlib.ExitStack]:
     """What a test opens, until its end."""
     with contextlib.ExitStack() as stack:
         yield stack
-
-
-@contextlib.contextmanager
-def working(broker: dramatiq.Broker) -> Iterator[None]:
-    """Runs a worker of three threads until the block ends."""
-    worker = dramatiq.Worker(broker, worker_threads=3, worker_timeout=100)
-    worker.start()
-    try:
-        yield
-    finally:
-        worker.stop()
 
 
 def outcomes(web: httpx.Client, of_actor: str) -> dict[str, float]:
@@ -83,7 +74,7 @@ def test_three_messages_on_one_lease_are_no_failure_anywhere(
         return rates["one_at_a_time"].ended["snoozed"] if rates else 0
 
     with serving(create_app(quick)) as web:
-        with working(broker):
+        with working(broker, threads=3):
             sent = [one_at_a_time.send(number).message_id for number in range(3)]
             wait_until(lambda: snoozed() >= 4)
             assert "snoozed" in web.get("/").text
@@ -119,7 +110,7 @@ def test_only_the_request_for_a_later_time_that_spends_the_budget_is_a_failure(
     async def busy() -> None:
         raise RetryLater(0.01, "the model is busy")
 
-    with working(broker):
+    with working(broker, threads=3):
         sent = busy.send().message_id
         broker.join("default", timeout=30_000)
         wait_until(lambda: ask(client, state_counts()) == {"dead": 1})
@@ -150,7 +141,7 @@ def test_who_asks_to_be_told_of_failures_is_not_told_of_waiting(
             raise ValueError("broken")
         raise RetryLater(0.01, "busy")
 
-    with working(broker):
+    with working(broker, threads=3):
         busy.send(2)
         broker.join("default", timeout=30_000)
         wait_until(lambda: ask(client, state_counts()) == {"dead": 1, "completed": len(told)})
@@ -172,7 +163,7 @@ def test_dramatiqs_own_broker_tells_of_waiting_too(
     def snoozed() -> list[int | None]:
         return [event.attempt for event in read_events(client, EventFilter(state=State.SNOOZED), 100)]
 
-    with working(broker):
+    with working(broker, threads=3):
         one_at_a_time.send()
         one_at_a_time.send()
         wait_until(lambda: len(snoozed()) >= 3)

@@ -9,8 +9,11 @@ from typing import Any
 import dramatiq
 import pytest
 
+from tests.support.brokers import own_broker
+from tests.support.stored import stored
 from tests.support.waiting import wait_until
-from worker import Fatal, ProcessingStatusContext, create_broker
+from tests.support.workers import working
+from worker import Fatal, ProcessingStatusContext
 from worker.attempts import spans
 from worker.history import writer
 from worker.history.filters import MessageFilter
@@ -32,11 +35,9 @@ def broker(
     """Each broker, whose events take different ways; the process's writer is made anew, for this server."""
     monkeypatch.setattr(writer, "_default", None)
     quick = {"broker": request.param, "min_backoff": timedelta(milliseconds=1), "max_retries": 0}
-    made = create_broker(settings.model_copy(update=quick))
-    dramatiq.set_broker(made)
-    yield made
-    writer.default_writer().close(5)
-    made.close()
+    with own_broker(settings.model_copy(update=quick)) as made:
+        yield made
+        writer.default_writer().close(5)
 
 
 def everything_on(client: RedisClient) -> bytes:
@@ -83,16 +84,11 @@ def test_no_text_of_an_attempt_brings_a_secret_to_the_server(
                 raise Fatal(f"cannot reach {URL}") from error
 
     message = told.send()
-    worker = dramatiq.Worker(broker, worker_threads=1, worker_timeout=100)
-    worker.start()
-    try:
+    with working(broker, threads=1):
         wait_until(
             lambda: (found := ask(client, one_message(message.message_id))) is not None and found.state == "dead"
         )
-    finally:
-        worker.stop()
-    found = ask(client, one_message(message.message_id))
-    assert found is not None
+    found = stored(client, message.message_id)
     assert "hunter2" not in everything_on(client).decode("utf-8", "replace")
     assert [event.text for event in found.events][:3] == [
         "begins with postgresql://me:***@db/0",

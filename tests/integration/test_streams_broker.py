@@ -23,7 +23,9 @@ from dramatiq.rate_limits.backends import RedisBackend as RateLimiterBackend
 from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
 
+from tests.support.noting import noting
 from tests.support.waiting import wait_until
+from tests.support.workers import working
 from worker import ProcessingStatusContext, Sent, create_broker
 from worker.broker import heartbeat, reader, sending
 from worker.broker.envelope import encode
@@ -79,28 +81,6 @@ def make_broker(
 def broker(make_broker: MakeBroker) -> StreamBroker:
     """A broker with the usual settings."""
     return make_broker()
-
-
-@contextlib.contextmanager
-def working(broker: dramatiq.Broker, threads: int = 4) -> Iterator[dramatiq.Worker]:
-    """A worker, until the block ends."""
-    worker = dramatiq.Worker(broker, worker_threads=threads, worker_timeout=100)
-    worker.start()
-    try:
-        yield worker
-    finally:
-        worker.stop()
-
-
-def noting() -> tuple[dramatiq.Actor[[int], None], list[int]]:
-    """An actor, and the numbers with which it has run."""
-    runs: list[int] = []
-
-    @dramatiq.actor
-    def note(number: int) -> None:
-        runs.append(number)
-
-    return note, runs
 
 
 def finish(broker: StreamBroker, *queues: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -12,13 +11,14 @@ from typing import Any
 import dramatiq
 import pytest
 
+from tests.support.brokers import AT_ONCE, stream_broker
+from tests.support.stored import event_states, stored
 from tests.support.waiting import wait_until
+from tests.support.workers import working
 from worker import Sent, actor, create_broker, current_attempt
 from worker.broker import enqueue_unique
 from worker.broker.streams import StreamBroker
 from worker.errors import Fatal
-from worker.history.answers import StoredMessage
-from worker.history.query import ask, one_message
 from worker.operations.actions import cancel, purge
 from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
@@ -28,43 +28,16 @@ AGAIN = timedelta(milliseconds=10)
 
 
 @pytest.fixture
-def broker(settings: Settings, valkey: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[StreamBroker]:
+def broker(settings: Settings, valkey: EmbeddedServer) -> Iterator[StreamBroker]:
     """A broker whose failed messages are retried at once, and twice."""
-    quick = {"min_backoff": timedelta(milliseconds=1), "max_backoff": timedelta(milliseconds=2), "max_retries": 2}
-    made = create_broker(settings.model_copy(update=quick))
-    assert isinstance(made, StreamBroker)
-    monkeypatch.setattr("dramatiq.broker.global_broker", made)
-    yield made
-    made.close()
-
-
-@contextlib.contextmanager
-def working(broker: StreamBroker) -> Iterator[None]:
-    """A worker, until the block ends."""
-    worker = dramatiq.Worker(broker, worker_threads=2, worker_timeout=50)
-    worker.start()
-    try:
-        yield
-    finally:
-        worker.stop()
+    with stream_broker(settings, **AT_ONCE, max_retries=2) as made:
+        yield made
 
 
 def run_all(broker: StreamBroker) -> None:
     """Runs what waits, with what it enqueues, until nothing is left."""
     with working(broker):
         broker.join("default", timeout=JOIN_MS)
-
-
-def stored(broker: StreamBroker, message: dramatiq.Message[Any]) -> StoredMessage:
-    """What the server knows of a message."""
-    found = ask(broker.client, one_message(message.message_id))
-    assert found is not None
-    return found
-
-
-def states(broker: StreamBroker, message: dramatiq.Message[Any]) -> list[str]:
-    """The states of its events."""
-    return [event.state.value for event in stored(broker, message).events]
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -154,7 +127,7 @@ def test_a_pipeline_of_repeats_runs_each(broker: StreamBroker) -> None:
     made = (message | message | message).run()
     run_all(broker)
     assert runs == [1, 2, 3]
-    assert [stored(broker, each).attempts for each in made.messages] == [1, 1, 1]
+    assert [stored(broker.client, each.message_id).attempts for each in made.messages] == [1, 1, 1]
 
 
 def test_what_follows_from_an_end_and_has_a_taken_id_is_told_in_the_log(
@@ -190,9 +163,9 @@ def test_a_message_that_enqueues_itself_runs_as_often_as_it_says(broker: StreamB
     sent = counts.send(1)
     run_all(broker)
     assert numbers == [1, 2, 3]
-    found = stored(broker, sent)
+    found = stored(broker.client, sent.message_id)
     assert (found.state, found.attempts) == ("completed", 3)
-    assert states(broker, sent) == ["started", "completed"] * 3
+    assert event_states(broker.client, sent.message_id) == ["started", "completed"] * 3
 
 
 def test_an_async_actor_may_enqueue_itself_too(broker: StreamBroker) -> None:
@@ -227,7 +200,14 @@ def test_what_enqueues_itself_and_fails_is_retried_first(broker: StreamBroker) -
     sent = works.send("first")
     run_all(broker)
     assert runs == [("first", 1), ("first", 2), ("after attempt 2", 3)]
-    assert states(broker, sent) == ["started", "failed", "started", "completed", "started", "completed"]
+    assert event_states(broker.client, sent.message_id) == [
+        "started",
+        "failed",
+        "started",
+        "completed",
+        "started",
+        "completed",
+    ]
 
 
 @pytest.mark.parametrize("error", [Fatal("for good"), ValueError("three times")], ids=["at once", "after retries"])
@@ -247,8 +227,8 @@ def test_what_enqueues_itself_and_fails_for_good_runs_once_more(broker: StreamBr
     run_all(broker)
     attempts = 1 if isinstance(error, Fatal) else 3
     assert runs == ["first"] * attempts + ["next"]
-    assert stored(broker, sent).state == "completed"
-    assert states(broker, sent) == ["started", "failed"] * attempts + ["started", "completed"]
+    assert stored(broker.client, sent.message_id).state == "completed"
+    assert event_states(broker.client, sent.message_id) == ["started", "failed"] * attempts + ["started", "completed"]
     assert purge(broker.client, [sent.message_id], by="ann").done == ()
 
 
@@ -289,7 +269,7 @@ def test_what_is_cancelled_does_not_go_on_by_what_it_has_enqueued(broker: Stream
         wait_until(lambda: cancel(broker.client, [sent.message_id], by="ann").done)
         broker.join("default", timeout=JOIN_MS)
     assert runs == [1]
-    assert stored(broker, sent).state == "cancelled"
+    assert stored(broker.client, sent.message_id).state == "cancelled"
 
 
 def test_a_message_that_has_enqueued_itself_shows_it(broker: StreamBroker) -> None:
@@ -306,12 +286,12 @@ def test_a_message_that_has_enqueued_itself_shows_it(broker: StreamBroker) -> No
     sent = waits.send(1)
     with working(broker):
         assert stored_.wait(60)
-        found = stored(broker, sent)
+        found = stored(broker.client, sent.message_id)
         assert found.follows is not None
         assert found.state in ("queued", "running")
         go_on.set()
-        wait_until(lambda: stored(broker, sent).state == "delayed")
-    after = stored(broker, sent)
+        wait_until(lambda: stored(broker.client, sent.message_id).state == "delayed")
+    after = stored(broker.client, sent.message_id)
     assert after.follows is None
     assert after.since == found.follows
 

@@ -10,8 +10,10 @@ from typing import Any
 import dramatiq
 import pytest
 
+from tests.support.brokers import AT_ONCE, stream_broker
 from tests.support.waiting import wait_until
-from worker import Sent, actor, create_broker, current_attempt
+from tests.support.workers import idle_worker
+from worker import Sent, actor, current_attempt
 from worker.broker.streams import StreamBroker
 from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
@@ -21,22 +23,17 @@ HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
-def broker(settings: Settings, valkey: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[StreamBroker]:
+def broker(settings: Settings, valkey: EmbeddedServer) -> Iterator[StreamBroker]:
     """A broker whose failed messages are retried at once, and once."""
-    quick = {"min_backoff": timedelta(milliseconds=1), "max_backoff": timedelta(milliseconds=2), "max_retries": 1}
-    made = create_broker(settings.model_copy(update=quick))
-    assert isinstance(made, StreamBroker)
-    monkeypatch.setattr("dramatiq.broker.global_broker", made)
-    yield made
-    made.close()
+    with stream_broker(settings, **AT_ONCE, max_retries=1) as made:
+        yield made
 
 
 @pytest.fixture
 def worker(broker: StreamBroker) -> Iterator[dramatiq.Worker]:
     """A worker of one thread that is to be started; it is stopped with the test."""
-    made = dramatiq.Worker(broker, worker_threads=1, worker_timeout=50)
-    yield made
-    made.stop()
+    with idle_worker(broker) as made:
+        yield made
 
 
 def key_of(broker: StreamBroker) -> bytes | None:

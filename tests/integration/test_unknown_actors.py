@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from datetime import timedelta
 
 import dramatiq
 import pytest
 
+from tests.support.brokers import stream_broker
 from tests.support.indexes import indexes_agree
+from tests.support.noting import noting
+from tests.support.stored import stored
 from tests.support.waiting import wait_until
-from worker import create_broker
+from tests.support.workers import working
 from worker.broker.streams import StreamBroker
 from worker.cli.show import show_message
-from worker.history.answers import StoredMessage
 from worker.history.as_json import MessageDetail, Shown
 from worker.history.events import State
-from worker.history.query import ask, one_message
 from worker.operations.actions import replay, run_now
 from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
@@ -26,48 +26,8 @@ from worker.settings import Settings
 @pytest.fixture
 def broker(settings: Settings, valkey: EmbeddedServer) -> Iterator[StreamBroker]:
     """A broker with the usual settings."""
-    with opened(settings) as made:
+    with stream_broker(settings) as made:
         yield made
-
-
-@contextlib.contextmanager
-def opened(settings: Settings) -> Iterator[StreamBroker]:
-    """A broker, until the block ends."""
-    made = create_broker(settings)
-    assert isinstance(made, StreamBroker)
-    dramatiq.set_broker(made)
-    try:
-        yield made
-    finally:
-        made.close()
-
-
-@contextlib.contextmanager
-def working(broker: StreamBroker) -> Iterator[None]:
-    """A worker, until the block ends."""
-    worker = dramatiq.Worker(broker, worker_threads=2, worker_timeout=100)
-    worker.start()
-    try:
-        yield
-    finally:
-        worker.stop()
-
-
-def stored(broker: StreamBroker, message: dramatiq.Message[None]) -> StoredMessage:
-    found = ask(broker.client, one_message(message.message_id))
-    assert found is not None
-    return found
-
-
-def noting() -> tuple[dramatiq.Actor[[int], None], list[int]]:
-    """An actor, and the numbers with which it has run."""
-    runs: list[int] = []
-
-    @dramatiq.actor
-    def note(number: int) -> None:
-        runs.append(number)
-
-    return note, runs
 
 
 def test_a_message_for_an_unknown_actor_waits_for_a_worker_that_knows_it(
@@ -80,8 +40,8 @@ def test_a_message_for_an_unknown_actor_waits_for_a_worker_that_knows_it(
     with working(broker):
         delays = []
         for fence in (2, 3):
-            wait_until(lambda number=fence: stored(broker, sent).fence == number)  # type: ignore[misc]
-            found = stored(broker, sent)
+            wait_until(lambda number=fence: stored(broker.client, sent.message_id).fence == number)  # type: ignore[misc]
+            found = stored(broker.client, sent.message_id)
             assert (found.state, found.attempts) == ("delayed", 0)
             key = broker.client.time()
             delays.append(found.since.timestamp() - key[0] - key[1] / 1e6)
@@ -103,8 +63,8 @@ def test_a_message_for_an_unknown_actor_waits_for_a_worker_that_knows_it(
 
     assert run_now(broker.client, [sent.message_id], by="ann").done == (sent.message_id,)
     with working(broker):
-        wait_until(lambda: stored(broker, sent).state == "completed")
-    found = stored(broker, sent)
+        wait_until(lambda: stored(broker.client, sent.message_id).state == "completed")
+    found = stored(broker.client, sent.message_id)
     assert (found.attempts, found.waits_for, runs) == (1, "", [1, 7])
     indexes_agree(broker.client)
 
@@ -126,8 +86,8 @@ def test_a_message_whose_arguments_do_not_fit_waits_for_a_worker_that_takes_them
     sent = broker.enqueue(message)
     _, runs = noting()
     with working(broker):
-        wait_until(lambda: stored(broker, sent).state == "delayed")
-    found = stored(broker, sent)
+        wait_until(lambda: stored(broker.client, sent.message_id).state == "delayed")
+    found = stored(broker.client, sent.message_id)
     assert found.waits_for.startswith("no worker here takes these arguments: note(number")
     assert text in found.waits_for
     assert (found.attempts, runs) == (0, [])
@@ -143,18 +103,18 @@ def test_a_message_that_no_worker_could_run_for_too_long_is_a_dead_letter(
         def after_nack(self, broker: dramatiq.Broker, message: dramatiq.broker.MessageProxy) -> None:
             rejected.append(message.message_id)
 
-    with opened(settings.model_copy(update={"unknown_actor": timedelta(milliseconds=300)})) as broker:
+    with stream_broker(settings, unknown_actor=timedelta(milliseconds=300)) as broker:
         broker.add_middleware(Rejections())
         note, _ = noting()
         sent = broker.enqueue(note.message(1).copy(actor_name="nobody"))
         with working(broker):
-            wait_until(lambda: stored(broker, sent).state == "dead" and bool(rejected))
-            found = stored(broker, sent)
+            wait_until(lambda: stored(broker.client, sent.message_id).state == "dead" and bool(rejected))
+            found = stored(broker.client, sent.message_id)
             assert found.attempts == 0
             assert [event.state for event in found.events] == [State.WAITING, State.FAILED]
             assert found.last_error == "UnknownActor: no worker here knows actor nobody"
             assert replay(broker.client, [sent.message_id], by="ann").done == (sent.message_id,)
-            wait_until(lambda: stored(broker, sent).state == "delayed")
-            wait_until(lambda: stored(broker, sent).state == "dead")
+            wait_until(lambda: stored(broker.client, sent.message_id).state == "delayed")
+            wait_until(lambda: stored(broker.client, sent.message_id).state == "dead")
         assert rejected == [sent.message_id] * 2
         indexes_agree(broker.client)

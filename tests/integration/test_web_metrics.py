@@ -16,8 +16,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.account import WINDOWS
+from tests.support.brokers import own_broker
 from tests.support.waiting import wait_until
-from tests.support.web import own_broker, serving, some_messages
+from tests.support.web import serving, some_messages
 from worker import actor
 from worker.server.client import RedisClient
 from worker.server.embedded import EmbeddedServer

@@ -12,8 +12,9 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy.exc import InterfaceError
 
+from tests.support.brokers import own_broker
 from tests.support.model_endpoint import fails, model_endpoint
-from tests.support.web import own_broker, serving
+from tests.support.web import serving
 from worker.bridge import run_async_in_new_loop
 from worker.errors import ConfigurationError, RetryLater
 from worker.models.settings import ModelSettings

@@ -12,8 +12,9 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from tests.support.brokers import own_broker
 from tests.support.git_trees import write
-from tests.support.web import own_broker, serving
+from tests.support.web import serving
 from worker import actor
 from worker.bridge import run_async_in_new_loop
 from worker.ground.extras import is_installed

@@ -12,11 +12,12 @@ from typing import Any
 
 import dramatiq
 import httpx
-from dramatiq import broker as dramatiq_broker
 from fastapi import FastAPI
 
+from tests.support.brokers import own_broker
 from tests.support.waiting import TIMEOUT, wait_until
-from worker import NoContentFound, ProcessingStatusContext, actor, create_broker
+from tests.support.workers import working
+from worker import NoContentFound, ProcessingStatusContext, actor
 from worker.history.filters import MessageFilter
 from worker.history.query import ask, count_messages, state_counts
 from worker.server.connection import connect
@@ -78,19 +79,6 @@ def _sent(lines: Iterator[str], last: str) -> Iterator[Sent]:
 
 
 @contextlib.contextmanager
-def own_broker(settings: Settings) -> Iterator[dramatiq.Broker]:
-    """A broker that is the program's until the block ends."""
-    before = dramatiq_broker.global_broker
-    broker = create_broker(settings)
-    dramatiq.set_broker(broker)
-    try:
-        yield broker
-    finally:
-        broker.close()
-        dramatiq_broker.global_broker = before
-
-
-@contextlib.contextmanager
 def some_messages(settings: Settings) -> Iterator[dict[str, dramatiq.Actor[..., Any]]]:
     """Messages in every state, each as it came there; the actors by name. The broker is the program's until the end."""
     with own_broker(settings) as broker:
@@ -124,18 +112,15 @@ def _some_messages(settings: Settings, broker: dramatiq.Broker) -> Iterator[dict
     hold.send(8)
     for number in range(3):
         anything.send_with_options(args=(number,), delay=3_600_000 * (number + 1))
-    worker = dramatiq.Worker(broker, worker_threads=2, worker_timeout=100)
-    worker.start()
     client = connect(settings)
-    try:
-        wait_until(lambda: ask(client, state_counts()) == STATES)
-        # A message runs before its first event is stored.
-        wait_until(lambda: count_messages(client, MessageFilter(subject={"number": "8"})) == 1)
-        yield {"convert": convert, "anything": anything, "hold": hold}
-    finally:
-        release.set()
-        worker.stop()
-        client.close()
+    with contextlib.closing(client), working(broker):
+        try:
+            wait_until(lambda: ask(client, state_counts()) == STATES)
+            # A message runs before its first event is stored.
+            wait_until(lambda: count_messages(client, MessageFilter(subject={"number": "8"})) == 1)
+            yield {"convert": convert, "anything": anything, "hold": hold}
+        finally:
+            release.set()
 
 
 STATES = {"completed": 4, "skipped": 1, "dead": 3, "running": 1, "delayed": 3}
