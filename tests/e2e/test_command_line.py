@@ -143,38 +143,25 @@ def test_events_are_followed_without_gaps(
     project: Project, history: list[StatusEvent], writer: Callable[..., StatusEvent]
 ) -> None:
     """Those that are there, then those that come, each once; a Ctrl-C ends it without a traceback."""
-    words = [WORKER, "events", "--follow", "--json", "--actor", "merge", "--limit", "2"]
-    with subprocess.Popen(
-        words, cwd=project.elsewhere, env=project.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        seen = [json.loads(process.stdout.readline())["id"] for _ in range(2)]
+    words = ["events", "--follow", "--json", "--actor", "merge", "--limit", "2"]
+    with project.piped(*words) as command:
+        seen = [json.loads(command.out.readline())["id"] for _ in range(2)]
         writer("tell", State.STARTED)
         new = [writer("merge", State.STARTED, attempt=number, message="m-1") for number in range(3, 6)]
-        seen += [json.loads(process.stdout.readline())["id"] for _ in new]
-        process.send_signal(2)
-        assert process.stdout.read() == ""
-        assert "Traceback" not in process.stderr.read()
-    assert process.returncode == 130
+        seen += [json.loads(command.out.readline())["id"] for _ in new]
+        command.process.send_signal(2)
+        assert command.out.read() == ""
+        assert "Traceback" not in command.err.read()
+    assert command.process.returncode == 130
     assert seen == [event.id for event in [*history[-2:], *new]]
 
 
 def test_a_reader_who_has_seen_enough_is_no_error(project: Project, history: list[StatusEvent]) -> None:
     """As in `worker events --follow | head -1`."""
-    with subprocess.Popen(
-        [WORKER, "events", "--json", "--limit", "3"],
-        cwd=project.elsewhere,
-        env=project.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        said = process.stderr.read()
-    assert process.returncode == 0
+    with project.piped("events", "--json", "--limit", "3") as command:
+        command.out.close()
+        said = command.err.read()
+    assert command.process.returncode == 0
     assert "Traceback" not in said
     assert "BrokenPipe" not in said
 

@@ -267,26 +267,17 @@ def test_the_status_shows_everything_on_one_screen(project: Project) -> None:
 
 def test_a_watched_status_outlives_its_server(idle: Project) -> None:
     """It says that the server is away, and goes on when it is back."""
-    with subprocess.Popen(
-        [WORKER, "status", "--watch", "--json"],
-        cwd=idle.elsewhere,
-        env=idle.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert "states" in json.loads(process.stdout.readline())
+    with idle.piped("status", "--watch", "--json") as command:
+        assert "states" in json.loads(command.out.readline())
         idle.worker("down")
-        while "states" in (found := json.loads(process.stdout.readline())):
+        while "states" in (found := json.loads(command.out.readline())):
             pass
         assert found["health"]["state"] == "unreachable" if "health" in found else "error" in found
         idle.worker("queues")
-        while "states" not in json.loads(process.stdout.readline()):
+        while "states" not in json.loads(command.out.readline()):
             pass
-        process.send_signal(signal.SIGINT)
-        assert "Traceback" not in process.stderr.read()
+        command.process.send_signal(signal.SIGINT)
+        assert "Traceback" not in command.err.read()
 
 
 def test_the_status_tells_of_a_server_that_refuses_writes(idle: Project) -> None:
@@ -303,27 +294,18 @@ def test_the_status_tells_of_a_server_that_refuses_writes(idle: Project) -> None
 def test_followed_events_outlive_the_server(idle: Project) -> None:
     """What happens when it is back is told, once."""
     first = idle.json("enqueue", "merge_conversation", "c")["message_id"]
-    with subprocess.Popen(
-        [WORKER, "events", "--follow", "--json"],
-        cwd=idle.elsewhere,
-        env=idle.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
+    with idle.piped("events", "--follow", "--json") as command:
         idle.worker("cancel", first)
-        assert json.loads(process.stdout.readline())["message_id"] == first
+        assert json.loads(command.out.readline())["message_id"] == first
         idle.worker("down")
-        assert "the server is away" in process.stderr.readline()
+        assert "the server is away" in command.err.readline()
         second = idle.json("enqueue", "merge_conversation", "c")["message_id"]
         idle.worker("cancel", second)
-        assert json.loads(process.stdout.readline())["message_id"] == second
-        process.send_signal(signal.SIGINT)
-        assert process.stdout.read() == ""
-        assert "Traceback" not in process.stderr.read()
-    assert process.returncode == 130
+        assert json.loads(command.out.readline())["message_id"] == second
+        command.process.send_signal(signal.SIGINT)
+        assert command.out.read() == ""
+        assert "Traceback" not in command.err.read()
+    assert command.process.returncode == 130
 
 
 def test_an_action_wants_to_know_which_messages(idle: Project) -> None:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 import dramatiq
 import psutil
@@ -33,6 +33,14 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 WORKER = str(BIN / "worker")
 NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+class Piped(NamedTuple):
+    """A command whose output is read while it runs."""
+
+    process: subprocess.Popen[str]
+    out: IO[str]
+    err: IO[str]
 
 
 class Project:
@@ -133,6 +141,21 @@ class Project:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             process.wait(TIMEOUT)
+
+    @contextlib.contextmanager
+    def piped(self, *words: str) -> Iterator[Piped]:
+        """Runs `worker …`, which the block reads; it waits for its end."""
+        with subprocess.Popen(
+            [WORKER, *words],
+            cwd=self.elsewhere,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            yield Piped(process, process.stdout, process.stderr)
 
     def served(self, number: int = 0, *, begun_by: str = "env") -> str:
         """The address of the so manyeth `worker web --json` that this command has begun, once it is served."""

@@ -7,7 +7,6 @@ import contextlib
 import importlib
 import threading
 import warnings
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -29,14 +28,6 @@ from worker import (
 from worker.broker.actor import SendInLoopWarning
 from worker.errors import LeaseTaken
 from worker.testing import StubWorker, stub_worker
-
-
-@pytest.fixture
-def stub() -> Iterator[StubWorker]:
-    with stub_worker() as running:
-        yield running
-        for name in list(running.broker.actors):
-            del running.broker.actors[name]
 
 
 def test_an_async_function_is_run_with_its_events(stub: StubWorker) -> None:

@@ -22,8 +22,7 @@ def stub() -> Iterator[StubWorker]:
     loops.clear()
     with stub_worker() as running:
         yield running
-        for name in list(running.broker.actors):
-            del running.broker.actors[name]
+        running.broker.actors.clear()
 
 
 def plainly_decorated(function: Callable[[], Any]) -> Callable[[], Any]:

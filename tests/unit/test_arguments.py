@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import dramatiq
@@ -14,15 +14,7 @@ from worker.broker.arguments import check_arguments
 from worker.cli.actors import read_arguments
 from worker.errors import ConfigurationError
 from worker.operations.actors import enqueue
-from worker.testing import StubWorker, stub_worker
-
-
-@pytest.fixture
-def stub() -> Iterator[StubWorker]:
-    """A broker without a server."""
-    with stub_worker() as worker:
-        yield worker
-        worker.broker.actors.clear()
+from worker.testing import StubWorker
 
 
 def taking(function: Callable[..., Any]) -> dramatiq.Actor[..., Any]:

@@ -23,8 +23,7 @@ def stub() -> Iterator[StubWorker]:
     """A worker with one thread, on which one message comes after the other."""
     with stub_worker(threads=1) as running:
         yield running
-        for name in list(running.broker.actors):
-            del running.broker.actors[name]
+        running.broker.actors.clear()
 
 
 @pytest.mark.parametrize("fails", [False, True])

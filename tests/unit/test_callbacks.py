@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import dramatiq
@@ -11,15 +11,7 @@ from dramatiq.middleware.shutdown import Shutdown
 
 from worker import Fatal, NoContentFound, RetryLater
 from worker.attempts.run import current_run
-from worker.testing import StubWorker, stub_worker
-
-
-@pytest.fixture
-def stub() -> Iterator[StubWorker]:
-    with stub_worker() as running:
-        yield running
-        for name in list(running.broker.actors):
-            del running.broker.actors[name]
+from worker.testing import StubWorker
 
 
 def raising(error: BaseException) -> Callable[[], None]:

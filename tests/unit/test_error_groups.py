@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import dramatiq
@@ -22,14 +21,6 @@ from worker.testing import StubWorker, recorded_events, stub_worker
 PLAIN, FATAL, SKIP = ValueError("plain"), Fatal("never"), NoContentFound("nothing")
 SOON, LATER = RetryLater(1, "soon"), RetryLater(60, "later")
 LIMIT = TimeLimitExceeded("limit")
-
-
-@pytest.fixture
-def stub() -> Iterator[StubWorker]:
-    with stub_worker() as running:
-        yield running
-        for name in list(running.broker.actors):
-            del running.broker.actors[name]
 
 
 def last(stub: StubWorker) -> StatusEvent:

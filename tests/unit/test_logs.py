@@ -12,15 +12,7 @@ import pytest
 from tests.support.logs import logging_put_back
 from worker import Fatal, RetryLater, actor
 from worker.ground.logs import configure_logs
-from worker.testing import StubWorker, stub_worker
-
-
-@pytest.fixture
-def stub() -> Iterator[StubWorker]:
-    with stub_worker() as running:
-        yield running
-        for name in list(running.broker.actors):
-            del running.broker.actors[name]
+from worker.testing import StubWorker
 
 
 @pytest.fixture

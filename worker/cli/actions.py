@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
 import typer
@@ -35,30 +35,25 @@ _DONE: Mapping[str, str] = {
 }
 
 
-@filters_messages
-def cancel(
-    wanted: MessageFilter,
-    ids: Ids = None,
-    all_: All = False,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    as_json: AsJson = False,
-) -> None:
-    """Cancel messages that wait, are delayed or run."""
-    act(Action.CANCEL, choose(wanted, ids, everything=all_), dry_run=dry_run, yes=yes, as_json=as_json)
+def acting(action: Action, says: str) -> Callable[..., None]:
+    """The command of an action, for messages by id or by filter; `says` is its help."""
+
+    def command(
+        wanted: MessageFilter,
+        ids: Ids = None,
+        all_: All = False,
+        dry_run: DryRun = False,
+        yes: Yes = False,
+        as_json: AsJson = False,
+    ) -> None:
+        act(action, choose(wanted, ids, everything=all_), dry_run=dry_run, yes=yes, as_json=as_json)
+
+    command.__doc__ = says
+    return filters_messages(command)
 
 
-@filters_messages
-def run_now(
-    wanted: MessageFilter,
-    ids: Ids = None,
-    all_: All = False,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    as_json: AsJson = False,
-) -> None:
-    """Enqueue delayed messages now."""
-    act(Action.RUN_NOW, choose(wanted, ids, everything=all_), dry_run=dry_run, yes=yes, as_json=as_json)
+cancel = acting(Action.CANCEL, "Cancel messages that wait, are delayed or run.")
+run_now = acting(Action.RUN_NOW, "Enqueue delayed messages now.")
 
 
 def pause(queue: QueueName, as_json: AsJson = False) -> None:

@@ -6,7 +6,7 @@ from itertools import islice
 
 import typer
 
-from worker.cli.actions import All, DryRun, Ids, Yes, act, choose
+from worker.cli.actions import acting
 from worker.cli.options import AsJson, Limit, MessageId, WithArguments, filters_messages, open_server
 from worker.cli.output import MESSAGE_HEADINGS, message_row, print_json, print_table
 from worker.cli.show import UnknownMessage, find_message, show_message
@@ -45,32 +45,8 @@ def show(message_id: MessageId, arguments: WithArguments = False, as_json: AsJso
     show_message(message, arguments=arguments, as_json=as_json)
 
 
-@app.command()
-@filters_messages
-def replay(
-    wanted: MessageFilter,
-    ids: Ids = None,
-    all_: All = False,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    as_json: AsJson = False,
-) -> None:
-    """Enqueue dead letters again: the same messages, with a new retry budget."""
-    act(Action.REPLAY, choose(wanted, ids, everything=all_), dry_run=dry_run, yes=yes, as_json=as_json)
-
-
-@app.command()
-@filters_messages
-def purge(
-    wanted: MessageFilter,
-    ids: Ids = None,
-    all_: All = False,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    as_json: AsJson = False,
-) -> None:
-    """Remove dead letters and their history for good."""
-    act(Action.PURGE, choose(wanted, ids, everything=all_), dry_run=dry_run, yes=yes, as_json=as_json)
+app.command("replay")(acting(Action.REPLAY, "Enqueue dead letters again: the same messages, with a new retry budget."))
+app.command("purge")(acting(Action.PURGE, "Remove dead letters and their history for good."))
 
 
 def _list(client: RedisClient, wanted: MessageFilter, limit: int, *, as_json: bool) -> None:
