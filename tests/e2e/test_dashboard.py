@@ -117,6 +117,23 @@ def test_a_message_is_enqueued_and_watched_to_its_end(shop: Shop, browser: Brows
         expect(page.locator(".facts")).to_contain_text(['"gate-1"'])
 
 
+def test_a_unique_key_that_is_taken_is_told(shop: Shop, browser: Browser) -> None:
+    """The second message is not enqueued, and the page names the first."""
+    with visiting(browser, shop.url) as visit:
+        page = visit.go("/")
+        ids = []
+        for said in ("Enqueued:", "Nothing was enqueued."):
+            page.get_by_role("button", name="Enqueue…").click()
+            page.get_by_label("Actor").fill("post")
+            page.get_by_label("Arguments, a JSON list").fill("[1]")
+            page.get_by_label("Delay", exact=True).fill("1h")
+            page.get_by_label("Unique key").fill("parcel 1")
+            page.get_by_role("button", name="Enqueue", exact=True).click()
+            expect(page.locator("#toast")).to_contain_text(said)
+            ids.append(page.locator("#toast a").text_content())
+        assert ids[0] == ids[1]
+
+
 def test_what_runs_is_shown_with_progress_and_can_be_cancelled(shop: Shop, browser: Browser) -> None:
     """The page of what runs refreshes itself; the one that is cancelled there ends cancelled, the other goes on."""
     with visiting(browser, shop.url) as visit:

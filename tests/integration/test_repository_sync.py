@@ -19,7 +19,7 @@ from tests.conftest import forget_environment
 from tests.support.git_trees import write
 from tests.support.searching import found_by_text
 from worker.bridge import run_async_in_new_loop
-from worker.errors import ConfigurationError, Fatal, NoContentFound, Unchanged
+from worker.errors import ConfigurationError, Fatal, NoContentFound, RetryLater, Unchanged
 from worker.models.embedder import EmbeddedEmbedder, Embedder, Vectors
 from worker.recall import reading, repository_sync
 from worker.recall.chunking import cut
@@ -343,6 +343,21 @@ def test_an_embedder_that_refuses_everything_fails_the_sync(tree: Path, monkeypa
     with pytest.raises(Fatal, match="refused"):
         sync()
     assert (record()["sync"]["state"], record()["sync"]["text"]) == ("failed", "the text is refused")
+
+
+class Busy(EmbeddedEmbedder):
+    """An embedder that asks to come back later."""
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        raise RetryLater(30, "the model is busy")
+
+
+def test_a_sync_that_is_told_to_come_later_is_snoozed(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its record gives the reason, and calls it no failure."""
+    use(monkeypatch, Busy())
+    with pytest.raises(RetryLater):
+        sync()
+    assert (record()["sync"]["state"], record()["sync"]["text"]) == ("snoozed", "the model is busy")
 
 
 @pytest.mark.parametrize("kind", ["gone", "file"])

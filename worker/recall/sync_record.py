@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from worker.errors import Fatal, NoContentFound
+from worker.errors import Fatal, NoContentFound, RetryLater
 from worker.stores.repositories import Repository, RepositoryStore, Sync, SyncState
 
 
@@ -54,10 +54,14 @@ async def recorded(store: RepositoryStore, repository: Repository) -> AsyncItera
     except asyncio.CancelledError:
         await record.save(replace(record.sync, state=SyncState.CANCELLED))
         raise
-    except NoContentFound as reason:
-        await record.save(replace(record.sync, state=SyncState.SKIPPED, text=str(reason)))
-        raise
     except Exception as error:
-        await record.save(replace(record.sync, state=SyncState.FAILED, text=str(error) or type(error).__name__))
+        text = str(error) or type(error).__name__
+        await record.save(replace(record.sync, state=_state_after(error), text=text))
         raise
     await record.save(replace(record.sync, state=SyncState.COMPLETED))
+
+
+def _state_after(error: Exception) -> SyncState:
+    if isinstance(error, NoContentFound):
+        return SyncState.SKIPPED
+    return SyncState.SNOOZED if isinstance(error, RetryLater) else SyncState.FAILED

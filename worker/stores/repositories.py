@@ -48,12 +48,17 @@ _repositories = Table(
 
 
 class SyncState(StrEnum):
-    """The state of a sync. LOST is never stored: it is shown for a running sync without updates for a long time."""
+    """The state of a sync.
+
+    SNOOZED: it was told to come back later. LOST is never stored: it is shown for a running sync without updates for a
+    long time.
+    """
 
     RUNNING = "running"
     COMPLETED = "completed"
     SKIPPED = "skipped"
     FAILED = "failed"
+    SNOOZED = "snoozed"
     CANCELLED = "cancelled"
     LOST = "lost"
 

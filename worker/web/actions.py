@@ -76,17 +76,6 @@ class Order(_Body):
 class NewMessage(_Body):
     """A message for an actor."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "not": {
-                "required": ["unique_key", "delay_seconds"],
-                "properties": {"unique_key": {"type": "string"}, "delay_seconds": {"type": "number"}},
-            }
-        },
-        extra="forbid",
-        frozen=True,
-    )
-
     actor: Name
     args: list[JsonValue] = []
     kwargs: dict[str, JsonValue] = {}
@@ -94,12 +83,6 @@ class NewMessage(_Body):
     unique_key: Annotated[str, Field(min_length=1, max_length=500)] | None = Field(
         None, description="While a message with this key waits or runs, no other is enqueued."
     )
-
-    @model_validator(mode="after")
-    def _either_later_or_once(self) -> NewMessage:
-        if self.unique_key is not None and self.delay_seconds is not None:
-            raise ValueError("a message with a unique_key cannot be delayed: leave one of them out")
-        return self
 
 
 class Enqueued(shapes.Shape):

@@ -72,9 +72,14 @@ async function turn(button, refresh) {
   refresh();
 }
 
+function tellSent(sent) {
+  const said = sent.is_new ? "Enqueued:" : "Nothing was enqueued. This message has the unique key:";
+  toast(said, { path: `/messages/${encodeURIComponent(sent.message_id)}`, text: sent.message_id });
+}
+
 async function sync(button, refresh) {
   const sent = await post(`/repositories/${encodeURIComponent(button.dataset.sync)}/sync`);
-  toast("Enqueued:", { path: `/messages/${encodeURIComponent(sent.message_id)}`, text: sent.message_id });
+  tellSent(sent);
   refresh();
 }
 
@@ -146,13 +151,14 @@ function readJson(name, text, empty, fits) {
 }
 
 function readMessage(form) {
-  const { actor, args, kwargs, delay } = form.elements;
+  const { actor, args, kwargs, delay, key } = form.elements;
   const seconds = readSeconds(delay.value);
   return {
     actor: actor.value.trim(),
     args: readJson("The arguments", args.value, "[]", Array.isArray),
     kwargs: readJson("The named arguments", kwargs.value, "{}", (found) => found && typeof found === "object" && !Array.isArray(found)),
     ...(seconds ? { delay_seconds: seconds } : {}),
+    ...(key.value.trim() ? { unique_key: key.value.trim() } : {}),
   };
 }
 
@@ -171,7 +177,7 @@ function watchEnqueueing(refresh) {
     try {
       const sent = await post("/messages", readMessage(form));
       dialog.close();
-      toast("Enqueued:", { path: `/messages/${encodeURIComponent(sent.message_id)}`, text: sent.message_id });
+      tellSent(sent);
       refresh();
     } catch (error) {
       complaint.textContent = error.message;
