@@ -121,11 +121,42 @@ def test_at_most_once_is_refused_where_it_cannot_be_promised(stub: StubWorker, m
         @actor(at_most_once=True, max_retries=2)
         def charge() -> None: ...
 
+    assert "charge" not in stub.broker.actors
     monkeypatch.setattr(dramatiq_broker, "global_broker", RedisBroker(middleware=[]))
     with pytest.raises(ValueError, match="RedisBroker may deliver a message again; set WORKER_BROKER=streams"):
 
         @actor(at_most_once=True)
         def charge_again() -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("max_retries", 2),
+        ("max_retries", None),
+        ("min_backoff", 5),
+        ("max_backoff", 5),
+        ("retry_when", lambda retries, error: True),
+        ("on_retry_exhausted", "other"),
+    ],
+)
+def test_what_an_actor_that_runs_at_most_once_never_uses_is_refused(
+    stub: StubWorker, option: str, value: object
+) -> None:
+    """When it is declared, with Dramatiq's decorator too; the line names the option."""
+    options: dict[str, Any] = {option: value, "at_most_once": True}
+    with pytest.raises(ValueError, match=f"{option}.* contradicts at_most_once=True"):
+        dramatiq.actor(broker=stub.broker, actor_name="charge", **options)(print)
+    assert "charge" not in stub.broker.actors
+
+
+def test_an_actor_that_runs_at_most_once_may_say_that_it_has_no_retries(stub: StubWorker) -> None:
+    """That is so anyway."""
+
+    @actor(at_most_once=True, max_retries=0)
+    def charge() -> None: ...
+
+    assert "charge" in stub.broker.actors
 
 
 def test_the_history_tells_each_attempt_and_what_comes_next(stub: StubWorker) -> None:

@@ -127,6 +127,32 @@ def test_throws_and_retry_when_see_the_error_that_decides(stub: StubWorker, opti
     assert len(stub.dead_letters) == 1
 
 
+@pytest.mark.parametrize(
+    ("error", "is_quiet"),
+    [
+        (KeyError("a"), True),
+        (ExceptionGroup("", [KeyError("a"), NoContentFound("nothing")]), True),
+        (ExceptionGroup("", [ExceptionGroup("", [KeyError("a")])]), True),
+        (ExceptionGroup("", [KeyError("a"), PLAIN]), False),
+    ],
+    ids=["alone", "in a group", "in a group in a group", "beside another"],
+)
+def test_errors_that_are_expected_are_logged_without_a_traceback(
+    stub: StubWorker, caplog: pytest.LogCaptureFixture, error: Exception, is_quiet: bool
+) -> None:
+    """What is in `throws` is one line, also in a group; an error that nobody expects has its traceback."""
+
+    @dramatiq.actor(broker=stub.broker, max_retries=5, throws=KeyError)
+    def fails() -> None:
+        raise error
+
+    with caplog.at_level(logging.INFO, "dramatiq"):
+        fails.send()
+        stub.join()
+    assert len(stub.dead_letters) == 1
+    assert all(record.exc_info is None for record in caplog.records) is is_quiet
+
+
 def test_a_group_with_an_interrupt_is_that_interrupt(stub: StubWorker) -> None:
     """It is told as the time limit, also where sync code has collected it with other errors."""
 

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+import dramatiq
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.errors import Retry
-from dramatiq.middleware import Retries
+from dramatiq.middleware import MiddlewareError, Retries
 from dramatiq.middleware.shutdown import Shutdown
 
 from worker.attempts.run import current_run
 from worker.attempts.runs import WAITS
 from worker.errors import Fatal, LeaseTaken, NoContentFound, RetryLater
 from worker.ground.groups import deciding
+
+_OF_RETRIES = ("max_retries", "min_backoff", "max_backoff", "retry_when", "on_retry_exhausted")
+"""The options that only a message with retries uses."""
 
 
 @runtime_checkable
@@ -24,6 +28,17 @@ class TakesBack(Protocol):
 
     def give_back(self, message: MessageProxy) -> None:
         """Ends the attempt by putting the message back into its queue."""
+
+
+class UnusedOption(MiddlewareError, ValueError):
+    """An option of retries beside `at_most_once`; an error of the middleware's, for Dramatiq swallows all others."""
+
+    def __init__(self, name: str, value: object) -> None:
+        shown = f"{name} of a function" if callable(value) else f"{name}={value!r}"
+        super().__init__(
+            f"{shown} contradicts at_most_once=True, which has no retries: leave one of them out "
+            "(on_failure is called for an error)"
+        )
 
 
 class RetryPolicy(Retries):
@@ -37,6 +52,18 @@ class RetryPolicy(Retries):
         """The options of actors and messages: Dramatiq's, and `at_most_once` of actors."""
         options: set[str] = super().actor_options
         return options | {"at_most_once"}
+
+    def before_declare_actor(self, broker: Broker, actor: dramatiq.Actor[..., object]) -> None:
+        """Refuses what an actor that runs at most once never uses.
+
+        Raises:
+            UnusedOption: It has such an option.
+        """
+        if not actor.options.get("at_most_once"):
+            return
+        for name in _OF_RETRIES:
+            if name in actor.options and (name, actor.options[name]) != ("max_retries", 0):
+                raise UnusedOption(name, actor.options[name])
 
     def after_process_message(
         self,

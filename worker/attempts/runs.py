@@ -24,7 +24,7 @@ from worker.attempts.run import AttemptRun, Cancelled, current_run
 from worker.attempts.running import RunningAttempts
 from worker.errors import NoContentFound
 from worker.ground.durations import format_duration
-from worker.ground.groups import deciding
+from worker.ground.groups import deciding, groups_of
 from worker.ground.logs import get_logger
 from worker.history.events import Recorder, State, Writer
 from worker.loops.bridge import run_async_in_shared_loop
@@ -109,9 +109,10 @@ class Runs(dramatiq.Middleware):
     def after_declare_actor(self, broker: Broker, actor: dramatiq.Actor[..., object]) -> None:
         """Makes the actor's function a body."""
         actor.fn = as_body(actor.fn)
-        # So Dramatiq's worker logs a cancelled attempt as one line, without a traceback.
-        expected = actor.options.get("throws") or ()
-        actor.options["throws"] = (*(expected if isinstance(expected, tuple) else (expected,)), Cancelled)
+        # So Dramatiq's worker logs a cancelled attempt, and groups of expected errors, as one line without a traceback.
+        throws = actor.options.get("throws") or ()
+        expected = (*(throws if isinstance(throws, tuple) else (throws,)), Cancelled)
+        actor.options["throws"] = (*expected, groups_of(expected))
 
     def before_worker_boot(self, broker: Broker, worker: dramatiq.Worker) -> None:
         """Starts to watch the deadlines, and the interrupts of others."""

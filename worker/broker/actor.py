@@ -239,7 +239,7 @@ def actor(
     if max_retries is not None:
         options["max_retries"] = max_retries
     if at_most_once:
-        _check_at_most_once(ensure_broker(), max_retries)
+        _check_at_most_once(ensure_broker())
         options["at_most_once"] = True
 
     def decorate(function: Callable[..., Any]) -> Actor[..., Any]:
@@ -249,9 +249,7 @@ def actor(
     return cast("ActorDecorator", decorate) if function is None else decorate(function)
 
 
-def _check_at_most_once(broker: dramatiq.Broker, max_retries: int | None) -> None:
-    if max_retries:
-        raise ValueError(f"max_retries={max_retries} contradicts at_most_once=True: leave one of them out")
+def _check_at_most_once(broker: dramatiq.Broker) -> None:
     if not isinstance(broker, StreamBroker | StubBroker):
         raise ValueError(  # noqa: TRY004 - what is asked for is wrong
             f"at_most_once=True: {type(broker).__name__} may deliver a message again; set WORKER_BROKER=streams"

@@ -13,6 +13,9 @@ from worker.errors import Fatal, NoContentFound, RetryLater
 _NO_INTERRUPTS = asyncio.CancelledError | SystemExit | KeyboardInterrupt | GeneratorExit
 """Errors of the work itself, although they are no `Exception`."""
 
+ON_PURPOSE = (RetryLater, Fatal, NoContentFound)
+"""The errors with which a service decides the next step."""
+
 
 class _Weight(IntEnum):
     """Kinds of errors; the first kind that a group holds decides."""
@@ -44,6 +47,23 @@ def deciding(error: BaseException) -> BaseException:
     `NoContentFound` only if there is nothing else.
     """
     return error if not isinstance(error, BaseExceptionGroup) else min(errors_in(error), key=_order)
+
+
+def groups_of(expected: tuple[type[BaseException], ...]) -> type:
+    """A class for `isinstance`: its instances are the groups in which an expected error decides.
+
+    None of their errors is a surprise: each is expected, or was raised on purpose.
+    """
+
+    class Kind(type):
+        def __instancecheck__(cls, error: object) -> bool:
+            return (
+                isinstance(error, BaseExceptionGroup)
+                and isinstance(deciding(error), expected)
+                and all(isinstance(one, (*expected, *ON_PURPOSE)) for one in errors_in(error))
+            )
+
+    return Kind("GroupOfExpected", (), {})
 
 
 def _order(error: BaseException) -> tuple[_Weight, float]:

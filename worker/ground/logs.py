@@ -10,8 +10,8 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from worker.errors import Fatal, NoContentFound, RetryLater
-from worker.ground.groups import deciding, errors_in
+from worker.errors import RetryLater
+from worker.ground.groups import ON_PURPOSE, deciding, errors_in
 from worker.ground.secrets import mask_secrets
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _is_wanted(record: logging.LogRecord) -> bool:
         record.msg, record.args, record.exc_info = "Message %s asks for a later time: %r", (*record.args, error), None
         record.levelno, record.levelname = logging.INFO, "INFO"
         return logging.getLogger(record.name).isEnabledFor(logging.INFO)
-    if error is not None and all(isinstance(one, RetryLater | Fatal | NoContentFound) for one in errors_in(error)):
+    if error is not None and all(isinstance(one, ON_PURPOSE) for one in errors_in(error)):
         # The service raised this on purpose: a line is enough, without a traceback.
         record.msg, record.args, record.exc_info = f"{record.getMessage()} {error!r}", None, None
     # Dramatiq warns about every result that is not stored; a service may return anything.
