@@ -1,6 +1,6 @@
 """The settings: read once, from `WORKER_…` variables and the project's `.env`, and nowhere else.
 
-Here is the framework's own group; `groups` has the base of all groups, and `environment` reads what is written.
+Here is the framework's own group; `groups` has the base of all groups, and `environment` reads the variables.
 """
 
 from __future__ import annotations

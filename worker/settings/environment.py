@@ -1,4 +1,4 @@
-"""What is written in the environment and in the project's `.env`: no other module reads either."""
+"""Reads the variables of the environment and of the project's `.env`: no other module reads either."""
 
 from __future__ import annotations
 
