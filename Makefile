@@ -9,7 +9,7 @@ endif
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo check test lint types suite clock browser screenshots soak quality example bench bench-broker bench-history bench-recall lock clean
+.PHONY: help install demo check test lint types suite clock browser screenshots soak quality example bench bench-broker bench-quick bench-history bench-recall lock clean
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -89,14 +89,14 @@ bench: ## Measure the bridge, the merge and the summarizer beside others (about 
 	build/bench/bin/python bench/merging.py --json build/merging.json
 	build/bench/bin/python bench/summaries.py --json build/summaries.json
 
-bench-broker: ## Measure the broker beside other queues (about forty minutes)
+bench-broker: ## Measure the broker beside other queues (about an hour and a half)
 	$(PYTHON) -m venv build/bench-broker
 	build/bench-broker/bin/pip install --quiet --disable-pip-version-check -e '.[bench-broker]'
-	$(PYTHON) -m venv build/bench-redis5 # for arq and SAQ, which refuse the redis-py of the others
-	build/bench-redis5/bin/pip install --quiet --disable-pip-version-check \
-		'arq>=0.28' 'saq[redis,hiredis]>=0.26' typing-extensions
-	build/bench-broker/bin/python bench/broker.py --second-python build/bench-redis5/bin/python \
-		--json build/broker.json
+	build/bench-broker/bin/python bench/broker.py --json build/broker.json
+
+bench-quick: $(INSTALLED) ## The same for coroutines alone (about three minutes)
+	mkdir -p build
+	$(BIN)/python bench/broker.py --quick --json build/broker-quick.json
 
 bench-history: $(INSTALLED) ## Measure the history with a million messages in it (about fifteen minutes)
 	mkdir -p build

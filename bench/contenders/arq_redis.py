@@ -1,4 +1,4 @@
-"""arq; its default of ten messages at once is meant for work that takes a while."""
+"""arq."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from arq import create_pool
 from arq.connections import RedisSettings
 
-from contenders.stamps import REDIS_URL, stamp
+from contenders.stamps import AT_ONCE, REDIS_URL, work
 
 
 async def noop(context: dict[str, Any], number: int) -> None:
     del context
-    stamp(number)
+    await work(number)
 
 
 class WorkerSettings:
@@ -22,7 +22,7 @@ class WorkerSettings:
 
     functions = (noop,)
     redis_settings = RedisSettings.from_dsn(REDIS_URL)
-    max_jobs = 100
+    max_jobs = AT_ONCE
 
 
 def enqueue(numbers: Iterable[int]) -> None:

@@ -1,4 +1,4 @@
-"""SAQ; its default of ten messages at once is meant for work that takes a while."""
+"""SAQ."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 from saq import Queue
 
-from contenders.stamps import REDIS_URL, stamp
+from contenders.stamps import AT_ONCE, REDIS_URL, work
 
 queue = Queue.from_url(REDIS_URL)
 
 
 async def noop(context: dict[str, Any], *, number: int) -> None:
     del context
-    stamp(number)
+    await work(number)
 
 
-settings = {"queue": queue, "functions": [noop], "concurrency": 100}
+settings = {"queue": queue, "functions": [noop], "concurrency": AT_ONCE}
 
 
 def enqueue(numbers: Iterable[int]) -> None:

@@ -7,15 +7,12 @@ from collections.abc import Callable, Iterable
 
 from taskiq import AsyncBroker
 
-from contenders.stamps import stamp
+from contenders.stamps import work
 
 
 def sender(broker: AsyncBroker) -> Callable[[Iterable[int]], None]:
     """Declares the no-op, and makes the function that sends it singly."""
-
-    @broker.task
-    async def noop(number: int) -> None:
-        stamp(number)
+    noop = broker.task(task_name="noop")(work)
 
     async def send(numbers: Iterable[int]) -> None:
         await broker.startup()
