@@ -68,18 +68,20 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
-# Somebody else's project, tested with the built wheel in an environment of its own, without the extras.
+# Somebody else's projects, tested with the built wheel in an environment of their own, without the extras.
 EXAMPLE := build/example
+EXAMPLES := newsletter crawler
 example: $(INSTALLED)
 	rm -rf $(EXAMPLE) && mkdir -p $(EXAMPLE)
 	sed -n 's/^\([a-z0-9][^\\]*\) \\$$/\1/p' requirements.lock > $(EXAMPLE)/constraints.txt
 	$(BIN)/python -m build --quiet --wheel --no-isolation --outdir $(EXAMPLE)/wheels .
-	$(BIN)/python -m build --quiet --wheel --no-isolation --outdir $(EXAMPLE)/wheels examples/newsletter
+	for one in $(EXAMPLES); do \
+		$(BIN)/python -m build --quiet --wheel --no-isolation --outdir $(EXAMPLE)/wheels examples/$$one || exit; done
 	$(BIN)/python -m venv --without-pip $(EXAMPLE)/venv
 	$(BIN)/pip --python $(EXAMPLE)/venv/bin/python install --quiet --disable-pip-version-check \
 		--constraint $(EXAMPLE)/constraints.txt \
-		$(EXAMPLE)/wheels/dramatiq_bridge-*.whl '$(EXAMPLE)/wheels/newsletter-0.1.0-py3-none-any.whl[test]'
-	$(EXAMPLE)/venv/bin/pytest -W error -p no:cacheprovider examples/newsletter
+		$(EXAMPLE)/wheels/dramatiq_bridge-*.whl $(EXAMPLES:%='$(EXAMPLE)/wheels/%-0.1.0-py3-none-any.whl[test]')
+	for one in $(EXAMPLES); do $(EXAMPLE)/venv/bin/pytest -W error -p no:cacheprovider examples/$$one || exit; done
 
 # Benchmarks have an environment of their own: the contenders are nobody's dependencies.
 bench: ## Measure the bridge, the merge and the summarizer beside others (about ten minutes)

@@ -1,0 +1,1 @@
+"""A crawler: fetches the pages of a site, and tries again where the site is busy."""
