@@ -56,6 +56,15 @@ def test_what_cannot_be_read_is_named_with_the_remedy(values: dict[str, Any], sa
     assert "\x1b" not in str(caught.value)
 
 
+def test_an_event_without_a_subject_has_no_value_of_it() -> None:
+    """Not even the word `None`; a subject that is null has that one."""
+    named, null, other = (
+        StatusEvent(event="a.started", state=State.STARTED, subject=subject) for subject in ({"n": 1}, {"k": None}, {})
+    )
+    wanted = EventFilter(subject={"k": "None"})
+    assert [wanted.matches(event) for event in (named, null, other)] == [False, True, False]
+
+
 def test_states_of_events_and_of_messages_are_not_mixed_up() -> None:
     """A message is never `started`, and an attempt never `dead`."""
     with pytest.raises(ConfigurationError, match="there are started"):

@@ -94,8 +94,8 @@ MESSAGE_FIELDS = (
     _ERROR,
     FilterField(
         name="cause",
-        help="Cause of a dead letter: an error's type with its module, lost, or unknown.",
-        example="builtins.ValueError",
+        help="Cause of a dead letter: an error's type, such as ValueError or httpx.ReadTimeout, lost, or unknown.",
+        example="httpx.ReadTimeout",
     ),
     _SINCE,
     _UNTIL,
@@ -125,7 +125,8 @@ class MessageFilter:
         queue: The queue's name.
         subject: The message has all of this; compared as text, so that `conversation_id=42` finds 42 and "42".
         error: An attempt ended with an error of this type, written with or without its module.
-        cause: The message is a dead letter with this cause: an error's type with its module, `lost` or `unknown`.
+        cause: The message is a dead letter with this cause: an error's type as it is stored (with its module, unless it is
+            Python's own), `lost` or `unknown`.
         since: The message entered its state, or is due if it is delayed, at this time or later.
         until: The same, at this time or earlier.
     """
@@ -185,8 +186,12 @@ class EventFilter:
             and (self.error is None or _is_of_type(event, self.error))
             and (self.since is None or event.time >= self.since)
             and (self.until is None or event.time <= self.until)
-            and all(str(event.subject.get(key)) == mask_secrets(value) for key, value in self.subject.items())
+            and all(_has(event, name, value) for name, value in self.subject.items())
         )
+
+
+def _has(event: StatusEvent, name: str, value: str) -> bool:
+    return name in event.subject and str(event.subject[name]) == mask_secrets(value)
 
 
 def _is_of_type(event: StatusEvent, error: str) -> bool:
