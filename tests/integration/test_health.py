@@ -66,6 +66,15 @@ def test_without_a_worker_it_is_degraded(client: RedisClient, settings: Settings
     assert "no worker is alive" in " ".join(found.reasons)
 
 
+def test_a_worker_that_has_ended_is_not_listed(broker: StreamBroker, actor: object, client: RedisClient) -> None:
+    """Neither alive nor dead: there may be no other that would take it off the list."""
+    worker = dramatiq.Worker(broker, worker_threads=1, worker_timeout=50)
+    worker.start()
+    wait_until(lambda: [one.alive for one in ask(client, workers())] == [True])
+    worker.stop()
+    assert ask(client, workers()) == ()
+
+
 def test_a_probe_of_a_host_asks_for_its_own_workers(client: RedisClient, settings: Settings, alive: None) -> None:
     """Those of other containers do not make it healthy."""
     found = check_health(client, settings, host="elsewhere")
