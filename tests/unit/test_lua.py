@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -168,15 +170,15 @@ def names_of(text: str, known: set[str]) -> Names:
     return _Reader(text, known).read()
 
 
-def top_names(name: str) -> set[str]:
-    """The names that a file declares for those that include it."""
-    others = {one for other in all_included(name) for one in top_names(other)}
-    return names_of(FILES[name], LUA | others).top
-
-
+@cache
 def checked(name: str) -> Names:
-    others = {one for other in all_included(name) for one in top_names(other)}
-    return names_of(FILES[name], LUA | others)
+    """What a file makes of names, with those of the files that it includes."""
+    return names_of(FILES[name], LUA | {one for other in all_included(name) for one in own_names(other)})
+
+
+def own_names(name: str) -> set[str]:
+    """The names that a file declares for those that include it."""
+    return checked(name).top
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -184,6 +186,13 @@ def test_no_name_is_global_and_none_is_shadowed(name: str) -> None:
     """A file that is included cannot change what another one means."""
     found = checked(name)
     assert (found.undeclared, found.shadowing) == ([], [])
+
+
+@pytest.mark.parametrize("name", sorted(SCRIPTS))
+def test_no_two_files_of_a_script_give_a_name_a_meaning(name: str) -> None:
+    """Neither of two files that one script includes needs to know of the other."""
+    meanings = Counter(one for file in {name, *all_included(name)} for one in own_names(file))
+    assert [one for one, files in meanings.items() if files > 1] == []
 
 
 @pytest.mark.parametrize(
