@@ -57,15 +57,20 @@ def test_help_loads_the_table_of_commands_and_what_draws_it() -> None:
     assert not has_asyncio
 
 
-def test_a_list_of_messages_loads_the_client_and_the_settings_and_no_more() -> None:
-    """`worker messages` in a pipe: nothing that draws, logs, serves or runs messages is loaded for nothing."""
-    code = """
+# A look at the server's health runs a coroutine, as an actor would.
+LISTS = {"messages": set(), "queues": {"loops", "operations", "threads"}, "status": {"loops", "operations", "threads"}}
+
+
+@pytest.mark.parametrize(("command", "further_rooms"), LISTS.items())
+def test_a_list_loads_the_client_and_the_settings_and_no_more(command: str, further_rooms: set[str]) -> None:
+    """In a pipe, nothing that draws, logs, serves or runs messages is loaded for nothing; nor are others' settings."""
+    code = f"""
 import os
 from worker.cli import app
 from worker.errors import ServerUnreachable
 os.environ["WORKER_REDIS_URL"] = "unix:///nowhere"
 try:
-    app(["messages"], standalone_mode=False)
+    app(["{command}"], standalone_mode=False)
 except ServerUnreachable:
     pass
 """
@@ -75,7 +80,7 @@ except ServerUnreachable:
     of_these = {"cryptography", "opentelemetry", "org", "typing_extensions", "xxhash"}  # where they are installed
     assert set(packages) <= settings | client | of_these | {"annotated_doc", "shellingham", "typer", "worker"}
     rooms = {name.split(".")[1] for name in ours if "." in name}
-    assert rooms <= {"cli", "errors", "ground", "history", "server", "settings"}
+    assert rooms <= {"cli", "errors", "ground", "history", "server", "settings"} | further_rooms
 
 
 @pytest.mark.parametrize("name", worker.__all__)

@@ -47,7 +47,7 @@ _COMMANDS = {
         "worker.cli.system:health",
         "Check whether messages are being run; exit code 0: healthy, 1: degraded, 2: unreachable.",
     ),
-    "doctor": ("worker.cli.system:doctor", "Check the server and the settings for problems, and show the remedies."),
+    "doctor": ("worker.cli.doctor:doctor", "Check the server and the settings for problems, and show the remedies."),
     "config": (
         "worker.cli.config:config",
         "Show the settings in force and the origin of each; secrets are masked.",

@@ -34,8 +34,7 @@ from worker.history.filters import MessageFilter
 from worker.history.histogram import Percentiles
 from worker.history.query import all_messages, ask
 from worker.history.states import FAILURES, WAITS, MessageState
-from worker.operations.answers import HealthAnswer
-from worker.operations.health import Health, check_health
+from worker.operations.health import Health, HealthAnswer, check_health
 from worker.server.client import RedisClient
 from worker.server.connection import address, check_server, connect
 from worker.settings import Settings

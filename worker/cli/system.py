@@ -1,4 +1,4 @@
-"""`worker queues`, `workers`, `audit`, `health` and `doctor`: the system around the messages."""
+"""`worker queues`, `workers`, `audit` and `health`: the system around the messages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.config import APPLICATION
 from worker.cli.options import AsJson, Limit, begin, open_server
 from worker.cli.output import ago, counted, local_time, print_json, print_table, print_text, print_texts, rough
 from worker.cli.terminal import Row, Styled
@@ -16,14 +15,11 @@ from worker.history.answers import QueueInfo, WorkerInfo
 from worker.history.as_json import AuditLog, Queues, Workers
 from worker.history.overview import audit_log
 from worker.history.query import PAGE, ask
-from worker.operations.answers import HealthAnswer
-from worker.operations.doctor import Severity, examine
-from worker.operations.health import PROBE_TIMEOUT, HealthState, check_health
+from worker.operations.health import PROBE_TIMEOUT, HealthAnswer, HealthState, check_health
 from worker.server.connection import connect
 
 EXIT_CODES = {HealthState.HEALTHY: 0, HealthState.DEGRADED: 1, HealthState.UNREACHABLE: 2}
 HEALTH_STYLES = {HealthState.HEALTHY: "green", HealthState.DEGRADED: "yellow", HealthState.UNREACHABLE: "red"}
-_SEVERITY_STYLES = {Severity.OK: "green", Severity.WARNING: "yellow", Severity.PROBLEM: "red"}
 
 
 def queues(as_json: AsJson = False) -> None:
@@ -69,21 +65,6 @@ def health(
         for reason in found.reasons:
             print_text(reason)
     raise typer.Exit(EXIT_CODES[found.state])
-
-
-def doctor(as_json: AsJson = False) -> None:
-    """Check the server and the settings for problems, and show the remedies."""
-    settings = begin()
-    found = examine(connect(settings, timeout=PROBE_TIMEOUT), settings, APPLICATION)
-    is_well = all(one.severity is not Severity.PROBLEM for one in found)
-    if as_json:
-        print_json({"ok": is_well, "findings": found})
-    else:
-        rows = [
-            (one.name, Styled(one.severity, _SEVERITY_STYLES[one.severity]), one.found, one.remedy) for one in found
-        ]
-        print_table(("check", "result", "found", "what to do"), rows)
-    raise typer.Exit(0 if is_well else 1)
 
 
 QUEUE_HEADINGS = ("queue", "queued", "delayed", "running", "oldest waits", "paused")

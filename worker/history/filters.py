@@ -125,8 +125,8 @@ class MessageFilter:
         queue: The queue's name.
         subject: The message has all of this; compared as text, so that `conversation_id=42` finds 42 and "42".
         error: An attempt ended with an error of this type, written with or without its module.
-        cause: The message is a dead letter with this cause: an error's type as it is stored (with its module, unless it is
-            Python's own), `lost` or `unknown`.
+        cause: The message is a dead letter with this cause: an error's type with its module, or without one if it is
+            Python's own; `lost` or `unknown`.
         since: The message entered its state, or is due if it is delayed, at this time or later.
         until: The same, at this time or earlier.
     """

@@ -1,4 +1,4 @@
-"""Actions, health and findings as JSON, on the command line and over HTTP alike."""
+"""Actions as JSON, on the command line and over HTTP alike."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Self
 
 from worker.operations.actions import Outcome, Preview
-from worker.operations.health import Health, HealthState
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +41,3 @@ class Turned:
     queue: str
     paused: bool
     changed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class HealthAnswer:
-    """The health of the system: the verdict, its reasons (a line each), and the number of workers that are alive."""
-
-    state: HealthState
-    reasons: tuple[str, ...]
-    workers: int
-
-    @classmethod
-    def of(cls, health: Health) -> Self:
-        """Describes the health."""
-        return cls(health.state, health.reasons, health.workers)

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Self
 
 import redis
 
@@ -67,6 +68,20 @@ class Health:
     def reasons(self) -> tuple[str, ...]:
         """Each problem with its remedy, as one line."""
         return tuple(str(one) for one in self.complaints)
+
+
+@dataclass(frozen=True, slots=True)
+class HealthAnswer:
+    """The health as JSON: the verdict, its reasons (a line each), and the number of live worker processes."""
+
+    state: HealthState
+    reasons: tuple[str, ...]
+    workers: int
+
+    @classmethod
+    def of(cls, health: Health) -> Self:
+        """Describes the health."""
+        return cls(health.state, health.reasons, health.workers)
 
 
 def check_health(client: RedisClient, settings: Settings, *, host: str | None = None) -> Health:

@@ -6,8 +6,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from worker.loops.thread_pool import run_in_thread_pool
-from worker.operations.answers import HealthAnswer
-from worker.operations.health import HealthState, check_health
+from worker.operations.health import HealthAnswer, HealthState, check_health
 from worker.web import shapes
 from worker.web.answers import told
 from worker.web.dependencies import Held
