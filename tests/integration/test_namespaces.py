@@ -9,10 +9,11 @@ import dramatiq
 import pytest
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.rate_limits import ConcurrentRateLimiter
+from dramatiq.results import ResultMissing, Results
 
 from tests.support.workers import working
 from worker.broker import create_broker
-from worker.broker.backend import NamespacedBackend
+from worker.broker.backend import NamespacedBackend, NamespacedResults
 from worker.broker.streams import StreamBroker
 from worker.history.events import StatusEvent
 from worker.history.filters import EventFilter, MessageFilter
@@ -109,6 +110,31 @@ def test_rate_limits_of_two_environments_do_not_add_up(settings: Settings, valke
         assert (mine, other) == (True, True)
         with first.acquire(raise_on_failure=False) as again:
             assert not again
+
+
+def test_results_of_two_environments_are_kept_apart(environments: tuple[Environment, Environment]) -> None:
+    """Of messages with the same id, queue and actor."""
+    for one in environments:
+        one.broker.add_middleware(Results(backend=NamespacedResults(one.client), store_results=True))
+    staging, live = environments
+    mine, other = (one.note.message(f"in {one.name}").copy(message_id="same") for one in environments)
+    staging.broker.enqueue(mine)
+    with working(staging.broker):
+        assert mine.get_result(backend=NamespacedResults(staging.client), block=True) == "in staging"
+    with pytest.raises(ResultMissing):
+        other.get_result(backend=NamespacedResults(live.client))
+    names = [key.decode().partition(":")[0] for key in staging.client.scan_iter(count=1000)]
+    assert set(names) == {"{staging}"}
+
+
+def test_dramatiqs_backends_have_the_settings_of_the_process(settings: Settings, valkey: EmbeddedServer) -> None:
+    """Unless they are given a client."""
+    put_in_force(of_namespace(settings, "staging"))
+    backend = NamespacedBackend()
+    assert backend.add("limit", 1, 60_000)
+    assert backend.client.keys() == [b"{staging}:dramatiq:limit"]
+    assert NamespacedResults().namespace == "{staging}:dramatiq:results"
+    put_in_force(settings)
 
 
 def test_dramatiqs_lists_are_kept_apart_too(settings: Settings, valkey: EmbeddedServer) -> None:

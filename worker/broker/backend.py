@@ -1,22 +1,41 @@
-"""The backend of Dramatiq's rate limits and barriers, with keys of our namespace."""
+"""Dramatiq's own backends on our server. They must never write a key outside of our namespace."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from dramatiq.encoder import Encoder
 from dramatiq.rate_limits.backends import RedisBackend
+from dramatiq.results.backends import RedisBackend as ResultsBackend
 
 from worker.server.client import RedisClient
+from worker.server.connection import connect
+from worker.settings import Settings
+
+
+class NamespacedResults(ResultsBackend):  # type: ignore[misc]
+    """Dramatiq's own backend of results, but each key begins with the client's namespace.
+
+    Args:
+        client: A client of the server, or None for one with the settings of this process.
+        encoder: The encoder of results, or None for Dramatiq's.
+    """
+
+    def __init__(self, client: RedisClient | None = None, *, encoder: Encoder | None = None) -> None:
+        client = client or connect(Settings.in_force())
+        place = client.namespace.of_dramatiq("results")
+        super().__init__(client=client, encoder=encoder, namespace=place, use_namespace_prefix_keys=True)
 
 
 class NamespacedBackend(RedisBackend):  # type: ignore[misc]
-    """Dramatiq's own backend, but each key begins with the prefix of the client's namespace.
+    """Dramatiq's own backend of rate limits and barriers, but each key begins with the client's namespace.
 
     Args:
-        client: A client of the server.
+        client: A client of the server, or None for one with the settings of this process.
     """
 
-    def __init__(self, client: RedisClient) -> None:
+    def __init__(self, client: RedisClient | None = None) -> None:
+        client = client or connect(Settings.in_force())
         super().__init__(client=client)
         self._key = client.namespace.of_dramatiq
 
