@@ -345,8 +345,8 @@ def test_an_enqueued_message_is_named(project: Project) -> None:
     """With its id, in words and in JSON; the audit log says by whom."""
     queued(project)
     found = project.json("enqueue", "merge_conversation", "c")
-    assert set(found) == {"message_id", "actor", "queue"}
-    assert (found["actor"], found["queue"]) == ("merge_conversation", "cpu")
+    assert set(found) == {"message_id", "actor", "queue", "is_new"}
+    assert (found["actor"], found["queue"], found["is_new"]) == ("merge_conversation", "cpu", True)
     line = project.worker("enqueue", "merge_conversation", "c").stdout
     match = re.fullmatch(r"merge_conversation enqueued as ([0-9a-f-]{36})\n", line)
     assert match is not None

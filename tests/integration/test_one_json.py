@@ -64,6 +64,11 @@ def got(web: httpx.Client, path: str, **parameters: Any) -> Any:
     return answer.json()
 
 
+def without_arguments(page: dict[str, Any]) -> dict[str, Any]:
+    """A page as the command line has it, which shows arguments only on request."""
+    return page | {"messages": [one | {"arguments": None} for one in page["messages"]]}
+
+
 def still(value: Any) -> Any:
     """The same, with what moves left as null."""
     if isinstance(value, dict):
@@ -84,9 +89,7 @@ def test_both_say_the_same_of_the_same_thing(web: httpx.Client) -> None:
     page = got(web, "/messages", limit=200)
     assert printed("messages", "--arguments", "--json") == [page]
     assert printed("messages", "--count", "--json") == [got(web, "/messages/count")]
-    assert printed("dead", "list", "--json")[0]["messages"] == [
-        one | {"arguments": None} for one in got(web, "/messages", state="dead")["messages"]
-    ]
+    assert printed("dead", "list", "--json") == [without_arguments(got(web, "/messages", state="dead"))]
     dead = got(web, "/messages", state="dead")["messages"][0]["id"]
     assert printed("show", dead, "--arguments", "--json") == [got(web, f"/messages/{dead}")]
     events = got(web, "/events", message_id=dead)["events"]
@@ -95,8 +98,7 @@ def test_both_say_the_same_of_the_same_thing(web: httpx.Client) -> None:
     [running] = printed("running", "--json")
     hidden = [one | {"arguments": None} for one in got(web, "/running")["messages"]]
     assert still(running["messages"]) == still(hidden)
-    delayed = got(web, "/delayed")["messages"]
-    assert printed("delayed", "--json")[0]["messages"] == [one | {"arguments": None} for one in delayed]
+    assert printed("delayed", "--json") == [without_arguments(got(web, "/delayed"))]
     assert still(printed("queues", "--json")) == [still(got(web, "/queues"))]
     assert still(printed("workers", "--json")) == [still(got(web, "/workers"))]
     assert printed("audit", "--json") == [got(web, "/audit")]
@@ -108,6 +110,29 @@ def test_both_say_the_same_of_the_same_thing(web: httpx.Client) -> None:
     assert still(status["queues"]) == still(got(web, "/queues"))["queues"]
     assert still(status["workers"]) == still(got(web, "/workers"))["workers"]
     assert still(status["running"]) == still(hidden)
+
+
+def test_both_lead_to_the_next_page_with_the_same_cursor(web: httpx.Client) -> None:
+    """Of dead letters and of delayed messages; the last page has none."""
+    for words, path, further in (
+        (("dead", "list"), "/messages", {"state": "dead"}),
+        (("delayed",), "/delayed", {}),
+    ):
+        first = got(web, path, limit=1, **further)
+        assert printed(*words, "--limit", "1", "--json") == [without_arguments(first)]
+        cursor = str(first["cursor"])
+        following = got(web, path, limit=100, cursor=cursor, **further)
+        assert printed(*words, "--cursor", cursor, "--json") == [without_arguments(following)]
+        assert first["messages"][0] not in following["messages"]
+        assert following["cursor"] is None
+
+
+def test_both_say_the_same_of_a_message_that_they_enqueue(web: httpx.Client) -> None:
+    """Its id, its actor, its queue, and whether it is new."""
+    over_http = web.post("/api/messages", json={"actor": "anything"}).json()
+    [by_command] = printed("enqueue", "anything", "--json")
+    assert over_http | {"message_id": ""} == by_command | {"message_id": ""}
+    assert over_http["is_new"] is True
 
 
 def test_both_say_the_same_of_an_action(web: httpx.Client) -> None:

@@ -66,6 +66,14 @@ def test_a_page_takes_the_filters_that_the_api_takes(web: httpx.Client) -> None:
                 assert web.get(path, params={name: text}).status_code == 200, (path, name, text)
 
 
+def test_a_complaint_has_the_words_of_the_table_and_no_others(web: httpx.Client) -> None:
+    """Nothing of how it is checked."""
+    said = web.get("/api/events", params={"since": "garbage"}).json()["detail"]
+    assert said.startswith("query.since: garbage: write how long ago")
+    said = web.get("/api/events", params={"state": "done"}).json()["detail"]
+    assert said.startswith("query.state: Input should be 'started', 'progress'")
+
+
 def test_a_body_refuses_what_a_query_refuses(web: httpx.Client) -> None:
     """In the same words."""
     for name, text in BAD:

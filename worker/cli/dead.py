@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
 import typer
 
 from worker.cli.actions import acting
+from worker.cli.messages import Cursor, read_page, tell_of_more
 from worker.cli.options import AsJson, Limit, MessageId, WithArguments, filters_messages, open_server
 from worker.cli.output import MESSAGE_HEADINGS, message_row, print_json, print_table
 from worker.cli.show import UnknownMessage, find_message, show_message
 from worker.errors import ConfigurationError
-from worker.history.as_json import Shown, messages_of
+from worker.history.as_json import MessagePage, Shown, messages_of
 from worker.history.filters import MessageFilter
-from worker.history.query import PAGE, all_messages
+from worker.history.query import PAGE
 from worker.history.states import Action, MessageState
-from worker.server.client import RedisClient
 
 app = typer.Typer(add_completion=False, help="List, show, replay and purge dead letters.")
 
@@ -24,16 +22,16 @@ app = typer.Typer(add_completion=False, help="List, show, replay and purge dead 
 def dead(ctx: typer.Context, as_json: AsJson = False) -> None:
     """List, show, replay and purge dead letters."""
     if ctx.invoked_subcommand is None:
-        _list(open_server(), MessageFilter(), PAGE, as_json=as_json)
+        _list(MessageFilter(), PAGE, None, as_json=as_json)
     elif as_json:
         raise ConfigurationError(f"write --json after the command: worker dead {ctx.invoked_subcommand} --json")
 
 
 @app.command("list")
 @filters_messages
-def list_(wanted: MessageFilter, limit: Limit = PAGE, as_json: AsJson = False) -> None:
+def list_(wanted: MessageFilter, limit: Limit = PAGE, cursor: Cursor = None, as_json: AsJson = False) -> None:
     """List dead letters, newest first."""
-    _list(open_server(), wanted, limit, as_json=as_json)
+    _list(wanted, limit, cursor, as_json=as_json)
 
 
 @app.command()
@@ -49,9 +47,10 @@ app.command("replay")(acting(Action.REPLAY, "Enqueue dead letters again: the sam
 app.command("purge")(acting(Action.PURGE, "Remove dead letters and their history for good."))
 
 
-def _list(client: RedisClient, wanted: MessageFilter, limit: int, *, as_json: bool) -> None:
-    dead_letters = list(islice(all_messages(client, wanted, within=(MessageState.DEAD,)), limit))
+def _list(wanted: MessageFilter, limit: int, cursor: int | None, *, as_json: bool) -> None:
+    page = read_page(open_server(), wanted, limit, cursor, within=(MessageState.DEAD,))
     if as_json:
-        print_json({"messages": messages_of(dead_letters, Shown())})
-    else:
-        print_table(MESSAGE_HEADINGS, [message_row(message) for message in dead_letters])
+        print_json(MessagePage(messages_of(page.messages, Shown()), page.cursor))
+        return
+    print_table(MESSAGE_HEADINGS, [message_row(message) for message in page.messages])
+    tell_of_more(page.cursor)

@@ -9,7 +9,9 @@ import typer
 from worker.cli.actors import read_arguments
 from worker.cli.options import AsJson, begin, read_duration
 from worker.cli.output import print_json, print_text
+from worker.operations.actors import enqueue as send
 from worker.operations.actors import find_actor
+from worker.operations.answers import Enqueued
 from worker.operations.audit import ENQUEUE, audit
 from worker.server.connection import check_server, connect
 
@@ -27,9 +29,9 @@ def enqueue(
     values = read_arguments(found, arguments or [])
     client = connect(settings)
     check_server(client, settings)
-    message = found.send_with_options(args=tuple(values), delay=later)
-    audit(client, ENQUEUE, message.actor_name, [message.message_id])
+    enqueued = Enqueued.of(send(found, values, {}, delay=later))
+    audit(client, ENQUEUE, enqueued.actor, [enqueued.message_id])
     if as_json:
-        print_json({"message_id": message.message_id, "actor": message.actor_name, "queue": found.queue_name})
+        print_json(enqueued)
     else:
-        print_text(f"{message.actor_name} enqueued as {message.message_id}")
+        print_text(f"{enqueued.actor} enqueued as {enqueued.message_id}")

@@ -26,7 +26,15 @@ from worker.history import as_json as json_of
 from worker.history.answers import Count, Page, StoredMessage, WorkerInfo
 from worker.history.filters import MessageFilter
 from worker.history.overview import workers
-from worker.history.query import PAGE, ask, count_messages, delayed_messages, page_of_messages
+from worker.history.query import (
+    PAGE,
+    ask,
+    count_messages,
+    cursor_after,
+    delayed_messages,
+    last_of_page,
+    page_of_messages,
+)
 from worker.history.states import MessageState
 from worker.history.timeline import TimelineAttempt, attempts_of
 from worker.server.client import RedisClient
@@ -58,7 +66,7 @@ def messages(
         return
     headings, more = (*MESSAGE_HEADINGS, "arguments") if arguments else MESSAGE_HEADINGS, arguments
     print_table(headings, [[*message_row(one), *([one.arguments] if more else [])] for one in page.messages])
-    _tell_of_more(page)
+    tell_of_more(page.cursor)
 
 
 def running(limit: Limit = PAGE, cursor: Cursor = None, as_json: AsJson = False) -> None:
@@ -70,44 +78,54 @@ def running(limit: Limit = PAGE, cursor: Cursor = None, as_json: AsJson = False)
         print_json(json_of.RunningPage(running_as_json(page.messages, alive), page.cursor))
         return
     print_table(RUNNING_HEADINGS, [running_row(one) for one in page.messages])
-    _tell_of_more(page)
+    tell_of_more(page.cursor)
 
 
-def delayed(limit: Limit = PAGE, as_json: AsJson = False) -> None:
+def delayed(
+    limit: Limit = PAGE,
+    cursor: Annotated[str | None, typer.Option(help="Continue after the last page.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """List delayed messages, the next due first."""
-    found = list(islice(_all_delayed(open_server(), limit), limit))
+    after = None if cursor is None else last_of_page(cursor)
+    found = list(islice(_all_delayed(open_server(), limit, after), limit))
+    following = cursor_after(found[-1]) if len(found) == limit else None
     if as_json:
-        print_json({"messages": json_of.messages_of(found, json_of.Shown())})
+        print_json(json_of.DelayedPage(json_of.messages_of(found, json_of.Shown()), following))
         return
     headings = ("message", "due", "in", "actor", "queue", "attempts", "subject", "last error")
     print_table(headings, [_delayed_row(one) for one in found])
+    tell_of_more(following)
 
 
-def read_page(client: RedisClient, wanted: MessageFilter, limit: int, cursor: int | None = None) -> Page:
-    """A page of messages, filled up to its limit from several answers.
+def read_page(
+    client: RedisClient, wanted: MessageFilter, limit: int, cursor: int | None = None, within: Sequence[str] = ()
+) -> Page:
+    """A page of messages, filled up to its limit from several answers; `within` as in `page_of_messages`.
 
     Raises:
         ServerUnreachable: The server did not answer, or refused.
     """
     found: list[StoredMessage] = []
     while True:
-        page = ask(client, page_of_messages(wanted, limit=min(_AT_ONCE, limit - len(found)), cursor=cursor))
+        at_once = min(_AT_ONCE, limit - len(found))
+        page = ask(client, page_of_messages(wanted, limit=at_once, cursor=cursor, within=within))
         found += page.messages
         cursor = page.cursor
         if cursor is None or len(found) >= limit:
             return Page(tuple(found), cursor)
 
 
-def _all_delayed(client: RedisClient, limit: int) -> Iterator[StoredMessage]:
-    last = None
+def _all_delayed(client: RedisClient, limit: int, last: StoredMessage | None) -> Iterator[StoredMessage]:
     while page := ask(client, delayed_messages(limit=min(_AT_ONCE, limit), after=last)):
         yield from page
         last = page[-1]
 
 
-def _tell_of_more(page: Page) -> None:
-    if page.cursor is not None:
-        note(f"there may be more: --cursor {page.cursor}")
+def tell_of_more(cursor: int | str | None) -> None:
+    """Tells how the next page is asked for, if there may be one."""
+    if cursor is not None:
+        note(f"there may be more: --cursor {cursor}")
 
 
 RUNNING_HEADINGS = ("message", "actor", "attempt", "for", "worker", "progress", "subject")

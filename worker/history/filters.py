@@ -104,7 +104,7 @@ MESSAGE_FIELDS = (
 
 EVENT_FIELDS = (
     FilterField(name="message_id", help="Id of the message."),
-    FilterField(name="state", kind=Kind.CHOICE, help="State of the event.", choices=tuple(State)),
+    FilterField(name="state", kind=Kind.CHOICE, help="State of the event.", choices=tuple(one.value for one in State)),
     _ACTOR,
     _QUEUE,
     _SUBJECT,

@@ -6,18 +6,16 @@ a question that must look at many of them answers in parts.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import redis
 
-from worker.errors import ServerUnreachable
-from worker.history.answers import (
-    Count,
-    Page,
-    StoredMessage,
-)
+from worker.errors import ConfigurationError, ServerUnreachable
+from worker.ground.texts import shown
+from worker.history.answers import Count, Page, StoredMessage, moment
 from worker.history.events import StatusEvent
 from worker.history.filters import EventFilter, MessageFilter
 from worker.history.lines import subject_names
@@ -38,6 +36,8 @@ _AT_ONCE = 200
 _GIVE_UP_AFTER = 50_000
 """Messages without a match after which a search for events ends, because events have no index of their own."""
 
+
+_DUE_AT = re.compile("[0-9]{1,13}")
 
 # A server without memory still has enough for the temporary results of a question.
 _FIND = Script("find", flags="allow-oom")
@@ -196,6 +196,37 @@ def delayed_messages(*, limit: int = PAGE, after: StoredMessage | None = None) -
 
     last: list[Argument] = ["", -1] if after is None else [after.id, round(after.since.timestamp() * 1000)]
     return Question(_DUE, [limit, *last], read)
+
+
+def cursor_after(message: StoredMessage) -> str:
+    """The cursor of the page of delayed messages after this one."""
+    return f"{round(message.since.timestamp() * 1000)}/{message.id}"
+
+
+def last_of_page(cursor: str) -> StoredMessage:
+    """The message that a cursor names, with as much of it as the next page needs: it may not be delayed any more.
+
+    Raises:
+        ConfigurationError: It is no cursor of a page of delayed messages.
+    """
+    due, _, message_id = cursor.partition("/")
+    if not (message_id and _DUE_AT.fullmatch(due)):
+        raise ConfigurationError(f"cursor {shown(cursor)}: use that of the last page, or leave it out to begin anew")
+    return StoredMessage(
+        id=message_id,
+        number=0,
+        state=MessageState.DELAYED,
+        since=moment(int(due)),
+        attempts=0,
+        fence=0,
+        priority="",
+        actor="",
+        queue="",
+        subject={},
+        payload=b"",
+        events=(),
+        events_left_out=0,
+    )
 
 
 def running_messages(*, limit: int = PAGE, cursor: int | None = None) -> Question[Page]:

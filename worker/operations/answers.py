@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
+from dramatiq.common import q_name
+
+from worker.broker.sent import Sent
 from worker.operations.actions import Outcome, Preview
 
 
@@ -32,6 +35,22 @@ class Done:
     def of_preview(cls, found: Preview) -> Self:
         """Describes a dry run."""
         return cls(found.action, True, found.count, tuple(one.id for one in found.messages), {})
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """The message that waits now; with a unique key it may be an older one, and `is_new` is false."""
+
+    message_id: str
+    actor: str
+    queue: str
+    is_new: bool
+
+    @classmethod
+    def of(cls, sent: Sent[Any]) -> Self:
+        """Describes what a send answered."""
+        # Dramatiq's own broker keeps delayed messages in a queue of another name.
+        return cls(sent.message_id, sent.actor_name, q_name(sent.queue_name), sent.is_new)
 
 
 @dataclass(frozen=True, slots=True)

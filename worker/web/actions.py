@@ -14,10 +14,9 @@ from worker.history.filters import MESSAGE_FIELDS, MessageFilter, read_message_f
 from worker.history.states import Action
 from worker.loops.thread_pool import run_in_thread_pool
 from worker.operations import actions, actors
-from worker.operations.answers import Done, Turned
+from worker.operations.answers import Done, Enqueued, Turned
 from worker.operations.audit import ENQUEUE, audit
 from worker.settings import Settings
-from worker.web import shapes
 from worker.web.answers import told
 from worker.web.dependencies import Acting, Client, Held
 from worker.web.parameters import Name, bounds_of, value_of
@@ -83,15 +82,6 @@ class NewMessage(_Body):
     unique_key: Annotated[str, Field(min_length=1, max_length=500)] | None = Field(
         None, description="While a message with this key waits or runs, no other is enqueued."
     )
-
-
-class Enqueued(shapes.Shape):
-    """The message that waits now; with a unique key it may be an older one, and `is_new` is false."""
-
-    message_id: str
-    actor: str
-    queue: str
-    is_new: bool
 
 
 @router.post(
@@ -163,7 +153,4 @@ def _enqueue(new: NewMessage, settings: Settings) -> Enqueued:
     except ConfigurationError as error:
         raise HTTPException(404, str(error)) from error
     delay = timedelta(seconds=new.delay_seconds) if new.delay_seconds else None
-    message = actors.enqueue(actor, new.args, new.kwargs, delay=delay, unique_key=new.unique_key)
-    return Enqueued(
-        message_id=message.message_id, actor=message.actor_name, queue=message.queue_name, is_new=message.is_new
-    )
+    return Enqueued.of(actors.enqueue(actor, new.args, new.kwargs, delay=delay, unique_key=new.unique_key))

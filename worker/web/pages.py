@@ -30,8 +30,10 @@ from worker.history.query import (
     PAGE,
     aask,
     count_of_messages,
+    cursor_after,
     dead_by_cause,
     delayed_messages,
+    last_of_page,
     one_message,
     page_of_messages,
     running_messages,
@@ -44,7 +46,6 @@ from worker.web import api, bars
 from worker.web.asked import Asked
 from worker.web.charts import charts, pace
 from worker.web.dependencies import History, Visiting
-from worker.web.questions import cursor_after, last_of_page
 from worker.web.rendering import render
 
 _EVERY = 2

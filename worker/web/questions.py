@@ -8,21 +8,22 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Response
 
 from worker.history import as_json
-from worker.history.answers import Count, StoredMessage, moment
+from worker.history.answers import Count
 from worker.history.filters import EventFilter, MessageFilter
 from worker.history.overview import actor_rates, audit_log, queues, windows, workers
 from worker.history.query import (
     aask,
     count_of_messages,
+    cursor_after,
     dead_by_cause,
     delayed_messages,
+    last_of_page,
     one_message,
     page_of_messages,
     read_events,
     running_messages,
     state_counts,
 )
-from worker.history.states import MessageState
 from worker.history.tail import aposition
 from worker.loops.thread_pool import run_in_thread_pool
 from worker.web import shapes
@@ -110,31 +111,6 @@ async def delayed(
     found = await aask(history, delayed_messages(limit=limit, after=after))
     following = cursor_after(found[-1]) if len(found) == limit else None
     return told(as_json.DelayedPage(as_json.messages_of(found, shown_to(visitor)), following))
-
-
-def cursor_after(message: StoredMessage) -> str:
-    """The cursor of the page of delayed messages after this one."""
-    return f"{round(message.since.timestamp() * 1000)}/{message.id}"
-
-
-def last_of_page(cursor: str) -> StoredMessage:
-    """The message that a cursor names, with as much of it as the next page needs: it may not be delayed any more."""
-    due, _, message_id = cursor.partition("/")
-    return StoredMessage(
-        id=message_id,
-        number=0,
-        state=MessageState.DELAYED,
-        since=moment(int(due)),
-        attempts=0,
-        fence=0,
-        priority="",
-        actor="",
-        queue="",
-        subject={},
-        payload=b"",
-        events=(),
-        events_left_out=0,
-    )
 
 
 @router.get("/states", response_model=as_json.States)

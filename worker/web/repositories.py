@@ -9,6 +9,7 @@ from fastapi import APIRouter, HTTPException, Path
 from pydantic import Field
 
 from worker.loops.thread_pool import run_in_thread_pool
+from worker.operations.answers import Enqueued
 from worker.operations.audit import SYNC
 from worker.recall.repositories import describe_repository
 from worker.stores import repositories as stored
@@ -80,7 +81,7 @@ async def repository(name: RepositoryName) -> Repository:
 
 
 @router.post("/repositories/{name}/sync", status_code=201, responses=WITH_BODY | NOT_FOUND)
-async def sync(name: RepositoryName, visitor: Acting, held: Held) -> actions.Enqueued:
+async def sync(name: RepositoryName, visitor: Acting, held: Held) -> Enqueued:
     """Enqueues a message that syncs the repository."""
     with unreadable_told():
         known = await _known(name)
