@@ -95,6 +95,20 @@ def test_every_send_answers_whether_it_is_new(broker: StreamBroker) -> None:
     assert (again.is_new, again.message_id) == (False, sent[2].message_id)
 
 
+def test_an_answer_that_was_not_new_is_new_when_it_is_enqueued_after_all(broker: StreamBroker) -> None:
+    """An answer can be sent again, and its own answer tells what became of this send."""
+
+    @actor
+    def one() -> None: ...
+
+    refused = broker.enqueue(one.send())
+    assert not refused.is_new
+    run_all(broker)
+    assert broker.enqueue(refused).is_new
+    assert not refused.is_new
+    assert [answer.is_new for answer in broker.enqueue_many([refused, one.message()])] == [False, True]
+
+
 def test_a_group_of_repeats_completes(broker: StreamBroker) -> None:
     """Each runs under an id of its own, and the callback runs after the last."""
     runs: list[str] = []

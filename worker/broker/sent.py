@@ -40,22 +40,26 @@ def tell_taken(message_id: str) -> None:
     )
 
 
-def as_sent(message: dramatiq.Message[R_co], *, is_new: bool = True, holder: str = "") -> Sent[R_co]:
-    """The message as the answer to its sending.
+def answered(message: dramatiq.Message[R_co], in_the_way: str = "") -> Sent[R_co]:
+    """The answer to the sending of a message.
 
     Args:
-        message: The message, with which the answer shares arguments and options.
-        is_new: Whether it was enqueued.
-        holder: The id of the message that has its place, or empty.
+        message: The message.
+        in_the_way: The id of the message because of which it was not enqueued, or empty.
     """
-    if isinstance(message, Sent) and message.is_new == is_new and not holder:
-        return message
-    # Not by the constructor, which takes five times as long, for thousands of messages.
+    fields = message.__dict__
+    if in_the_way:
+        fields = {**fields, "message_id": in_the_way, "is_new": False}
+    elif isinstance(message, Sent):
+        if message.is_new:
+            return message
+        fields = {**fields, "is_new": True}
+    # The two share their fields, because neither can be changed: the constructor takes ten times as long.
     sent: Sent[R_co] = object.__new__(Sent)
-    fields = vars(sent)
-    fields.update(vars(message))
-    if not is_new:
-        fields["is_new"] = False
-    if holder:
-        fields["message_id"] = holder
+    object.__setattr__(sent, "__dict__", fields)
     return sent
+
+
+def as_sent(message: dramatiq.Message[R_co]) -> Sent[R_co]:
+    """The answer of a broker, which may be another than ours, and answers with a plain message."""
+    return message if isinstance(message, Sent) else answered(message)

@@ -25,7 +25,7 @@ from worker.broker.consumer import StreamConsumer
 from worker.broker.envelope import FREED_AT_START, Parcel, pack
 from worker.broker.hooks import Hooks, ending_message
 from worker.broker.sending import sender
-from worker.broker.sent import Sent, as_sent, tell_taken
+from worker.broker.sent import Sent, answered, tell_taken
 from worker.broker.session import WorkerSession
 from worker.broker.taken import TakenMessage
 from worker.broker.work_queue import WorkQueue
@@ -274,10 +274,9 @@ class StreamBroker(Hooks):
         """The message as its sender gets it back; tells of a taken id, unless the sender asks for that."""
         if not in_the_way:
             self.emit_after("enqueue", message, delay)
-            return as_sent(message)
-        if in_the_way == message.message_id and not is_told:
+        elif in_the_way == message.message_id and not is_told:
             tell_taken(message.message_id)
-        return as_sent(message, is_new=False, holder=in_the_way)
+        return answered(message, in_the_way)
 
     def _add_to_end(self, taken: TakenMessage, message: dramatiq.Message[Any], delay: int | None) -> None:
         """Adds a message to the attempt's end from which it follows."""
