@@ -1,4 +1,4 @@
-"""A server that accepts connections and never answers: each call has one bound, with connecting and repeated tries."""
+"""Servers whose answers never end: each call has one bound, with connecting and repeated tries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import redis
 
 from tests.support.project import Project
 from tests.support.scene import HOST, Server
-from tests.support.silence import silent_server
+from tests.support.silence import dripping_server, silent_server
 from tests.support.web import serving
 from worker.broker import create_broker
 from worker.errors import ServerUnreachable
@@ -90,6 +90,20 @@ def test_a_question_gives_up_within_the_bound(silent: Settings) -> None:
         await client.aclose()
 
     asyncio.run(in_a_loop())
+
+
+@pytest.mark.clock
+@pytest.mark.parametrize("every", [0.1, 0.0001], ids=["slowly", "at once"])
+def test_a_server_whose_answer_never_ends_is_given_up_within_the_bound(settings: Settings, every: float) -> None:
+    """Each piece comes in time, and the whole never: of a send, and of a question."""
+    with dripping_server(every) as port:
+        endless = _settings(settings, f"redis://{HOST}:{port}/0")
+        broker = create_broker(endless)
+        with soon(), pytest.raises(ServerUnreachable, match="no answer from Redis"):
+            broker.enqueue(message())
+        with soon(), pytest.raises(ServerUnreachable):
+            check_server(connect(endless), endless)
+        broker.close()
 
 
 @pytest.mark.clock

@@ -137,3 +137,26 @@ def test_what_has_ended_since_its_send_began_is_not_enqueued_again(
     GENERAL.run(client, [tried_for_ms, 1, *one])
     found: Any = client.get(key)
     assert found.split(b"\t")[1] == (b"queued" if is_enqueued else b"completed")
+
+
+def test_an_answer_that_nobody_has_read_is_not_that_of_the_next_command(
+    client: RedisClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A time limit, or Ctrl-C, may interrupt a sender between its command and the answer."""
+    line = client.line()
+    assert line.execute_command("ECHO", "first") == b"first"
+
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client.connection_pool.connection_class, "read_response", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            line.execute_command("ECHO", "second")
+    assert line.execute_command("ECHO", "third") == b"third"
+
+
+def test_the_connection_of_a_line_goes_back_to_its_pool(client: RedisClient) -> None:
+    """As that of a thread that has sent, and has ended: the next takes it."""
+    first = client.line().execute_command("CLIENT", "ID")
+    assert client.line().execute_command("CLIENT", "ID") == first

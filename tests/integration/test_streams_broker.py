@@ -42,6 +42,7 @@ from worker.server.client import RedisClient
 from worker.server.connection import connect
 from worker.server.embedded import EmbeddedServer
 from worker.server.keys import PRIORITIES
+from worker.server.line import Line
 from worker.server.scripts import Argument, Script
 from worker.settings import Settings
 from worker.settings.groups import put_in_force
@@ -206,7 +207,7 @@ class Forgetful(Script):
         self.__dict__.update(script.__dict__)
         self._meanwhile = [meanwhile]
 
-    def run(self, client: RedisClient, arguments: Sequence[Argument]) -> Any:
+    def run(self, client: RedisClient | Line, arguments: Sequence[Argument]) -> Any:
         """Runs it, and loses the answer the first time."""
         answer = super().run(client, arguments)
         while self._meanwhile:

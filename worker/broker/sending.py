@@ -22,6 +22,7 @@ from worker.server.bounds import BoundedRetry, within
 from worker.server.client import RedisClient
 from worker.server.connection import WORTH_ANOTHER_TRY
 from worker.server.fitness import check_fitness
+from worker.server.line import Line
 from worker.server.scripts import Argument, Script
 from worker.server.troubles import is_refusal, trouble
 from worker.threads.greenlets import call_among_greenlets
@@ -49,7 +50,7 @@ class Sender:
     def __init__(self, client: RedisClient) -> None:
         client.set_retry(Retry(NoBackoff(), 0))
         self._shared = client
-        self._own = _OwnClient()
+        self._own = _OwnLine()
         self._is_fit = False
         self._retry = BoundedRetry(ExponentialWithJitterBackoff(base=0.05, cap=1), _TRIES_AGAIN, WORTH_ANOTHER_TRY)
 
@@ -75,12 +76,12 @@ class Sender:
         return answers
 
     def call(self, script: Script, arguments: Sequence[Argument]) -> Any:  # noqa: ANN401 - as the script answers
-        """Runs a script with the calling thread's client.
+        """Runs a script with the calling thread's line.
 
         Raises:
             ServerUnreachable: The server did not answer, or refused: it is read-only, loads, or has no memory left.
         """
-        return self._reach(lambda client: script.run(client, arguments))
+        return self._reach(lambda line: script.run(line, arguments))
 
     def close(self) -> None:
         """Closes the connections of all threads."""
@@ -89,7 +90,7 @@ class Sender:
     def _send_plain(self, parcels: Sequence[Parcel], tries: _Tries) -> list[str]:
         """Enqueues plain messages: in the short way those that are new, and then the others."""
         parts = [part for one in parcels for part in one[:5]]
-        stored = self._reach(lambda client: tries.run(_ENQUEUE_NEW, client, parts))
+        stored = self._reach(lambda line: tries.run(_ENQUEUE_NEW, line, parts))
         if all(stored):
             return [""] * len(parcels)
         others = iter(self._send([one for one, is_new in zip(parcels, stored, strict=True) if not is_new], tries))
@@ -97,48 +98,45 @@ class Sender:
 
     def _send(self, parcels: Sequence[Parcel], tries: _Tries) -> list[str]:
         parts = [part for one in parcels for part in one]
-        answers = self._reach(lambda client: tries.run(_ENQUEUE, client, [tries.lost_ms, len(parcels), *parts]))
+        answers = self._reach(lambda line: tries.run(_ENQUEUE, line, [tries.lost_ms, len(parcels), *parts]))
         return [one.decode() for one in answers]
 
-    def _reach(self, ask: Callable[[RedisClient], T]) -> T:
+    def _reach(self, ask: Callable[[Line], T]) -> T:
         """The server's answer; asks again over a new connection if the server was restarted since, or demoted."""
         try:
             with within(self._shared.bound):
-                return self._retry.call_with_retry(lambda: ask(self._fit_client()), self._reconnect)
+                return self._retry.call_with_retry(lambda: ask(self._fit_line()), self._reconnect)
         except (redis.RedisError, OSError) as error:
             kind = _Refused if is_refusal(error) else _Unreachable
             raise kind(str(trouble(error))) from error
 
     def _reconnect(self, _: Exception) -> None:
-        self._own.client = None
+        self._own.line = None
 
-    def _fit_client(self) -> RedisClient:
-        """The calling thread's client, of a server on which messages are safe: that is asked once."""
-        client = self._client()
+    def _fit_line(self) -> Line:
+        """The calling thread's line, to a server on which messages are safe: that is asked once."""
         if not self._is_fit:
-            check_fitness(client)
+            check_fitness(self._shared)
             self._is_fit = True
-        return client
+        return self._line()
 
-    def _client(self) -> RedisClient:
-        """The calling thread's client, with a connection of its own: a pool would cost as much time as the server."""
-        client = self._own.client
-        if client is None:
-            client = self._own.client = self._shared.client()
-        return client
+    def _line(self) -> Line:
+        """The calling thread's line: a pool would cost as much time as the server."""
+        line = self._own.line
+        if line is None:
+            line = self._own.line = self._shared.line()
+        return line
 
 
 class GreenletsSender(Sender):
     """A sender under gevent: its connections belong to greenlets, but threads of services send too."""
 
-    def _reach(self, ask: Callable[[RedisClient], T]) -> T:
+    def _reach(self, ask: Callable[[Line], T]) -> T:
         """Asks among the greenlets, with a connection that they share."""
         return call_among_greenlets(super()._reach, ask)
 
-    def _client(self) -> RedisClient:
-        # Connected before it is returned, so that the connecting does not count in the time of a try.
-        connected: RedisClient = self._shared.client()
-        return connected
+    def _line(self) -> Line:
+        return self._shared.line()
 
 
 def sender(client: RedisClient) -> Sender:
@@ -146,10 +144,10 @@ def sender(client: RedisClient) -> Sender:
     return GreenletsSender(client) if GEVENT else Sender(client)
 
 
-class _OwnClient(threading.local):
-    """A client for each thread that sends."""
+class _OwnLine(threading.local):
+    """A line for each thread that sends."""
 
-    client: RedisClient | None = None
+    line: Line | None = None
 
 
 class _Unreachable(ServerUnreachable, ConnectionClosed):
@@ -172,10 +170,10 @@ class _Tries:
         """Milliseconds since the first try, if one got no answer; else -1."""
         return int((time.monotonic() - self._began) * 1000) + 1 if self._is_any_lost else -1
 
-    def run(self, script: Script, client: RedisClient, arguments: Sequence[Argument]) -> Any:  # noqa: ANN401 - as the script answers
+    def run(self, script: Script, line: Line, arguments: Sequence[Argument]) -> Any:  # noqa: ANN401 - as the script answers
         """Runs a script as one try."""
         try:
-            return script.run(client, arguments)
+            return script.run(line, arguments)
         except Exception:
             self._is_any_lost = True
             raise

@@ -1,11 +1,12 @@
 """The time that calls to the server may take as a whole, with connecting, handshakes and repeated tries.
 
 `within(seconds)` bounds all calls of its thread, or its greenlet, in the block; of nested bounds, that one holds which
-ends first. The connections of `worker.server.wires` ask `seconds_left()` before they wait.
+ends first. The connections of `worker.server.wires` call `bound_waits` before they wait.
 """
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,9 @@ from typing import Any, TypeVar
 from redis.retry import Retry
 
 T = TypeVar("T")
+
+_SHORTEST = 0.001
+_EXACT_ENOUGH = 0.9
 
 
 class _Bound(threading.local):
@@ -50,6 +54,22 @@ def seconds_left() -> float:
     """The seconds that are left to this thread's call, at least 0; infinite outside of all bounds."""
     until = _bound.until
     return inf if until == inf else max(0.0, until - time.monotonic())
+
+
+def left_or(own: float | None) -> float | None:
+    """The seconds that one wait may take now: those that are left to this thread's call, or `own` without a bound.
+
+    At least a millisecond, in which what has come already can be read.
+    """
+    until = _bound.until
+    return own if until == inf else max(_SHORTEST, until - time.monotonic())
+
+
+def bound_waits(sock: socket.socket, own: float | None) -> None:
+    """Gives a socket the time that is left, to a tenth: not before every wait, because the system is asked for it."""
+    wanted, present = left_or(own), sock.gettimeout()
+    if wanted is None or present is None or not _EXACT_ENOUGH * present <= wanted <= present / _EXACT_ENOUGH:
+        sock.settimeout(wanted)
 
 
 class BoundedRetry(Retry):

@@ -10,6 +10,7 @@ from redis.client import Pipeline
 
 from worker.server.bounds import within
 from worker.server.keys import Namespace
+from worker.server.line import Line
 from worker.server.pools import EmbeddedPool
 
 
@@ -27,18 +28,18 @@ class RedisClient(redis.Redis):
     """
 
     def __init__(self, namespace: Namespace, *, bound: float = inf, **options: Any) -> None:  # noqa: ANN401 - redis-py's own
+        super().__init__(**options)
         self.namespace = namespace
         self.bound = bound
-        # With a connection of its own it connects here.
-        with within(bound):
-            super().__init__(**options)
 
-    def client(self) -> RedisClient:
-        """A client with a connection of its own from the same pool."""
+    def line(self) -> Line:
+        """A connection from the same pool, for the calls of one thread; the caller bounds them.
+
+        Raises:
+            redis.RedisError: The connection cannot be made.
+        """
         self._start_server()
-        return RedisClient(
-            self.namespace, bound=self.bound, connection_pool=self.connection_pool, single_connection_client=True
-        )
+        return Line(self.namespace, self.connection_pool)
 
     def execute_command(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - redis-py's own
         """Executes a command, within the bound.

@@ -16,6 +16,7 @@ from redis import asyncio as redis_asyncio
 
 from worker.server.async_client import AsyncRedisClient
 from worker.server.client import RedisClient
+from worker.server.line import Line
 
 Argument = str | bytes | int | float
 
@@ -38,7 +39,7 @@ class Script:
         self._text = first + "".join(_parts_of(name).values())
         self._hash = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 
-    def run(self, client: RedisClient, arguments: Sequence[Argument]) -> Any:  # noqa: ANN401 - as the script answers
+    def run(self, client: RedisClient | Line, arguments: Sequence[Argument]) -> Any:  # noqa: ANN401 - as the script answers
         """Runs the script on the server.
 
         Raises:
@@ -78,11 +79,11 @@ class Script:
         return pipeline.execute(raise_on_error=False)
 
 
-def _execute(client: redis.Redis, *words: Argument) -> Any:  # noqa: ANN401 - as the server answers
+def _execute(client: redis.Redis | Line, *words: Argument) -> Any:  # noqa: ANN401 - as the server answers
     try:
-        return client.execute_command(*words)  # type: ignore[no-untyped-call]
+        return client.execute_command(*words)
     except UnicodeEncodeError:
-        return client.execute_command(*_storable(words))  # type: ignore[no-untyped-call]
+        return client.execute_command(*_storable(words))
 
 
 async def _aexecute(client: redis_asyncio.Redis, *words: Argument) -> Any:  # noqa: ANN401 - as the server answers

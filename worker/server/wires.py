@@ -15,8 +15,9 @@ from typing import Any
 import redis
 from redis import asyncio as redis_asyncio
 from redis import exceptions
+from redis._parsers import _HiredisParser
 
-from worker.server.bounds import seconds_left
+from worker.server.bounds import bound_waits, left_or, seconds_left
 
 DEMOTED = (exceptions.ReadOnlyError, exceptions.ClusterDownError, exceptions.MovedError)
 """The answers of a server that accepts no writes, as a demoted one; to redis-py MASTERDOWN is a CLUSTERDOWN."""
@@ -26,9 +27,6 @@ LOOK_EVERY = 5.0
 
 AS_IF_TO_WRITE = "#!lua\nreturn 1"
 """A script that writes nothing; because it declares no flags, a server refuses it whenever it refuses writes."""
-
-_SHORTEST = 0.001
-_EXACT_ENOUGH = 0.9
 
 
 class Generations:
@@ -63,27 +61,50 @@ class _Leaving:
         return time.monotonic() > self._looks_at
 
 
+class _Parser(_HiredisParser):
+    """A reader of answers that keeps the bound while an answer comes in pieces."""
+
+    def on_connect(self, connection: _Wire, **options: Any) -> None:  # noqa: ANN401 - redis-py's own
+        super().on_connect(connection, **options)  # type: ignore[no-untyped-call]
+        self._socket_timeout = connection.own_timeout
+
+    def read_response(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - redis-py's own
+        self._has_waited = False
+        return super().read_response(*args, **options)
+
+    def read_from_socket(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - redis-py's own
+        if self._sock is not None:
+            if self._has_waited and seconds_left() <= 0:
+                raise redis.TimeoutError("its answer does not end")
+            self._has_waited = True
+            bound_waits(self._sock, self._socket_timeout)
+        return super().read_from_socket(*args, **options)  # type: ignore[no-untyped-call]
+
+
 class _Wire(_Leaving):
     """A blocking connection."""
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - redis-py's own
-        self._own_timeout: float | None = None
-        self._in_force: float | None = None
-        super().__init__(**options)
+        super().__init__(parser_class=_Parser, **options)
+
+    @property
+    def own_timeout(self) -> float | None:
+        """Seconds that one wait may take outside of all bounds."""
+        return self._socket_timeout
 
     @property
     def socket_timeout(self) -> float | None:
         """Seconds that one wait may take now: what is left to the call, or without a bound the connection's own."""
-        return _left_or(self._own_timeout)
+        return left_or(self._socket_timeout)
 
     @socket_timeout.setter
     def socket_timeout(self, seconds: float | None) -> None:
-        self._own_timeout = seconds
+        self._socket_timeout = seconds
 
     @property
     def socket_connect_timeout(self) -> float | None:
         """Seconds that connecting to one address may take now."""
-        return _left_or(self._socket_connect_timeout)
+        return left_or(self._socket_connect_timeout)
 
     @socket_connect_timeout.setter
     def socket_connect_timeout(self, seconds: float | None) -> None:
@@ -99,21 +120,20 @@ class _Wire(_Leaving):
         """Connects, unless it is connected."""
         if self._sock is None:
             self._begin_generation()
-            self._in_force = None
         super().connect_check_health(check_health, retry_socket_connect)  # type: ignore[misc]
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # noqa: ANN401 - redis-py's own
         """Sends commands, unless the server was demoted."""
-        if self._is_left() and self._sock is not None:
-            # Not silently: whoever watches keys over this connection must hear of it.
-            self.disconnect()  # type: ignore[attr-defined]
-            raise _was_demoted()
-        self._bound_waits()
+        if self._sock is not None:
+            if self._is_left():
+                # Not silently: whoever watches keys over this connection must hear of it.
+                self.disconnect()  # type: ignore[attr-defined]
+                raise _was_demoted()
+            bound_waits(self._sock, self._socket_timeout)
         super().send_packed_command(command, check_health)  # type: ignore[misc]
 
     def read_response(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - redis-py's own
         """Reads an answer; one that tells that the server was demoted ends this generation of connections."""
-        self._bound_waits()
         try:
             return super().read_response(*args, **options)  # type: ignore[misc]
         except DEMOTED:
@@ -134,26 +154,13 @@ class _Wire(_Leaving):
         except redis.ResponseError:
             pass  # a refusal is told by the command that meets it
 
-    def _bound_waits(self) -> None:
-        """Gives the socket the time that is left; not on every command, because the system is asked for it."""
-        if self._sock is None:
-            return
-        wanted, present = self.socket_timeout, self._in_force
-        if wanted is None or present is None or not _EXACT_ENOUGH * present <= wanted <= present / _EXACT_ENOUGH:
-            self._sock.settimeout(wanted)
-            self._in_force = wanted
-
     _sock: Any
+    _socket_timeout: float | None
     _socket_connect_timeout: float | None
 
 
 def _was_demoted() -> exceptions.ConnectionError:
     return exceptions.ConnectionError("its server is not the primary any more")
-
-
-def _left_or(own: float | None) -> float | None:
-    left = seconds_left()
-    return own if left == inf else max(_SHORTEST, left)
 
 
 class Wire(_Wire, redis.Connection):
