@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import inspect
+import os
 import resource
+import select
 import socket
+import subprocess
+import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import httpx
 import pytest
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
 from pydantic import SecretStr
+from starlette.routing import BaseRoute
 
 from tests.support.waiting import wait_until
 from tests.support.web import serving
@@ -22,7 +31,7 @@ from worker.history.writer import EventWriter
 from worker.server.connection import connect
 from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
-from worker.web import connections, create_app, live
+from worker.web import api, connections, create_app, live, pages, probes, sessions
 from worker.web.connections import BoundedProtocol
 
 MANY = 1_000
@@ -33,11 +42,17 @@ WITHIN = 0.05
 
 @pytest.fixture
 def web(settings: Settings, valkey: EmbeddedServer) -> Iterator[httpx.Client]:
-    """A web process in a thread; this process may open files enough for both ends of each connection."""
+    """A web process in a thread; this process may open files enough for both ends of each connection.
+
+    As in `worker web`, what the first answer needs is made, and what is loaded is kept from the search for garbage.
+    """
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(before[0], min(8_192, before[1])), before[1]))
     with serving(create_app(settings)) as client:
+        assert client.get("/health/live").status_code == 200
+        gc.freeze()
         yield client
+    gc.unfreeze()
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
@@ -66,6 +81,11 @@ class Held:
     def add(self, one: BoundedProtocol) -> None:
         self._made.append(weakref.ref(one))
 
+    @property
+    def seen(self) -> int:
+        """How many there ever were."""
+        return len(self._made)
+
     def __call__(self) -> int:
         found = [made() for made in self._made]
         return sum(one is not None and not one.transport.is_closing() for one in found)
@@ -93,6 +113,15 @@ def slowest(web: httpx.Client) -> float:
     return sorted(took)[-3]
 
 
+def _single(routes: Iterable[BaseRoute]) -> Iterator[APIRoute]:
+    """The routes themselves, also those of routers within."""
+    for one in routes:
+        if isinstance(one, APIRoute):
+            yield one
+        else:
+            yield from _single(one.original_router.routes)  # type: ignore[attr-defined]
+
+
 HALF_SENT = {
     "idle": b"",
     "line": b"GET /health/l",
@@ -106,9 +135,11 @@ HALF_SENT = {
 def test_a_thousand_connections_that_wait_are_bounded(
     web: httpx.Client, held: Held, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    """The oldest make room, the probe is answered all the while, and in the end nothing is kept of any."""
+    """None waits to be accepted, the oldest make room, the probe is answered, and in the end nothing is kept of any."""
+    began = time.monotonic()
     with connected(web, MANY, sent):
-        wait_until(lambda: held() <= connections.MOST)
+        assert time.monotonic() - began < 1  # after which the system would try a dropped connection again
+        wait_until(lambda: held.seen >= MANY and held() <= connections.MOST)
         assert slowest(web) < WITHIN
         assert held() > connections.MOST // 2
     wait_until(lambda: held() <= 1)
@@ -116,6 +147,53 @@ def test_a_thousand_connections_that_wait_are_bounded(
     with connected(web, connections.MOST // 2, sent):
         wait_until(lambda: held() <= 1)
         assert slowest(web) < WITHIN
+
+
+def test_a_probe_does_not_wait_for_all_the_requests_that_came_before_it(web: httpx.Client) -> None:
+    """Of many at once one begins in each turn, so that it is answered among the first."""
+    request = b"GET /api/states HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    with connected(web, 200, b"") as made:
+        assert web.get("/health/live").status_code == 200  # all are accepted, and the client is connected
+        for one in made:
+            one.sendall(request)
+        assert web.get("/health/live").status_code == 200
+        answered, _, _ = select.select(made, [], [], 0)
+        assert len(answered) < len(made) / 2
+        for one in made:
+            assert one.recv(12)[-3:] == b"200"
+
+
+def test_what_was_loaded_is_not_searched_for_garbage(settings: Settings, valkey: EmbeddedServer) -> None:
+    """Such a search blocked all answers for a tenth of a second, whenever many connections had gone."""
+    asked = """
+import gc, os, signal
+from worker.settings import Settings
+from worker.web.server import serve
+
+def listening(url):
+    print(len(gc.get_objects()) * 10 < gc.get_freeze_count())
+    os.kill(os.getpid(), signal.SIGTERM)
+
+serve(Settings.in_force(), listening)
+"""
+    environment = os.environ | {"WORKER_DATA_DIR": str(settings.data_dir), "WORKER_WEB_PORT": "0"}
+    answer = subprocess.run([sys.executable, "-c", asked], env=environment, capture_output=True, text=True, check=True)
+    assert answer.stdout == "True\n"
+
+
+def test_no_handler_needs_a_thread_before_it_begins(settings: Settings) -> None:
+    """What a handler depends on are coroutines: threads of many requests would keep the loop from running."""
+
+    def functions_of(needed: Dependant) -> Iterator[object]:
+        yield needed.call
+        for one in needed.dependencies:
+            yield from functions_of(one)
+
+    routes = [*api.router.routes, *probes.router.routes, *probes.guarded.routes, *pages.router.routes]
+    routes += sessions.router.routes
+    found = {one for route in _single(routes) for one in functions_of(route.dependant)}
+    assert len(found) > 30
+    assert [one for one in found if not inspect.iscoroutinefunction(one)] == []
 
 
 def test_a_request_that_comes_byte_by_byte_is_cut_off(web: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:

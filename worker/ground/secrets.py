@@ -42,12 +42,14 @@ def _mask_key_blocks(text: str) -> str:
 # ---------------------------------------------------------------------- URLs
 
 _USER = re.compile(r"(://[^:/@\s]*+):(\S++)")
+_LONE_USER = re.compile(r"://[\w.~-]{20,}+@")
 _PARAMETER = re.compile(r"([?&])([^=&?\s]++)=([^&\s]++)")
 _SECRET_PARAMETER = re.compile("pass|pwd|secret|token|key|auth|cred|sig|%", re.IGNORECASE)
 
 
 def _mask_users(text: str) -> str:
-    return _USER.sub(_without_password, text)
+    # A token alone stands before the host where a service takes it as the user.
+    return _LONE_USER.sub(f"://{MASK}@", _USER.sub(_without_password, text))
 
 
 def _without_password(found: re.Match[str]) -> str:

@@ -25,7 +25,10 @@ READ_WITHIN = 20.0
 """Seconds in which a visitor must read on when the answer cannot be sent."""
 
 ACCEPTED_AT_ONCE = 200
-"""Connections that wait to be accepted; all of them may be accepted before one is closed to make room."""
+"""Connections that are accepted in one turn of the loop; all of them may be before one is closed to make room."""
+
+WAITING_TO_BE_ACCEPTED = 4_096
+"""Connections that wait to be accepted. The system drops others, and they come again a second later: probes too."""
 
 _SEND_BUFFER = 128 * 1024
 """Bytes that the system keeps of an unread answer. By itself it would keep some megabytes."""
@@ -71,13 +74,17 @@ class _Timer:
 
 
 class BoundedProtocol(H11Protocol):
-    """A connection of uvicorn's, within the bounds."""
+    """A connection of uvicorn's, within the bounds.
 
-    waiting_since: float | None = None
-    """The time at which it began to wait for a whole request, by the loop's clock, or None: it has one."""
+    Args:
+        waiting: The connections of the server that wait for a whole request, in the order in which they began to.
+        arguments: Uvicorn's own.
+        options: Uvicorn's own.
+    """
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
+    def __init__(self, waiting: dict[BoundedProtocol, None], *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
         super().__init__(*arguments, **options)
+        self._waiting = waiting
         self._request_timer = _Timer()
         self._read_timer = _Timer()
 
@@ -87,6 +94,9 @@ class BoundedProtocol(H11Protocol):
         connected: socket.socket | None = transport.get_extra_info("socket")
         if connected is not None:
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+            if connected.family != socket.AF_UNIX:
+                # Else an answer in two parts may wait 40 ms; asyncio does it only if the listening socket says "TCP".
+                connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._watch_request()
         if len(self.connections) > MOST:
             self._make_room()
@@ -125,21 +135,16 @@ class BoundedProtocol(H11Protocol):
     def _watch_request(self) -> None:
         if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY) or self.transport.is_closing():
             self._request_timer.stop()
-            self.waiting_since = None
-        elif self.waiting_since is None:
-            self.waiting_since = self.loop.time()
+            self._waiting.pop(self, None)
+        elif self not in self._waiting:
+            self._waiting[self] = None
             self._request_timer.start(REQUEST_WITHIN, self.cut_off)
 
     def _make_room(self) -> None:
         """Cuts off the connection that has waited for a request for longest."""
-        waiting = [
-            (one.waiting_since, id(one), one)
-            for one in self.connections
-            if isinstance(one, BoundedProtocol) and one.waiting_since is not None
-        ]
-        min(waiting)[2].cut_off()
+        next(iter(self._waiting)).cut_off()
 
     def _forget(self) -> None:
         self._request_timer.stop()
         self._read_timer.stop()
-        self.waiting_since = None
+        self._waiting.pop(self, None)

@@ -5,6 +5,9 @@ A page asks `await aask(history, …)`. It gives `visitor.csrf_token` to its scr
 `X-CSRF-Token`, together with `Content-Type: application/json`. It makes its links with
 `request.url_for("name of the handler")`, and those to scripts and styles with `request.url_for("static", path="…")`: so
 it also works below a path of another application.
+
+Each dependency is a coroutine, though it waits for nothing: FastAPI would run a function in a thread, and the threads
+of many requests keep the loop from running.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from worker.web.resources import Resources
 from worker.web.security import Visitor
 
 
-def resources(request: Request) -> Resources:
+async def resources(request: Request) -> Resources:
     """The application's resources."""
     found: Resources = request.app.state.resources
     return found
@@ -28,7 +31,7 @@ def resources(request: Request) -> Resources:
 Held = Annotated[Resources, Depends(resources)]
 
 
-def client(held: Held) -> RedisClient:
+async def client(held: Held) -> RedisClient:
     """The client for blocking calls in the thread pool."""
     return held.client
 
@@ -38,13 +41,13 @@ async def history(held: Held) -> AsyncRedisClient:
     return await held.redis()
 
 
-def visitor(request: Request) -> Visitor:
+async def visitor(request: Request) -> Visitor:
     """The visitor of the request."""
     found: Visitor = request.state.visitor
     return found
 
 
-def actor(who: Annotated[Visitor, Depends(visitor)]) -> Visitor:
+async def actor(who: Annotated[Visitor, Depends(visitor)]) -> Visitor:
     """The visitor of a request that acts.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from types import GenericAlias
 from typing import Annotated, Any, Literal, TypeVar
@@ -95,10 +95,10 @@ def _checked_by(field: FilterField) -> Callable[[str], str]:
     return check
 
 
-def _asked_by(table: Sequence[FilterField], read: Callable[[Given], T]) -> Callable[..., T]:
+def _asked_by(table: Sequence[FilterField], read: Callable[[Given], T]) -> Callable[..., Awaitable[T]]:
     """A dependency of handlers: its query parameters are the fields of the table, its result is the filter."""
 
-    def asked(**given: str | list[str] | None) -> T:
+    async def asked(**given: str | list[str] | None) -> T:
         return read(given)
 
     asked.__signature__ = inspect.Signature(  # type: ignore[attr-defined]

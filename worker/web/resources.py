@@ -21,6 +21,7 @@ from worker.web.live import LiveTail
 from worker.web.logged_out import LoggedOut
 from worker.web.metrics import Metrics
 from worker.web.tokens import Keys
+from worker.web.turnstile import open_turnstile
 
 
 class Resources:
@@ -33,6 +34,7 @@ class Resources:
         logged_out: The sessions that were ended before their time.
         redis: Opens the client of the running loop; await its call.
         tail: Opens the live tail of the running loop; await its call.
+        turnstile: Opens the turnstile of the running loop; await its call.
         blocked: The stalls of the loop since the start, if it is watched.
         metrics: The metrics for Prometheus.
     """
@@ -42,6 +44,7 @@ class Resources:
         self.keys = Keys(settings)
         self.redis = loop_resource(self._open_redis)
         self.tail = loop_resource(self._open_tail)
+        self.turnstile = loop_resource(open_turnstile)
         self.guesses = Guesses(self.redis)
         self.logged_out = LoggedOut(self.redis)
         self.blocked = Blocked()

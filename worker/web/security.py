@@ -124,6 +124,8 @@ class Guard:
     async def _admit(self, request: Request, path: str, most: int) -> Visitor | None:
         if path in _PUBLIC:
             return None
+        turnstile = await self._held.turnstile()
+        await turnstile.wait()
         self._check_host(request.headers)
         if not self._keys.needed and (doubt := doubt_about(request)) is not None:
             raise Refused(

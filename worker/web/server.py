@@ -7,6 +7,7 @@ import ipaddress
 import signal
 import socket
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 
 import uvicorn
@@ -15,7 +16,7 @@ from fastapi import FastAPI
 from worker.errors import ConfigurationError
 from worker.settings import Settings
 from worker.web.app import create_app
-from worker.web.connections import ACCEPTED_AT_ONCE, BoundedProtocol, Memory
+from worker.web.connections import ACCEPTED_AT_ONCE, WAITING_TO_BE_ACCEPTED, BoundedProtocol, Memory
 
 STOP_TIMEOUT = 5
 """Seconds in which requests must end when the process is told to end."""
@@ -58,8 +59,6 @@ def serve(settings: Settings, listening: Callable[[str], object]) -> None:
     app = create_app(settings)
     # Made now, and kept, because making it blocks all answers.
     app.openapi()
-    # Nothing of this becomes garbage, and the search for garbage among it would block all answers.
-    gc.freeze()
     host = settings.web_host.strip("[]")
     with _bound(host, settings.web_port) as bound:
         shown = f"[{host}]" if ":" in host else host
@@ -67,7 +66,14 @@ def serve(settings: Settings, listening: Callable[[str], object]) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             # After its orderly end, uvicorn raises the signal again for the earlier handler.
             signal.signal(number, _has_ended)
-        Server(app, lambda: listening(url)).run(sockets=[bound])
+
+        def is_up() -> None:
+            # Nothing that was loaded becomes garbage, and the search for garbage among it would block all answers.
+            gc.collect()
+            gc.freeze()
+            listening(url)
+
+        Server(app, is_up).run(sockets=[bound])
 
 
 def _has_ended(number: int, frame: FrameType | None) -> None:
@@ -87,9 +93,11 @@ class Server(uvicorn.Server):
             # Our own logging is set up already.
             uvicorn.Config(
                 app,
-                http=BoundedProtocol,
+                http=partial(BoundedProtocol, {}),  # type: ignore[arg-type]  # it makes protocols, as a class does
                 # No page asks for one, and its connections would be out of bounds.
                 ws="none",
+                # Uvloop, where it is installed, would accept one connection in a turn: of many, each would wait long.
+                loop="asyncio",
                 backlog=ACCEPTED_AT_ONCE,
                 log_config=None,
                 log_level="warning",
@@ -104,6 +112,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts to listen."""
         await super().startup(sockets)
+        for one in sockets or ():
+            one.listen(WAITING_TO_BE_ACCEPTED)
         if self.started:
             self._listening()
 

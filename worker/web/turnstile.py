@@ -1,0 +1,43 @@
+"""Lets one request begin in each turn of the loop, so that it hears of others in between; none is refused.
+
+Of hundreds that come at once all would begin in one turn, and a probe that comes then would wait for all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+
+
+class Turnstile:
+    """The turnstile of the running loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._is_closed = False
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def wait(self) -> None:
+        """Returns when the request may begin: at once, unless another has begun in this turn; in order."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._loop.call_soon(self._open)
+            return
+        mine = self._loop.create_future()
+        self._waiting.append(mine)
+        await mine
+
+    def _open(self) -> None:
+        while self._waiting:
+            mine = self._waiting.popleft()
+            if not mine.done():  # its request was not given up
+                mine.set_result(None)
+                self._loop.call_soon(self._open)
+                return
+        self._is_closed = False
+
+
+async def open_turnstile() -> AsyncIterator[Turnstile]:
+    """The turnstile of the running loop, as a loop resource."""
+    yield Turnstile()
