@@ -11,17 +11,17 @@ import pytest
 
 from tests.support.logs import logging_put_back
 from worker import Fatal, RetryLater, actor
-from worker.ground.logs import configure_logs
+from worker.ground.logs import configure_logs, get_logger
 from worker.testing import StubWorker
 
 
 @pytest.fixture
-def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
-    """What this process logs, in JSON."""
+def written(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[io.StringIO]:
+    """What this process logs, in JSON or the form that the test names."""
     text = io.StringIO()
     monkeypatch.setattr("sys.stderr", text)
     with logging_put_back():
-        configure_logs("info", "json")
+        configure_logs("info", getattr(request, "param", "json"))
         yield text
 
 
@@ -59,3 +59,26 @@ def test_an_attempt_that_fails_for_good_logs_an_error_of_one_line(stub: StubWork
     told = [line for line in map(json.loads, written.getvalue().splitlines()) if "no such address" in line["event"]]
     assert {line["level"] for line in told} == {"error", "warning"}
     assert not [line for line in told if "exception" in line]
+
+
+@pytest.mark.parametrize("written", ["json", "console"], indirect=True)
+def test_no_value_of_a_line_shows_a_secret(written: io.StringIO) -> None:
+    """Whatever bears a telling name, an error, what is within a value, and a traceback; the rest is as it was."""
+    logger, url = get_logger("a"), "redis://me:hunter2@db/0"
+    logger.info("named", password="hunter2", token=b"hunter2", attempts=3, is_new=True)
+    logger.info("held", settings={"url": url, "api_key": "hunter2", "hosts": ["a", "password=hunter2"]}, at=(1, url))
+    logger.info("an error", error=ConnectionError(f"no answer from {url}"))
+    logging.getLogger("b").info("theirs", extra={"password": "hunter2", "settings": {"secret": "hunter2"}})
+    try:
+        raise ConnectionError(f"no answer from {url}")
+    except ConnectionError:
+        logger.exception("raised")
+        logging.getLogger("b").exception("raised")
+    said = written.getvalue()
+    assert "hunter2" not in said
+    assert said.count("redis://me:***@db/0") >= 5
+    assert said.count("Traceback (most recent call last)") == 2
+    if said.startswith("{"):
+        named, held, *_ = [json.loads(line) for line in said.splitlines()]
+        assert (named["attempts"], named["is_new"], named["token"]) == (3, True, "***")
+        assert held["settings"]["hosts"] == ["a", "password=***"]

@@ -47,6 +47,30 @@ HIDDEN = [
     (f"cannot read {KEY_BLOCK}, or more", "cannot read ***, or more"),
     (repr(KEY_BLOCK), "'***'"),
     (KEY_BLOCK[:60], "***"),
+    ("Authorization: Bearer\n  hunter2hunter2, and more", None),
+    ("refused: Bearer \\\n hunter2hunter2", "refused: Bearer \\\n ***"),
+    ("refused: Basic aHVudGVyMg==", "refused: Basic ***"),
+    ('{"password":\n    "hunter2"}', '{"password":\n    "***"}'),
+    ('{"password": "a\\"hunter2", "port": 1}', '{"password": "***", "port": 1}'),
+    ('{"password": {"value": "hunter2"}, "port": 1}', '{"password": ***, "port": 1}'),
+    ("tokens: ['hunter2', 'hunter2'], limit=3", "tokens: ***, limit=3"),
+    ("password1=hunter2 secret_key_base=hunter2", "password1=*** secret_key_base=***"),
+    ("password      =      hunter2", "password      =      ***"),
+    ("mysqldump --password hunter2 --token 'hunter2'", "mysqldump --password *** --token '***'"),
+    (
+        "Command '['mysql', '--password', 'hunter2', 'x']' failed",
+        "Command '['mysql', '--password', '***', 'x']' failed",
+    ),
+    ("[('password', 'hunter2'), ('n', '1')]", "[('password', '***'), ('n', '1')]"),
+    ("https://h/login?next=%2Fa%3Ftoken%3Dhunter2", "https://h/login?next=%2Fa%3Ftoken%3D***"),
+    ("fatal: https://hunter2hunter2hunter2@git.example/a.git", "fatal: https://***@git.example/a.git"),
+    ('Cookie: a="hunter2"; b=hunter2', "Cookie: ***"),
+    ('Authorization: Digest username="u", response="hunter2"', "Authorization: ***"),
+    (f"https://hooks.slack.com/services/T0/B0/{SECRET} and /bot123456789:{SECRET}{SECRET}/send", None),
+    (
+        f"SG.{SECRET}.{SECRET} hvs.{SECRET}{SECRET} whsec_{SECRET} gsk_{SECRET}{SECRET} glrt-{SECRET}",
+        "*** *** *** *** ***",
+    ),
 ]
 
 SHOWN = [
@@ -64,6 +88,8 @@ SHOWN = [
     "at 12:30:01 in module.py:12",
     'File "/app/tasks.py", line 3, in work\n    result = service(name="x", limit=3)',
     "the password is wrong",
+    "tokens=4096, of ['a', 'b'] and ('name', 'x')",
+    "Basic authentication is off, --token-file is not given",
 ]
 
 
@@ -86,7 +112,22 @@ def test_what_is_no_secret_stays(text: str) -> None:
 
 
 BLOCK = "-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----"
-NAMES = "password", "token", "api_key", "Bearer ", "Authorization", "sk-", "eyJ"
+NAMES = (
+    "password",
+    "token",
+    "tokens",
+    "--token",
+    "Cookie",
+    "('token', ",
+    "%3D",
+    "[",
+    "}",
+    "api_key",
+    "Bearer ",
+    "Authorization",
+    "sk-",
+    "eyJ",
+)
 PIECES = st.sampled_from([*["://", ":", "@", "=", "?", "&", ";", ".", "-", "a", "***"], *"\"' \n\\", *NAMES, *BLOCK])
 HOSTILE = st.lists(PIECES | st.text(max_size=5), max_size=30).map("".join)
 
@@ -134,7 +175,28 @@ ATTACKS = [
         ":",
         "a",
     ),
-    *("Authorization: ", "secret_", "password:***", "İ"),
+    *(
+        "Authorization: ",
+        "secret_",
+        "password:***",
+        "İ",
+        'token="\\"',
+        "token=[",
+        "token=[]",
+        "token=(((",
+        'cookie: a="',
+    ),
+    *(
+        "--token ",
+        "--token",
+        '("token", "',
+        "password:\n",
+        "basic\n",
+        "bearer \\",
+        "%3D",
+        "token%3D",
+        "://aaaaaaaaaaaaaaaaaaaaaaaa",
+    ),
 ]
 
 

@@ -252,7 +252,7 @@ class Heartbeat:
         if lost:
             logger.warning("attempts were lost with their worker", count=lost)
         if not held:
-            logger.error("the lease has run out: what was taken has gone to others", token=self.token)
+            logger.error("the lease has run out: what was taken has gone to others", lease=self.token)
             self.lose(self.term)
             return 0.0
         self._held_until = asked_at + self._seconds

@@ -8,17 +8,21 @@ from __future__ import annotations
 import io
 import logging
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from worker.errors import RetryLater
 from worker.ground.groups import ON_PURPOSE, deciding, errors_in
-from worker.ground.secrets import mask_secrets
+from worker.ground.secrets import MASK, is_secret, mask_secrets
 
 if TYPE_CHECKING:
     import structlog
     from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 _is_to_be_configured = False
+
+_DEEPEST = 5
+"""Values within values that are looked at one by one; deeper ones are masked as a text."""
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
@@ -134,9 +138,24 @@ def _render(console: bool) -> list[Processor]:
 
 def _mask(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     for key, value in event.items():
-        if isinstance(value, str):
-            event[key] = mask_secrets(value)
+        if key != "exc_info":  # whoever renders the traceback masks it
+            event[key] = _masked(key, value)
     return event
+
+
+def _masked(name: object, value: object, depth: int = 0) -> object:
+    """The value without secrets: one with a telling name is one itself, and others may hold some, at any depth."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(name, str) and is_secret(name):
+        return MASK
+    if isinstance(value, int | float):
+        return value
+    if isinstance(value, Mapping) and depth < _DEEPEST:
+        return {key: _masked(key, held, depth + 1) for key, held in value.items()}
+    if isinstance(value, list | tuple | set | frozenset) and depth < _DEEPEST:
+        return [_masked(None, held, depth + 1) for held in value]
+    return mask_secrets(value if isinstance(value, str) else str(value))
 
 
 def _write_traceback(sink: TextIO, error: ExcInfo) -> None:
