@@ -26,6 +26,8 @@ from worker.history.states import ATTEMPT_MARKS, ENDINGS, MessageState
 from worker.history.tail import read_entry
 from worker.operations.actions import cancel
 from worker.server.client import RedisClient
+from worker.server.keys import PRIORITIES, THREAD
+from worker.server.layout import LAYOUT
 from worker.server.scripts import Script
 from worker.settings import Settings
 
@@ -234,6 +236,15 @@ def test_both_sides_know_the_same_limits_of_the_history(client: RedisClient, set
 def test_both_sides_name_keys_alike(client: RedisClient, name: str) -> None:
     """Those that both use."""
     assert script("keys", f"return KEY.{name}").run(client, []).decode() == getattr(client.namespace, name)
+
+
+def test_both_sides_know_the_same_layout_priorities_and_runners(client: RedisClient) -> None:
+    """A worker that joins writes the layout that it reads."""
+    heartbeat._JOIN.run(client, [TOKEN, 60_000, "{}", 1, THREAD, 1, "default", "a", THREAD])
+    assert client.hget(client.namespace.layout, "version") == str(LAYOUT).encode()
+    priorities, runners = script("streams", "return { PRIORITIES, RUNNERS }").run(client, [])
+    assert [one.decode() for one in priorities] == list(PRIORITIES)
+    assert THREAD in [one.decode() for one in runners]
 
 
 def test_both_sides_name_streams_alike(client: RedisClient) -> None:

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from worker.attempts.spans import message_state
 from worker.broker.envelope import NOT_DELAYED, Parcel
 from worker.broker.taken import Ending, TakenMessage
-from worker.history.events import State, StatusEvent
+from worker.history.events import StatusEvent
 from worker.history.histogram import bucket
 from worker.history.lines import subject_names, to_line
 from worker.history.waiting import Item
@@ -134,8 +135,7 @@ def outcome_of(ending: Ending) -> str:
         return "back"
     if ending.retry is not None:
         return "retry"
-    state = _event_of(ending).state
-    return "dead" if state is State.FAILED else state.value
+    return message_state(_event_of(ending).state)
 
 
 def _event_of(ending: Ending) -> StatusEvent:
