@@ -1,4 +1,4 @@
-"""The attempt that runs now, as users import it; `worker.attempts` is what it is made of."""
+"""The attempt that runs now, as users import it; `worker.attempts` implements it."""
 
 from __future__ import annotations
 

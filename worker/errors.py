@@ -1,4 +1,4 @@
-"""The tree of errors: those that this package raises, and those with which a service decides the next step.
+"""The tree of errors: the package raises some, and a service raises others to decide the next step.
 
 It imports nothing of the package, and neither Dramatiq nor Redis, so that every module and every service can use it.
 

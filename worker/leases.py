@@ -1,4 +1,4 @@
-"""`lease`, as users import it; `worker.broker.named_leases` is what it is made of."""
+"""`lease`, as users import it; `worker.broker.named_leases` implements it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ProcessingStatusContext`, as users import it; `worker.attempts` is what it is made of."""
+"""`ProcessingStatusContext`, as users import it; `worker.attempts` implements it."""
 
 from __future__ import annotations
 

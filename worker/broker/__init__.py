@@ -1,4 +1,4 @@
-"""The broker, built in one place: `create_broker(settings)`; and what a program asks of whichever broker it has."""
+"""The one place that builds the broker, `create_broker(settings)`, and sends that work with any broker."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _lists_broker(settings: Settings, client: RedisClient) -> dramatiq.Broker:
 
 
 def _lists_namespace(settings: Settings) -> str:
-    """Dramatiq's own, whose messages a newcomer has; that of an environment which is kept apart, inside ours."""
+    """The namespace of Dramatiq's lists: `dramatiq`, as its own programs have it, or a part of ours if that is set."""
     is_default = settings.namespace == Settings.model_fields["namespace"].default
     return "dramatiq" if is_default else Namespace(settings.namespace).of_dramatiq("lists")
 

@@ -1,6 +1,6 @@
 """Checks a message's arguments against its actor's signature, where the message is sent.
 
-It never refuses what the call itself would take: a decorator around the actor's function decides, not what it wraps.
+It never refuses arguments that the call itself would take: the outermost decorator of the actor's function decides.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _form_of(function: Callable[..., Any]) -> _Form:
 def own_signature(function: Callable[..., Any]) -> inspect.Signature | None:
     """The signature with which an actor's function is called, or None if it has none that Python knows.
 
-    It is that of the outermost decorator, not that of the function inside.
+    A decorated function is called with the signature of its outermost decorator.
     """
     try:
         return inspect.signature(_declared(function), follow_wrapped=False)
@@ -101,6 +101,6 @@ def _declared(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_dramatiqs(function: Callable[..., Any]) -> bool:
-    """Whether this is what Dramatiq makes of an async function."""
+    """Whether Dramatiq has made this function from an async one."""
     code = getattr(function, "__code__", None)
     return code is not None and code.co_filename == async_to_sync.__code__.co_filename

@@ -75,7 +75,7 @@ class Committer(StoringThread[Commit]):
         logger.warning("a message has gone to another process: its end is void", id=message_id)
 
     def send(self, client: RedisClient, calls: Sequence[Sequence[Argument]]) -> list[Any]:
-        """Commits groups; the answer to each: the ids that another process has now, those that were not enqueued."""
+        """Commits groups. Each answer has the ids that other processes have now, and the ids not enqueued."""
         return _COMMIT.run_many(client, calls)
 
     def arguments(self, name: str, items: Sequence[Commit]) -> list[Argument]:

@@ -169,7 +169,7 @@ def _bad_name(message: dramatiq.Message[Any]) -> _BadName | None:
 
 
 def priority_name(priority: int) -> str:
-    """The name of Dramatiq's priority, in which less is more urgent and 0 is what everybody has."""
+    """The name of a priority of Dramatiq's: a lower number is more urgent, and 0 is the default."""
     if priority == 0:
         return "normal"
     return "high" if priority < 0 else "low"

@@ -58,8 +58,8 @@ class Sender:
         """Enqueues messages, hundreds in each round trip.
 
         Returns:
-            For each an empty text if it was enqueued; else the id of the message in its way: its own, which waits, runs
-            or was seen already, or that of the message with its unique key.
+            For each message an empty text if it was enqueued. Else the id of the message in its way: its own, if that
+            waits, runs or was seen already; or the id of the message with its unique key.
 
         Raises:
             ServerUnreachable: The server did not answer; the groups before are enqueued.
@@ -88,7 +88,7 @@ class Sender:
         self._shared.connection_pool.disconnect()
 
     def _send_plain(self, parcels: Sequence[Parcel], tries: _Tries) -> list[str]:
-        """Enqueues plain messages: in the short way those that are new, and then the others."""
+        """Enqueues plain messages: first all new ones, with the short script, then the others."""
         parts = [part for one in parcels for part in one[:5]]
         stored = self._reach(lambda line: tries.run(_ENQUEUE_NEW, line, parts))
         if all(stored):
@@ -159,7 +159,7 @@ class _Refused(ServerRefused, ConnectionClosed):
 
 
 class _Tries:
-    """The tries of one send: those that got no answer may have enqueued its messages."""
+    """The tries of one send. A try without an answer may have enqueued the messages."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()

@@ -1,4 +1,4 @@
-"""Arguments for actors as they are typed on the command line."""
+"""Reads the arguments for an actor that a person types on the command line."""
 
 from __future__ import annotations
 

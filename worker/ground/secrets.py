@@ -1,7 +1,7 @@
 """Masks secrets in texts. Every text that is stored, logged or shown as an error passes here, and none is masked else.
 
 It must stay linear: texts come from strangers, and are masked while an attempt ends. So no pattern tries a place twice,
-and what a pattern has read for nothing it does not give back (`++`). Masking too much is better than too little.
+or goes back over text that it has read (`++`). Masking too much is better than too little.
 """
 
 from __future__ import annotations
@@ -211,4 +211,4 @@ _MASKS: tuple[tuple[tuple[str, ...], Callable[[str], str]], ...] = (
     ((*_NAME_HINTS, *(f"{letter}key" for letter in _LAST_LETTERS)), _mask_named),
     ((*_KEY_HINTS, *(f"gh{letter}_" for letter in "pousr"), "eyj"), _mask_keys),
 )
-"""The masks; each has its hints, of which every text that it changes has one, in lower case."""
+"""The masks, each with hints in lower case: it is tried only on texts that have one of them."""

@@ -111,7 +111,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """The number of matching messages among those that were looked at. With a `cursor`, ask again, and add."""
+    """A number of matching messages. With a `cursor` it is a part of them: ask again with it, and add the numbers."""
 
     count: int
     cursor: int | None

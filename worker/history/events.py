@@ -65,7 +65,7 @@ TYPES_BETWEEN = ", "
 class ErrorInfo:
     """An error's type, its text, and the end of its traceback.
 
-    Of a group, type and text are those of the errors in it, first of the one that decides.
+    For a group of errors, type and text name each of them, the one that decides first.
     """
 
     type: str

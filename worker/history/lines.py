@@ -1,7 +1,7 @@
 """The stored form of an event: one line of JSON with short names, in the record of its message.
 
-The values that the record has already (message, actor, queue), and those that follow from others (ids), are left out.
-Every text of the history becomes a line here, so here secrets are masked, and texts are cut behind that.
+It leaves out values that the record has (message, actor, queue) or that follow from others (ids). Every text of the
+history becomes a line here: this module masks secrets first, and then cuts texts that are too long.
 """
 
 from __future__ import annotations

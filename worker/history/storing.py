@@ -1,6 +1,6 @@
-"""A thread that stores what other threads hand it: many items share a round trip, and a repeat is not stored twice.
+"""A thread that stores the items of other threads: many share a round trip, and a repeat is not stored twice.
 
-It waits for the server as long as it must. What may be dropped is dropped only when too much waits, and is counted.
+It waits for the server as long as it must. It drops items only if too many wait, and counts them.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class StoringThread(ABC, Generic[T]):
         self.begin_anew(token)
 
     def begin_anew(self, token: str) -> None:
-        """Forgets everything: in a forked child there is no such thread, and the parent stores what it has taken."""
+        """Forgets everything, in a forked child: it has no such thread, and the parent stores earlier items."""
         self._token = token
         self._numbers = itertools.count()
         self._client: RedisClient | None = None
@@ -100,11 +100,11 @@ class StoringThread(ABC, Generic[T]):
         """Called when a group is stored, with the script's answer."""
 
     def do_without_memory(self, client: RedisClient, items: Sequence[T]) -> Sequence[T] | None:  # noqa: ARG002
-        """Called when the server has no memory for a group; stores what needs none.
+        """Called when the server has no memory for a group; stores the part that needs none.
 
         Returns:
-            The items that wait for memory, behind those that came later. None: nothing was stored, and the group keeps
-            its place.
+            The items that wait for memory, behind all later ones. None: nothing was stored, and the group keeps its
+            place.
         """
         return None
 
@@ -130,11 +130,11 @@ class StoringThread(ABC, Generic[T]):
             self.dropped += events
 
     def flush(self, timeout: float | None) -> bool:
-        """Waits until what was taken before is stored, at most `timeout` seconds; False when it is not yet."""
+        """Waits at most `timeout` seconds until all earlier items are stored; False if they are not."""
         return self.waiting.flush(timeout)
 
     def close(self, timeout: float) -> bool:
-        """Stores what waits, at most `timeout` seconds, and ends the thread; False when something is left."""
+        """Stores the waiting items for at most `timeout` seconds, and ends the thread; False if some are left."""
         deadline = time.monotonic() + timeout
         self.flush(timeout)
         self.waiting.close()
@@ -249,7 +249,7 @@ class _Group(Generic[T]):
 
 
 def _is_about_items(error: Exception) -> bool:
-    """Whether an item is the reason; what lies in the server passes: it is away, read-only, busy, has no disk."""
+    """Whether an item is the reason. Other reasons pass: the server is away, read-only or busy, or its disk is full."""
     if type(error) is redis.ResponseError:
         code = str(error).partition(" ")[0]
         return not code.isupper() or code == "WRONGTYPE"

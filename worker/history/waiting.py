@@ -73,7 +73,7 @@ class Waiting(Generic[T]):
             return [*self._sent.values(), *self._sorted.values(), *inbox]
 
     def flush(self, timeout: float | None) -> bool:
-        """Waits until what was put in before is stored, at most `timeout` seconds; False when it is not yet."""
+        """Waits at most `timeout` seconds until all earlier items are stored; False if they are not."""
         if not self.not_stored():
             return True
         mark = _Mark()
@@ -95,7 +95,7 @@ class Waiting(Generic[T]):
             return self._changed.wait_for(lambda: len(self) < number, timeout)
 
     def close(self) -> None:
-        """Lets the thread take what is left, without delay, and then end."""
+        """Lets the thread take the remaining items without delay, and then end."""
         with self._changed:
             self._closed = True
             self._wake_all()

@@ -108,7 +108,7 @@ def enqueue(
         unique_key: If a message with this key waits or runs, nothing is enqueued, and the answer bears its id.
 
     Raises:
-        ConfigurationError: The arguments are too many, too few, or not what the actor's annotations say.
+        ConfigurationError: There are too many or too few arguments, or they do not fit the actor's annotations.
         MessageRefused: An argument is not plain JSON, or the message is too large.
         ServerUnreachable: The server did not answer.
     """

@@ -54,7 +54,7 @@ class Finding:
 
 
 def examine(client: RedisClient, settings: Settings, groups: Sequence[type[SettingsGroup]] = ()) -> tuple[Finding, ...]:
-    """Checks everything; if the server does not answer, only what can be checked without it.
+    """Checks everything; if the server does not answer, only the settings.
 
     Args:
         client: A client of the server.

@@ -67,7 +67,7 @@ def check_note(text: str, tags: Sequence[str]) -> None:
 
 
 async def index_conversation(conversation_id: str) -> Indexed:
-    """Indexes a conversation's transcript and summary, in place of those that were indexed before.
+    """Indexes a conversation's transcript and summary, in place of the ones that the index has.
 
     Raises:
         NoContentFound: There is no transcript and no summary; the indexed ones were removed.

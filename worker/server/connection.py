@@ -183,7 +183,7 @@ def address(settings: Settings) -> str:
 
 
 def check_server(client: RedisClient, settings: Settings) -> None:
-    """Asks the server for a sign of life, with a question that a server answers whose disk or memory is full.
+    """Asks the server for a sign of life; a server whose disk or memory is full gives one too.
 
     Raises:
         ServerUnreachable: The server gave none; the error is one line with the address and the remedy.

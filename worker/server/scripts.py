@@ -27,7 +27,7 @@ _INCLUDE = "-- include: "
 
 
 class Script:
-    """A script of the folder `lua`, after those that its first line includes by name.
+    """A script of the folder `lua`, behind the files that its first line includes by name.
 
     Args:
         name: The file's name without its ending.

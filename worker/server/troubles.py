@@ -1,4 +1,4 @@
-"""Troubles with the server, each in one line with its remedy: a refusal is told as what it is, and is no outage."""
+"""Troubles with the server, each in one line with its remedy. A refusal is never told as an outage."""
 
 from __future__ import annotations
 

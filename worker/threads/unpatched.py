@@ -143,7 +143,7 @@ def _keep_real_threads_out_of_greenlets() -> None:
 
 
 def _unpatch_joinable_threads() -> None:
-    """Starts real threads in Python 3.13 and later, where a handle says what kind of thread it belongs to."""
+    """Starts real threads in Python 3.13 and later, where a handle belongs to a thread or to a greenlet."""
     greenlets = threading._start_joinable_thread  # type: ignore[attr-defined]  # noqa: SLF001
     threads = original("threading", "_start_joinable_thread")
     handle_of_threads = original("threading", "_ThreadHandle")

@@ -1,6 +1,6 @@
 """Tells a direct request of this machine from one of another machine, or one that a proxy passes on.
 
-Without a token this is what keeps strangers out, so it takes every doubt as a no. It cannot tell a proxy that hides
+Without a token nothing else keeps strangers out, so it refuses in doubt. It cannot tell a proxy that hides
 completely: one on this machine that sends no header of its own and names this machine as the host.
 """
 

@@ -34,7 +34,7 @@ KEPT = 10_000
 """The number of kept events: some seconds of a busy system, some megabytes."""
 
 MOST_FOLLOWERS = 100
-"""Followers at once: each keeps a connection, and what its browser does not read."""
+"""Followers at once: each keeps a connection, and the events that its browser has not read yet."""
 
 AT_ONCE = 200
 """Events that are handled before other tasks of the loop get their turn."""
@@ -220,7 +220,7 @@ class LiveTail:
                     await asyncio.sleep(0)
         except (redis.RedisError, OSError) as error:
             # Events that were read but not delivered are read again.
-            logger.warning("the tail cannot be read for one who follows", error=str(error))
+            logger.warning("the tail cannot be read for a follower", error=str(error))
             await asyncio.sleep(_AGAIN_AFTER)
 
     # ------------------------------------------------------------------ the reader

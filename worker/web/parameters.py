@@ -1,4 +1,4 @@
-"""The parameters that several questions share, with their bounds; those of filters come from the table of filters."""
+"""The parameters that several questions share, with their bounds. The table of filters makes those of filters."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ async def _of_http(request: Request, error: Exception) -> JSONResponse:
 
 
 def _allowed(request: Request, known: str) -> str:
-    """The methods of a path: the router names only those of the first route that has it."""
+    """All methods of a path; the router names only the methods of the first route with this path."""
     app: FastAPI = request.app
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     described = [methods for one, methods in app.openapi()["paths"].items() if compile_path(one)[0].match(path)]

@@ -121,9 +121,9 @@ async def capture(note: Note, visitor: Acting, held: Held) -> Captured:
 
 
 async def get_ready(settings: Settings) -> None:
-    """Loads the parts for which the first question and the first note would wait; they report what fails here.
+    """Loads the parts for which the first question and the first note would wait.
 
-    A part that fails is only logged.
+    A part that fails is only logged: the question or the note that needs it fails with the reason.
     """
     # One after another, because threads that import the same modules may find them half loaded.
     await _tried("actors", run_in_thread_pool(load_actors, settings))

@@ -1,4 +1,4 @@
-"""The shapes of answers that only the web gives; what the command line answers too is described in the rooms below."""
+"""The shapes of answers that only the web gives. Rooms below describe the answers of the command line and the web."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 -- include: server, keys
--- Tells what people did, and which log-ins were refused.
+-- Lists the actions of people, and refused log-ins.
 -- Arguments: how many entries at most.
 -- Answer: the entries of both streams, newest first.
 -- Keys: audit, refusals.

@@ -1,6 +1,6 @@
 -- include: transition
--- Makes a dead letter of what cannot be read.
--- Arguments: stream, entry, an id for it, queue, what it was (JSON), the event's line.
+-- Makes a dead letter of an entry that cannot be read.
+-- Arguments: stream, entry, an id for it, queue, its content (JSON), the event's line.
 -- Answer: the server's time in ms.
 local stream, entry, id, queue, payload, line = argument(), argument(), argument(), argument(), argument(), argument()
 if remove_entry(stream, entry) then

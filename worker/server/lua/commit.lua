@@ -1,6 +1,6 @@
 -- include: transition, retention
 -- Stores what happened to messages: events, and ends of attempts with all that goes with them, each together or not at
--- all. Who lost a message to another process (its fence is old) changes nothing. worker/broker/commits.py writes the fields.
+-- all. A process that lost a message to another (its fence is old) changes nothing. worker/broker/commits.py writes the fields.
 -- Arguments: the name of this commit, so that one that is sent again is not stored twice; whether to do without events;
 -- retention in seconds of the hour windows; limits of the history; then the messages, the fields of each separated by the
 -- character 31: id, fence, attempt, whether it has started (`1`, `once`: and may not start again, or empty), lines of

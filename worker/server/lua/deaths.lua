@@ -1,5 +1,5 @@
 -- include: server, keys
--- Counts dead letters by what they died of.
+-- Counts dead letters by cause.
 -- Arguments: none.
 -- Answer: causes, each followed by how many there are.
 -- Keys: ended, map, names.

@@ -1,6 +1,6 @@
 -- include: transition
 -- Looks whether the messages that wait or run still have their records: a server may have evicted them, or somebody may
--- have deleted them. What is gone is taken out of the indexes and the counts.
+-- have deleted them. Messages that are gone are taken out of the indexes and the counts.
 -- Arguments: the segment and the place in it from which to look, how many messages to look at.
 -- Answer: the segment and the place from which to go on (0 and 0: from the first), then ids of messages that are gone.
 -- Keys: due, kept, map, names, record, segments.

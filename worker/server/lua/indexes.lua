@@ -1,5 +1,5 @@
 -- include: server, keys, states, segments
--- The indexes of messages: what a script changes is gathered here, and stored by `store_indexes`.
+-- The indexes of messages: the changes of a script are gathered here, and `store_indexes` stores them.
 -- Keys: changed, depths, ended, kept, map, names, segments, seq, states, times.
 local changes, marks, ended_in, changed_in = {}, {}, {}, {}
 

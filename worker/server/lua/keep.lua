@@ -1,7 +1,7 @@
 -- include: transition, retention
--- What a worker process does every now and then: renews its lease, takes over what dead processes held, and enqueues
--- delayed messages that are due. To look around is to ask every stream who reads it, to move what lies in the wrong one, and
--- to drop what the history need not keep any more.
+-- The heartbeat of a worker process: it renews its lease, takes over the messages of dead processes, and enqueues delayed
+-- messages that are due. To look around is to look at the readers of every stream, to move entries from wrong streams, and
+-- to drop messages that the history need not keep any more.
 -- Arguments: token, lease in ms, what is known of the process (JSON), how often a message may take its worker down, how many
 -- messages to promote at most, whether to look around too, retention in seconds of the hour windows, limits of the history.
 -- Answer: 1 if the lease was still held, ms until the next delayed message is due (-1: none), the newest wake-up's entry,

@@ -1,5 +1,5 @@
--- Every key of a namespace: no other file writes the name of one. What each holds: docs/reference/redis.md.
--- KEYS[1] is what they begin with, `{<namespace>}:`; a script is routed by it, and all its keys lie in one slot.
+-- Every key of a namespace: no other script writes the name of one. docs/reference/redis.md tells what each holds.
+-- KEYS[1] is the beginning of all of them, `{<namespace>}:`; a script is routed by it, and all its keys lie in one slot.
 local PREFIX = KEYS[1]
 local KEY = {
   audit = PREFIX .. 'audit',

@@ -1,5 +1,5 @@
 -- include: server, keys
--- A worker process was told to end, or ends now: then what it still holds is left to the others, at once. Neither is a crash.
+-- A worker process was told to end, or ends now; neither is a crash. When it ends, others take over its messages at once.
 -- Arguments: token, whether it ends now.
 -- Answer: the server's time in ms.
 -- Keys: ending, leases.

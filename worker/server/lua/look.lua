@@ -1,6 +1,6 @@
 -- include: describe, transition
--- Describes entries that a process was given without having seen them described: while it waited, or in an answer that
--- was lost. Those it does not hold any more are left out, and those of a queue that was paused meanwhile are put back.
+-- Describes entries that a process was given without a description: while it waited, or in an answer that was lost. It
+-- leaves out entries that the process no longer holds, and puts back those of a queue that is paused now.
 -- Arguments: token; for each its stream and entry.
 -- Answer: as take.lua.
 local token = argument()

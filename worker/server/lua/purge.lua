@@ -1,5 +1,5 @@
 -- include: request, retention
--- Removes dead letters, with all that is known of them.
+-- Removes dead letters and their history.
 -- Arguments: as request.lua, then ids.
 -- Answer: for each an empty text, or the state in which it is instead.
 local answers = {}

@@ -76,7 +76,7 @@ local function follow_itself(id, record)
   end
 end
 
--- Brings a message into a state; it is saved by whoever has loaded it. `how`, each where it is needed: `at`, since when
+-- Brings a message into a state; the caller saves it. `how`, each where it is needed: `at`, since when
 -- (else: now); `due`, when a delayed one is due; `priority`, if not the message's own; `cause` of a dead letter;
 -- `elsewhere`, that another broker carries it.
 local function transition(id, record, state, how)
@@ -105,7 +105,7 @@ local function transition(id, record, state, how)
     return
   end
   if was ~= 'delayed' or state ~= 'queued' then
-    -- Whoever had it, or is given an entry of before, has nothing to say of it any more.
+    -- A process that had it, or is given an earlier entry, is fenced.
     record.fence = record.fence + 1
   end
   if state == 'queued' then
