@@ -9,6 +9,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
+import dramatiq
 import pytest
 
 from tests.support.account import settle
@@ -135,6 +136,30 @@ def test_a_suspended_process_records_nothing_of_what_has_gone_to_others(tmp_path
         assert {message_id: opened.client.get(f"{{worker}}:m:{message_id}") for message_id in sent} == before
         assert settle(opened, [*quick, *sent, *late]) == {"completed": 410}
         assert not other.tells()["errors"]
+
+
+def test_a_member_of_a_group_counts_once_although_two_processes_have_run_it(quick: Scene) -> None:
+    """The one that has lost it counts nothing: the callback comes when all members have ended, and not before."""
+    members = [quick.message("gated", gate) for gate in "abc"]
+    callback = quick.message("work")
+    group = dramatiq.group(members, broker=quick.broker)
+    group.add_completion_callback(callback)
+    group.run()
+    suspended = quick.start("suspended", threads=1)
+    wait_until(lambda: quick.ledger("began") and quick.states()["running"] == 1, explain=quick.explain)
+    suspended.signal(signal.SIGSTOP)
+    quick.start("other")
+    wait_until(lambda: len(quick.ledger("began")) == 4, explain=quick.explain)
+    (quick.folder / "a").touch()
+    wait_until(lambda: quick.ended() == 1, explain=quick.explain)
+    suspended.signal(signal.SIGCONT)
+    wait_until(lambda: suspended.tells()["health"]["ends_refused"] == 1, explain=quick.explain)
+    (quick.folder / "b").touch()
+    wait_until(lambda: quick.ended() == 2, explain=quick.explain)
+    assert ask(quick.client, one_message(callback.message_id)) is None
+    (quick.folder / "c").touch()
+    quick.wait_for_end(4)
+    assert settle(quick, [one.message_id for one in [*members, callback]]) == {"completed": 4}
 
 
 def test_a_message_that_kills_its_process_twice_is_a_dead_letter(tmp_path: Path) -> None:

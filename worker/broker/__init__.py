@@ -26,6 +26,7 @@ from worker.broker.arguments import check_message
 from worker.broker.backend import NamespacedBackend
 from worker.broker.chain import OneOfAKind
 from worker.broker.composition import tell_repeats_apart
+from worker.broker.group_counts import CountedGroups
 from worker.broker.lifecycle import Lifecycle
 from worker.broker.process import Process
 from worker.broker.sent import Sent, as_sent
@@ -78,7 +79,7 @@ def _stream_broker(settings: Settings, client: RedisClient) -> dramatiq.Broker:
         Process(settings, client),
         Lifecycle(),
         *message_middleware(settings, None, running),
-        GroupCallbacks(NamespacedBackend(client)),
+        CountedGroups(NamespacedBackend(client)),
     ]
     return StreamBroker(settings, client, lambda: connect(settings), middleware, running)
 

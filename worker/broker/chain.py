@@ -11,6 +11,7 @@ from dramatiq.middleware import Middleware
 from worker.attempts.retry_policy import RetryPolicy
 from worker.attempts.shutdown import ShutdownNotifications
 from worker.attempts.time_limit import TimeLimit
+from worker.broker.group_counts import CountedGroups
 from worker.ground.logs import get_logger
 
 logger = get_logger(__name__)
@@ -22,8 +23,9 @@ class OneOfAKind(Broker):
     def add_middleware(self, middleware: Middleware, **position: Any) -> None:  # noqa: ANN401 - as in Dramatiq
         """Adds a middleware, in the place of one of its kind if there is one, which a line in the log tells.
 
-        Two are of a kind if one's class is the other's, or derives from it. Dramatiq's own `Retries`, `TimeLimit` and
-        `ShutdownNotifications` give their values to ours, which know coroutines and our errors.
+        Two are of a kind if one's class is the other's, or derives from it. Dramatiq's own `Retries`, `TimeLimit`,
+        `ShutdownNotifications` and `GroupCallbacks` give their values to ours, which know coroutines, our errors and
+        the ends of attempts.
 
         Args:
             middleware: The middleware.
@@ -58,10 +60,12 @@ def _are_of_a_kind(old: Middleware, new: Middleware) -> bool:
 
 
 def _stands_for(ours: Middleware) -> type[Middleware] | tuple[()]:
-    """The class of Dramatiq's for which one of ours stands without deriving from it."""
+    """The class of Dramatiq's for which one of ours stands, so that what derives from that is of its kind."""
     if isinstance(ours, TimeLimit):
         return dramatiqs.TimeLimit
-    return dramatiqs.ShutdownNotifications if isinstance(ours, ShutdownNotifications) else ()
+    if isinstance(ours, ShutdownNotifications):
+        return dramatiqs.ShutdownNotifications
+    return next((kind for kind in (dramatiqs.Callbacks, dramatiqs.GroupCallbacks) if isinstance(ours, kind)), ())
 
 
 def _ours(new: Middleware, old: Middleware) -> Middleware:
@@ -77,6 +81,8 @@ def _ours(new: Middleware, old: Middleware) -> Middleware:
         return old.with_limit(new.time_limit)
     if type(new) is dramatiqs.ShutdownNotifications and isinstance(old, ShutdownNotifications):
         return old.with_notice(at_once=new.notify_shutdown)
+    if type(new) is dramatiqs.GroupCallbacks and isinstance(old, CountedGroups):
+        return old.with_ttl(new.barrier_ttl)
     return new
 
 

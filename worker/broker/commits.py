@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from worker.attempts.spans import message_state
 from worker.broker.envelope import NOT_DELAYED, Parcel
-from worker.broker.taken import Ending, TakenMessage
+from worker.broker.taken import Ending, Group, TakenMessage
 from worker.history.events import StatusEvent
 from worker.history.histogram import bucket
 from worker.history.lines import subject_names, to_line
@@ -22,6 +22,7 @@ _SEPARATOR = "\x1f"
 
 
 _STARTED, _STARTED_ONCE = "1", "once"
+_GOOD = {"completed", "skipped"}
 
 
 @dataclass(slots=True)
@@ -59,7 +60,7 @@ class Commit(Item):
     def may_lose_events(self) -> bool:
         """Whether its end may be stored without its events, if the server has no memory left."""
         ending = self.ending
-        return ending is not None and outcome_of(ending) in {"completed", "skipped"} and not ending.follow_ups
+        return ending is not None and outcome_of(ending) in _GOOD and not (ending.follow_ups or ending.group)
 
     def absorb(self, later: Commit) -> None:
         """Adds later facts of the same attempt."""
@@ -95,6 +96,7 @@ class End(NamedTuple):
         payload: The message for the next attempt, or empty.
         later: Milliseconds until the next attempt; negative for at once.
         follow_ups: Messages that are enqueued together with the end.
+        group: The group in which the message counts if it ended well, or None.
     """
 
     stream: str
@@ -108,6 +110,7 @@ class End(NamedTuple):
     payload: str
     later: int
     follow_ups: Sequence[Parcel]
+    group: Group | None = None
 
 
 def write_commit(
@@ -120,11 +123,18 @@ def write_commit(
     fields = [*map(str, attempt), started, lines, str(len(subjects)), *subjects]
     if end is None:
         return _SEPARATOR.join([*fields, ""])
-    *plain, follow_ups = end
-    fields += [*map(str, plain), str(len(follow_ups))]
-    for one in follow_ups:
-        fields += [one.message_id, one.payload.decode(), one.queue, one.priority, one.actor, str(one.delay_ms)]
+    *plain, follow_ups, group = end
+    fields += [*map(str, plain), *_parcels(follow_ups)]
+    if group is not None:
+        fields += [group.name, str(group.ttl_ms), *_parcels(group.callbacks)]
     return _SEPARATOR.join(fields)
+
+
+def _parcels(parcels: Sequence[Parcel]) -> list[str]:
+    fields = [str(len(parcels))]
+    for one in parcels:
+        fields += [one.message_id, one.payload.decode(), one.queue, one.priority, one.actor, str(one.delay_ms)]
+    return fields
 
 
 def outcome_of(ending: Ending) -> str:
@@ -159,4 +169,5 @@ def _end_of(message: TakenMessage, ending: Ending) -> End:
         payload=retry.payload.decode() if retry is not None else "",
         later=retry.delay_ms if retry is not None else NOT_DELAYED,
         follow_ups=ending.follow_ups,
+        group=ending.group,
     )

@@ -27,7 +27,7 @@ from worker.broker.hooks import Hooks, ending_message
 from worker.broker.sending import sender
 from worker.broker.sent import Sent, answered, tell_taken
 from worker.broker.session import WorkerSession
-from worker.broker.taken import TakenMessage
+from worker.broker.taken import Group, TakenMessage
 from worker.broker.work_queue import WorkQueue
 from worker.server.client import RedisClient
 from worker.server.scripts import Script
@@ -251,6 +251,15 @@ class StreamBroker(Hooks):
         """Ends a message's attempt by putting the message back into its queue, because its worker ends."""
         if isinstance(message, TakenMessage) and message.ending is not None:
             message.ending.given_back = True
+
+    def count_in_group(
+        self, message: MessageProxy, group: str, ttl_ms: int, callbacks: list[dramatiq.Message[object]]
+    ) -> None:
+        """Counts the message when its end is stored, and enqueues the callbacks with that if it is the last."""
+        if isinstance(message, TakenMessage) and message.ending is not None:
+            for one in callbacks:
+                self.emit_before("enqueue", one, None)
+            message.ending.group = Group(group, ttl_ms, [self._pack(one, None) for one in callbacks])
 
     # ------------------------------------------------------------------ sending
 

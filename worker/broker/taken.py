@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import dramatiq
 from dramatiq.broker import MessageProxy
@@ -114,6 +114,20 @@ class TakenMessage(MessageProxy):
             self.ending.event = event
 
 
+class Group(NamedTuple):
+    """One of Dramatiq's groups, of which a message is a member.
+
+    Attributes:
+        name: The name of its count.
+        ttl_ms: Milliseconds for which the count is kept from now on.
+        callbacks: Messages that are enqueued with the end of its last member.
+    """
+
+    name: str
+    ttl_ms: int
+    callbacks: list[Parcel]
+
+
 @dataclass(slots=True)
 class Ending:
     """The end of an attempt, collected after the actor's function has returned.
@@ -122,6 +136,7 @@ class Ending:
         event: The event that ends it.
         retry: Its message for the next attempt, or None.
         follow_ups: Messages that are enqueued together with the end.
+        group: The group in which the end counts, or None.
         given_back: Whether the message goes back to its queue, because its worker ends.
         rejected: Whether the message becomes a dead letter.
     """
@@ -129,6 +144,7 @@ class Ending:
     event: StatusEvent | None = None
     retry: Parcel | None = None
     follow_ups: list[Parcel] = field(default_factory=list)
+    group: Group | None = None
     given_back: bool = False
     rejected: bool = False
 

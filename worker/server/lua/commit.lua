@@ -6,10 +6,11 @@
 -- character 31: id, fence, attempt, whether it has started (`1`, `once`: and may not start again, or empty), lines of
 -- events, how many subjects, and these; stream, or empty and the last when the attempt goes on; entry, outcome (`retry`,
 -- `back`, or a state), kind of the end, error's type, buckets of duration and wait, milliseconds blocked, payload and delay
--- in ms of the retry, how many follow-ups, and for each of these what enqueue_new.lua is told and its delay in ms.
+-- in ms of the retry, how many follow-ups, and for each of these what enqueue_new.lua is told and its delay in ms; and if it
+-- is a member of one of Dramatiq's groups, the group, for how many ms its count is kept, and the callbacks like follow-ups.
 -- Answer: the ids of those that were refused, and of the follow-ups that were not enqueued: a message with their id waits
 -- or runs already.
--- Keys: cancel, commit.
+-- Keys: cancel, commit, dramatiq.
 local commit, lean, retention = argument(), argument() == '1', number()
 local limits = read_limits()
 if not call('SET', KEY.commit(commit), 1, 'NX', 'EX', 60) then
@@ -55,6 +56,14 @@ local function follow(apply)
   end
 end
 
+-- Counts a member of a group that has ended; answers whether it was the last. Dramatiq has set how many there are.
+local function completes(group, ttl)
+  local key = KEY.dramatiq(group)
+  local left = tonumber(call('GET', key) or 1) - 1
+  call('SET', key, math.max(left, 0), 'PX', ttl)
+  return left == 0
+end
+
 local function count_end(actor, kind, took, waited, blocked)
   count(actor, kind)
   if blocked ~= '' then
@@ -74,11 +83,12 @@ local function ran_as_cancelled(id, record, fence, attempt, started)
     and (started and record.attempts < attempt or call('GET', KEY.cancel(id)) == '')
 end
 
+-- Answers whether the message has ended well.
 local function finish_attempt(id, record, held)
   local outcome, kind, error_type, took, waited, blocked = field(), field(), field(), field(), field(), field()
   local payload, later = field(), tonumber(field())
   if not held then
-    return
+    return false
   end
   count_end(record.actor, kind, took, waited, blocked)
   mark_end(record, kind, error_type)
@@ -97,6 +107,7 @@ local function finish_attempt(id, record, held)
   else
     transition(id, record, outcome, { cause = error_type })
   end
+  return outcome == 'completed' or outcome == 'skipped'
 end
 
 while position < #ARGV do
@@ -132,15 +143,17 @@ while position < #ARGV do
   else
     table.insert(refused, id)
   end
-  if stream ~= '' then
-    finish_attempt(id, record, held)
-  end
+  local is_done = stream ~= '' and finish_attempt(id, record, held)
   if held then
     -- Before the follow-ups: one of them may have its id.
     save(id, record)
   end
   if stream ~= '' then
     follow(held)
+    local group, ttl = field(), field()
+    if group then
+      follow(is_done and completes(group, ttl))
+    end
   end
 end
 

@@ -30,6 +30,7 @@ local KEY = {
 }
 function KEY.cancel(id) return PREFIX .. 'cancel:' .. id end
 function KEY.commit(name) return PREFIX .. 'commit:' .. name end
+function KEY.dramatiq(name) return PREFIX .. 'dramatiq:' .. name end
 function KEY.ended(state) return PREFIX .. 'ended:' .. state end
 function KEY.lease(name) return PREFIX .. 'lease:' .. name end
 function KEY.map(segment, name) return PREFIX .. 'x:' .. segment .. ':' .. name end
