@@ -24,7 +24,7 @@ from worker.attempts.run import AttemptRun, Cancelled, current_run
 from worker.attempts.running import RunningAttempts
 from worker.errors import NoContentFound
 from worker.ground.durations import format_duration
-from worker.ground.groups import deciding, groups_of
+from worker.ground.groups import deciding, groups_of, release
 from worker.ground.logs import get_logger
 from worker.history.events import Recorder, State, Writer
 from worker.loops.bridge import run_async_in_shared_loop
@@ -79,6 +79,7 @@ def as_body(function: Callable[P, R]) -> Callable[P, R]:
                 raise
             # As out of a status context: for Dramatiq it has succeeded, so a group completes and a pipeline goes on.
             run.skip(error)
+            release(error)
             return cast("R", None)
 
     body.is_body = True  # type: ignore[attr-defined]

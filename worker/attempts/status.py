@@ -17,7 +17,7 @@ from typing import Self
 from worker.attempts.run import AttemptRun, current_run
 from worker.attempts.spans import Span, current_span
 from worker.errors import NoContentFound
-from worker.ground.groups import deciding
+from worker.ground.groups import deciding, release
 from worker.history.events import SubjectValue
 
 __all__ = ["ProcessingStatusContext"]
@@ -90,7 +90,10 @@ class ProcessingStatusContext:
             self._span.end()
         if self._run is None and self._outer is None and not _in_running_loop():
             self._span.flush()
-        return error is not None and isinstance(deciding(error), NoContentFound) and self._outer is None
+        if error is None or not isinstance(deciding(error), NoContentFound) or self._outer is not None:
+            return False
+        release(error)
+        return True
 
     async def __aenter__(self) -> Self:
         return self.__enter__()

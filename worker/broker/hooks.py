@@ -14,6 +14,7 @@ from dramatiq.middleware import Callbacks, GroupCallbacks, Middleware, Middlewar
 
 from worker.broker.chain import OneOfAKind
 from worker.broker.taken import Ending, TakenMessage
+from worker.ground.groups import release
 
 _Hook = Callable[..., object]
 
@@ -78,7 +79,9 @@ class Hooks(OneOfAKind):
                         taken.fail()  # nobody comes who could retry it
         finally:
             _ending.reset(token)
-            del failure, kwargs  # its traceback leads to this frame
+            if (error := kwargs.get("exception")) is not None:
+                release(error)
+            del error, failure, kwargs  # its traceback leads to this frame
 
     def _call(self, hook: _Hook, signal: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Exception | None:
         """Calls a hook; the answer is its error, which is in the log, or None."""

@@ -40,6 +40,20 @@ def errors_in(error: BaseException) -> list[BaseException]:
     return found
 
 
+def release(error: BaseException) -> None:
+    """Drops the tracebacks of groups in an error with which all are done.
+
+    The frame of Python's own `TaskGroup` that raises a group still has it: what the frames hold would stay until the
+    collector runs.
+    """
+    waiting = [error]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, BaseExceptionGroup):
+            one.__traceback__ = None
+            waiting += one.exceptions
+
+
 def deciding(error: BaseException) -> BaseException:
     """The error that decides the fate of a message: in a group one of its errors, else the error itself.
 
