@@ -6,7 +6,6 @@ import contextvars
 import datetime as dt
 import threading
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Any
 
 import dramatiq
@@ -15,7 +14,10 @@ import redis
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import GroupCallbacks
 
-from worker import NoContentFound, actor, create_broker
+from tests.support.brokers import AT_ONCE, stream_broker
+from tests.support.stored import stored
+from tests.support.workers import working
+from worker import NoContentFound, actor
 from worker.broker.backend import NamespacedBackend
 from worker.broker.streams import StreamBroker
 from worker.history.answers import StoredMessage
@@ -29,32 +31,17 @@ ran: list[object] = []
 
 
 @pytest.fixture
-def broker(settings: Settings, valkey: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[StreamBroker]:
+def broker(settings: Settings, valkey: EmbeddedServer) -> Iterator[StreamBroker]:
     """A broker whose failed messages are retried at once, and twice."""
-    quick = {"min_backoff": timedelta(milliseconds=1), "max_backoff": timedelta(milliseconds=2), "max_retries": 2}
-    made = create_broker(settings.model_copy(update=quick))
-    assert isinstance(made, StreamBroker)
-    monkeypatch.setattr("dramatiq.broker.global_broker", made)
     ran.clear()
-    yield made
-    made.close()
+    with stream_broker(settings, **AT_ONCE, max_retries=2) as made:
+        yield made
 
 
 def run_all(broker: StreamBroker) -> None:
     """Runs what waits, with what follows from it, until nothing is left."""
-    worker = dramatiq.Worker(broker, worker_threads=2, worker_timeout=50)
-    worker.start()
-    try:
+    with working(broker):
         broker.join("default", timeout=JOIN_MS)
-    finally:
-        worker.stop()
-
-
-def stored(broker: StreamBroker, message: dramatiq.Message[Any]) -> StoredMessage:
-    """What the server knows of a message."""
-    found = ask(broker.client, one_message(message.message_id))
-    assert found is not None
-    return found
 
 
 def test_a_retry_has_the_arguments_that_were_sent(broker: StreamBroker) -> None:
@@ -71,7 +58,7 @@ def test_a_retry_has_the_arguments_that_were_sent(broker: StreamBroker) -> None:
     message = works_off.send([1, 2, 3], notes={"kind": "a"})
     run_all(broker)
     assert ran == [([1, 2, 3], {"kind": "a"})] * 2
-    assert stored(broker, message).state == "completed"
+    assert stored(broker.client, message.message_id).state == "completed"
 
 
 def test_an_attempt_whose_pipeline_cannot_go_on_is_a_dead_letter(broker: StreamBroker) -> None:
@@ -92,7 +79,7 @@ def test_an_attempt_whose_pipeline_cannot_go_on_is_a_dead_letter(broker: StreamB
     first = answers.message_with_options(on_failure="tell")
     dramatiq.pipeline([first, takes.message_with_options()]).run()
     run_all(broker)
-    found = stored(broker, first)
+    found = stored(broker.client, first.message_id)
     assert found.state == "dead"
     assert [event.state.value for event in found.events] == ["started", "failed"]
     error = found.events[-1].error
@@ -120,7 +107,7 @@ def test_an_attempt_whose_success_nobody_can_be_told_is_a_dead_letter(
 
     messages = [answers.send(number) for number in range(2)]
     run_all(broker)
-    first, second = (stored(broker, message) for message in messages)
+    first, second = (stored(broker.client, message.message_id) for message in messages)
     assert first.state == "dead"
     assert first.events[-1].error is not None
     assert first.events[-1].error.type == error
