@@ -23,7 +23,7 @@ class CountsInGroup(Protocol):
 
 
 class CountedGroups(dramatiq.middleware.GroupCallbacks):
-    """Has the broker count the members of groups."""
+    """Dramatiq's middleware, but the broker counts."""
 
     def with_ttl(self, ttl_ms: int) -> CountedGroups:
         """The same with another time after which a group in which nothing ends is forgotten."""
