@@ -10,16 +10,16 @@ turns. Each no-op only writes the time and its process into a file that all proc
   server, in microseconds per message; bytes are those that the server still holds for each message at the end; MB are
   those of the processes that ran messages.
 - waiting: coroutines that wait, in one process, as shipped and at most as many at once as the heading says. A run ends
-  after `--seconds`, which only small caps reach: `ended` messages had ended then. MB are the most that the process
-  that ran them held at a time.
+  after `--seconds`, which small caps reach: `ended` messages had ended then. The rate counts up to the end of 99 in a
+  hundred, the seconds to that of the last. MB are the most that the process that ran them held at a time.
 - enqueue: messages per second, one after the other, from one thread; and together, if the contender can do that.
 - latency: from `send` to the first line of the actor, on an idle worker, at random intervals of 50 to 500 ms.
 - idle: the load of a process with three queues and no messages, on the server and the CPU. Requests are those that it
   sends; commands include those that its scripts call.
 - memory: that of one process of ours over ten times as many messages; every tenth fails with a long traceback.
 
-Contenders differ in what they keep: ours stores two events for each message, indexed, with its end; of the others none
-keeps a history, and none keeps results here. Each has an environment of its own, made in `build/contenders` when it is
+Contenders differ in what they keep: ours stores two events for each message, indexed, with its end. The others keep no
+history, and only arq and SAQ results. Each has an environment of its own, made in `build/contenders` when it is
 first needed (`rig/environments.py`); one that cannot be made is left out, and named with the reason.
 
 `--quick` takes two or three minutes: coroutines that do nothing and coroutines that wait, on those that run them
