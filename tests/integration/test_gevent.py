@@ -57,12 +57,15 @@ broker = create_broker()
 dramatiq.set_broker(broker)
 BRIDGES = {"new": run_async_in_new_loop, "shared": run_async_in_shared_loop}
 MAIN = get_os_ident()
+turns: list[float] = []
+begun: list[float] = []
 
 
 @actor(max_retries=0)
 def tick(folder: str) -> None:
     """Notes when this greenlet gets its turn, until it is told to stop."""
-    turns, stop = list[float](), Path(folder, "stop")
+    stop = Path(folder, "stop")
+    turns.clear()
     Path(folder, "ticking").touch()
     while not stop.exists():
         time.sleep(0.01)
@@ -71,9 +74,13 @@ def tick(folder: str) -> None:
 
 
 def nap() -> tuple[int, float, float]:
-    """The thread, and from when until when it blocked."""
+    """The thread, and from when until when it blocked: until all four did, and the greenlet had three turns more."""
     began = time.monotonic()
-    time.sleep(0.5)
+    begun.append(began)
+    while time.monotonic() < began + 30:
+        time.sleep(0.005)
+        if len(begun) == 4 and len([turn for turn in turns if turn > max(begun)]) >= 3:
+            break
     return get_os_ident(), began, time.monotonic()
 
 
@@ -82,6 +89,7 @@ def four_calls(loop: str, file: str) -> None:
     async def work() -> tuple[int, list[tuple[int, float, float]]]:
         return get_os_ident(), await asyncio.gather(*(run_in_thread_pool(nap) for _ in range(4)))
 
+    begun.clear()
     own, naps = BRIDGES[loop](work())
     Path(file).write_text(json.dumps({"threads": [MAIN, own], "naps": naps}))
 

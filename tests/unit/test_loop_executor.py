@@ -8,12 +8,12 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 import pytest
+import structlog.testing
 
 from tests.support.loops import use_loops_of
 from tests.support.waiting import wait_until
@@ -66,6 +66,11 @@ def run_limited(stub: StubWorker, loop: Any, work: Callable[[], None], *, retrie
     del stub.broker.actors["blocks"]
 
 
+def waits_in(logged: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The functions for which an attempt waits, or waited, longer than it wanted."""
+    return [line["function"] for line in list(logged) if line["event"].startswith("an attempt waits for")]
+
+
 @LOOPS
 def test_attempts_never_work_at_once_although_their_blocking_calls_outlast_the_time_limit(loop: str) -> None:
     """Three attempts, one after another: each lasts until its thread has ended."""
@@ -75,10 +80,10 @@ def test_attempts_never_work_at_once_although_their_blocking_calls_outlast_the_t
     def work() -> None:
         working.append(1)
         at_once.append(len(working))
-        time.sleep(0.4)
+        wait_until(lambda: len(waits_in(logged)) == len(at_once) or len(working) > 1)
         working.pop()
 
-    with stub_worker(settings=quick()) as stub:
+    with structlog.testing.capture_logs() as logged, stub_worker(settings=quick()) as stub:
         run_limited(stub, loop, work, retries=2)
     assert at_once == [1, 1, 1]
     assert working == []
@@ -86,14 +91,15 @@ def test_attempts_never_work_at_once_although_their_blocking_calls_outlast_the_t
 
 
 @LOOPS
-def test_a_call_that_cannot_be_stopped_is_told_with_its_name(loop: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_call_that_cannot_be_stopped_is_told_with_its_name(loop: str) -> None:
     """In the log while it goes on, and in the event that ends the attempt."""
 
     def works_on() -> None:
-        time.sleep(0.6)
+        wait_until(lambda: waits_in(logged))
 
-    with stub_worker(settings=quick()) as stub:
+    with structlog.testing.capture_logs() as logged, stub_worker(settings=quick()) as stub:
         run_limited(stub, loop, works_on, retries=0)
+    assert [name.rpartition(".")[2] for name in waits_in(logged)] == ["works_on"]
     text = list(stub.events)[-1].text
     assert "waited " in text
     assert "works_on, which cannot be stopped" in text
