@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections import defaultdict
 from datetime import datetime, timedelta
 from typing import Any
@@ -32,6 +33,7 @@ LONGEST = timedelta(days=366)
 
 _COUNTERS, _QUEUES = Script("counters"), Script("queues")
 _WORKERS, _AUDIT = Script("workers"), Script("audit")
+_COUNTER = re.compile(r"([^\t]*)\t([^\t]*)\t([^\t]*)\t?")
 
 
 def actor_rates(over: timedelta) -> Question[tuple[ActorRates, ...]]:
@@ -41,11 +43,12 @@ def actor_rates(over: timedelta) -> Question[tuple[ActorRates, ...]]:
     """
 
     def read(answer: list[Any]) -> tuple[ActorRates, ...]:
-        now, _, (start, fields) = answer
+        now, _, (start, counters) = answer
         seconds = max(1.0, (now - start) / 1000)
         by_actor: dict[str, dict[str, int]] = defaultdict(dict)
-        for field, number in zip(fields[::2], fields[1::2], strict=True):
-            actor, _, what = field.decode().partition("\t")
+        # Not split: the collector would stop all threads to look through a list as long as that.
+        for counter in _COUNTER.finditer(counters.decode()):
+            actor, what, number = counter.groups()
             by_actor[actor][what] = int(number)
         rates = [_rates(actor, counts, seconds) for actor, counts in by_actor.items()]
         return tuple(sorted(rates, key=lambda one: (-one.per_second, one.actor)))

@@ -25,7 +25,7 @@ from worker.history.filters import (
     read_event_filter,
     read_message_filter,
 )
-from worker.history.overview import actor_rates, audit_log, queues, windows, workers
+from worker.history.overview import audit_log, queues, windows, workers
 from worker.history.query import (
     PAGE,
     aask,
@@ -45,7 +45,8 @@ from worker.server.async_client import AsyncRedisClient
 from worker.web import api, bars
 from worker.web.asked import Asked
 from worker.web.charts import charts, pace
-from worker.web.dependencies import History, Visiting
+from worker.web.dependencies import Client, History, Visiting
+from worker.web.rates import busiest
 from worker.web.rendering import render
 
 _EVERY = 2
@@ -76,13 +77,13 @@ router = APIRouter(include_in_schema=False, route_class=_PageRoute)
 
 
 @router.get("/")
-async def overview(request: Request, history: History, visitor: Visiting) -> Response:
+async def overview(request: Request, history: History, client: Client, visitor: Visiting) -> Response:
     """The whole system at a glance."""
     now = datetime.now(UTC)
     minutes = await aask(history, windows(_HOUR))
     waiting = await aask(history, queues())
     alive = await aask(history, workers())
-    rates = await aask(history, actor_rates(_HOUR))
+    found = await busiest(client, _HOUR)
     due = await aask(history, delayed_messages(limit=1))
     failures = await aask(history, page_of_messages(_FAILED, limit=7))
     causes = await aask(history, dead_by_cause())
@@ -94,8 +95,9 @@ async def overview(request: Request, history: History, visitor: Visiting) -> Res
         counts=await _counts(history),
         pace=pace(minutes, now),
         charts=charts(minutes, waiting, now),
-        actors=rates,
-        known_actors=_names(one.actor for one in rates),
+        actors=found.rates,
+        actors_left_out=found.left_out,
+        known_actors=found.names,
         queues=waiting,
         workers=_alive_first(alive),
         threads=sum(one.threads for one in alive if one.alive),
@@ -107,7 +109,7 @@ async def overview(request: Request, history: History, visitor: Visiting) -> Res
 
 
 @router.get("/messages")
-async def messages(request: Request, history: History, visitor: Visiting) -> Response:
+async def messages(request: Request, history: History, client: Client, visitor: Visiting) -> Response:
     """The messages that match the filter in the URL."""
     asked = Asked.read(MESSAGE_FIELDS, request.query_params)
     cursor = _cursor(request)
@@ -135,7 +137,7 @@ async def messages(request: Request, history: History, visitor: Visiting) -> Res
         complaint=complaint,
         page=page,
         count=count,
-        known_actors=_names(one.actor for one in await aask(history, actor_rates(24 * _HOUR))),
+        known_actors=(await busiest(client, 24 * _HOUR)).names,
         known_queues=_names(one.name for one in await aask(history, queues())),
         known_errors=_names(causes),
     )

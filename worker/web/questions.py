@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, HTTPException, Path, Query, Response
 from worker.history import as_json
 from worker.history.answers import Count
 from worker.history.filters import EventFilter, MessageFilter
-from worker.history.overview import actor_rates, audit_log, queues, windows, workers
+from worker.history.overview import audit_log, queues, windows, workers
 from worker.history.query import (
     aask,
     count_of_messages,
@@ -39,6 +39,7 @@ from worker.web.parameters import (
     read_over,
 )
 from worker.web.problems import NOT_FOUND
+from worker.web.rates import all_rates
 
 router = APIRouter(tags=["questions"])
 
@@ -127,9 +128,9 @@ async def dead(history: History) -> Response:
 
 
 @router.get("/actors", response_model=as_json.Actors)
-async def actors(history: History, over: Over = "1h") -> Response:
+async def actors(client: Client, over: Over = "1h") -> Response:
     """The rates of each actor over a time that ends now, the busiest first."""
-    return told(as_json.Actors(await aask(history, actor_rates(read_over(over)))))
+    return await all_rates(client, read_over(over))
 
 
 @router.get("/windows", response_model=as_json.Windows)
