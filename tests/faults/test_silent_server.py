@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -104,6 +106,53 @@ def test_a_server_whose_answer_never_ends_is_given_up_within_the_bound(settings:
         with soon(), pytest.raises(ServerUnreachable):
             check_server(connect(endless), endless)
         broker.close()
+
+
+@pytest.mark.clock
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+def test_a_name_that_is_not_found_in_time_is_given_up_within_the_bound(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    """A resolver may take half a minute; the next call looks again."""
+    hangs = threading.Event()
+    look_up = socket.getaddrinfo
+
+    def slowly(host: Any, *place: Any) -> Any:
+        if host == "server.example":
+            hangs.wait()
+            host = HOST
+        return look_up(host, *place)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slowly)
+    named = _settings(settings, f"{scheme}://server.example:1/0")
+    broker = create_broker(named)
+    with soon(), pytest.raises(ServerUnreachable, match="no answer from Redis"):
+        broker.enqueue(message())
+    hangs.set()
+    with soon(), pytest.raises(ServerUnreachable, match="refused"):
+        check_server(connect(named), named)
+    broker.close()
+
+
+def test_a_server_with_several_addresses_is_reached_at_the_first_that_answers(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a name that has an address of IPv6, on which the server does not listen."""
+    server = Server(tmp_path)
+    server.start()
+    look_up = socket.getaddrinfo
+
+    def both(host: Any, port: Any, *kinds: Any) -> Any:
+        if host != "server.example":
+            return look_up(host, port, *kinds)
+        return [*look_up("127.0.0.77", port, *kinds), *look_up(HOST, port, *kinds)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", both)
+    named = _settings(settings, f"redis://server.example:{server.port}/0")
+    try:
+        check_server(connect(named), named)
+    finally:
+        server.kill()
 
 
 @pytest.mark.clock

@@ -18,6 +18,7 @@ from redis import exceptions
 from redis._parsers import _HiredisParser
 
 from worker.server.bounds import bound_waits, left_or, seconds_left
+from worker.server.names import addresses_of
 
 DEMOTED = (exceptions.ReadOnlyError, exceptions.ClusterDownError, exceptions.MovedError)
 """The answers of a server that accepts no writes, as a demoted one; to redis-py MASTERDOWN is a CLUSTERDOWN."""
@@ -163,11 +164,32 @@ def _was_demoted() -> exceptions.ConnectionError:
     return exceptions.ConnectionError("its server is not the primary any more")
 
 
-class Wire(_Wire, redis.Connection):
+class _ByName(redis.Connection):
+    """A connection that looks its server's name up within the bound, below the layer of TLS, which needs the name."""
+
+    def _connect(self) -> Any:  # noqa: ANN401 - redis-py's own
+        name = self.host
+        failed = OSError(f"{name} has no address")
+        try:
+            for address in addresses_of(name, self.port, self.socket_type):
+                self.host = address
+                try:
+                    return super()._connect()  # type: ignore[no-untyped-call]
+                except OSError as error:
+                    failed = error
+        finally:
+            self.host = name
+        try:
+            raise failed
+        finally:
+            del failed  # no cycle through its traceback
+
+
+class Wire(_Wire, _ByName):
     """A connection over TCP."""
 
 
-class TlsWire(_Wire, redis.SSLConnection):
+class TlsWire(_Wire, redis.SSLConnection, _ByName):
     """A connection over TLS."""
 
 
