@@ -66,6 +66,15 @@ def test_a_page_takes_the_filters_that_the_api_takes(web: httpx.Client) -> None:
                 assert web.get(path, params={name: text}).status_code == 200, (path, name, text)
 
 
+def test_a_question_refuses_a_name_that_it_does_not_know(web: httpx.Client) -> None:
+    """As the command line and a body do: without the misspelt condition, everything would match."""
+    for path in ("/api/messages", "/api/messages/count", "/api/events", "/api/events/live"):
+        answer = web.get(path, params={"actor": "a", "colour": "red"})
+        assert answer.status_code == 422, path
+        assert answer.json()["detail"].startswith("query.colour: there is no such filter; there are ")
+    assert web.get("/api/messages", params={"limit": 1, "cursor": 5, "actor": "a"}).status_code == 200
+
+
 def test_a_complaint_has_the_words_of_the_table_and_no_others(web: httpx.Client) -> None:
     """Nothing of how it is checked."""
     said = web.get("/api/events", params={"since": "garbage"}).json()["detail"]

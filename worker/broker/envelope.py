@@ -25,7 +25,7 @@ FREED_AT_START = "unique_until_start"
 _MAX_DELAY = 10_000_000_000_000
 """Milliseconds of the longest delay, three centuries."""
 
-# What separates fields in records and notes, and the halves of characters, which no server takes.
+# The separators of fields in records and commits, and the halves of characters, which no server takes.
 _NOT_IN_NAMES = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 

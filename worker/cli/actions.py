@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from worker.cli.options import AsJson, filters_messages, open_server
-from worker.cli.output import MESSAGE_HEADINGS, counted, message_row, note, print_json, print_table, print_text
+from worker.cli.output import MESSAGE_HEADINGS, counted, message_row, print_aside, print_json, print_table, print_text
 from worker.errors import ConfigurationError
 from worker.ground.texts import shown
 from worker.history.filters import MessageFilter
@@ -116,7 +116,7 @@ def _confirm(found: Preview) -> None:
     if not sys.stdin.isatty():
         raise ConfigurationError(f"{name} is about {found.count} messages: add --yes, or --dry-run to see which")
     if not typer.confirm(f"{name} {found.count} messages?", err=True):
-        note("nothing was done")
+        print_aside("nothing was done")
         raise typer.Exit(1)
 
 
@@ -127,7 +127,7 @@ def _tell_preview(found: Preview, *, as_json: bool) -> None:
     print_table(MESSAGE_HEADINGS, [message_row(message) for message in found.messages])
     left_out = found.count - len(found.messages)
     newest = f", the newest {len(found.messages)} are listed" if left_out > 0 else ""
-    note(f"{counted(found.count)} would be {_DONE[found.action]}{newest}")
+    print_aside(f"{counted(found.count)} would be {_DONE[found.action]}{newest}")
 
 
 def _tell(outcome: Outcome, *, as_json: bool) -> None:
@@ -136,4 +136,4 @@ def _tell(outcome: Outcome, *, as_json: bool) -> None:
         return
     print_text(f"{counted(len(outcome.done))} {_DONE[outcome.action]}")
     for message_id, reason in outcome.refused.items():
-        note(f"worker: {shown(message_id)}: {reason}")
+        print_aside(f"worker: {shown(message_id)}: {reason}")

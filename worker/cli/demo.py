@@ -11,7 +11,7 @@ from typing import Any
 
 from worker import run_async_in_new_loop
 from worker.cli.options import AsJson, begin
-from worker.cli.output import note, print_event, print_json, print_text
+from worker.cli.output import print_aside, print_event, print_json, print_text
 from worker.cli.pools import RunningPools, end_in_order_when_told, pools_for, stop_timeout
 from worker.conversations.describing import describe
 from worker.conversations.importing import import_conversation
@@ -41,7 +41,7 @@ def demo(as_json: AsJson = False) -> None:
     settings = begin().model_copy(update={"actors": ("worker.tasks",)})
     client = connect(settings)
     check_server(client, settings)
-    say = note if as_json else print_text
+    say = print_aside if as_json else print_text
     conversation_id = f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     with as_file(files("worker") / "sample") as folder:
         count = run_async_in_new_loop(import_conversation(folder, conversation_id))

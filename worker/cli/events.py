@@ -10,7 +10,7 @@ import redis
 import typer
 
 from worker.cli.options import AsJson, Limit, filters_events, open_server
-from worker.cli.output import EVENT_HEADINGS, event_row, note, print_event, print_json, print_table
+from worker.cli.output import EVENT_HEADINGS, event_row, print_aside, print_event, print_json, print_table
 from worker.history.as_json import Event, Shown
 from worker.history.events import StatusEvent
 from worker.history.filters import EventFilter
@@ -57,15 +57,15 @@ def _followed(client: RedisClient, wanted: EventFilter, after: str) -> Iterator[
                 after = one.position
                 if is_away:
                     is_away = False
-                    note("worker: the server is back")
+                    print_aside("worker: the server is back")
                 if one.missed:
-                    note("worker: some events were dropped before they could be read: there were too many")
+                    print_aside("worker: some events were dropped before they could be read: there were too many")
                 if one.event is not None:
                     yield one.event
         except redis.RedisError as error:
             if not is_away:
                 is_away = True
-                note(f"worker: the server is away, trying again: {' '.join(str(error).split())}")
+                print_aside(f"worker: the server is away, trying again: {' '.join(str(error).split())}")
             time.sleep(_RETRY_EVERY)
 
 

@@ -15,7 +15,7 @@ from worker.cli.output import (
     ago,
     local_time,
     message_row,
-    note,
+    print_aside,
     print_json,
     print_table,
     print_text,
@@ -125,7 +125,7 @@ def _all_delayed(client: RedisClient, limit: int, last: StoredMessage | None) ->
 def tell_of_more(cursor: int | str | None) -> None:
     """Tells how the next page is asked for, if there may be one."""
     if cursor is not None:
-        note(f"there may be more: --cursor {cursor}")
+        print_aside(f"there may be more: --cursor {cursor}")
 
 
 RUNNING_HEADINGS = ("message", "actor", "attempt", "for", "worker", "progress", "subject")

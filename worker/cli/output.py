@@ -68,7 +68,7 @@ def print_texts(*parts: Cell) -> None:
         _print_line(visible(" ".join("".join(map(str, parts)).split("\n"))))
 
 
-def note(text: str) -> None:
+def print_aside(text: str) -> None:
     """Prints a line for people beside the results, on standard error."""
     print(visible(text), file=sys.stderr, flush=True)  # noqa: T201 - what it is for
 
@@ -214,6 +214,6 @@ def print_event(event: StatusEvent, *, stderr: bool = False) -> None:
         line = line_of([Styled(f"{time}  ", "dim"), Styled(name, _STYLES[event.state]), rest])
         console(stderr=stderr).print(line, soft_wrap=True)
     elif stderr:
-        note(f"{time}  {name}{rest}")
+        print_aside(f"{time}  {name}{rest}")
     else:
         print_text(f"{time}  {name}{rest}")

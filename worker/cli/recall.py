@@ -9,7 +9,7 @@ import typer
 
 from worker import run_async_in_new_loop
 from worker.cli.options import AsJson, begin
-from worker.cli.output import note, print_json, print_text, print_texts
+from worker.cli.output import print_aside, print_json, print_text, print_texts
 from worker.cli.terminal import Styled
 from worker.recall.recall import MOST_HITS, Hit
 from worker.recall.recall import recall as find
@@ -33,9 +33,9 @@ def recall(
     for hit in answer.hits:
         _print_hit(hit)
     for one in answer.left_out:
-        note(f"without {one.part}: {one.reason}")
+        print_aside(f"without {one.part}: {one.reason}")
     if not answer.hits:
-        note("nothing was found")
+        print_aside("nothing was found")
 
 
 def _print_hit(hit: Hit) -> None:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from worker import lease, run_async_in_new_loop
 from worker.cli.options import AsJson, begin, open_server
-from worker.cli.output import ago, note, print_json, print_table, print_text, state_style
+from worker.cli.output import ago, print_aside, print_json, print_table, print_text, state_style
 from worker.cli.terminal import Row, Styled, console
 from worker.errors import ConfigurationError, LeaseTaken, NoContentFound, WorkerError
 from worker.operations.actors import find_actor
@@ -50,7 +50,7 @@ def add(
         print_json({"name": added.name, "path": str(added.path)})
     else:
         print_text(f"repository {added.name}: {added.path}")
-        note(f"sync it with `worker repositories sync {added.name}`")
+        print_aside(f"sync it with `worker repositories sync {added.name}`")
 
 
 @app.command()
@@ -63,7 +63,7 @@ def sync(
     settings = begin().model_copy(update={"actors": ("worker.tasks",)})
     wanted = [one.name for one in run_async_in_new_loop(lambda: known_repositories(names or []))]
     if not wanted:
-        note("there are no repositories: add one with `worker repositories add FOLDER`")
+        print_aside("there are no repositories: add one with `worker repositories add FOLDER`")
     client = open_server()
     if here:
         _sync_here(client, wanted, as_json=as_json)

@@ -234,7 +234,7 @@ class LiveTail:
                 if self._reading is None:
                     self._end = await self._newest()
                     self._begin, self._kept = place_of(self._end), []
-                    self._note_answer()
+                    self._record_answer()
                     self._reading = asyncio.ensure_future(self._read())
             yield
         finally:
@@ -260,7 +260,7 @@ class LiveTail:
                 await self._read_on()
             except (redis.RedisError, OSError) as error:
                 logger.warning("the tail cannot be read", error=str(error))
-                self._note_silence()
+                self._record_silence()
             await asyncio.sleep(_AGAIN_AFTER)
 
     async def _read_on(self) -> None:
@@ -268,7 +268,7 @@ class LiveTail:
         async for one in afollow_events(self._client, _EVERYTHING, after=self._end):
             if not self._is_mine():
                 return
-            self._note_answer()
+            self._record_answer()
             self._end, missed = one.position, missed or one.missed
             if one.event is None:
                 continue
@@ -281,12 +281,12 @@ class LiveTail:
             if handled % AT_ONCE == 0:
                 await asyncio.sleep(0)
 
-    def _note_silence(self) -> None:
+    def _record_silence(self) -> None:
         if self.away_since is None:
             self.away_since = self._answered_at
             self._tell()
 
-    def _note_answer(self) -> None:
+    def _record_answer(self) -> None:
         self._answered_at = datetime.now(UTC)
         if self.away_since is not None:
             self.away_since = None

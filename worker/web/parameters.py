@@ -8,11 +8,12 @@ from datetime import timedelta
 from types import GenericAlias
 from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import Query
+from fastapi import Query, Request
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from worker.errors import ConfigurationError
 from worker.ground.durations import parse_duration
+from worker.ground.texts import shown
 from worker.history.filters import (
     EVENT_FIELDS,
     LONGEST,
@@ -40,6 +41,10 @@ Over = Annotated[
     str,
     Query(pattern="^([1-9][0-9]{0,3}m|[1-9][0-9]{0,2}h|[1-9][0-9]?d)$", description="A time that ends now."),
 ]
+
+
+_NO_FILTERS = ("limit", "cursor", "after")
+"""The parameters of questions beside those of their filters."""
 
 
 def read_over(over: str) -> timedelta:
@@ -98,21 +103,26 @@ def _checked_by(field: FilterField) -> Callable[[str], str]:
 def _asked_by(table: Sequence[FilterField], read: Callable[[Given], T]) -> Callable[..., Awaitable[T]]:
     """A dependency of handlers: its query parameters are the fields of the table, its result is the filter."""
 
-    async def asked(**given: str | list[str] | None) -> T:
+    async def asked(request: Request, **given: str | list[str] | None) -> T:
+        _refuse_unknown(request, table)
         return read(given)
 
-    asked.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter(
-                field.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=Query(**bounds_of(field)),
-                annotation=value_of(field),
-            )
-            for field in table
-        ]
-    )
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [inspect.Parameter("request", keyword, annotation=Request)]
+    parameters += [
+        inspect.Parameter(field.name, keyword, default=Query(**bounds_of(field)), annotation=value_of(field))
+        for field in table
+    ]
+    asked.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return asked
+
+
+def _refuse_unknown(request: Request, table: Sequence[FilterField]) -> None:
+    """Refuses a query with a name that the question does not know: without the condition, far more would match."""
+    filters = [field.name for field in table]
+    for name in request.query_params:
+        if name not in filters and name not in _NO_FILTERS:
+            raise ConfigurationError(f"query.{shown(name)}: there is no such filter; there are {', '.join(filters)}")
 
 
 message_filter = _asked_by(MESSAGE_FIELDS, read_message_filter)
