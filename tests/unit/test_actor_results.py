@@ -158,6 +158,34 @@ def test_a_generator_is_a_dead_letter_at_once(stub: StubWorker, function: Callab
     )
 
 
+@pytest.mark.parametrize("declare", [actor, dramatiq.actor], ids=["ours", "dramatiqs"])
+def test_what_a_class_based_actor_returns_is_looked_at_too(stub: StubWorker, declare: Any) -> None:
+    """Its coroutine is run, and its generator is a dead letter."""
+    ran = []
+
+    class Runs(dramatiq.GenericActor):
+        class Meta:
+            actor = declare
+
+        async def perform(self, number: int) -> None:
+            ran.append(number)
+
+    class Yields(dramatiq.GenericActor):
+        class Meta:
+            actor = declare
+
+        def perform(self) -> Iterator[int]:
+            yield 1
+
+    declared: list[Any] = [Runs, Yields]
+    declared[0].send(7)
+    stub.join()
+    assert ran == [7]
+    declared[1].send()
+    stub.join()
+    assert stub.states() == ["started", "completed", "started", "failed"]
+
+
 @pytest.mark.parametrize("result", [iter([1, 2]), map(str, [1]), [1, 2], "text", 0])
 def test_other_iterators_are_ordinary_results(stub: StubWorker, result: object) -> None:
     """They are returned as they are, also to a direct call."""
