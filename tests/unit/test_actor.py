@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import importlib
 import threading
 import warnings
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -58,6 +60,23 @@ def test_an_async_function_is_run_with_its_events(stub: StubWorker) -> None:
         assert (event.message_id, event.actor, event.queue, event.attempt) == (message.message_id, "welcome", "cpu", 1)
         assert event.queued_ms is not None
     assert current_attempt() is None
+
+
+def test_a_subject_that_is_sent_by_name_is_told_through_a_decorator_that_adds_arguments(stub: StubWorker) -> None:
+    """The decorator's own argument is not sent."""
+
+    def in_session(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def inner(**kwargs: int) -> None:
+            function("session", **kwargs)
+
+        return inner
+
+    def works(session: str, user_id: int) -> None: ...
+
+    actor(subject=("user_id",))(in_session(works)).send(user_id=7)
+    stub.join()
+    assert [event.subject for event in stub.events] == [{"user_id": 7}] * 2
 
 
 def test_a_sync_function_is_run_as_it_is(stub: StubWorker) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import dramatiq
 import pytest
 
-from worker import NoContentFound, actor, current_attempt
+from worker import NoContentFound, actor, current_attempt, run_async_in_new_loop
 from worker.errors import ReturnedGenerator
 from worker.testing import StubWorker, stub_worker
 
@@ -115,6 +115,29 @@ def test_a_time_limit_reaches_an_awaitable_result(stub: StubWorker) -> None:
     stub.join()
     assert stub.states() == ["started", "failed"]
     assert cleaned == [True]
+
+
+@pytest.mark.parametrize("run", [asyncio.run, run_async_in_new_loop, lambda coroutine: coroutine])
+def test_a_decorator_may_run_an_async_function_itself(stub: StubWorker, run: Callable[[Any], Any]) -> None:
+    """As those do that make a sync function of it, or leave it to the actor's loop."""
+    ran = []
+
+    def decorated(function: Callable[[int], Any]) -> Callable[[int], Any]:
+        @functools.wraps(function)
+        def inner(number: int) -> Any:
+            return run(function(number))
+
+        return inner
+
+    @actor
+    @decorated
+    async def works(number: int) -> None:
+        ran.append(number)
+
+    works.send(7)
+    stub.join()
+    assert ran == [7]
+    assert stub.states() == ["started", "completed"]
 
 
 def generator() -> Iterator[int]:

@@ -7,6 +7,7 @@ forms work side by side.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import warnings
@@ -303,12 +304,13 @@ def _subject_of(
 ) -> dict[str, str | int | float | None]:
     if not subject:
         return {}
-    try:
+    known: Mapping[str, Any] = kwargs
+    # Where it fails, a decorator takes other arguments, or the call itself raises the error, and the history has it.
+    with contextlib.suppress(TypeError):
         bound = signature.bind(*args, **kwargs)
-    except TypeError:
-        return {}  # the call itself raises the error, so that the history has it
-    bound.apply_defaults()
-    values = ((name, bound.arguments[name]) for name in subject)
+        bound.apply_defaults()
+        known = bound.arguments
+    values = ((name, known[name]) for name in subject if name in known)
     return {name: value if isinstance(value, str | int | float | None) else str(value) for name, value in values}
 
 

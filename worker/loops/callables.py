@@ -12,12 +12,14 @@ def is_async(function: object) -> bool:
 
 
 def makes_coroutine(function: object) -> bool:
-    """Whether a call of the function makes a coroutine.
+    """Whether a call of the function certainly makes a coroutine.
 
-    `inspect.iscoroutinefunction` misses partials of wrapped functions and objects with an async `__call__`. A plain
-    function that returns a coroutine cannot be recognised before it is called.
+    `inspect.iscoroutinefunction` misses partials and objects with an async `__call__`. A plain function that returns a
+    coroutine cannot be recognised before it is called, and a plain wrapper around an async function may run it itself.
     """
-    return any(inspect.iscoroutinefunction(one) for one in _code_of(function))
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004 - we look at its code
 
 
 def _code_of(function: object) -> tuple[object, object]:
