@@ -263,14 +263,22 @@ class Heartbeat:
         return pause if next_due < 0 else min(pause, next_due / 1000)
 
     def _look_for_gone(self) -> None:
-        """Looks whether some of the messages that wait or run are gone from the server; a part of them each time."""
-        segment, place, *gone = _GONE.run(self._client, [*self._looked_until, LOOK_AT])
+        """Looks at some of the messages that wait or run: whether they, or their places, are gone from the server."""
+        arguments = [*self._looked_until, LOOK_AT, self._most_starts, self._limits[0], *self._joined]
+        segment, place, number, *ids = _GONE.run(self._client, arguments)
         self._looked_until = segment, place
+        gone, mended = ids[:number], ids[number:]
         if gone:
             logger.error(
                 "messages are gone from the server, which evicted or lost them: they will not run",
                 count=len(gone),
-                ids=[one.decode() for one in gone[:_NAMED]],
+                ids=_named(gone),
+            )
+        if mended:
+            logger.error(
+                "messages had lost their places on the server, which evicted or lost these: they are enqueued again",
+                count=len(mended),
+                ids=_named(mended),
             )
 
     def _wait(self, seconds: float) -> None:
@@ -283,3 +291,7 @@ class Heartbeat:
                 self._order = entry.decode()
                 for action, what in fields.items():
                     self._obey(action.decode(), what.decode())
+
+
+def _named(ids: Sequence[bytes]) -> list[str]:
+    return [one.decode() for one in ids[:_NAMED]]

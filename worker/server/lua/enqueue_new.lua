@@ -24,7 +24,7 @@ local function mark_all(map, from, count)
   end
 end
 
-local seq = tonumber(call('GET', KEY.seq) or 0)
+local seq = next_seq()
 local answers, records = {}, KEY.record('')
 while position < #ARGV do
   -- Messages that follow each other in one segment, of one queue and actor: their indexes are stored at once.

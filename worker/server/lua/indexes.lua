@@ -95,10 +95,11 @@ end
 
 -- Gives new messages their numbers, in order.
 local function index_new(ids, records)
-  local last = call('INCRBY', KEY.seq, #ids)
+  local first = next_seq()
+  call('INCRBY', KEY.seq, #ids)
   local by_segment = {}
   for i, id in ipairs(ids) do
-    local seq = last - #ids + i - 1
+    local seq = first + i - 1
     local segment, record = segment_of(seq), records[i]
     record.seq = seq
     if not by_segment[segment] then

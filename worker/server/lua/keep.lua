@@ -1,4 +1,4 @@
--- include: transition, retention
+-- include: lost, retention
 -- The heartbeat of a worker process: it renews its lease, takes over the messages of dead processes, and enqueues delayed
 -- messages that are due. To look around is to look at the readers of every stream, to move entries from wrong streams, and
 -- to drop messages that the history need not keep any more.
@@ -26,20 +26,12 @@ local function renew()
   return 1
 end
 
--- Tells how an attempt ended whose process is gone. One that was told to end is no crash: the start does not count.
-local lost = 0
-local function end_attempt(id, record, dead, was_told, is_last)
-  local kind, text = 'lost', 'its worker died'
+-- How the attempts of a process ended that is gone.
+local function ending_of(was_told)
   if was_told then
-    kind, text = 'cancelled', 'its worker was told to end'
-  else
-    lost = lost + 1
+    return 'cancelled', 'its worker was told to end'
   end
-  append(id, record, encode_line(kind, {
-    t = now, w = dead, n = record.attempts, x = text .. (is_last and '; dead letter' or ''),
-  }))
-  mark_end(record, kind, '')
-  count(record.actor, kind)
+  return 'lost', 'its worker died'
 end
 
 -- Whether the entry is that of an attempt which was cancelled as it began, and whose end nobody has told: commit.lua.
@@ -58,31 +50,14 @@ local function take_over(stream, entry, dead, was_told)
     end
     return
   end
-  if FINAL[record.state] or not is_current(fields[1][2], record) then
-    if runs_as_cancelled(id, record, fields[1][2]) then
-      call('DEL', KEY.cancel(id))
-      end_attempt(id, record, dead, was_told, false)
-      save(id, record)
-    end
-    return
+  local kind, text = ending_of(was_told)
+  if not FINAL[record.state] and is_current(fields[1][2], record) then
+    give_to_others(id, record, dead, kind, text, most_starts)
+  elseif runs_as_cancelled(id, record, fields[1][2]) then
+    call('DEL', KEY.cancel(id))
+    end_attempt(id, record, dead, kind, text, false)
+    save(id, record)
   end
-  local ran = record.state == 'running'
-  local is_last = ran and more_field(record, 'once') ~= nil
-  if not was_told then
-    record.losses = record.losses + 1
-    is_last = is_last or record.starts >= most_starts
-  elseif ran then
-    record.starts = record.starts - 1
-  end
-  if ran then
-    end_attempt(id, record, dead, was_told, is_last)
-  end
-  if is_last then
-    transition(id, record, 'dead', { cause = 'lost' })
-  else
-    transition(id, record, 'queued', { priority = 'back' })
-  end
-  save(id, record)
 end
 
 local function is_dead(consumer)

@@ -1,6 +1,6 @@
 -- include: transition
 -- Where messages are removed: a single one, or those that the history need not keep any more.
--- Keys: cancel, changed, due, ended, kept, map, names, record, segments, seq, states, subject, times.
+-- Keys: cancel, changed, due, ended, kept, map, names, record, segments, states, subject, times.
 
 -- For how long (ms) and how many messages are kept of each state in which they end; worker/history/limits.py.
 local function read_limits()
@@ -47,7 +47,7 @@ local function forget(id, record)
   end
   call('ZREM', KEY.due, id)
   call('DEL', KEY.record(id), KEY.cancel(id))
-  if call('HINCRBY', KEY.kept, segment, -1) == 0 and segment < segment_of(tonumber(call('GET', KEY.seq))) then
+  if call('HINCRBY', KEY.kept, segment, -1) == 0 and segment < segment_of(next_seq()) then
     call('HDEL', KEY.kept, segment)
     call('HDEL', KEY.changed, segment)
     call('ZREM', KEY.segments, segment)
