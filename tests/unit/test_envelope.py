@@ -98,6 +98,16 @@ def test_names_that_would_break_a_record_are_refused_and_never_read(field: str, 
         decode(json.dumps(broken.asdict()).encode())
 
 
+def test_names_may_hold_every_character_but_those_that_separate_and_halves() -> None:
+    """Also such as cannot be printed: a space that does not break, a mark of direction."""
+    separators, halves = [*range(0x20), 0x7F], range(0xD800, 0xE000)
+    for number in (*separators, *halves):
+        with pytest.raises(MessageRefused):
+            encode(message(queue_name=f"a{chr(number)}b"), LIMIT)
+    for character in "\x80\xa0\u200b\u200e\u2028\ue000\U0010ffff":
+        assert encode(message(queue_name=f"a{character}b"), LIMIT)
+
+
 def test_a_unique_key_is_plain_text_too() -> None:
     """It becomes part of a key."""
     with pytest.raises(MessageRefused):

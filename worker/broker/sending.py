@@ -16,7 +16,7 @@ from dramatiq.errors import ConnectionClosed
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.retry import Retry
 
-from worker.broker.envelope import Parcel
+from worker.broker.envelope import PLAIN, Parcel
 from worker.errors import ServerRefused, ServerUnreachable
 from worker.server.bounds import BoundedRetry, within
 from worker.server.client import RedisClient
@@ -69,7 +69,7 @@ class Sender:
         for first in range(0, len(parcels), SEND_GROUP):
             group = parcels[first : first + SEND_GROUP]
             tries = _Tries()
-            if all(one.is_plain for one in group):
+            if all(one[5:] == PLAIN for one in group):
                 answers += self._send_plain(group, tries)
             else:
                 answers += self._send(group, tries)
