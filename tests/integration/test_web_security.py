@@ -123,6 +123,15 @@ THROUGH_A_PROXY = [
     *("X-Forwarded-Server", "X-Forwarded", "X-Forwarded-Anything", "Via", "CF-Connecting-IP", "CF-Ray", "CDN-Loop"),
     *("True-Client-IP", "X-Client-IP", "X-Cluster-Client-IP", "Fastly-Client-IP", "X-Original-Host", "X-Envoy-Peer"),
     *("X-Amzn-Trace-Id", "X-Azure-ClientIP", "Tailscale-User-Login", "X-Varnish", "X-Scheme"),
+    *(
+        "Fly-Client-IP",
+        "DO-Connecting-IP",
+        "X-NF-Client-Connection-IP",
+        "X-Vercel-Id",
+        "X-Sucuri-ClientIP",
+        "X-Forward-For",
+    ),
+    *("Akamai-Origin-Hop", "Surrogate-Capability", "X-BlueCoat-Via", "Max-Forwards", "X_Forwarded_For"),
 ]
 
 
@@ -134,6 +143,19 @@ def test_without_a_token_nobody_is_heard_through_a_proxy(web: httpx.Client, head
         assert answer.status_code == 403
         assert header.lower() in answer.json()["detail"]
         assert "set WORKER_WEB_TOKEN" in answer.json()["detail"]
+
+
+def test_pages_of_another_site_are_answered_nothing(web: httpx.Client) -> None:
+    """They could hold all live tails open; a person may follow a link from there, and programs are no site."""
+    for site in ("cross-site", "same-site"):
+        for path in ("/api/events/live", "/api/states", "/metrics", "/"):
+            for mode in ("cors", "no-cors"):
+                there = {"sec-fetch-site": site, "sec-fetch-mode": mode}
+                assert web.get(path, headers=there).status_code == 403
+        assert web.get("/", headers={"sec-fetch-site": site, "sec-fetch-mode": "navigate"}).status_code == 200
+    assert (
+        web.get("/api/states", headers={"sec-fetch-site": "same-origin", "sec-fetch-mode": "cors"}).status_code == 200
+    )
 
 
 def test_a_proxy_that_adds_nothing_is_known_by_its_way_of_speaking(web: httpx.Client) -> None:

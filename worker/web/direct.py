@@ -13,18 +13,38 @@ from starlette.requests import Request
 
 _LOCAL_NAME = "localhost"
 
-# What proxies, tunnels and content networks add to the requests that they pass on.
+# What proxies, tunnels and content networks add to the requests that they pass on. Most of it tells of the visitor's
+# address, or of the way that the request took; the rest has the name of whoever added it.
 _ADDED = frozenset(
     {
-        *("cdn-loop", "client-ip", "forwarded", "forwarded-for", "remote-addr", "true-client-ip", "via", "wl-proxy"),
-        *("x-client-ip", "x-cluster-client-ip", "x-host", "x-proxyuser-ip", "x-real-ip", "x-remote-addr"),
-        *("x-remote-ip", "x-scheme", "x-script-name", "x-varnish"),
+        "cdn-loop",
+        "max-forwards",
+        "remote-addr",
+        "via",
+        "wl-proxy",
+        "x-host",
+        "x-remote-addr",
+        "x-scheme",
+        "x-script-name",
     }
 )
 _ADDED_BEGIN = (
-    *("cf-", "fastly-", "ngrok-", "tailscale-", "x-amz-", "x-amzn-", "x-appengine-", "x-arr-", "x-azure-"),
-    *("x-cloud-trace", "x-envoy-", "x-forwarded", "x-google-", "x-ms-forwarded", "x-original-", "x-rewrite-"),
+    *("akamai-", "cf-", "fastly-", "fly-", "incap-", "ngrok-", "surrogate-", "tailscale-", "x-akamai-", "x-amz-"),
+    *(
+        "x-amzn-",
+        "x-appengine-",
+        "x-arr-",
+        "x-azure-",
+        "x-cloud-trace",
+        "x-envoy-",
+        "x-google-",
+        "x-nf-",
+        "x-original-",
+    ),
+    *("x-rewrite-", "x-sucuri-", "x-varnish", "x-vercel-"),
 )
+_ADDED_END = ("-ip", "-via", "clientip")
+_ADDED_WITHIN = "forward"
 
 
 def doubt_about(request: Request) -> str | None:
@@ -32,7 +52,7 @@ def doubt_about(request: Request) -> str | None:
     address = request.client.host if request.client is not None else "nobody knows where"
     if not is_loopback(address):
         return f"it comes from {address}"
-    added = next((name for name in request.headers if name in _ADDED or name.startswith(_ADDED_BEGIN)), None)
+    added = next(filter(_is_added, request.headers), None)
     if added is not None:
         return f"a proxy passed it on, which added the header {added}"
     if request.scope.get("http_version") == "1.0":
@@ -70,6 +90,12 @@ def split(url: str) -> SplitResult:
         return urlsplit(url)
     except ValueError:
         return urlsplit("")
+
+
+def _is_added(header: str) -> bool:
+    """Whether a proxy, and no program that asks for itself, sends a header of this name."""
+    name = header.replace("_", "-")
+    return name in _ADDED or name.startswith(_ADDED_BEGIN) or name.endswith(_ADDED_END) or _ADDED_WITHIN in name
 
 
 def _was_renamed(request: Request) -> bool:

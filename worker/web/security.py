@@ -134,7 +134,10 @@ class Guard:
         role, session, by_token = await self._identify(request)
         if role is None and path != _LOGIN and not path.startswith(_STATIC):
             raise Refused(401, "a token is needed: send it as `Authorization: Bearer …`, or log in")
-        if request.method not in _SAFE:
+        if request.method in _SAFE:
+            if not by_token:
+                _check_reader(request.headers)
+        else:
             if not by_token:
                 self._check_forgery(request, session, path)
             _check_body(request.headers, most, path)
@@ -192,7 +195,7 @@ class Guard:
         """Refuses requests that another site makes a visitor's browser send."""
         headers = request.headers
         site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-        if site not in (None, "same-origin", "none"):
+        if _is_of_another_site(headers):
             raise Refused(403, "another site made this request")
         if origin is not None and split(origin).netloc.lower() != headers.get("host", "").lower():
             raise Refused(403, f"another site made this request: {origin}")
@@ -229,6 +232,19 @@ def check_pace(held: Resources, address: str) -> None:
     if not held.guesses.may_try(address):
         wait = {"retry-after": str(int(guesses.LONGEST))}
         raise Refused(429, "too many wrong tokens come from this address: wait some seconds", wait)
+
+
+def _is_of_another_site(headers: Headers) -> bool:
+    return headers.get("sec-fetch-site") not in (None, "same-origin", "none")
+
+
+def _check_reader(headers: Headers) -> None:
+    """Refuses what the pages of another site ask for; a person may follow a link from there.
+
+    They could not read the answers, but could hold all live tails open, or keep the server busy.
+    """
+    if _is_of_another_site(headers) and headers.get("sec-fetch-mode") != "navigate":
+        raise Refused(403, "another site made this request")
 
 
 def _check_body(headers: Headers, most: int, path: str) -> None:
