@@ -16,7 +16,7 @@ import structlog.testing
 from tests.support.project import Project
 from tests.support.scene import HOST, free_port
 from tests.support.waiting import wait_until
-from worker.broker import create_broker
+from worker.broker import create_broker, sending
 from worker.errors import ServerRefused
 from worker.history.overview import queues
 from worker.history.query import ask, delayed_messages, state_counts
@@ -93,6 +93,28 @@ def test_a_server_that_evicts_is_refused_until_it_is_mended(settings: Settings, 
     calls: Any = client.info("commandstats")
     assert ask(client, state_counts()) == {"queued": 3}
     assert calls["cmdstat_info"]["calls"] <= 4
+    broker.close()
+
+
+@pytest.mark.own_server
+def test_a_server_that_begins_to_evict_is_refused_by_those_who_sent_before(
+    settings: Settings, client: RedisClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sender asks again after a while, and after each loss of its connection: another server may have the address."""
+    broker = create_broker(settings)
+    broker.enqueue(message())
+    client.config_set("maxmemory", "100mb")
+    client.config_set("maxmemory-policy", "allkeys-lru")
+    broker.enqueue(message())
+    client.client_kill_filter(_type="normal", skipme=True)
+    with pytest.raises(ServerRefused, match="allkeys-lru"):
+        broker.enqueue(message())
+    client.config_set("maxmemory-policy", "noeviction")
+    monkeypatch.setattr(sending, "FIT_FOR", 0)
+    broker.enqueue(message())
+    client.config_set("maxmemory-policy", "allkeys-lru")
+    with pytest.raises(ServerRefused, match="allkeys-lru"):
+        broker.enqueue(message())
     broker.close()
 
 

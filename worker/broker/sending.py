@@ -31,6 +31,9 @@ from worker.threads.os_threads import GEVENT
 SEND_GROUP = 500
 """Messages that are enqueued in one round trip."""
 
+FIT_FOR = 60.0
+"""Seconds after which a sender asks again whether messages are safe on the server: somebody may have configured it."""
+
 _TRIES_AGAIN = 3
 
 T = TypeVar("T")
@@ -51,7 +54,7 @@ class Sender:
         client.set_retry(Retry(NoBackoff(), 0))
         self._shared = client
         self._own = _OwnLine()
-        self._is_fit = False
+        self._fit_until = 0.0
         self._retry = BoundedRetry(ExponentialWithJitterBackoff(base=0.05, cap=1), _TRIES_AGAIN, WORTH_ANOTHER_TRY)
 
     def send(self, parcels: Sequence[Parcel]) -> list[str]:
@@ -112,12 +115,13 @@ class Sender:
 
     def _reconnect(self, _: Exception) -> None:
         self._own.line = None
+        self._fit_until = 0.0  # another server may have the address now
 
     def _fit_line(self) -> Line:
-        """The calling thread's line, to a server on which messages are safe: that is asked once."""
-        if not self._is_fit:
+        """The calling thread's line, to a server on which messages are safe: that is asked now and then."""
+        if time.monotonic() > self._fit_until:
             check_fitness(self._shared)
-            self._is_fit = True
+            self._fit_until = time.monotonic() + FIT_FOR
         return self._line()
 
     def _line(self) -> Line:
