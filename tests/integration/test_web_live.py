@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
@@ -9,6 +10,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
@@ -23,10 +25,11 @@ from worker.history.filters import EventFilter
 from worker.history.tail import BEGINNING, follow_events
 from worker.history.writer import EventWriter
 from worker.server.client import RedisClient
-from worker.server.connection import connect
+from worker.server.connection import aconnect, connect
 from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
 from worker.web import create_app, live, streaming
+from worker.web.live import LiveTail
 
 
 @pytest.fixture
@@ -339,3 +342,36 @@ def test_a_follower_hears_since_when_the_server_does_not_answer(settings: Settin
             os.kill(pid, signal.SIGCONT)
         assert abs(datetime.fromisoformat(away.data["since"]) - began) < timedelta(seconds=10)
         assert read_until(found, lambda one: one.kind == "back")
+
+
+async def test_of_many_followers_one_is_told_in_each_turn_of_the_loop(
+    settings: Settings, valkey: EmbeddedServer, writer: EventWriter
+) -> None:
+    """Sending what is new to all of them in one turn would block every other answer."""
+    loop, turn, told_in = asyncio.get_running_loop(), 0, list[int]()
+
+    def count_turns() -> None:
+        nonlocal turn
+        turn += 1
+        if len(told_in) < len(followers):
+            loop.call_soon(count_turns)
+
+    async def follow(tail: LiveTail) -> None:
+        async with aclosing(tail.follow(None, idle=60)) as following:
+            async for batch in following:
+                if batch.told:
+                    told_in.append(turn)
+                    return
+                ready.release()
+
+    client, ready = await aconnect(settings), asyncio.Semaphore(0)
+    tail = LiveTail(client)
+    followers = [asyncio.ensure_future(follow(tail)) for _ in range(20)]
+    for _ in followers:
+        await ready.acquire()
+    count_turns()
+    await asyncio.to_thread(record, writer, 1)
+    await asyncio.gather(*followers)
+    assert len(set(told_in)) == len(followers)
+    await tail.close()
+    await client.aclose()

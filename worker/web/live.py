@@ -27,6 +27,7 @@ from worker.history.json_values import compact
 from worker.history.tail import afollow_events, aposition
 from worker.server.async_client import AsyncRedisClient
 from worker.server.troubles import trouble
+from worker.web.turnstile import Turnstile
 
 logger = get_logger(__name__)
 
@@ -37,7 +38,7 @@ MOST_FOLLOWERS = 100
 """Followers at once: each keeps a connection, and the events that its browser has not read yet."""
 
 AT_ONCE = 200
-"""Events that are handled before other tasks of the loop get their turn."""
+"""Events that are handled before other tasks of the loop get their turn; one follower is told in each turn."""
 
 _AGAIN_AFTER = 0.5
 _LONGEST_NUMBER = 21
@@ -121,6 +122,7 @@ class LiveTail:
         self._begin: Place = (0, 0, inf)
         self._end = "0-0"
         self._news = asyncio.Event()
+        self._turnstile = Turnstile()
         self._starting = asyncio.Lock()
         self._reading: asyncio.Task[None] | None = None
         self._followers = 0
@@ -156,6 +158,8 @@ class LiveTail:
                 ) as found:
                     async for batch in found:
                         position = batch.position
+                        if batch.told:
+                            await self._turnstile.wait()
                         yield batch
 
     def stop(self) -> None:

@@ -1,6 +1,7 @@
-"""Lets one request begin in each turn of the loop, so that it hears of others in between; none is refused.
+"""Lets one task through in each turn of the loop, so that it hears of new requests in between; none is refused.
 
-Of hundreds that come at once all would begin in one turn, and a probe that comes then would wait for all of them.
+Of hundreds of requests that come at once all would begin in one turn, and of a hundred browsers that follow the live
+tail all would be sent what is new: a probe that comes then would wait for all of them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ class Turnstile:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def wait(self) -> None:
-        """Returns when the request may begin: at once, unless another has begun in this turn; in order."""
+        """Returns when the task may go on: at once, unless another has in this turn; in order."""
         if not self._is_closed:
             self._is_closed = True
             self._loop.call_soon(self._open)
@@ -31,7 +32,7 @@ class Turnstile:
     def _open(self) -> None:
         while self._waiting:
             mine = self._waiting.popleft()
-            if not mine.done():  # its request was not given up
+            if not mine.done():  # its task was not cancelled
                 mine.set_result(None)
                 self._loop.call_soon(self._open)
                 return
