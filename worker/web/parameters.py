@@ -68,17 +68,20 @@ def _text_of(field: FilterField) -> Any:  # noqa: ANN401 - a type, as pydantic r
     if field.kind is Kind.CHOICE:
         return Literal[field.choices]
     bounds = Field(min_length=1, max_length=LONGEST)
-    schema = {"type": "string", "minLength": 1, "maxLength": LONGEST} | _SCHEMAS.get(field.kind, {})
+    schema = {"type": "string"} | _SCHEMAS.get(field.kind, _BOUNDS)
     if field.example:
         schema["examples"] = [field.example]
     return Annotated[str, bounds, AfterValidator(_checked_by(field)), WithJsonSchema(schema)]
 
 
+_BOUNDS: dict[str, Any] = {"minLength": 1, "maxLength": LONGEST}
+
 _SCHEMAS: dict[Kind, dict[str, Any]] = {
-    Kind.PAIR: {"pattern": "^[^=]+="},
+    Kind.PAIR: {"pattern": "^[^=]+="} | _BOUNDS,
     Kind.MOMENT: {
+        # No bounds for all of them: a date of a thousand characters is sought for half a minute by whoever tries them.
         "anyOf": [
-            {"pattern": r"^\s*([0-9]+(\.[0-9]+)?\s*(ms|s|m|h|d)\s*)+$"},
+            {"pattern": r"^\s*([0-9]+(\.[0-9]+)?\s*(ms|s|m|h|d)\s*)+$"} | _BOUNDS,
             {"format": "date-time"},
             {"format": "date"},
         ],
