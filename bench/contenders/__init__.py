@@ -74,17 +74,14 @@ MOST_THREADS = 512
 
 OURS = Contender("ours", "ours", ("dramatiq", "contenders.ours", *DRAMATIQ), ("dramatiq-bridge", "dramatiq", "redis"))
 OURS_FAILING = Contender("ours", "ours_failing", ("dramatiq", "contenders.ours_failing", *DRAMATIQ), OURS.packages)
-# A coroutine holds a worker thread while it waits: `--threads` says how many wait at once. Where WORKER_CONCURRENCY
-# says it, the command is that of `ours` with eight threads, there is no `most`, and `as_shipped` is that setting's
-# default.
 OURS_COROUTINE = Contender(
     "ours-coroutine",
     "ours_coroutine",
-    ("dramatiq", "contenders.ours_coroutine", *DRAMATIQ),
+    ("dramatiq", "contenders.ours_coroutine", "--processes", "{processes}", "--threads", "8"),
     OURS.packages,
     environment={"WORKER_CONCURRENCY": "{at_once}"},
-    as_shipped=8,
-    most=MOST_THREADS,
+    at_once=100,
+    as_shipped=100,
 )
 AS_SHIPPED = Contender(
     "dramatiq", "dramatiq_redis", ("dramatiq", "contenders.dramatiq_redis", *DRAMATIQ), ("dramatiq", "redis")
