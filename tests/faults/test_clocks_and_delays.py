@@ -114,7 +114,7 @@ def test_ten_thousand_delayed_messages_are_promoted_once_in_due_order(tmp_path: 
         after = [keeper.tells()["rss"] for keeper in keepers]
         assert all(now - then < 2_000_000 for now, then in zip(after, before, strict=True))
         wait_until(lambda: opened.client.zcard("{worker}:due") == 1, explain=opened.explain)
-        stream: Any = opened.client.xrange("{worker}:q:default:normal:thread", "-", "+")
+        stream: Any = opened.client.xrange("{worker}:q:default:normal:loop", "-", "+")
         first, *promoted = [(fields[b"i"], entry) for entry, fields in stream]
         assert first[0].decode() == soon
         expected = [(one, score) for one, score in due if one.decode() not in (soon, year)]

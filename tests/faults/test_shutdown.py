@@ -77,7 +77,7 @@ def test_a_shutdown_while_the_server_is_away_ends_too_and_loses_nothing(tmp_path
 
 def taken(opened: Scene) -> set[str]:
     """The messages that workers have taken and not given back."""
-    stream = "{worker}:q:default:normal:thread"
+    stream = "{worker}:q:default:normal:loop"
     pending: Any = opened.client.xpending_range(stream, "workers", "-", "+", 1_000)
     found: set[str] = set()
     for one in pending:
@@ -88,7 +88,7 @@ def taken(opened: Scene) -> set[str]:
 
 def waiting_again(opened: Scene) -> set[str]:
     """The messages that workers have given back, also before they were told to end, and that nobody has yet."""
-    entries: Any = opened.client.xrange("{worker}:q:default:back:thread")
+    entries: Any = opened.client.xrange("{worker}:q:default:back:loop")
     return {fields[b"i"].decode() for _, fields in entries}
 
 

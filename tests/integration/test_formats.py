@@ -26,7 +26,7 @@ from worker.history.states import ATTEMPT_MARKS, ENDINGS, MessageState
 from worker.history.tail import read_entry
 from worker.operations.actions import cancel
 from worker.server.client import RedisClient
-from worker.server.keys import PRIORITIES, THREAD
+from worker.server.keys import LOOP, PRIORITIES, THREAD
 from worker.server.layout import LAYOUT
 from worker.server.scripts import Script
 from worker.settings import Settings
@@ -116,7 +116,7 @@ def test_what_python_commits_is_what_it_reads_from_the_record(client: RedisClien
     message: dramatiq.Message[Any] = dramatiq.Message("default", told.actor, arguments, {}, {}, message_id="m")
     one = taken(client, message)
     events = [told.event(State.STARTED), told.event(State.FAILED if told.error else State.COMPLETED)]
-    commit = Commit(one, started=True, events=events, ending=Ending(event=events[1]))
+    commit = Commit(one, started=True, events=[*events], ending=Ending(event=events[1]))
     assert _COMMIT.run(client, ["name", 0, *LIMITS, commit.text()]) == [[], []]
     found = stored(client, "m")
     assert (found.actor, found.queue, found.priority, found.attempts) == (told.actor, "default", "high", 1)
@@ -242,9 +242,9 @@ def test_both_sides_know_the_same_layout_priorities_and_runners(client: RedisCli
     """A worker that joins writes the layout that it reads."""
     heartbeat._JOIN.run(client, [TOKEN, 60_000, "{}", 1, THREAD, 1, "default", "a", THREAD])
     assert client.hget(client.namespace.layout, "version") == str(LAYOUT).encode()
-    priorities, runners = script("streams", "return { PRIORITIES, RUNNERS }").run(client, [])
+    priorities, runners = script("streams", "return { PRIORITIES, all_runners() }").run(client, [])
     assert [one.decode() for one in priorities] == list(PRIORITIES)
-    assert THREAD in [one.decode() for one in runners]
+    assert [one.decode() for one in runners] == [THREAD, LOOP]
 
 
 def test_both_sides_name_streams_alike(client: RedisClient) -> None:

@@ -6,11 +6,21 @@ import asyncio
 
 import uvloop
 
+from worker.loops import fresh_loop
+
 
 def use_loops_of(kind: str) -> None:
-    """Has the program make loops of uvloop from now on, or else asyncio's own.
+    """Makes loops of uvloop from now on, or else asyncio's own, also where uvloop is installed.
 
     Puts the policy where asyncio keeps it: the function that sets one is deprecated.
     """
     policy = uvloop.EventLoopPolicy() if kind == "uvloop" else None
     asyncio.events._event_loop_policy = policy  # type: ignore[attr-defined]
+    fresh_loop._uvloop = _no_loop if kind == "asyncio" else _loop_of_uvloop
+
+
+_loop_of_uvloop = fresh_loop._uvloop
+
+
+def _no_loop() -> None:
+    """As where uvloop is not installed."""

@@ -163,7 +163,9 @@ class Scene:
     ) -> WorkerCommand:
         """Starts a worker, and does not wait for it."""
         words = [str(BIN / "dramatiq"), "tests.support.actors", "--processes", "1", "--threads", str(threads), *options]
-        environment = self._environment | {"WORKER_REDIS_URL": self._url(), "FAULTS_NAME": name} | dict(variables)
+        # As many attempts of async actors at once as of sync ones.
+        own = {"WORKER_REDIS_URL": self._url(), "FAULTS_NAME": name, "WORKER_CONCURRENCY": str(threads)}
+        environment = self._environment | own | dict(variables)
         (self.folder / f"probe-{name}").unlink(missing_ok=True)
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 
 import dramatiq
@@ -13,6 +13,7 @@ from structlog.contextvars import bind_contextvars, get_contextvars
 from tests.support.attempts import attempt_run
 from worker import ProcessingStatusContext, actor, current_attempt
 from worker.attempts.runs import as_body
+from worker.ground.scope import scope
 from worker.testing import StubWorker, stub_worker
 
 tenant: ContextVar[str] = ContextVar("tenant", default="nobody")
@@ -29,11 +30,13 @@ def stub() -> Iterator[StubWorker]:
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_next_message_on_the_thread_sees_nothing_of_what_an_actor_bound(stub: StubWorker, fails: bool) -> None:
     """Neither its variables nor the fields of its log lines, whether it completes or fails."""
-    seen: list[tuple[str, dict[str, object]]] = []
+    seen: list[tuple[str, dict[str, object], Mapping[str, object]]] = []
 
     @actor(max_retries=0)
     def binds(name: str) -> None:
-        seen.append((tenant.get(), get_contextvars()))
+        attempt = scope.get()
+        assert attempt is not None
+        seen.append((tenant.get(), get_contextvars(), attempt.log_fields()))
         tenant.set(name)
         bind_contextvars(customer=name)
         if fails:
@@ -42,7 +45,7 @@ def test_the_next_message_on_the_thread_sees_nothing_of_what_an_actor_bound(stub
     messages = [binds.send("first"), binds.send("second")]
     stub.join()
     assert seen == [
-        ("nobody", {"message_id": message.message_id, "actor": "binds", "attempt": 1}) for message in messages
+        ("nobody", {}, {"message_id": message.message_id, "actor": "binds", "attempt": 1}) for message in messages
     ]
 
 

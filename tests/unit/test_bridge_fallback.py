@@ -29,6 +29,7 @@ def _standard_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where `_is_possible` has found a part missing."""
     stop_shared_loop()
     monkeypatch.setattr(fresh_loop, "_possible", False)
+    monkeypatch.setattr(fresh_loop, "_uvloop", lambda: None)
 
 
 @test_bridge.BOTH

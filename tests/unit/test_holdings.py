@@ -5,15 +5,19 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
+from typing import cast
 
 import dramatiq
 import pytest
 
 from tests.support.attempts import attempt_run
 from worker.broker import holdings as holdings_module
-from worker.broker.holdings import MOST_AHEAD, Holdings
+from worker.broker import room as room_module
+from worker.broker.holdings import Holdings
+from worker.broker.room import MOST_AHEAD
 from worker.broker.taken import TakenMessage
 from worker.broker.work_queue import WorkQueue
+from worker.server.keys import LOOP, THREAD
 
 numbers = itertools.count()
 
@@ -47,18 +51,25 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(holdings_module, "time", made)
+    monkeypatch.setattr(room_module, "time", made)
     return made
 
 
 def opened(threads: int) -> Holdings:
-    return Holdings(WorkQueue(threads), lambda _: True)
+    return Holdings({THREAD: WorkQueue(threads)}, lambda _: True)
+
+
+def room_in(held: Holdings, timeout: float = 0.0, runner: str = THREAD) -> int:
+    """The number of messages that may be taken for a runner."""
+    return held.wait_for_room(timeout).get(runner, 0)
 
 
 def next_of(held: Holdings) -> TakenMessage | None:
     """What a thread takes, or None."""
     try:
-        return held._waiting.get_nowait()
+        waiting = held.rooms[THREAD].runner
+        assert isinstance(waiting, WorkQueue)
+        return cast("TakenMessage", waiting.get_nowait())
     except queue.Empty:
         return None
 
@@ -68,7 +79,7 @@ def run(held: Holdings, clock: Clock, *, seconds_each: float, attempts: int, thr
     most = 0
     running: list[TakenMessage] = []
     for _ in range(0, attempts, threads):
-        room = held.wait_for_room(0)
+        room = room_in(held)
         held.put([taken() for _ in range(room)])
         while len(running) < threads and (message := next_of(held)) is not None:
             message.run = attempt_run()
@@ -82,7 +93,7 @@ def run(held: Holdings, clock: Clock, *, seconds_each: float, attempts: int, thr
 
 def test_at_first_there_is_room_for_what_the_threads_can_run() -> None:
     """Nobody knows yet how long attempts take."""
-    assert opened(8).wait_for_room(0) == 8
+    assert room_in(opened(8)) == 8
 
 
 def test_of_slow_attempts_only_as_many_are_held_as_there_are_threads(clock: Clock) -> None:
@@ -119,7 +130,7 @@ def test_an_attempt_that_ends_makes_room_at_once() -> None:
     message = taken()
     held.put([message])
     found: list[int] = []
-    waiter = threading.Thread(target=lambda: found.append(held.wait_for_room(30)))
+    waiter = threading.Thread(target=lambda: found.append(room_in(held, 30)))
     waiter.start()
     held.ended(message)
     waiter.join(10)
@@ -133,7 +144,7 @@ def test_an_end_counts_once() -> None:
     held.put([message, other])
     held.ended(message)
     held.ended(message)
-    assert held.wait_for_room(0) == 1
+    assert room_in(held) == 1
 
 
 def test_the_end_of_an_older_delivery_is_not_that_of_the_newer() -> None:
@@ -146,12 +157,12 @@ def test_the_end_of_an_older_delivery_is_not_that_of_the_newer() -> None:
     held.put([newer])
     held.ended(older)
     assert held.holds("m") is newer
-    assert held.wait_for_room(0) == 3
+    assert room_in(held) == 3
 
 
 def test_a_message_that_is_dealt_with_otherwise_does_not_wait() -> None:
     """That of an actor which nobody knows here."""
-    held = Holdings(WorkQueue(4), lambda message: message.queue_name == "q")
+    held = Holdings({THREAD: WorkQueue(4)}, lambda message: message.queue_name == "q")
     messages = [taken(queue="q"), taken(queue="r"), taken(queue="q")]
     held.put(messages)
     assert [next_of(held), next_of(held), next_of(held)] == [messages[0], messages[2], None]
@@ -201,7 +212,7 @@ def test_what_went_to_others_is_forgotten_but_for_what_runs() -> None:
     assert next_of(held) is None
     assert running is not None
     assert held.holds(running.message_id) is running
-    assert held.wait_for_room(0) == 3
+    assert room_in(held) == 3
     assert not held.knows(running.stream, running.entry)
 
 
@@ -238,3 +249,19 @@ def test_only_so_many_cancelled_deliveries_are_remembered(monkeypatch: pytest.Mo
         held.cancel(message.message_id, message.fence)
     held.put(messages)
     assert [held.is_cancelled(message) for message in messages] == [False, False, True, True]
+
+
+def test_a_full_runner_leaves_the_other_its_room() -> None:
+    """Messages are taken for those runners only that can begin them."""
+
+    def admit(message: TakenMessage) -> bool:
+        message.runner = LOOP if message.queue_name == "loop" else THREAD
+        return True
+
+    held = Holdings({THREAD: WorkQueue(2), LOOP: WorkQueue(3)}, admit)
+    assert held.wait_for_room(0) == {THREAD: 2, LOOP: 3}
+    messages = [taken(queue="loop") for _ in range(3)]
+    held.put(messages)
+    assert held.wait_for_room(0) == {THREAD: 2}
+    held.ended(messages[0])
+    assert held.wait_for_room(0) == {THREAD: 2, LOOP: 1}

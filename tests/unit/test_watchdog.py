@@ -89,8 +89,8 @@ def test_waiting_and_the_thread_pool_do_not_count(loop: Literal["new", "shared"]
     assert event.blocked_at is None
 
 
-def test_a_call_that_shares_the_loop_is_told_of_what_blocked_it_too() -> None:
-    """It waited as well, and its event says for whom."""
+def test_a_call_that_shares_the_loop_is_not_charged_with_what_blocked_it() -> None:
+    """The attempt that blocks the loop is, and no other."""
     started = threading.Event()
     found: list[StatusEvent] = []
 
@@ -104,8 +104,39 @@ def test_a_call_that_shares_the_loop_is_told_of_what_blocked_it_too() -> None:
     run_async_in_shared_loop(blocking_service)
     thread.join(10)
     [event] = found
-    assert event.blocked_at is not None
-    assert event.blocked_at.endswith(" in blocks_here")
+    assert event.state == "completed"
+    assert event.blocked_ms is None
+
+
+def test_a_stall_is_charged_to_the_attempt_in_whose_task_it_was() -> None:
+    """Also if the attempt ends with it, or made another task for it; each of two pays its own."""
+
+    async def in_a_task() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(blocking_service())
+            group.create_task(asyncio.sleep(0.3))
+
+    async def at_the_end() -> None:
+        await asyncio.sleep(0.01)
+        blocks_here(0.3)
+
+    for service in (in_a_task, at_the_end):
+        event = final_event(service, "shared")
+        assert event.blocked_ms is not None
+        assert event.blocked_at is not None
+        assert event.blocked_at.endswith(" in blocks_here")
+
+
+def test_an_attempt_that_blocks_the_loop_for_longer_than_the_lease_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    """Its process may count as dead meanwhile, and the log says whose fault that is."""
+    put_in_force(Settings.in_force().model_copy(update={"lease": timedelta(milliseconds=100)}))
+
+    async def blocks_for_long() -> None:
+        blocks_here(0.3)
+
+    final_event(blocks_for_long, "shared")
+    lines = [record.getMessage() for record in caplog.records if "shared loop is blocked" in record.getMessage()]
+    assert any("watched" in line and "blocks_here" in line for line in lines)
 
 
 def test_it_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,8 @@ from worker.ground.groups import deciding
 class Callbacks(dramatiq.middleware.Callbacks):
     """Sends the messages of `on_success` and `on_failure`."""
 
+    runs_on_loop = True
+
     def after_process_message(
         self,
         broker: Broker,

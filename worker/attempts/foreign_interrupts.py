@@ -1,7 +1,7 @@
 """Interrupts of others: plug-ins, such as dramatiq-abort, that raise an exception in a worker's thread.
 
 While that thread waits for a coroutine, such an exception would never reach it. While workers run, it goes the way of a
-time limit. Threads that run no attempt are left alone.
+time limit. Threads that run no attempt are left alone. The shared loop's thread gets none: it runs all coroutines.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dramatiq.middleware.threading import Interrupt
 from worker.attempts.run import AttemptRun
 from worker.attempts.running import RunningAttempts
 from worker.ground.logs import get_logger
+from worker.loops.shared_loop import is_shared_loop
 
 logger = get_logger(__name__)
 
@@ -46,8 +47,16 @@ def divert_no_more(running: RunningAttempts) -> None:
 
 def _divert(thread_id: Any, exception: Any) -> int:  # noqa: ANN401 - numbers and objects, of ctypes or not
     """Answers as CPython's function does: how many threads have got the exception."""
-    run = _run_in(getattr(thread_id, "value", thread_id))
+    number = getattr(thread_id, "value", thread_id)
     error = _made_of(exception)
+    if error is not None and is_shared_loop(number):
+        logger.error(
+            "an exception for the thread of the shared loop is refused: it would hit every coroutine there",
+            exception=repr(error),
+            remedy="cancel the message instead",
+        )
+        return 0
+    run = _run_in(number)
     if run is not None and error is not None and _reaches(run, error):
         return 1
     count: int = _set_exception(thread_id, exception)

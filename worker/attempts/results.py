@@ -43,3 +43,16 @@ def settled(returned: object, bridge: Bridge, name: str, *, awaited: bool = Fals
     if inspect.isgenerator(returned) or inspect.isasyncgen(returned):
         raise ReturnedGenerator(name)
     return returned
+
+
+async def settled_on_loop(returned: object, name: str) -> object:
+    """The result of an async function that has returned this, as `settled` has it; a coroutine is awaited.
+
+    Raises:
+        ReturnedGenerator: It is a generator or an async generator: nobody would iterate it.
+    """
+    while inspect.iscoroutine(returned):
+        returned = await returned
+    if inspect.isgenerator(returned) or inspect.isasyncgen(returned):
+        raise ReturnedGenerator(name)
+    return returned

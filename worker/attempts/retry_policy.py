@@ -47,6 +47,8 @@ class RetryPolicy(Retries):
     In a group of errors one decides (`worker.ground.groups`), also over `throws` and `retry_when`.
     """
 
+    runs_on_loop = True
+
     @property
     def actor_options(self) -> set[str]:
         """The options of actors and messages: Dramatiq's, and `at_most_once` of actors."""

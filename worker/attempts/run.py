@@ -1,33 +1,35 @@
 """One attempt from its begin to its end: its events, its interrupt, and the account of its calls.
 
-It does not know its runner. The runner (a worker thread) enters it, runs the body inside `run_body`, and ends it.
+It does not know its runner. The runner enters it, runs the body inside `run_body` (a worker thread) or
+`await_body` (the shared loop), and ends it.
 Recording never fails the work.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar, copy_context
 from math import inf
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from dramatiq.broker import MessageProxy
 from dramatiq.middleware.shutdown import Shutdown
 from dramatiq.middleware.threading import Interrupt
-from structlog.contextvars import bind_contextvars, unbind_contextvars
 
 from worker.attempts.attempt import Attempt
 from worker.attempts.spans import Span, message_state
-from worker.history.events import Recorder, State
-from worker.loops.account import Account, account
-from worker.loops.calls import cleanup_seconds
+from worker.ground.scope import scope
+from worker.history.events import Recorder, State, Subject, UsualEvent
+from worker.loops.account import Account
 from worker.loops.interrupts import Section, run_in_section
+from worker.loops.overruns import cleanup_seconds
+from worker.loops.task_section import TaskSection
+from worker.loops.watchdog import OWNER
 
 R = TypeVar("R")
-
-_LOG_FIELDS = ("message_id", "actor", "attempt")
 
 
 class Cancelled(Interrupt):
@@ -43,6 +45,7 @@ class AttemptRun:
         recorder: The recorder of its events.
 
     Attributes:
+        account: The account of its calls.
         key: The message's id and the fence: no two attempts share them.
         begun_at: The time of its begin, in seconds since the epoch.
         cancelled: Whether a person cancelled it.
@@ -51,7 +54,7 @@ class AttemptRun:
         due_at: The time of its interrupt, on the monotonic clock, or infinity.
         due_interrupt: The exception of that interrupt.
         span: Its outermost status context, or None as long as there is none.
-        thread_id: The thread of its runner, or 0 before `enter`.
+        thread_id: The thread that is its own while it runs, or 0: on the loop it has none.
     """
 
     def __init__(self, message: MessageProxy, attempt: Attempt, recorder: Recorder) -> None:
@@ -68,25 +71,28 @@ class AttemptRun:
         self.span: Span | None = None
         self.thread_id = 0
         self._started_at = time.monotonic()
-        self._account = Account()
+        self.account = Account((attempt.actor, attempt.message_id))
         self._interrupt: BaseException | None = None
-        self._section: Section | None = None
+        self._section: Section | TaskSection | None = None
+        self._own: tuple[str, Subject] | None = None
 
     # ------------------------------------------------------------------ the runner's side
 
-    def enter(self) -> None:
+    def enter(self, *, has_thread: bool = True) -> None:
         """Makes this the attempt of the calling context, until `leave`."""
-        self.thread_id = threading.get_ident()
-        current_run.set(self)
-        account.set(self._account)
-        bind_contextvars(message_id=self.attempt.message_id, actor=self.attempt.actor, attempt=self.attempt.number)
+        self.thread_id = threading.get_ident() if has_thread else 0
+        scope.set(self)
 
     def leave(self) -> None:
         """Undoes `enter`, in the same context."""
-        if current_run.get() is self:
-            current_run.set(None)
-            account.set(None)
-            unbind_contextvars(*_LOG_FIELDS)
+        # On the loop, its context ends with it.
+        if self.thread_id and current_run.get() is self:
+            scope.set(None)
+
+    def log_fields(self) -> Mapping[str, object]:
+        """The fields that each of its log lines bears."""
+        attempt = self.attempt
+        return {"message_id": attempt.message_id, "actor": attempt.actor, "attempt": attempt.number}
 
     @property
     def is_snoozed(self) -> bool:
@@ -108,11 +114,87 @@ class AttemptRun:
             self.in_body = False
             self._interrupt = None  # its traceback has this frame
 
-    def _open(self, section: Section) -> None:
+    async def await_body(
+        self, function: Callable[[], Awaitable[R]], task: asyncio.Task[Any], charge: Callable[[Account], object]
+    ) -> R:
+        """Runs the actor's async function as the part that interrupts reach. The runner's task calls it.
+
+        The task has a context of its own, which ends with it.
+
+        Args:
+            function: Makes the coroutine.
+            task: The running task.
+            charge: Called at the coroutine's end, to charge this attempt if it blocks the loop at present.
+
+        Raises:
+            BaseException: The interrupt, or the function's error.
+        """
+        setattr(task, OWNER, self.account)
+        section = TaskSection(task)
+        result: R | None = None
+        error: BaseException | None = None
+        self.in_body = True
+        try:
+            self._open(section)
+            result = await function()
+        except BaseException as raised:  # noqa: BLE001 - an edge: the section decides on the error that is raised
+            error = raised
+        self.in_body = False
+        try:
+            error = section.end(error)
+            charge(self.account)
+            self._interrupt = None  # its traceback has this frame
+            if self.account.has_unfinished:
+                await self.account.wait_on_loop()
+            if error is not None:
+                raise error
+        finally:
+            del error
+        return cast("R", result)
+
+    def _open(self, section: Section | TaskSection) -> None:
         # Say first, then look: docs/explanation/waking-without-a-lock.md. An interrupter says what it wants.
         self._section = section
         if self._interrupt is not None and section.claim(self._interrupt):
             raise self._interrupt
+
+    # ------------------------------------------------------------------ its own context, if the actor is one
+
+    def open(self, prefix: str, subject: Subject) -> UsualEvent:
+        """Enters a status context of the attempt's own, which is made only if something needs it; returns STARTED.
+
+        Args:
+            prefix: The actor's name, as the name of the events.
+            subject: The subject of the message.
+        """
+        self._own = prefix, subject
+        attempt = self.attempt
+        return UsualEvent(State.STARTED, self.begun_at, attempt.number, attempt.queued_ms, subject)
+
+    def own_span(self) -> Span:
+        """The context of the attempt's own, made now."""
+        if self.span is None:
+            prefix, subject = self._own or (self.attempt.actor, {})
+            self.span = Span(prefix, "", subject)
+            is_recorded = self._own is not None
+            self.span.start(
+                self.recorder, attempt=self.attempt, root=None, outer=None, at=self._started_at, is_recorded=is_recorded
+            )
+        return self.span
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has a status context of its own."""
+        return self._own is not None
+
+    def usual_end(self) -> UsualEvent | None:
+        """Ends an attempt in which nothing needed its own context, and returns COMPLETED; None for any other."""
+        if self._own is None or self.span is not None or self.account.blocked is not None or self.account.note:
+            return None
+        self.has_ended = True
+        attempt = self.attempt
+        took = (time.monotonic() - self._started_at) * 1000
+        return UsualEvent(State.COMPLETED, time.time(), attempt.number, attempt.queued_ms, self._own[1], took)
 
     # ------------------------------------------------------------------ interrupts, from any thread
 
@@ -124,7 +206,7 @@ class AttemptRun:
         """
         if isinstance(exception, Shutdown):
             # Its process ends, and threads that cannot be stopped end with it.
-            self._account.leave_after(cleanup_seconds())
+            self.account.leave_after(cleanup_seconds())
         first = self._interrupt
         if first is None:
             first = self._interrupt = exception
@@ -186,8 +268,8 @@ class AttemptRun:
         span.outcome = state or span.outcome
         if state is None and error is not None and span.outcome is State.CANCELLED:
             span.outcome = State.FAILED  # nobody has asked for it
-        span.text = "; ".join(part for part in (span.text, outlook, self._account.note) if part)
-        event = span.ending((time.monotonic() - self._started_at) * 1000, self._account.blocked)
+        span.text = "; ".join(part for part in (span.text, outlook, self.account.note) if part)
+        event = span.ending((time.monotonic() - self._started_at) * 1000, self.account.blocked)
         self.recorder.record_end(event, becomes or message_state(event.state))
 
     def _own_span(self) -> Span:
@@ -198,7 +280,7 @@ class AttemptRun:
         return self.span
 
 
-current_run: ContextVar[AttemptRun | None] = ContextVar("current_run", default=None)
+current_run = cast("ContextVar[AttemptRun | None]", scope)
 """The attempt that runs in this context, or None."""
 
 

@@ -6,7 +6,6 @@ It must never fail or delay a message: the history records the outcome, and does
 from __future__ import annotations
 
 import functools
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
@@ -26,7 +25,7 @@ from worker.errors import NoContentFound
 from worker.ground.durations import format_duration
 from worker.ground.groups import deciding, groups_of, release
 from worker.ground.logs import get_logger
-from worker.history.events import Recorder, State, Writer
+from worker.history.events import Recorder, State, UsualEvent, Writer
 from worker.loops.bridge import run_async_in_shared_loop
 from worker.loops.shared_loop import stop_shared_loop
 
@@ -50,10 +49,14 @@ class Delivery(Recorder, Protocol):
 
     attempt: int
     fence: int
+    run: AttemptRun | None
 
     @property
     def queued_ms(self) -> float:
         """Milliseconds since the message was due."""
+
+    def end_as_usual(self, event: UsualEvent) -> None:
+        """Takes the event that ends an attempt in which nothing else happened."""
 
     def begin(self, run: AttemptRun) -> bool:
         """Begins the attempt; False if another process has the message, or it was cancelled before."""
@@ -83,6 +86,7 @@ def as_body(function: Callable[P, R]) -> Callable[P, R]:
             return cast("R", None)
 
     body.is_body = True  # type: ignore[attr-defined]
+    body.body = body  # type: ignore[attr-defined]
     return body
 
 
@@ -95,6 +99,14 @@ def _call_and_settle(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
     return cast("R", settled(function(*args, **kwargs), run_async_in_shared_loop, name))
 
 
+def delivered_run(message: Delivery) -> AttemptRun:
+    """A new run of a message that our own broker has handed out."""
+    proxy = cast("MessageProxy", message)
+    queued_ms = message.queued_ms
+    attempt = Attempt(proxy.message_id, proxy.actor_name, proxy.queue_name, message.attempt, message.fence, queued_ms)
+    return AttemptRun(proxy, attempt, message)
+
+
 class Runs(dramatiq.Middleware):
     """Makes an `AttemptRun` for each message, and ends it with the attempt.
 
@@ -102,6 +114,8 @@ class Runs(dramatiq.Middleware):
         running: The attempts that run in this process.
         recorder: The recorder of events, or None if the broker's own messages record them.
     """
+
+    runs_on_loop = True
 
     def __init__(self, running: RunningAttempts, recorder: Writer | None) -> None:
         self.running = running
@@ -134,7 +148,8 @@ class Runs(dramatiq.Middleware):
             message.options[DUE] = int(time.time() * 1000) + (delay or 0)
         run = current_run.get()
         if run is not None and not run.in_body and run.attempt.message_id == message.message_id:
-            self._end(run, sys.exception(), f"retry in {format_duration((delay or 0) / 1000)}", "delayed")
+            error = run.message._exception  # noqa: SLF001 - where Dramatiq puts it
+            self._end(run, error, f"retry in {format_duration((delay or 0) / 1000)}", "delayed")
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Begins the run.
@@ -142,6 +157,9 @@ class Runs(dramatiq.Middleware):
         Raises:
             SkipMessage: Another process has the message now, or it was cancelled.
         """
+        if self._recorder is None and (begun := cast("Delivery", message).run) is not None:
+            begun.enter(has_thread=False)  # the loop has begun it, which must not wait here
+            return
         run = self._run_of(message)
         # Say first, then look: docs/explanation/waking-without-a-lock.md. A cancellation says so, then looks.
         self.running.add(run)
@@ -185,16 +203,12 @@ class Runs(dramatiq.Middleware):
 
     def _run_of(self, message: MessageProxy) -> AttemptRun:
         if self._recorder is None:
-            delivery = cast("Delivery", message)
-            number, fence, queued_ms = delivery.attempt, delivery.fence, delivery.queued_ms
-        else:
-            due = message.options.get(DUE, message.message_timestamp)
-            number = fence = int(message.options.get("retries", 0)) + int(message.options.get(WAITS, 0)) + 1
-            queued_ms = max(0.0, time.time() * 1000 - due)
+            return delivered_run(cast("Delivery", message))
+        due = message.options.get(DUE, message.message_timestamp)
+        number = fence = int(message.options.get("retries", 0)) + int(message.options.get(WAITS, 0)) + 1
+        queued_ms = max(0.0, time.time() * 1000 - due)
         attempt = Attempt(message.message_id, message.actor_name, message.queue_name, number, fence, queued_ms)
-        # Not `or`: an empty recorder may be false.
-        recorder = cast("Recorder", message) if self._recorder is None else self._recorder
-        return AttemptRun(message, attempt, recorder)
+        return AttemptRun(message, attempt, self._recorder)
 
     def _end(
         self,
@@ -209,6 +223,9 @@ class Runs(dramatiq.Middleware):
             return
         if exception is not None and _was_asked_for(deciding(exception)):
             state = State.CANCELLED
+        if exception is None and not outlook and (usual := run.usual_end()) is not None:
+            cast("Delivery", run.message).end_as_usual(usual)
+            return
         run.end(exception, state=state, outlook=outlook, becomes=becomes)
         if self._recorder is not None and not self._recorder.flush(FLUSH_TIMEOUT):
             logger.warning("the event that ends an attempt waits for Redis", message_id=run.attempt.message_id)

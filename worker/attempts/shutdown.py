@@ -26,6 +26,8 @@ class ShutdownNotifications(dramatiq.Middleware):
         at_once: The value of `notify_shutdown` for attempts without one.
     """
 
+    runs_on_loop = True
+
     def __init__(self, running: RunningAttempts, grace: float | None = None, *, at_once: bool = False) -> None:
         self._running = running
         self._grace = grace

@@ -71,6 +71,7 @@ class Span:
         root: Span | None,
         outer: Span | None,
         at: float | None = None,
+        is_recorded: bool = False,
     ) -> None:
         """Begins, and records STARTED.
 
@@ -80,6 +81,7 @@ class Span:
             root: The attempt's own span, or None if this is it.
             outer: The span in which it begins, or None.
             at: The time of its begin, on the monotonic clock, or None for now.
+            is_recorded: Whether STARTED was recorded before.
         """
         self._attempt = attempt
         self._recorder = recorder if recorder is not None else _recorder_outside()
@@ -96,7 +98,8 @@ class Span:
         values: dict[str, Any] = {"parent": within.id} if within is not None else {}
         if at is not None:
             values["time"] = datetime.now(UTC) - timedelta(seconds=time.monotonic() - at)
-        self._recorder.record(self._event(State.STARTED, text=self.text[:TAKEN_TEXT], **values))
+        if not is_recorded:
+            self._recorder.record(self._event(State.STARTED, text=self.text[:TAKEN_TEXT], **values))
         self.text = ""
 
     def next_number(self) -> int:

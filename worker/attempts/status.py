@@ -66,8 +66,11 @@ class ProcessingStatusContext:
             raise RuntimeError("this ProcessingStatusContext was entered before: make a new one for each use")
         self._outer = current_span.get()
         self._run = run = current_run.get()
-        if run is not None and run.span is None:
-            run.span = self._span
+        if run is not None:
+            if run.is_open:
+                self._outer = self._outer or run.own_span()
+            elif run.span is None:
+                run.span = self._span
         root = run.span if run is not None else self._outer.root if self._outer is not None else None
         self._span.start(
             run.recorder if run is not None else None,

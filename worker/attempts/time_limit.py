@@ -18,6 +18,8 @@ class TimeLimit(dramatiq.Middleware):
         time_limit_ms: The limit for actors without a `time_limit` of their own, in milliseconds, as in Dramatiq.
     """
 
+    runs_on_loop = True
+
     def __init__(self, running: RunningAttempts, time_limit_ms: float) -> None:
         self._running = running
         self._time_limit_ms = time_limit_ms

@@ -77,7 +77,7 @@ def _stream_broker(settings: Settings, client: RedisClient) -> dramatiq.Broker:
     running = RunningAttempts()
     middleware = [
         Process(settings, client),
-        Lifecycle(),
+        Lifecycle(running, settings.concurrency),
         *message_middleware(settings, None, running),
         CountedGroups(NamespacedBackend(client)),
     ]

@@ -19,10 +19,12 @@ from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 import dramatiq
 from dramatiq.brokers.stub import StubBroker
 
+from worker.attempts.loop_body import LOOP_BODY, LoopBody
 from worker.attempts.results import SETTLES, settled
 from worker.attempts.status import ProcessingStatusContext
 from worker.broker import A_DAY, enqueue_elsewhere, enqueue_once, enqueue_unique, ensure_broker
 from worker.broker.arguments import DECLARED, check_arguments
+from worker.broker.loop_runner import CONCURRENCY
 from worker.broker.sent import Sent, as_sent
 from worker.broker.streams import StreamBroker
 from worker.loops.bridge import run_async_in_new_loop, run_async_in_shared_loop
@@ -197,6 +199,7 @@ def actor(
     max_retries: int | None = None,
     at_most_once: bool = False,
     loop: Literal["shared", "new"] = "shared",
+    concurrency: int | None = None,
 ) -> ActorDecorator: ...
 
 
@@ -210,6 +213,7 @@ def actor(
     max_retries: int | None = None,
     at_most_once: bool = False,
     loop: Literal["shared", "new"] = "shared",
+    concurrency: int | None = None,
 ) -> Actor[..., Any] | ActorDecorator:
     """Makes a Dramatiq actor of a function, async or sync; `@actor` or `@actor(…)`.
 
@@ -226,10 +230,13 @@ def actor(
             after an error, an interruption or the loss of its worker, the message is a dead letter.
         loop: The loop of an async function: `"shared"`, the process's one long-lived loop, on which clients at module
             level work, or `"new"`, a new loop for each message.
+        concurrency: The most attempts of this actor that a process runs at once on its shared loop, apart from those of
+            other actors; or None for a place among the `WORKER_CONCURRENCY` that all others share.
 
     Raises:
         ValueError: `subject` names something that is not a parameter, `queue` is not a valid name, `loop` is neither
-            'shared' nor 'new', or `at_most_once` cannot be promised: with retries, or with another broker.
+            'shared' nor 'new', `concurrency` is less than 1, or not for an async function on the shared loop, or
+            `at_most_once` cannot be promised: with retries, or with another broker.
     """
     if loop not in ("shared", "new"):
         raise ValueError(f"loop={loop!r}: write 'shared' or 'new'")
@@ -243,7 +250,12 @@ def actor(
         _check_at_most_once(ensure_broker())
         options["at_most_once"] = True
 
+    if concurrency is not None:
+        options[CONCURRENCY] = concurrency
+
     def decorate(function: Callable[..., Any]) -> Actor[..., Any]:
+        if concurrency is not None:
+            _check_concurrency(concurrency, loop, function)
         declare = dramatiq.actor(queue_name=queue, broker=ensure_broker(), actor_class=Actor, **options)
         return cast("Actor[..., Any]", declare(_with_status(function, subject, loop)))
 
@@ -254,6 +266,16 @@ def _check_at_most_once(broker: dramatiq.Broker) -> None:
     if not isinstance(broker, StreamBroker | StubBroker):
         raise ValueError(  # noqa: TRY004 - what is asked for is wrong
             f"at_most_once=True: {type(broker).__name__} may deliver a message again; set WORKER_BROKER=streams"
+        )
+
+
+def _check_concurrency(concurrency: int, loop: str, function: Callable[..., Any]) -> None:
+    if concurrency < 1:
+        raise ValueError(f"concurrency={concurrency}: write a number from 1")
+    if loop != "shared" or not makes_coroutine(function):
+        raise ValueError(
+            f"concurrency={concurrency} is for async actors on the shared loop; "
+            "the threads of a worker are those of `dramatiq --threads`"
         )
 
 
@@ -278,6 +300,8 @@ def _with_status(function: Callable[P, Any], subject: tuple[str, ...], loop: str
     run.__signature__ = signature  # type: ignore[attr-defined]
     setattr(run, DECLARED, function)
     setattr(run, SETTLES, True)
+    if through_bridge and loop == "shared":
+        setattr(run, LOOP_BODY, LoopBody(function, run, name, functools.partial(_subject_of, signature, subject)))
     return run
 
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from worker.attempts.spans import message_state
 from worker.broker.envelope import NOT_DELAYED, Parcel
 from worker.broker.taken import Ending, Group, TakenMessage
-from worker.history.events import StatusEvent
+from worker.history.events import StatusEvent, UsualEvent
 from worker.history.histogram import bucket
-from worker.history.lines import subject_names, to_line
+from worker.history.lines import subject_names, to_line, usual_line
 from worker.history.waiting import Item
 
 _SEPARATOR = "\x1f"
@@ -38,7 +38,7 @@ class Commit(Item):
 
     message: TakenMessage
     started: bool = False
-    events: list[StatusEvent] = field(default_factory=list)
+    events: list[StatusEvent | UsualEvent] = field(default_factory=list)
     ending: Ending | None = None
 
     @property
@@ -75,7 +75,7 @@ class Commit(Item):
         return write_commit(
             (message.message_id, message.fence, message.attempt),
             started=_STARTED_ONCE if message.at_most_once and self.started else _STARTED if self.started else "",
-            lines="".join(map(to_line, self.events)),
+            lines="".join(map(_line_of, self.events)),
             subjects=[name for event in self.events if event.subject for name in subject_names(event.subject)],
             end=None if self.ending is None else _end_of(message, self.ending),
         )
@@ -148,7 +148,11 @@ def outcome_of(ending: Ending) -> str:
     return message_state(_event_of(ending).state)
 
 
-def _event_of(ending: Ending) -> StatusEvent:
+def _line_of(event: StatusEvent | UsualEvent) -> str:
+    return usual_line(event) if type(event) is UsualEvent else to_line(cast("StatusEvent", event))
+
+
+def _event_of(ending: Ending) -> StatusEvent | UsualEvent:
     if ending.event is None:
         raise ValueError("an ending is stored with the event that ends the attempt")
     return ending.event
@@ -157,15 +161,16 @@ def _event_of(ending: Ending) -> StatusEvent:
 def _end_of(message: TakenMessage, ending: Ending) -> End:
     event, outcome = _event_of(ending), outcome_of(ending)
     retry = ending.retry if outcome == "retry" else None
+    error, blocked_ms = (None, None) if isinstance(event, UsualEvent) else (event.error, event.blocked_ms)
     return End(
         stream=message.stream,
         entry=message.entry,
         outcome=outcome,
         kind=event.state.value,
-        error=event.error.type if event.error is not None else "",
+        error=error.type if error is not None else "",
         took=bucket(event.duration_ms),
         waited=bucket(event.queued_ms),
-        blocked="" if event.blocked_ms is None else str(round(event.blocked_ms)),
+        blocked="" if blocked_ms is None else str(round(blocked_ms)),
         payload=retry.payload.decode() if retry is not None else "",
         later=retry.delay_ms if retry is not None else NOT_DELAYED,
         follow_ups=ending.follow_ups,

@@ -25,6 +25,8 @@ class CountsInGroup(Protocol):
 class CountedGroups(dramatiq.middleware.GroupCallbacks):
     """Dramatiq's middleware, but the broker counts."""
 
+    runs_on_loop = True
+
     def with_ttl(self, ttl_ms: int) -> CountedGroups:
         """The same with another time after which a group in which nothing ends is forgotten."""
         return CountedGroups(self.rate_limiter_backend, barrier_ttl=ttl_ms)

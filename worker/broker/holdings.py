@@ -1,56 +1,38 @@
-"""The messages that this process has taken and not yet ended, and the number that it may still take.
-
-It holds the messages that its threads run, and those that they will run in the next moments: few messages if attempts
-take long, so that other processes find work, and many if they are quick, so that no thread waits.
-"""
+"""The messages that this process has taken and not yet ended, in a room for each of its runners."""
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from worker.broker.room import Room, Runner
 from worker.broker.taken import TakenMessage
-from worker.broker.work_queue import WorkQueue
 from worker.threads.doorbell import Doorbell
 from worker.threads.os_threads import new_lock
-
-AHEAD = 0.1
-"""Seconds of work that are taken ahead."""
-
-MOST_AHEAD = 1_000
-
-AT_ONCE = 400
-"""The most messages that are taken in one round trip."""
 
 CANCELLED_KEPT = 10_000
 """Cancelled deliveries that are remembered, because one of them may be in an answer that is not read yet."""
 
-_MEASURED_OVER = 0.02
-_HALVED_AFTER = 0.25
-
 
 class Holdings:
-    """The account of taken messages. Messages that no thread has begun wait in the worker's queue, and nowhere else.
+    """The account of taken messages. Messages that no runner has begun wait at the runner, and nowhere else.
 
     Args:
-        waiting: The queue of this process's worker threads.
-        admit: Called with each message before it waits there; returns False if it must not run.
+        runners: The runners of this process by their names.
+        admit: Called with each message: names its runner, or returns False if it must not run.
+
+    Attributes:
+        rooms: The room of each runner.
     """
 
-    def __init__(self, waiting: WorkQueue[TakenMessage], admit: Callable[[TakenMessage], bool]) -> None:
-        self._threads = waiting.threads
-        self._waiting = waiting
+    def __init__(self, runners: Mapping[str, Runner], admit: Callable[[TakenMessage], bool]) -> None:
+        self.rooms = {name: Room(runner) for name, runner in runners.items()}
         self._admit = admit
         self._lock = new_lock()
         self._room_made = Doorbell()
         self._queues: list[str] = []
-        self._by_id: dict[str, TakenMessage] = {}
         self._cancelled: OrderedDict[str, int] = OrderedDict()
         self._entries: set[tuple[str, str]] = set()
-        self._ahead = 0
-        self._ended = 0
-        self._measured_at = time.monotonic()
         self._open = True
 
     @property
@@ -71,20 +53,26 @@ class Holdings:
             return True
 
     def put(self, messages: Sequence[TakenMessage]) -> None:
-        """Adds taken messages, which wait for a thread."""
+        """Adds taken messages, which wait for their runners."""
+        admitted = []
         for message in messages:
-            self._by_id[message.message_id] = message
             self._entries.add((message.stream, message.entry))
-        self.put_back([message for message in messages if self._admit(message)])
+            if self._admit(message):
+                self.rooms[message.runner].add(message)
+                admitted.append(message)
+        self.put_back(admitted)
 
     def put_back(self, messages: Sequence[TakenMessage]) -> None:
         """Puts messages of `take_waiting` back, to wait again."""
-        for message in messages:
-            self._waiting.put(message)
+        for name, room in self.rooms.items():
+            own = [message for message in messages if message.runner == name]
+            if own:
+                room.runner.put_all(own)
 
     def holds(self, message_id: str) -> TakenMessage | None:
         """The message of this id, or None if this process does not hold it."""
-        return self._by_id.get(message_id)
+        found = (room.get(message_id) for room in self.rooms.values())
+        return next((message for message in found if message is not None), None)
 
     def cancel(self, message_id: str, fence: int) -> None:
         """Records the cancel of a delivery, also if the message is still on its way here."""
@@ -97,20 +85,17 @@ class Holdings:
         return self._cancelled.get(message.message_id) == message.fence
 
     def __len__(self) -> int:
-        return len(self._by_id)
+        return sum(len(room) for room in self.rooms.values())
 
     def ended(self, message: TakenMessage) -> None:
         """Records the end of the message's attempt, which makes room for another message."""
-        # Without the lock, which every thread would need for every message: each step is atomic in the interpreter.
         if message.ended:
             return
         message.ended = True
-        self._ended += message.run is not None  # only a measure: a count that is lost in a race does not matter
-        known = self._by_id.pop(message.message_id, message)
-        if known is not message:
-            self._by_id[message.message_id] = known  # the message was taken again meanwhile
+        room = self.rooms[message.runner]
+        room.remove(message)
         # The room is there (docs/explanation/waking-without-a-lock.md): is it waited for?
-        if self._room_made.asleep and self._room() > 0:
+        if self._room_made.asleep and room.free() > 0:
             self._room_made.ring()
 
     def stored(self, message: TakenMessage) -> None:
@@ -121,25 +106,32 @@ class Holdings:
         """Whether this process knows that it has the entry."""
         return (stream, entry) in self._entries
 
-    def wait_for_room(self, timeout: float) -> int:
-        """The number of messages that may be taken now; waits at most `timeout` seconds for room."""
+    def wait_for_room(self, timeout: float) -> dict[str, int]:
+        """The number of messages that may be taken now, for each runner with room; waits at most `timeout` seconds."""
         self._measure()
-        self._room_made.sleep(unless=lambda: self._room() > 0 or not self._open, timeout=timeout)
+        self._room_made.sleep(unless=lambda: self._free() or not self._open, timeout=timeout)
         self._measure()
-        return self._room()
+        return self._free()
 
-    def surplus(self) -> int:
-        """The number of messages that are held too many, because attempts take longer now."""
-        self._measure()
-        return max(0, len(self._by_id) - self._threads - self._ahead - self._threads // 2)
+    def surplus(self) -> list[TakenMessage]:
+        """Takes out the least urgent of the waiting messages, if too many are held: attempts take longer now."""
+        surplus = []
+        for room in self.rooms.values():
+            if more := room.surplus():
+                # No newer message may stay in front of those that are put back.
+                waiting = room.runner.drain()
+                kept = max(0, len(waiting) - more)
+                room.runner.put_all(waiting[:kept])
+                surplus += waiting[kept:]
+        return surplus
 
     def is_ahead(self) -> bool:
-        """Whether more messages are held than threads run."""
-        return len(self._by_id) > self._threads
+        """Whether more messages are held than a runner runs."""
+        return any(room.is_ahead() for room in self.rooms.values())
 
     def take_waiting(self) -> list[TakenMessage]:
-        """Takes back the messages that wait for a thread, the most urgent first."""
-        return self._waiting.drain()
+        """Takes back the messages that wait for a runner, the most urgent of each runner first."""
+        return [message for room in self.rooms.values() for message in room.runner.drain()]
 
     def close(self) -> None:
         """Ends the taking."""
@@ -149,20 +141,12 @@ class Holdings:
     def forget(self) -> None:
         """Drops the waiting messages, which other processes have now."""
         for message in self.take_waiting():
-            self._by_id.pop(message.message_id, None)
+            self.rooms[message.runner].drop(message)
         self._entries.clear()
 
-    def _room(self) -> int:
-        free = self._threads + self._ahead - len(self._by_id)
-        # Not one by one, but not so many either that threads wait until the last of them is read.
-        return min(free, AT_ONCE) if free > 0 and free >= min(self._ahead // 2, AT_ONCE // 2) else 0
+    def _free(self) -> dict[str, int]:
+        return {name: free for name, room in self.rooms.items() if (free := room.free())}
 
     def _measure(self) -> None:
-        now = time.monotonic()
-        passed = now - self._measured_at
-        if passed >= _MEASURED_OVER:
-            ahead = min(MOST_AHEAD, int(self._ended / passed * AHEAD))
-            # Down only by steps: a moment without work says little.
-            self._ahead = max(ahead, self._ahead >> max(1, int(passed / _HALVED_AFTER)))
-            self._ended = 0
-            self._measured_at = now
+        for room in self.rooms.values():
+            room.measure()

@@ -31,6 +31,8 @@ class Process(dramatiq.Middleware):
         client: A client of the broker's server.
     """
 
+    runs_on_loop = True
+
     def __init__(self, settings: Settings, client: RedisClient) -> None:
         self._settings = settings
         self._client = client

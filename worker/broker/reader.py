@@ -8,7 +8,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from math import inf
 from typing import Any
 
@@ -17,6 +17,7 @@ import redis
 from worker.broker.envelope import decode
 from worker.broker.heartbeat import Heartbeat, Term
 from worker.broker.holdings import Holdings
+from worker.broker.room import Room
 from worker.broker.taken import TakenMessage
 from worker.errors import WorkerError
 from worker.ground.logs import get_logger
@@ -24,7 +25,7 @@ from worker.history.events import ErrorInfo, State, StatusEvent
 from worker.history.lines import to_line
 from worker.server.client import RedisClient
 from worker.server.connection import streams_in
-from worker.server.keys import PRIORITIES, THREAD
+from worker.server.keys import PRIORITIES
 from worker.server.scripts import Argument, Script
 
 logger = get_logger(__name__)
@@ -33,7 +34,7 @@ WAIT_MS = 5_000
 """Milliseconds that the reader waits at the server before it looks around."""
 
 LOOK_AFTER = 0.25
-"""Seconds between two checks for too many held messages, while the reader holds more than its threads run."""
+"""Seconds between two checks for too many held messages, while the reader holds more than its runners run."""
 
 LOOK_FOR_LOST_EVERY = 10.0
 """Seconds between two searches for lost messages; there is one after each failure too.
@@ -57,7 +58,7 @@ class Reader:
         heartbeat: The holder of the lease.
         holdings: The account of taken messages.
         wait_for_room: Waits at most the given seconds while no messages should be taken; False if that still holds.
-        give_back: Gives back this many of the messages that wait for a thread.
+        give_back: Gives back messages that were not begun.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Reader:
         holdings: Holdings,
         *,
         wait_for_room: Callable[[float], bool],
-        give_back: Callable[[int], None],
+        give_back: Callable[[Sequence[TakenMessage]], None],
     ) -> None:
         self._client = client
         self._heartbeat = heartbeat
@@ -79,6 +80,8 @@ class Reader:
         self._looked_at = time.monotonic()
         self._roused = threading.Event()
         self._waits = False
+        self._left_out: list[Room] = []
+        self._places: dict[bytes, tuple[str, str]] = {}
         self.error: str | None = None
         self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
         self._thread.start()
@@ -93,6 +96,12 @@ class Reader:
                     time.sleep(_ROUSE_EVERY)
         except redis.RedisError as error:
             logger.info("the reader is not told to look around", error=str(error))
+
+    def room_was_made(self, others: RedisClient) -> None:
+        """Wakes the reader if it waits for some runners only, and one of the others has room again."""
+        # Say first, then look: docs/explanation/waking-without-a-lock.md. The reader says that it waits, then looks.
+        if self._waits and any(room.free() for room in self._left_out):
+            self.rouse(others)
 
     def stop(self, others: RedisClient, timeout: float) -> None:
         """Ends the thread, after the taking has ended."""
@@ -142,11 +151,12 @@ class Reader:
         if surplus := self._holdings.surplus():
             self._give_back(surplus)
         room = self._holdings.wait_for_room(LOOK_AFTER)
-        if room == 0 or not self._wait_for_room(1.0):
+        if not room or not self._wait_for_room(1.0):
             return
         queues = self._heartbeat.queues
         turn = next(self._turns) % len(queues)
-        answer = _TAKE.run(self._client, [term.token, 1, THREAD, room, *queues[turn:], *queues[:turn]])
+        rooms: list[Argument] = [part for pair in room.items() for part in pair]
+        answer = _TAKE.run(self._client, [term.token, len(room), *rooms, *queues[turn:], *queues[:turn]])
         if answer is None:
             self._heartbeat.lose(term)
             return
@@ -154,20 +164,21 @@ class Reader:
         if described:
             self._put(answer, term)
         else:
-            self._wait([queue for queue in queues if queue.encode() not in paused], term)
+            self._wait([queue for queue in queues if queue.encode() not in paused], room, term)
 
-    def _wait(self, queues: list[str], term: Term) -> None:
+    def _wait(self, queues: list[str], runners: Collection[str], term: Term) -> None:
         """Waits at the server, which gives the next message to one of the waiting readers."""
         if not queues:
             self._roused.wait(WAIT_MS / 1000)  # all are paused
             return
         milliseconds = round(LOOK_AFTER * 1000) if self._holdings.is_ahead() else WAIT_MS
         # Say first, then look: docs/explanation/waking-without-a-lock.md.
+        self._left_out = [room for name, room in self._holdings.rooms.items() if name not in runners]
         self._waits = True
         try:
-            if self._roused.is_set():
+            if self._roused.is_set() or any(room.free() for room in self._left_out):
                 return
-            streams: Any = dict.fromkeys(self._streams_of(queues), ">")
+            streams: Any = dict.fromkeys(self._streams_of(queues, runners), ">")
             found: Any = self._client.xreadgroup("workers", term.token, streams, 1, milliseconds)
         finally:
             self._waits = False
@@ -180,7 +191,7 @@ class Reader:
 
     def _look_for_lost(self, term: Term) -> None:
         """Finds messages that the server gave to us in a lost answer, or for a request that reached it late."""
-        streams = self._streams_of(self._heartbeat.queues)
+        streams = self._streams_of(self._heartbeat.queues, self._holdings.rooms)
         pipeline = self._client.pipeline(transaction=False)
         for stream in streams:
             pipeline.xpending_range(stream, "workers", "-", "+", 10_000, term.token)
@@ -208,13 +219,13 @@ class Reader:
         if message.message_id != message_id.decode():
             self._bury(described, ValueError(f"an entry of {len(payload)} bytes that names no message"))
             return None
-        queue = self._queue_of(stream)
+        name, queue = self._place_of(stream)
         if message.queue_name != queue:
             # A change of the queue on the way to a retry does not move the message.
             message = message.copy(queue_name=queue)
         return TakenMessage(
             message,
-            stream=stream.decode(),
+            stream=name,
             entry=entry.decode(),
             fence=fence,
             attempt=attempts + 1,
@@ -226,7 +237,7 @@ class Reader:
 
     def _bury(self, described: list[Any], error: ValueError) -> None:
         stream, entry, message_id, _, attempts, _, _, payload = described
-        queue = self._queue_of(stream)
+        _, queue = self._place_of(stream)
         buried = message_id.decode() or uuid.uuid4().hex
         logger.error("an entry cannot be read and is a dead letter now", queue=queue, entry=entry, id=buried)
         event = StatusEvent(
@@ -243,9 +254,15 @@ class Reader:
         kept = json.dumps({"undecodable": base64.b64encode(payload).decode()})
         _BURY.run(self._client, [stream, entry, buried, queue, kept, to_line(event)])
 
-    def _streams_of(self, queues: Sequence[str]) -> list[str]:
-        """The streams of these queues, the most urgent first."""
-        return [self._client.namespace.stream(queue, one, THREAD) for one in PRIORITIES for queue in queues]
+    def _streams_of(self, queues: Sequence[str], runners: Iterable[str]) -> list[str]:
+        """The streams of these queues and runners, the most urgent first."""
+        names = self._client.namespace
+        return [names.stream(queue, one, runner) for one in PRIORITIES for queue in queues for runner in runners]
 
-    def _queue_of(self, stream: bytes) -> str:
-        return self._client.namespace.queue_of(stream.decode())
+    def _place_of(self, stream: bytes) -> tuple[str, str]:
+        """The name of a stream, and its queue."""
+        place = self._places.get(stream)
+        if place is None:
+            name = stream.decode()
+            place = self._places[stream] = name, self._client.namespace.queue_of(name)
+        return place

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import dramatiq
 import redis
 from dramatiq.broker import Broker
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from worker.attempts.loop_body import loop_body
 from worker.attempts.run import AttemptRun
 from worker.attempts.running import RunningAttempts
 from worker.broker.commits import Commit
@@ -21,19 +23,21 @@ from worker.broker.farewell import Farewell
 from worker.broker.fitness import actor_for
 from worker.broker.heartbeat import Heartbeat, Runners
 from worker.broker.holdings import Holdings
+from worker.broker.loop_runner import CONCURRENCY
 from worker.broker.reader import Reader
+from worker.broker.room import Runner
 from worker.broker.taken import Ending, TakenMessage, end_of, waiting_of
-from worker.broker.work_queue import WorkQueue
 from worker.errors import UnfitArguments, UnknownActor, WorkerError
 from worker.ground.logs import get_logger
 from worker.ground.secrets import mask_secrets
-from worker.history.events import State, StatusEvent
+from worker.history.events import State, StatusEvent, UsualEvent
 from worker.history.limits import history_limits
 from worker.history.lines import to_line
-from worker.loops.calls import overruns
+from worker.loops.overruns import overruns
+from worker.loops.shared_loop import shared_loop_blocked
 from worker.loops.thread_pool import pool
 from worker.server.client import RedisClient
-from worker.server.keys import THREAD
+from worker.server.keys import LOOP, THREAD, runner_of_actor
 from worker.server.scripts import Argument, Script
 from worker.settings import Settings
 
@@ -44,6 +48,9 @@ FLUSH_TIMEOUT = 5.0
 
 SILENCE = 7.5
 """Seconds after which a connection without an answer is closed; the reader waits at the server for five."""
+
+MOST_NAMED = 200
+"""The most attempts that a heartbeat names."""
 
 _STOP_TIMEOUT = 2.0
 _GIVE_BACK = Script("give_back")
@@ -76,7 +83,7 @@ class WorkerSession:
         settings: The settings of the process.
         connect: Makes clients; each thread has its own.
         broker: The broker with the known actors.
-        waiting: The queue of its worker threads.
+        runners: The runners of the process by their names.
         running: The attempts that run in this process.
 
     Attributes:
@@ -89,11 +96,11 @@ class WorkerSession:
         settings: Settings,
         connect: Callable[[], RedisClient],
         broker: Broker,
-        waiting: WorkQueue[TakenMessage],
+        runners: Mapping[str, Runner],
         running: RunningAttempts,
     ) -> None:
         self._broker = broker
-        self._threads = waiting.threads
+        self._runners = runners
         self._running = running
         self._clients = [connect() for _ in range(5)]
         self._client, for_heartbeat, for_reader, for_committer, for_farewell = self._clients
@@ -108,14 +115,14 @@ class WorkerSession:
         limits = history_limits(settings)
         self._unknown_ms = round(settings.unknown_actor.total_seconds() * 1000)
         self.closing = threading.Event()
-        self.holdings = Holdings(waiting, self._admit)
+        self.holdings = Holdings(runners, self._admit)
         self.heartbeat = Heartbeat(
             for_heartbeat,
             seconds=lease_seconds,
             most_starts=settings.max_crashes,
             limits=limits,
             queues=lambda: self.holdings.queues,
-            runners=lambda: Runners((THREAD,), dict.fromkeys(self._broker.actors, THREAD)),
+            runners=self._describe_runners,
             lost=self.holdings.forget,
             about=self._about,
             obey=self._obey,
@@ -127,7 +134,7 @@ class WorkerSession:
             self.heartbeat,
             self.holdings,
             wait_for_room=self._committer.wait_for_room,
-            give_back=self._give_surplus_back,
+            give_back=self._return,
         )
         self.heartbeat.start()
 
@@ -151,27 +158,39 @@ class WorkerSession:
     # ------------------------------------------------------------------ what becomes of a message
 
     def begin(self, message: TakenMessage, run: AttemptRun) -> bool:
-        """Records the begin of an attempt; False if another process has the message now, or it was cancelled.
+        """Begins an attempt; False if another process has the message now, or it was cancelled.
 
-        One from a process that died, that runs at most once, or whose begin frees its unique key, begins only after the
-        server has stored its begin.
+        It waits while the lease is not held, and for a begin that must be stored.
         """
-        while not self.heartbeat.is_held and message.epoch == self.heartbeat.epoch:
-            if not self.holdings.is_open():
-                return False
+        while (may := self.may_begin(message)) is None:
             time.sleep(0.05)
+        return may and (not self.take_begin(message, run) or self.is_begin_stored(message))
+
+    def may_begin(self, message: TakenMessage) -> bool | None:
+        """Whether the message's attempt may begin now; None as long as this is not known."""
         if message.epoch != self.heartbeat.epoch or self.holdings.is_cancelled(message):
             return False
-        message.run = run
-        self._committer.take(Commit(message, started=True))
-        # A key that its begin frees must be free before it reads what it works on.
-        must_be_stored = message.redelivered or message.at_most_once or message.options.get(FREED_AT_START)
-        if must_be_stored and not self._start_is_stored(message):
-            return False
-        return message.epoch == self.heartbeat.epoch
+        if self.heartbeat.is_held:
+            return True
+        return None if self.holdings.is_open() else False
 
-    def _start_is_stored(self, message: TakenMessage) -> bool:
-        """Waits until the server has stored the begin of an attempt; if it does not, the message goes back."""
+    def take_begin(self, message: TakenMessage, run: AttemptRun, started: UsualEvent | None = None) -> bool:
+        """Takes the begin of an attempt, to be stored soon; True if it must be stored before the attempt goes on.
+
+        It must if a process that had the message has died, if the message runs at most once, or if its begin frees its
+        unique key: the key must be free before it reads what it works on.
+
+        Args:
+            message: The message.
+            run: Its attempt.
+            started: The event STARTED, if the attempt has a context of its own.
+        """
+        message.run = run
+        self._committer.take(Commit(message, started=True, events=[] if started is None else [started]))
+        return message.redelivered or message.at_most_once or FREED_AT_START in message.options
+
+    def is_begin_stored(self, message: TakenMessage) -> bool:
+        """Waits until the server has stored the begin of an attempt; False if it does not: the message goes back."""
         while not self._committer.flush(1.0):
             if not self.holdings.is_open():
                 message.run = None
@@ -183,14 +202,14 @@ class WorkerSession:
         if not message.start_is_stored:
             message.run = None
             self.give_back([message])  # the server has refused the begin: another process may have the message
-        return message.start_is_stored
+        return message.start_is_stored and message.epoch == self.heartbeat.epoch
 
     def record(self, message: TakenMessage, event: StatusEvent) -> None:
         """Takes an event of an attempt that runs here."""
         self._committer.take(Commit(message, events=[event]))
 
     def end(self, message: TakenMessage, *, rejected: bool) -> None:
-        """Takes the end of an attempt, and stores it soon."""
+        """Takes the end of an attempt, to be stored soon."""
         if message.ended:
             return  # it went back: its begin was not stored
         begun = message.run is not None
@@ -209,8 +228,9 @@ class WorkerSession:
             # No middleware has recorded it.
             state, text = (State.FAILED, "dead letter") if rejected else (State.COMPLETED, "")
             ending.event = end_of(message, state, text)
-        self._committer.take(Commit(message, started=begun, events=[ending.event], ending=ending))
+        # The room is made before the end is stored: then the reader looks for it.
         self.holdings.ended(message)
+        self._committer.take(Commit(message, started=begun, events=[ending.event], ending=ending))
 
     def give_back(self, messages: Sequence[TakenMessage]) -> None:
         """Gives back messages that were not begun."""
@@ -249,11 +269,17 @@ class WorkerSession:
     def _about(self) -> dict[str, object]:
         """The description of this process in every heartbeat."""
         running = list(self._running)
+        on_loop = sum(1 for run in running if isinstance(run.message, TakenMessage) and run.message.runner != THREAD)
         usage = pool().usage()
         standing = self.standing
         return {
-            "threads": self._threads,
-            "attempts": [[*_named(run), round(run.begun_at * 1000)] for run in running],
+            "threads": self._runners[THREAD].size,
+            "threads_busy": len(running) - on_loop,
+            "concurrency": sum(runner.size for name, runner in self._runners.items() if name != THREAD),
+            "on_loop": on_loop,
+            "loop_blocked": round(shared_loop_blocked(), 3),
+            # Those that began first; the server knows all that run.
+            "attempts": [[*_named(run), round(run.begun_at * 1000)] for run in running[:MOST_NAMED]],
             "ahead": max(0, len(self.holdings) - len(running)),
             "pool_busy": usage.busy,
             "pool_size": usage.size,
@@ -286,6 +312,7 @@ class WorkerSession:
             message.stuff_exception(error)
             self._set_aside(message, error)
             return False
+        message.runner = self._runner_of(actor)
         message.priority = actor.priority
         message.at_most_once = bool(actor.options.get("at_most_once"))
         return True
@@ -310,15 +337,6 @@ class WorkerSession:
         else:
             logger.warning("a message waits for a worker that can run it", id=message.message_id, why=str(why))
 
-    def _give_surplus_back(self, surplus: int) -> None:
-        """Gives back the least urgent of the waiting messages, so that other processes can run them."""
-        # No newer message may stay in front of those that are put back.
-        waiting = self.holdings.take_waiting()
-        kept = max(0, len(waiting) - surplus)
-        self.holdings.put_back(waiting[:kept])
-        # If this fails, the reader later finds the messages that it has without knowing.
-        self._return(waiting[kept:])
-
     def _return(self, messages: Sequence[TakenMessage]) -> None:
         arguments: list[Argument] = []
         for message in messages:
@@ -331,6 +349,17 @@ class WorkerSession:
 
     def _stored(self, commit: Commit) -> None:
         self.holdings.stored(commit.message)
+        self._reader.room_was_made(self._client)
+
+    def _describe_runners(self) -> Runners:
+        actors = self._broker.actors.items()
+        return Runners(tuple(self._runners), {name: self._runner_of(actor) for name, actor in actors})
+
+    def _runner_of(self, actor: dramatiq.Actor[..., object]) -> str:
+        if LOOP not in self._runners or loop_body(actor) is None:
+            return THREAD
+        own = runner_of_actor(actor.actor_name) if CONCURRENCY in actor.options else LOOP
+        return own if own in self._runners else LOOP
 
 
 def _named(run: AttemptRun) -> tuple[str, str, int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import dramatiq
@@ -24,11 +24,11 @@ from worker.broker.arguments import check_message
 from worker.broker.consumer import StreamConsumer
 from worker.broker.envelope import FREED_AT_START, Parcel, pack
 from worker.broker.hooks import Hooks, ending_message
+from worker.broker.room import Runner
 from worker.broker.sending import sender
 from worker.broker.sent import Sent, answered, tell_taken
 from worker.broker.session import WorkerSession
 from worker.broker.taken import Group, TakenMessage
-from worker.broker.work_queue import WorkQueue
 from worker.server.client import RedisClient
 from worker.server.scripts import Script
 from worker.settings import Settings
@@ -66,7 +66,7 @@ class StreamBroker(Hooks):
         self._session: WorkerSession | None = None
         self._session_lock = new_lock()
         self._was_told_to_end = False
-        self._waiting: WorkQueue[TakenMessage] | None = None
+        self._runners: Mapping[str, Runner] = {}
         self.client = client
         super().__init__(middleware=middleware)
         os.register_at_fork(after_in_child=self._forget_session)
@@ -90,12 +90,14 @@ class StreamBroker(Hooks):
         del prefetch
         if queue_name not in self.queues:
             raise QueueNotFound(queue_name)
-        if self._waiting is None:
-            raise RuntimeError("messages go straight to a worker's threads: start a dramatiq.Worker on this broker")
+        if not self._runners:
+            raise RuntimeError(
+                "messages go straight to the runners of a worker: start a dramatiq.Worker on this broker"
+            )
         # The consumers of several queues start at the same time, each in its thread.
         with self._session_lock:
             if self._session is None:
-                self._session = WorkerSession(self._settings, self._connect, self, self._waiting, self._running)
+                self._session = WorkerSession(self._settings, self._connect, self, self._runners, self._running)
             if self._was_told_to_end:
                 self._session.farewell.say()
             return StreamConsumer(self._session, queue_name, timeout / 1000)
@@ -224,9 +226,9 @@ class StreamBroker(Hooks):
         """The session of this process, or None if it is not a worker."""
         return self._session
 
-    def prepare(self, waiting: WorkQueue[TakenMessage]) -> None:
-        """Takes the queue of a starting worker's threads."""
-        self._waiting = waiting
+    def prepare(self, runners: Mapping[str, Runner]) -> None:
+        """Takes the runners of a starting worker by their names."""
+        self._runners = runners
         self._was_told_to_end = False
 
     def tell_end(self) -> None:

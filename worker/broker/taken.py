@@ -11,17 +11,30 @@ from dramatiq.broker import MessageProxy
 
 from worker.attempts.run import AttemptRun
 from worker.broker.envelope import Parcel, decode
-from worker.history.events import ErrorInfo, State, StatusEvent
+from worker.history.events import ErrorInfo, State, StatusEvent, UsualEvent
+from worker.server.keys import THREAD
 
 
 class Keeper(Protocol):
-    """The session of this process: it knows whether a message still belongs to it, and stores events."""
+    """The session of this process: it knows whether a message still belongs to it, and stores its facts."""
 
     def begin(self, message: TakenMessage, run: AttemptRun) -> bool:
-        """Records the begin of an attempt; False if another process has the message now, or it was cancelled."""
+        """Begins an attempt; False if another process has the message now, or it was cancelled. It may wait."""
+
+    def may_begin(self, message: TakenMessage) -> bool | None:
+        """Whether the message's attempt may begin now; None as long as this is not known."""
+
+    def take_begin(self, message: TakenMessage, run: AttemptRun, started: UsualEvent | None = None) -> bool:
+        """Takes the begin of an attempt, to be stored soon; True if it must be stored before the attempt goes on."""
+
+    def is_begin_stored(self, message: TakenMessage) -> bool:
+        """Waits until the begin is stored; False if it is not, and the message goes back."""
 
     def record(self, message: TakenMessage, event: StatusEvent) -> None:
         """Takes an event of a message that has not ended here."""
+
+    def end(self, message: TakenMessage, *, rejected: bool) -> None:
+        """Takes the end of an attempt, to be stored soon."""
 
 
 class TakenMessage(MessageProxy):
@@ -35,7 +48,8 @@ class TakenMessage(MessageProxy):
         redelivered: Whether a process that had it before has died.
         epoch: The number of the lease's term in which it was taken.
         payload: The message as the server has it.
-        priority: The actor's priority, by which worker threads choose.
+        priority: The actor's priority, by which runners choose.
+        runner: The name of its runner in this process.
         at_most_once: Whether its next attempt is its last, whatever befalls it.
         start_is_stored: Whether the server has stored the begin of its attempt.
         run: Its attempt, or None before its begin.
@@ -66,6 +80,7 @@ class TakenMessage(MessageProxy):
         self.options = message.options
         self.message_timestamp = message.message_timestamp
         self.stream = stream
+        self.runner = THREAD
         self.entry = entry
         self.fence = fence
         self.attempt = attempt
@@ -107,6 +122,11 @@ class TakenMessage(MessageProxy):
         if self.keeper is not None and not self.ended:
             self.keeper.record(self, event)
 
+    def end_as_usual(self, event: UsualEvent) -> None:
+        """Adds the event that ends an attempt in which nothing else happened."""
+        if self.ending is not None:
+            self.ending.event = event
+
     def record_end(self, event: StatusEvent, becomes: str) -> None:
         """Adds the event that ends the attempt to the end."""
         del becomes  # the message's real fate decides it
@@ -141,7 +161,7 @@ class Ending:
         rejected: Whether the message becomes a dead letter.
     """
 
-    event: StatusEvent | None = None
+    event: StatusEvent | UsualEvent | None = None
     retry: Parcel | None = None
     follow_ups: list[Parcel] = field(default_factory=list)
     group: Group | None = None

@@ -13,6 +13,7 @@ import itertools
 import queue
 import threading
 import time
+from collections.abc import Iterable
 from typing import Generic, Protocol, TypeVar
 
 
@@ -32,10 +33,13 @@ class WorkQueue(Generic[T]):
 
     Args:
         threads: The number of threads that take from it.
+
+    Attributes:
+        size: The number of threads that take from it.
     """
 
     def __init__(self, threads: int) -> None:
-        self.threads = threads
+        self.size = threads
         self._heap: list[tuple[int, int, T]] = []
         self._numbers = itertools.count()
         self._ready: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -47,7 +51,7 @@ class WorkQueue(Generic[T]):
         # If another thread gets an item at the very moment at which a wait should end, the standard library's queue
         # (CPython 3.11) waits for ever. While items come, the next one wakes that thread; at the end, none would.
         self._closed = True
-        for _ in range(self.threads):
+        for _ in range(self.size):
             self._ready.put(None)
 
     def put(self, message: T) -> None:
@@ -55,6 +59,11 @@ class WorkQueue(Generic[T]):
         # The numbers decide before messages are compared, so that pushing is one step of the interpreter.
         heapq.heappush(self._heap, (message.priority, next(self._numbers), message))
         self._ready.put(None)
+
+    def put_all(self, messages: Iterable[T]) -> None:
+        """Adds messages."""
+        for message in messages:
+            self.put(message)
 
     def get(self, block: bool = True, timeout: float | None = None) -> T:
         """Takes the most urgent message.

@@ -77,7 +77,7 @@ def queue_row(queue: QueueInfo) -> Row:
     return [queue.name, *counts, rough(queue.oldest_seconds), Styled(pause, "yellow")]
 
 
-WORKER_HEADINGS = ("worker", "state", "for", "heard of", "queues", "busy", "ahead", "pool", "remarks")
+WORKER_HEADINGS = ("worker", "state", "for", "heard of", "queues", "threads", "loop", "ahead", "pool", "remarks")
 
 
 def worker_row(worker: WorkerInfo) -> Row:
@@ -89,7 +89,8 @@ def worker_row(worker: WorkerInfo) -> Row:
         ago(worker.started),
         f"{ago(worker.heartbeat)} ago",
         ", ".join(worker.queues),
-        f"{len(worker.attempts)}/{worker.threads}",
+        f"{worker.threads_busy}/{worker.threads}",
+        f"{worker.on_loop}/{worker.concurrency}" if worker.concurrency else "",
         str(worker.ahead),
         f"{worker.pool_busy}/{worker.pool_size}{waiting}",
         Styled(_remarks(worker), "yellow"),
@@ -97,10 +98,11 @@ def worker_row(worker: WorkerInfo) -> Row:
 
 
 def _remarks(worker: WorkerInfo) -> str:
+    blocked = [f"loop blocked for {rough(worker.loop_blocked_seconds)}"] if worker.loop_blocked_seconds else []
     counts = {
         "coroutines overran": worker.overruns,
         "events dropped": worker.events_dropped,
         "ends not stored yet": worker.ends_waiting,
     }
     said = [f"{number} {what}" for what, number in counts.items() if number]
-    return "; ".join([*worker.errors, *said])
+    return "; ".join([*worker.errors, *blocked, *said])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from worker.errors import RetryLater
 from worker.ground.groups import ON_PURPOSE, deciding, errors_in
+from worker.ground.scope import scope
 from worker.ground.secrets import MASK, is_secret, mask_secrets
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def _shared() -> list[Processor]:
     """The processors of every line, whether structlog or the standard library began it."""
     structlog = _structlog()
     return [
+        _add_fields,
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
@@ -108,6 +110,11 @@ def _shared() -> list[Processor]:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
+
+
+def _add_fields(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    attempt = scope.get()
+    return event if attempt is None else {**attempt.log_fields(), **event}
 
 
 def _formatter(*, console: bool) -> logging.Formatter:

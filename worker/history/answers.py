@@ -202,9 +202,13 @@ class WorkerInfo:
         started: The time of its start.
         heartbeat: The time of its last heartbeat.
         queues: The queues that it reads.
-        threads: The most attempts that it can run at once.
-        attempts: The running attempts.
-        ahead: The number of taken messages that no thread has begun.
+        threads: The number of its threads, each for one attempt at a time.
+        threads_busy: The number of attempts on its threads.
+        concurrency: The most attempts that its shared loop runs at once; 0 if it runs none.
+        on_loop: The number of attempts on the shared loop.
+        loop_blocked_seconds: Seconds for which the shared loop has been blocked by now; 0 if it is not.
+        attempts: The running attempts, at most 200: those that began first.
+        ahead: The number of taken messages that were not begun.
         pool_busy: The number of busy threads in its pool for blocking calls.
         pool_size: The most threads of that pool.
         pool_waiting: The number of calls that wait for a thread.
@@ -222,6 +226,10 @@ class WorkerInfo:
     heartbeat: datetime
     queues: tuple[str, ...]
     threads: int
+    threads_busy: int
+    concurrency: int
+    on_loop: int
+    loop_blocked_seconds: float
     attempts: tuple[HeldAttempt, ...]
     ahead: int
     pool_busy: int

@@ -126,12 +126,22 @@ class WorkerId:
     def here(cls) -> WorkerId:
         """This process."""
         global _here
-        if _here is None or _here.pid != os.getpid():
-            _here = cls(socket.gethostname(), os.getpid())
-        return _here
+        here = _here
+        if here is None:
+            here = _here = cls(socket.gethostname(), os.getpid())
+        return here
 
 
 _here: WorkerId | None = None
+
+
+def _forget_here() -> None:
+    # A forked child is another process.
+    global _here
+    _here = None
+
+
+os.register_at_fork(after_in_child=_forget_here)
 
 
 @dataclass(slots=True, kw_only=True)  # not frozen: that would double the time it takes to make one
@@ -140,7 +150,7 @@ class StatusEvent:
 
     `event` is `<prefix>.<state>`; `parent` is the id of the STARTED event to which it belongs, or in which a span
     began. `by` is the person that asked for the action of a REQUESTED event. `blocked_ms` is the time for which the
-    attempt's event loop was blocked, and `blocked_at` the place of the longest block. The message fields are None for
+    attempt blocked its event loop, and `blocked_at` the place of the longest block. The message fields are None for
     events outside a worker. Times are UTC; `…_ms` are milliseconds.
     """
 
@@ -164,6 +174,27 @@ class StatusEvent:
     error: ErrorInfo | None = None
     done: float | None = None
     total: float | None = None
+
+
+@dataclass(slots=True)
+class UsualEvent:
+    """STARTED or COMPLETED of an attempt in which nothing else happened: only what such an event has.
+
+    Attributes:
+        state: The state.
+        at: The time, in seconds since the epoch.
+        attempt: The number of the attempt.
+        queued_ms: Milliseconds for which its message had waited.
+        subject: The subject of the message.
+        duration_ms: Milliseconds that the attempt took, or None for STARTED.
+    """
+
+    state: State
+    at: float
+    attempt: int
+    queued_ms: float
+    subject: Subject
+    duration_ms: float | None = None
 
 
 class Recorder(Protocol):

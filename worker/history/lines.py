@@ -18,6 +18,7 @@ from worker.history.events import (
     StatusEvent,
     Subject,
     SubjectValue,
+    UsualEvent,
     WorkerId,
 )
 
@@ -34,10 +35,8 @@ def to_line(event: StatusEvent) -> str:
     """The event as a line, with its newline."""
     # By hand, because every message has two. "s" comes first and "r" begins with the type: the scripts look there.
     state = event.state
-    line = f'{{"s":"{state}","t":{event.time.timestamp() * 1000:.0f},"w":"{event.worker.host}:{event.worker.pid}"'
     attempt = event.attempt
-    if attempt is not None:
-        line += f',"n":{attempt}'
+    line = _begin(state, event.time.timestamp(), event.worker, attempt)
     prefix = event.event[: -len(state) - 1]
     if prefix != event.actor:
         line += f',"e":{_quote(prefix)}'
@@ -49,13 +48,30 @@ def to_line(event: StatusEvent) -> str:
         parent = event.parent.removeprefix(run)
         if parent != _usual_parent(own, attempt, state):
             line += f',"p":{_quote(parent)}'
-    if event.duration_ms is not None:
-        line += f',"d":{event.duration_ms:.3f}'
-    if event.queued_ms is not None:
-        line += f',"q":{event.queued_ms:.3f}'
+    line += _times(event.duration_ms, event.queued_ms)
     if event.text:
         line += f',"x":{_quote(mask_secrets(event.text)[:MAX_TEXT])}'
     return _storable(line + _rest_of(event) + "}\n")
+
+
+def usual_line(event: UsualEvent) -> str:
+    """The event as `to_line` would write it."""
+    line = _begin(event.state, event.at, WorkerId.here(), event.attempt) + _times(event.duration_ms, event.queued_ms)
+    return f"{line}}}\n" if not event.subject else _storable(f"{line}{_subject(event.subject)}}}\n")
+
+
+def _begin(state: State, at: float, worker: WorkerId, attempt: int | None) -> str:
+    line = f'{{"s":"{state._value_}","t":{at * 1000:.0f},"w":"{worker.host}:{worker.pid}"'
+    return line if attempt is None else f'{line},"n":{attempt}'
+
+
+def _times(duration_ms: float | None, queued_ms: float | None) -> str:
+    line = "" if duration_ms is None else f',"d":{duration_ms:.3f}'
+    return line if queued_ms is None else f'{line},"q":{queued_ms:.3f}'
+
+
+def _subject(subject: Subject) -> str:
+    return f',"j":{_encode({name: _masked(value) for name, value in subject.items()})}'
 
 
 def _rest_of(event: StatusEvent) -> str:
@@ -68,7 +84,7 @@ def _rest_of(event: StatusEvent) -> str:
     if event.by is not None:
         line += f',"y":{_quote(event.by)}'
     if event.subject:
-        line += f',"j":{_encode({name: _masked(value) for name, value in event.subject.items()})}'
+        line += _subject(event.subject)
     error = event.error
     if error is not None:
         text, trace = mask_secrets(error.text)[:MAX_TEXT], mask_secrets(error.traceback)[-MAX_TRACEBACK:]

@@ -5,15 +5,18 @@ The bridge and the thread pool write it, and the attempt reads it. They do not k
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import time
-from contextvars import ContextVar
+from collections.abc import Iterator
+from contextvars import Context
 from dataclasses import dataclass
 from math import inf
-from typing import Any
+from typing import Any, cast
 
 from worker.ground.durations import format_duration
 from worker.ground.logs import get_logger
+from worker.ground.scope import scope
 from worker.settings import Settings
 
 logger = get_logger(__name__)
@@ -40,14 +43,19 @@ class Blocked:
 class Account:
     """The account of one attempt's calls. Most stay empty, and an empty one costs next to nothing.
 
+    Args:
+        owner: The attempt's actor and message, for people.
+
     Attributes:
+        owner: The attempt's actor and message, for people.
         blocked: The stalls of its loops, or None.
         note: A text on the calls that could not be stopped, or empty.
     """
 
-    __slots__ = ("_leave_at", "_unfinished", "blocked", "note")
+    __slots__ = ("_leave_at", "_unfinished", "blocked", "note", "owner")
 
-    def __init__(self) -> None:
+    def __init__(self, owner: tuple[str, str] = ("", "")) -> None:
+        self.owner = owner
         self.blocked: Blocked | None = None
         self.note = ""
         self._leave_at = inf
@@ -69,32 +77,56 @@ class Account:
         """From now on, waits at most this long for calls: the process ends, and its threads end with it."""
         self._leave_at = min(self._leave_at, time.monotonic() + seconds)
 
+    @property
+    def has_unfinished(self) -> bool:
+        """Whether there are unfinished calls to wait for."""
+        return bool(self._unfinished)
+
     def wait(self) -> None:
         """Waits for the unfinished calls, so that no other attempt of the message begins before they end.
 
         A call that goes on for longer than `WORKER_CLEANUP_TIMEOUT` is logged, and told in `note`.
         """
         while self._unfinished:
-            self._wait_for(*self._unfinished.pop())
+            call, name = self._unfinished.pop()
+            for _ in self._looks_at(name):
+                if not concurrent.futures.wait([call], _LOOK_EVERY).not_done:
+                    break
 
-    def _wait_for(self, call: concurrent.futures.Future[Any], name: str) -> None:
+    async def wait_on_loop(self) -> None:
+        """Does what `wait` does, for an attempt on a loop."""
+        while self._unfinished:
+            call, name = self._unfinished.pop()
+            waiter = asyncio.wrap_future(call)
+            # Marks an error as seen: its caller is gone.
+            waiter.add_done_callback(lambda done: done.cancelled() or done.exception())
+            for _ in self._looks_at(name):
+                if not (await asyncio.wait([waiter], timeout=_LOOK_EVERY))[1]:
+                    break
+
+    def _looks_at(self, name: str) -> Iterator[None]:
+        """One look at an unfinished call after another, until its caller finds it ended, or waits no more for it."""
         began = time.monotonic()
         patience = Settings.in_force().cleanup_timeout.total_seconds()
         is_told = False
-        while concurrent.futures.wait([call], _LOOK_EVERY).not_done:
-            if time.monotonic() >= self._leave_at:
-                self._tell(f"{name} cannot be stopped, and ends with its process")
-                return
-            if not is_told and time.monotonic() - began >= patience:
-                is_told = True
-                logger.warning("an attempt waits for a blocking call that goes on", function=name)
-        if is_told:
-            self._tell(f"waited {format_duration(time.monotonic() - began)} for {name}, which cannot be stopped")
+        try:
+            while time.monotonic() < self._leave_at:
+                if not is_told and time.monotonic() - began >= patience:
+                    is_told = True
+                    logger.warning("an attempt waits for a blocking call that goes on", function=name)
+                yield
+            self._tell(f"{name} cannot be stopped, and ends with its process")
+            is_told = False
+        finally:
+            if is_told:
+                self._tell(f"waited {format_duration(time.monotonic() - began)} for {name}, which cannot be stopped")
 
     def _tell(self, text: str) -> None:
         logger.warning(text)
         self.note = "; ".join(part for part in (self.note, text) if part)
 
 
-account: ContextVar[Account | None] = ContextVar("account", default=None)
-"""The account of the attempt that runs in this context, or None."""
+def own_account(context: Context | None = None) -> Account | None:
+    """The account of the attempt that runs in a context, the present one if None is given; None outside attempts."""
+    attempt = scope.get() if context is None else context.get(scope)
+    return None if attempt is None else cast("Account", attempt.account)

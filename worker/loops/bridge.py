@@ -21,10 +21,11 @@ from typing import Any, TypeVar
 
 from worker.errors import RunningLoopError
 from worker.ground.logs import get_logger
-from worker.loops.calls import Call, cleanup_seconds, overruns
+from worker.loops.calls import Call
 from worker.loops.fresh_loop import FreshLoop, close_loop, new_loop, run_to_its_end, watch_loop
 from worker.loops.interrupts import current_section, look_for_exception, set_exception
 from worker.loops.loop_resources import close_loop_resources, loop_resource
+from worker.loops.overruns import cleanup_seconds, overruns
 from worker.loops.shared_loop import SharedCall, shared_loop, stop_shared_loop
 from worker.loops.thread_pool import cancel_requested, run_in_thread_pool
 from worker.threads.greenlets import allocate_lock, get_os_ident

@@ -7,47 +7,16 @@ interrupt, never another error in its place. A coroutine that does not end withi
 from __future__ import annotations
 
 import asyncio
-import io
 import threading
-import traceback
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Self
 
 from worker.errors import SelfCancelledError
-from worker.ground.logs import get_logger
-from worker.loops.account import Blocked, account
+from worker.loops.account import Blocked, own_account
 from worker.loops.interrupts import Section, current_section
+from worker.loops.overruns import cleanup_seconds, report_overrun
 from worker.loops.watchdog import start_watchdog
-from worker.settings import Settings
-from worker.threads.frames import frame_of
 from worker.threads.os_threads import new_lock
-
-logger = get_logger(__name__)
-
-_overruns = 0
-
-
-def overruns() -> int:
-    """The number of this process's cancelled coroutines that did not end in time."""
-    return _overruns
-
-
-def cleanup_seconds() -> float:
-    """Seconds that a cancelled coroutine may clean up."""
-    return Settings.in_force().cleanup_timeout.total_seconds()
-
-
-def _suspended_at(coroutine: object) -> str:
-    """The stack of a waiting coroutine, down to the place of its wait; a task shows only its outermost frame."""
-    frames: list[tuple[FrameType, int]] = []
-    while (frame := _any_of(coroutine, "cr_frame", "gi_frame", "ag_frame")) is not None:
-        frames.append((frame, frame.f_lineno))
-        coroutine = _any_of(coroutine, "cr_await", "gi_yieldfrom", "ag_await")
-    return "".join(traceback.StackSummary.extract(iter(frames)).format())
-
-
-def _any_of(one: object, *names: str) -> Any:  # noqa: ANN401 - coroutines and generators of all kinds
-    return next((found for name in names if (found := getattr(one, name, None)) is not None), None)
 
 
 class Call:
@@ -83,7 +52,7 @@ class Call:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         with self._lock:
             self._over = True
-        if (own := account.get()) is not None:
+        if (own := own_account()) is not None:
             if self.blocked is not None and self.blocked.seconds:
                 own.add_blocked(self.blocked.seconds, self.blocked.where)
             own.wait()
@@ -163,25 +132,10 @@ class Call:
         self._patience.start()
 
     def _report(self) -> None:
-        """Reports a coroutine that swallows its cancellation, or takes too long to clean up."""
-        global _overruns
         with self._lock:
             exception = self.exception
             if self._ended or exception is None:
                 return
             self.given_up = True
-        _overruns += 1
-        where = self._where()
-        said = f"the coroutine did not end within {cleanup_seconds():g} s of its cancellation"
-        exception.add_note(f"{said}:\n{where}")
-        logger.error(said, exception=repr(exception), stack=where)
+        report_overrun(exception, self.task, self.thread_id)
         self.give_up()
-
-    def _where(self) -> str:
-        out = io.StringIO()
-        if self.task is not None:
-            out.write(f"{self.task!r}\n{_suspended_at(self.task.get_coro())}")
-        if (frame := frame_of(self.thread_id)) is not None:
-            out.write("its thread:\n")
-            traceback.print_stack(frame, limit=10, file=out)
-        return out.getvalue()

@@ -13,11 +13,13 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
+import importlib
 import selectors
 import threading
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
+from worker.errors import ConfigurationError
 from worker.ground.logs import get_logger
 from worker.loops.executor import end_executor, give_executor
 from worker.loops.loop_resources import close_loop_resources, has_loop_resources
@@ -182,8 +184,17 @@ def new_loop(*, long_lived: bool = False) -> asyncio.AbstractEventLoop:
     """A new event loop; of the program's own kind, if the program has set a policy (such as uvloop's).
 
     Under gevent it is always the standard library's: other loops would start child processes, and lose them.
+
+    Args:
+        long_lived: Whether it lives as long as the process: then it is of the kind that `WORKER_LOOP` says.
+
+    Raises:
+        ConfigurationError: `WORKER_LOOP=uvloop`, and uvloop is not installed.
     """
     global _possible
+    if long_lived and not GEVENT and not _has_a_policy() and (made := _uvloop()) is not None:
+        give_executor(made)
+        return made
     if _possible is None:
         _possible = _is_possible()
     if _possible and (GEVENT or not _has_a_policy()):
@@ -193,6 +204,20 @@ def new_loop(*, long_lived: bool = False) -> asyncio.AbstractEventLoop:
     return loop
 
 
+def _uvloop() -> asyncio.AbstractEventLoop | None:
+    """A loop of uvloop, or None if it is not wanted or not installed."""
+    wanted = Settings.in_force().loop
+    if wanted == "asyncio":
+        return None
+    try:
+        made: asyncio.AbstractEventLoop = importlib.import_module("uvloop").new_event_loop()
+    except ModuleNotFoundError as error:
+        if wanted == "auto":
+            return None
+        raise ConfigurationError("WORKER_LOOP=uvloop needs uvloop: pip install 'dramatiq-bridge[uvloop]'") from error
+    return made
+
+
 def _has_a_policy() -> bool:
     """Whether the program has set a policy of another kind than asyncio's own."""
     # Read where asyncio keeps it: to ask for the policy is deprecated, and makes one.
@@ -200,11 +225,16 @@ def _has_a_policy() -> bool:
     return policy is not None and not type(policy).__module__.startswith("asyncio.")
 
 
-def watch_loop(loop: asyncio.AbstractEventLoop) -> Turns | None:
-    """Lets the watchdog watch a loop that the calling thread is about to run; None if the watchdog is off."""
+def watch_loop(loop: asyncio.AbstractEventLoop, *, shared: bool = False) -> Turns | None:
+    """Lets the watchdog watch a loop that the calling thread is about to run; None if the watchdog is off.
+
+    Args:
+        loop: The loop.
+        shared: Whether many attempts share it: then each is charged with its own stalls.
+    """
     if not isinstance(loop, FreshLoop):
-        return watch(loop)
-    loop.turns = turns = watch_loops_of_this_thread()
+        return watch(loop, shared=shared)
+    loop.turns = turns = watch(loop, shared=True, reports=True) if shared else watch_loops_of_this_thread()
     if turns is not None:
         turns.begin()
     return turns

@@ -11,15 +11,17 @@ import atexit
 import contextlib
 import contextvars
 import os
-import time
+import threading
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from worker.errors import LoopClosedError
 from worker.ground.logs import get_logger
-from worker.loops.calls import Call, cleanup_seconds
+from worker.loops.account import Account, own_account
+from worker.loops.calls import Call
 from worker.loops.fresh_loop import close_loop, new_loop, watch_loop
+from worker.loops.overruns import cleanup_seconds
 from worker.loops.watchdog import Turns
 from worker.threads.os_threads import new_lock, start_thread, wait_to_the_end
 
@@ -36,7 +38,6 @@ class SharedCall(Call):
         self.abandoned = False
         self._context = contextvars.copy_context()
         self._turns: Turns | None = None
-        self._started_at = 0.0
         # A bare lock, held until the coroutine has ended, costs half as much as an Event.
         self._running = new_lock()
         self._running.acquire()
@@ -46,7 +47,7 @@ class SharedCall(Call):
         self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, object], turns: Turns | None
     ) -> None:
         """Makes the task. The loop's thread calls it."""
-        self._turns, self._started_at = turns, time.monotonic()
+        self._turns = turns
         self.begins(loop, loop.create_task(self._run(coroutine), context=self._context))
 
     def wait(self) -> None:
@@ -73,17 +74,23 @@ class SharedCall(Call):
         except BaseException as error:  # noqa: BLE001 - an edge: the waiting thread raises it, not the loop
             self.error = error
         finally:
-            if self._turns is not None:
-                self.blocked = self._turns.since(self._started_at)
+            if self._turns is not None and (own := own_account()) is not None:
+                self._turns.charge(own)
             # The last step of the task itself: a callback would come one turn of the loop later.
             self.release()
 
 
 class SharedLoop:
-    """One loop in a thread of its own; making one starts it."""
+    """One loop in a thread of its own; making one starts it.
+
+    Attributes:
+        loop: The loop.
+        thread_id: The loop's thread, or 0 before it runs.
+    """
 
     def __init__(self) -> None:
-        self._loop = new_loop(long_lived=True)
+        self.thread_id = 0
+        self.loop = new_loop(long_lived=True)
         self._coming: deque[tuple[SharedCall, Coroutine[Any, Any, object]]] = deque()
         self._calls: set[SharedCall] = set()
         self._closed = False
@@ -110,11 +117,40 @@ class SharedLoop:
         result: T = call.result
         return result
 
+    def post(self, function: Callable[[], object]) -> None:
+        """Calls a function soon, in the loop's thread.
+
+        Raises:
+            LoopClosedError: The loop is stopping. If it stops before the call, the function is called while it does.
+        """
+        try:
+            if not self._closed:
+                self.loop.call_soon_threadsafe(function)
+                return
+        except RuntimeError as error:
+            raise LoopClosedError("the shared loop is closed") from error
+        raise LoopClosedError("the shared loop is stopping")
+
+    def charge(self, own: Account) -> None:
+        """Charges the owner of a task that ends with the stall that still lasts, if it is this one's."""
+        if self._turns is not None:
+            self._turns.charge(own)
+
+    @property
+    def blocked_for(self) -> float:
+        """Seconds for which it has been blocked by now; 0 if it is not."""
+        return 0.0 if self._turns is None else self._turns.lasts()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it takes no more work."""
+        return self._closed
+
     def stop(self) -> None:
         """Refuses new calls, cancels the running ones and awaits them, closes the loop's resources, ends the thread."""
         self._closed = True
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(3 * cleanup_seconds())
         if self._thread.is_alive():
             logger.error("the shared loop does not stop: a coroutine blocks it, or does not end")
@@ -130,7 +166,7 @@ class SharedLoop:
         elif not self._called:
             self._called = True
             try:
-                self._loop.call_soon_threadsafe(self._start_calls)
+                self.loop.call_soon_threadsafe(self._start_calls)
             except RuntimeError:
                 self._take_back(call, coroutine)
 
@@ -149,12 +185,12 @@ class SharedLoop:
                 call, coroutine = self._coming.popleft()
             except IndexError:
                 return  # taken back
-            call.start(self._loop, coroutine, self._turns)
+            call.start(self.loop, coroutine, self._turns)
 
     def _stopped(self) -> bool:
         """Runs the loop until it is stopped; False if a task or a callback raised `SystemExit` or the like."""
         try:
-            self._loop.run_forever()
+            self.loop.run_forever()
         except (SystemExit, KeyboardInterrupt) as error:
             # These end an asyncio loop. The task's caller gets the error, and the other calls go on.
             logger.error("a service on the shared loop wanted to end the program", error=repr(error))  # noqa: TRY400
@@ -162,8 +198,9 @@ class SharedLoop:
         return True
 
     def _serve(self) -> None:
+        self.thread_id = threading.get_ident()
         try:
-            self._turns = watch_loop(self._loop)
+            self._turns = watch_loop(self.loop, shared=True)
             while not self._stopped() and not self._closed:
                 pass
         finally:
@@ -172,7 +209,7 @@ class SharedLoop:
             for call in list(self._calls):
                 call.abandoned = True
             try:
-                close_loop(self._loop)
+                close_loop(self.loop)
             finally:
                 # The remaining callers have a task that does not end, or that never took its first step.
                 for call in list(self._calls):
@@ -194,6 +231,16 @@ def shared_loop() -> SharedLoop:
                 _shared = SharedLoop()
             shared = _shared
     return shared
+
+
+def is_shared_loop(thread_id: int) -> bool:
+    """Whether this thread is the one of the process's shared loop."""
+    return _shared is not None and _shared.thread_id == thread_id
+
+
+def shared_loop_blocked() -> float:
+    """Seconds for which the process's shared loop has been blocked by now; 0 if it is not."""
+    return 0.0 if _shared is None else _shared.blocked_for
 
 
 def stop_shared_loop() -> None:

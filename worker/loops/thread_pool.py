@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
 from worker.ground.logs import get_logger
-from worker.loops.account import account
+from worker.loops.account import own_account
 from worker.loops.callables import is_async
 from worker.settings import Settings
 from worker.threads.greenlets import original
@@ -120,7 +120,7 @@ class PoolCall(concurrent.futures.Future[R]):
         self.name = name
         self.cancel_requested = False
         self.attempt_waits = False
-        self._account = account.get()
+        self._account = own_account()
 
     def cancel(self) -> bool:
         """Cancels the call if it still waits for a thread; False if it runs, and is only asked to end, or has ended."""

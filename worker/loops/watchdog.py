@@ -2,32 +2,35 @@
 
 A loop turns: it runs all ready callbacks, then asks the kernel and sleeps. A turn that takes longer than
 `WORKER_BLOCKING_THRESHOLD` is a stall. The loop itself records the begin and the end of each turn. A thread looks now
-and then for a turn that takes too long, and records where that turn is stuck.
+and then for a turn that takes too long, and records where that turn is stuck. On the shared loop it also records whose
+task it is: the attempt that blocks the loop is charged, and not those that wait for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import importlib
 import os
 import sysconfig
 import threading
 import time
 import weakref
-from collections import deque
+from collections.abc import Coroutine, Generator
 from types import FrameType
+from typing import Any, NamedTuple
 
 from worker.errors import ConfigurationError
-from worker.loops.account import Blocked
+from worker.ground.logs import get_logger
+from worker.loops.account import Account, Blocked, own_account
 from worker.settings import Settings
 from worker.threads.frames import frame_of
 from worker.threads.greenlets import Lock, get_os_ident
 from worker.threads.os_threads import new_lock, start_thread
 from worker.threads.unpatched import unpatch
 
-_KEPT = 100
-"""The most stalls that are remembered of a loop, for the calls that still run on it."""
+logger = get_logger(__name__)
 
 _LIBRARIES = (
     *{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")},
@@ -43,16 +46,30 @@ class Turns:
     Args:
         thread_id: The loop's thread; the watchdog looks at its stack.
         threshold: Seconds that a turn may take.
+        shared: The loop, if many attempts share it, or None.
     """
 
-    __slots__ = ("__weakref__", "_noted", "_stalls", "began", "thread_id", "threshold")
+    __slots__ = (
+        "__weakref__",
+        "_charged_at",
+        "_noted",
+        "_shared",
+        "_stalls",
+        "_told",
+        "began",
+        "thread_id",
+        "threshold",
+    )
 
-    def __init__(self, thread_id: int, threshold: float) -> None:
+    def __init__(self, thread_id: int, threshold: float, shared: asyncio.AbstractEventLoop | None = None) -> None:
         self.thread_id = thread_id
         self.threshold = threshold
         self.began = 0.0  # while the loop sleeps
-        self._noted: tuple[float, str] = (0.0, "")
-        self._stalls: deque[tuple[float, float, str]] | None = None
+        self._shared = shared
+        self._noted: _Note = _NOTHING
+        self._stalls: Blocked | None = None
+        self._charged_at = 0.0
+        self._told = 0.0
 
     def begin(self) -> None:
         """Records the begin of a turn, after a sleep of the loop."""
@@ -68,42 +85,97 @@ class Turns:
         now, began = time.monotonic(), self.began
         self.began = now
         if began and now - began >= self.threshold:
-            if self._stalls is None:
-                self._stalls = deque(maxlen=_KEPT)
-            self._stalls.append((began, now - began, self._where(began)))
+            self._add_stall(began, now)
 
     def look(self) -> None:
-        """Records the place of the thread, if its turn takes too long."""
+        """Records the place of the thread, and the owner of its task, if its turn may become a stall."""
         began = self.began
-        if began and time.monotonic() - began >= self.threshold and (frame := frame_of(self.thread_id)) is not None:
-            where = _place(frame)
-            # If the turn has ended meanwhile, the stack belongs to another turn.
-            if self.began == began:
-                self._noted = began, where
+        lasts = time.monotonic() - began
+        # A stall is seen at least once, because the watchdog looks twice per threshold.
+        if not began or lasts < self.threshold / 2 or (frame := frame_of(self.thread_id)) is None:
+            return
+        note = _Note(began, _place(frame), self._owner())
+        # If the turn has ended meanwhile, the stack belongs to another turn.
+        if self.began == began:
+            self._noted = note
+            self._tell(note, lasts)
+
+    def lasts(self) -> float:
+        """Seconds that the present turn has taken, if that is too long; else 0."""
+        began = self.began
+        seconds = time.monotonic() - began if began else 0.0
+        return seconds if seconds >= self.threshold else 0.0
 
     def stop(self) -> Blocked | None:
-        """Records the end of the last turn; returns the stalls, or None, and forgets them."""
+        """Records the end of the last turn; returns the stalls of a loop that is not shared, or None."""
         self.end()
-        if self._stalls is None:
+        found, self._stalls = self._stalls, None
+        return found
+
+    def charge(self, own: Account) -> None:
+        """Charges the owner of a task that ends with the stall that still lasts, if it is this one's."""
+        began, now = self.began, time.monotonic()
+        if began and now - began >= self.threshold and self._noted.began == began and self._noted.owner is own:
+            self._add_stall(began, now)
+
+    def _add_stall(self, began: float, now: float) -> None:
+        note = self._noted if self._noted.began == began else _NOTHING
+        seconds = now - max(began, self._charged_at)
+        if self._shared is None:
+            if self._stalls is None:
+                self._stalls = Blocked()
+            self._stalls.add(seconds, note.where)
+        elif note.owner is not None:
+            note.owner.add_blocked(seconds, note.where)
+            self._charged_at = now
+
+    def _owner(self) -> Account | None:
+        if self._shared is None:
             return None
-        found = self.since(0.0)
-        self._stalls = None
-        return found
+        return getattr(asyncio.current_task(self._shared), OWNER, None)
 
-    def since(self, moment: float) -> Blocked:
-        """The stalls that ended after a moment of the monotonic clock, and the stall that still lasts."""
-        found = Blocked()
-        for began, took, where in self._stalls or ():
-            if began + took > moment:
-                found.add(took - max(0.0, moment - began), where)
-        began = self.began
-        if began and (took := time.monotonic() - max(began, moment)) >= self.threshold:
-            found.add(took, self._where(began))
-        return found
+    def _tell(self, note: _Note, lasts: float) -> None:
+        """Logs a stall of the shared loop that lasts so long that its process may count as dead, once."""
+        if self._shared is not None and self._told != note.began and lasts > Settings.in_force().lease.total_seconds():
+            self._told = note.began
+            actor, message_id = note.owner.owner if note.owner is not None else ("", "")
+            logger.error(
+                "the shared loop is blocked, and with it every async actor of this process",
+                seconds=round(lasts, 1),
+                at=note.where,
+                actor=actor,
+                message_id=message_id,
+            )
 
-    def _where(self, began: float) -> str:
-        noted, where = self._noted
-        return where if noted == began else ""
+
+class _Note(NamedTuple):
+    """A look at a turn: its begin, the place where it was, and the owner of the running task."""
+
+    began: float
+    where: str
+    owner: Account | None
+
+
+_NOTHING = _Note(0.0, "", None)
+
+OWNER = "owner"
+"""The attribute of a task of the shared loop with the account of the attempt in which it was made."""
+
+
+def own_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    """Marks each task that is made on a loop with the account of its attempt."""
+    loop.set_task_factory(_owned_task)
+
+
+def _owned_task(
+    loop: asyncio.AbstractEventLoop,
+    coroutine: Coroutine[Any, Any, Any] | Generator[Any, None, Any],
+    context: contextvars.Context | None = None,
+    **options: Any,  # noqa: ANN401 - later versions of Python add some
+) -> asyncio.Task[Any]:
+    task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, context=context, **options)
+    setattr(task, OWNER, own_account(context))
+    return task
 
 
 def _place(frame: FrameType) -> str:
@@ -121,8 +193,14 @@ class _Heartbeat(Turns):
 
     __slots__ = ("_beating", "_loop")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, thread_id: int, threshold: float) -> None:
-        super().__init__(thread_id, threshold)
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        thread_id: int,
+        threshold: float,
+        shared: asyncio.AbstractEventLoop | None,
+    ) -> None:
+        super().__init__(thread_id, threshold, shared)
         self._loop = loop
         self._beating = False
 
@@ -196,15 +274,26 @@ def watch_loops_of_this_thread() -> Turns | None:
     return turns
 
 
-def watch(loop: asyncio.AbstractEventLoop) -> Turns | None:
-    """Watches a loop of this thread that does not report its turns, as long as the caller keeps the result.
+def watch(loop: asyncio.AbstractEventLoop, *, shared: bool = False, reports: bool = False) -> Turns | None:
+    """Watches a loop of this thread, as long as the caller keeps the result; None with `WORKER_BLOCKING=off`.
 
-    The result is None with `WORKER_BLOCKING=off`.
+    Args:
+        loop: The loop.
+        shared: Whether many attempts share it: then each is charged with its own stalls.
+        reports: Whether the loop reports its turns.
     """
     watchdog = _watchdog or _started()
     if watchdog is None:
         return None
-    turns = _Heartbeat(loop, get_os_ident(), watchdog.threshold)
+    among = loop if shared else None
+    if shared:
+        own_tasks(loop)
+    thread_id = get_os_ident()
+    turns = (
+        Turns(thread_id, watchdog.threshold, among)
+        if reports
+        else _Heartbeat(loop, thread_id, watchdog.threshold, among)
+    )
     watchdog.add(turns)
     return turns
 

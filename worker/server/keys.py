@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 PRIORITIES = ("back", "high", "normal", "low")
 """Priorities in order, the most urgent first; `back` is for messages that were given back or lost."""
 
 THREAD = "thread"
 """The runner of messages that worker threads run."""
+
+
+LOOP = "loop"
+"""The runner of messages that the process's shared loop runs, without a thread of their own."""
+
+
+def runner_of_actor(actor: str) -> str:
+    """The runner that runs this actor only."""
+    # A colon separates the parts of a stream's name.
+    return f"{LOOP}.{quote(actor, safe='')}"
 
 
 class Namespace:

@@ -74,6 +74,12 @@ class Settings(SettingsGroup):
         ("worker.tasks",),
         description="Modules with actors, for commands and the web, separated by commas.",
     )
+    concurrency: int = Field(
+        100, ge=1, le=100_000, description="Number of attempts of async actors that a process runs at once."
+    )
+    loop: Annotated[Literal["auto", "asyncio", "uvloop"], ANY_CASE] = Field(
+        "auto", description="Kind of the shared loop. `auto`: uvloop where it is installed (extra `uvloop`)."
+    )
     thread_pool_size: Annotated[PoolSize, AlsoReadFrom("THREAD_POOL_SIZE")] = Field(
         64, description="Number of threads for blocking calls, 1 to 1024."
     )

@@ -53,8 +53,13 @@ _BOUND_NAMES = (*(str(float(bound)) for bound in BOUNDS), "+Inf")
 _Reading = tuple[str, Callable[[WorkerInfo], float]]
 
 _GAUGES: Mapping[str, _Reading] = {
-    "threads": ("Attempts that a worker can run at once.", lambda one: one.threads),
-    "attempts_running": ("Attempts that a worker runs.", lambda one: len(one.attempts)),
+    "threads": ("Threads of a worker, each for one attempt at a time.", lambda one: one.threads),
+    "concurrency": ("Attempts that a worker's shared loop runs at once, at most.", lambda one: one.concurrency),
+    "attempts_running": ("Attempts that a worker runs.", lambda one: one.threads_busy + one.on_loop),
+    "loop_stuck_seconds": (
+        "Time for which the shared loop has been blocked by now.",
+        lambda one: one.loop_blocked_seconds,
+    ),
     "pool_size": ("Threads for blocking calls, at most.", lambda one: one.pool_size),
     "pool_busy": ("Threads for blocking calls that are busy.", lambda one: one.pool_busy),
     "pool_waiting": ("Blocking calls that wait for a thread.", lambda one: one.pool_waiting),

@@ -22,16 +22,10 @@ local refused, taken, new_ids, new_records, is_new, acknowledged = {}, {}, {}, {
 local fields, place
 local function open_fields(text)
   fields, place = {}, 0
-  local size, from = 0, 1
-  while true do
-    local separator = string.find(text, '\31', from, true)
+  local size = 0
+  for one in string.gmatch(text .. '\31', '([^\31]*)\31') do
     size = size + 1
-    if not separator then
-      fields[size] = string.sub(text, from)
-      return
-    end
-    fields[size] = string.sub(text, from, separator - 1)
-    from = separator + 1
+    fields[size] = one
   end
 end
 local function field()

@@ -4,7 +4,7 @@
 -- process (JSON); how many runners it has, and these; how many queues it reads, and these; then for each of its actors the
 -- name and the runner.
 -- Answer: the server's time in ms, the newest order's entry.
--- Keys: layout, leases, misplaced, orders, queues, runners, stream, workers.
+-- Keys: layout, leases, misplaced, orders, queues, runners, runners_of_actors, stream, workers.
 local token, lease, about, own_runners, own_queues = argument(), number(), argument(), list(), list()
 if lease > 0 then
   call('ZADD', KEY.leases, now + lease, token)
@@ -21,6 +21,11 @@ while position < #ARGV do
     call('SADD', KEY.misplaced, before)
   end
   call('HSET', KEY.runners, actor, runner)
+end
+for _, runner in ipairs(own_runners) do
+  if runner ~= 'thread' and runner ~= 'loop' then
+    call('SADD', KEY.runners_of_actors, runner)
+  end
 end
 for _, queue in ipairs(own_queues) do
   call('SADD', KEY.queues, queue)

@@ -20,6 +20,7 @@ local KEY = {
   queues = PREFIX .. 'queues',
   refusals = PREFIX .. 'refusals',
   runners = PREFIX .. 'runners',
+  runners_of_actors = PREFIX .. 'runners-of-actors',
   segments = PREFIX .. 'segments',
   seq = PREFIX .. 'seq',
   states = PREFIX .. 'states',

@@ -1,6 +1,6 @@
 -- include: server, keys
 -- The runners of actors: what a process runs a message with.
--- Keys: runners.
+-- Keys: runners, runners_of_actors.
 
 -- What runs the messages of an actor, as the last worker said that joined and has it.
 local runners = {}
@@ -11,4 +11,16 @@ local function runner_of(actor)
     runners[actor] = runner
   end
   return runner
+end
+
+-- All runners that any worker has had: its threads, its loop, and those that run one actor only.
+local known_runners
+local function all_runners()
+  if not known_runners then
+    known_runners = { 'thread', 'loop' }
+    for _, runner in ipairs(call('SMEMBERS', KEY.runners_of_actors)) do
+      table.insert(known_runners, runner)
+    end
+  end
+  return known_runners
 end

@@ -2,13 +2,12 @@
 -- The streams in which entries wait: one for each queue, priority and runner.
 -- Keys: stream.
 local PRIORITIES = { 'back', 'high', 'normal', 'low' }
-local RUNNERS = { 'thread', 'loop' }
 
 -- The streams of a queue, the most urgent first.
 local function streams_of(queue)
   local streams = {}
   for _, priority in ipairs(PRIORITIES) do
-    for _, runner in ipairs(RUNNERS) do
+    for _, runner in ipairs(all_runners()) do
       streams[#streams + 1] = KEY.stream(queue, priority, runner)
     end
   end

@@ -24,10 +24,10 @@ end
 
 -- Frees the unique key that a message holds.
 local function free_unique(id, record)
-  local payload = split(record)
-  if not string.find(payload, '"unique":', 1, true) then
+  if not string.find(record.body, '"unique":', 1, true) then
     return
   end
+  local payload = split(record)
   local readable, message = pcall(cjson.decode, payload)
   local unique = readable and type(message) == 'table' and type(message.options) == 'table' and message.options.unique
   if type(unique) == 'string' and call('GET', KEY.unique(unique)) == id then
