@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 
 import uvloop
 
@@ -20,6 +22,16 @@ def use_loops_of(kind: str) -> None:
 
 
 _loop_of_uvloop = fresh_loop._uvloop
+
+
+@contextlib.contextmanager
+def loops_of_the_settings() -> Iterator[None]:
+    """Makes loops as `WORKER_LOOP` says, whatever was said before, until the block ends."""
+    before, fresh_loop._uvloop = fresh_loop._uvloop, _loop_of_uvloop
+    try:
+        yield
+    finally:
+        fresh_loop._uvloop = before
 
 
 def _no_loop() -> None:

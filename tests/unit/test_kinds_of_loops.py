@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 import uvloop
 
+from tests.support.loops import loops_of_the_settings
 from worker.errors import ConfigurationError
 from worker.loops import fresh_loop
 from worker.settings import Settings
@@ -17,7 +18,8 @@ from worker.settings.groups import put_in_force
 @pytest.fixture(autouse=True)
 def _own_settings(clean_environment: None) -> Iterator[None]:
     before = Settings.in_force()
-    yield
+    with loops_of_the_settings():
+        yield
     put_in_force(before)
 
 
