@@ -14,6 +14,7 @@ import redis
 
 from tests.support.examples import CHECK, TEST
 from tests.support.reports import unicode_only
+from worker.broker import named_leases
 from worker.history import writer
 from worker.server.client import RedisClient
 from worker.server.connection import connect
@@ -52,6 +53,12 @@ def broker_of_the_process_put_back() -> Iterator[None]:
     before = dramatiq.broker.global_broker
     yield
     dramatiq.broker.global_broker = before
+
+
+@pytest.fixture(autouse=True)
+def leases_of_the_process_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store of leases that a test's settings have made is gone after it."""
+    monkeypatch.setattr(named_leases, "_default", None)
 
 
 @pytest.fixture

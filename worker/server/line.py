@@ -5,6 +5,7 @@ It never tries a command again, and bounds none by itself: its caller does both.
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import redis
@@ -26,9 +27,9 @@ class Line:
 
     def __init__(self, namespace: Namespace, pool: redis.ConnectionPool) -> None:
         self.namespace = namespace
-        self._pool = pool
-        self._connection: Any = None
-        self._connection = pool.get_connection()
+        self._connection: Any = pool.get_connection()
+        # When the interpreter ends, too, and then before objects that a connection needs are gone.
+        weakref.finalize(self, pool.release, self._connection)
 
     def execute_command(self, *words: str | bytes | int | float) -> Any:  # noqa: ANN401 - as the server answers
         """The server's answer to a command, as it is.
@@ -47,7 +48,3 @@ class Line:
             # After an interruption in between, the next command would read this one's answer.
             connection.disconnect()
             raise
-
-    def __del__(self) -> None:
-        if self._connection is not None:
-            self._pool.release(self._connection)
