@@ -317,6 +317,7 @@ def test_the_overview_stays_fresh_and_leaves_the_visitor_alone(shop: Shop, brows
         expect(page.locator("#status")).to_have_text("paused")
 
 
+@pytest.mark.clock
 def test_two_thousand_events_a_second_do_not_stop_the_tail(shop: Shop, browser: Browser) -> None:
     """At most 200 rows, drawn a few times a second; the rate is told, and the page still answers at once."""
     with visiting(browser, shop.url) as visit:

@@ -464,7 +464,7 @@ def test_fifty_conversations_are_merged_and_summarized_at_once(tmp_path: Path, s
             for one in ids:
                 project.send("merge_conversation", one, queue="cpu")
                 project.send("summarize_conversation", one, queue="network")
-            wait_until(lambda: len([one for one in recorded(project) if one.state is State.COMPLETED]) >= 150)
+            wait_until(lambda: len([one for one in recorded(project) if one.state is State.COMPLETED]) >= 150, 300)
             wait_until(lambda: not project.waiting())
             events = recorded(project)
         said = Counter((event.event, (event.subject or {})["conversation_id"]) for event in events)

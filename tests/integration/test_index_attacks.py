@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +286,7 @@ MANY = 5_000
 
 def test_thousands_of_small_files_are_synced_and_then_left_alone(tree: Path) -> None:
     """Each of a line."""
+    put_in_force(RecallSettings(recall_timeout=timedelta(minutes=5)))
     write(tree, {f"{number // 500}/{number}.py": f"value_{number} = 1\n" for number in range(MANY)})
     assert sync().stored == MANY + 3
     with pytest.raises(Unchanged):
