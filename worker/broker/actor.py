@@ -7,9 +7,6 @@ forms work side by side.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import functools
-import inspect
 import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
@@ -19,22 +16,17 @@ from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 import dramatiq
 from dramatiq.brokers.stub import StubBroker
 
-from worker.attempts.loop_body import LOOP_BODY, LoopBody
-from worker.attempts.results import SETTLES, settled
-from worker.attempts.status import ProcessingStatusContext
 from worker.broker import A_DAY, enqueue_elsewhere, enqueue_once, enqueue_unique, ensure_broker
-from worker.broker.arguments import DECLARED, check_arguments
-from worker.broker.loop_runner import CONCURRENCY
+from worker.broker.actor_body import with_status
+from worker.broker.arguments import check_arguments
+from worker.broker.runners import CONCURRENCY
 from worker.broker.sent import Sent, as_sent
 from worker.broker.streams import StreamBroker
-from worker.loops.bridge import run_async_in_new_loop, run_async_in_shared_loop
 from worker.loops.callables import makes_coroutine
 from worker.loops.thread_pool import run_in_thread_pool
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_TAKEN = {"event_prefix", "message", "self"}
 
 
 class SendInLoopWarning(RuntimeWarning):
@@ -257,7 +249,7 @@ def actor(
         if concurrency is not None:
             _check_concurrency(concurrency, loop, function)
         declare = dramatiq.actor(queue_name=queue, broker=ensure_broker(), actor_class=Actor, **options)
-        return cast("Actor[..., Any]", declare(_with_status(function, subject, loop)))
+        return cast("Actor[..., Any]", declare(with_status(function, subject, loop)))
 
     return cast("ActorDecorator", decorate) if function is None else decorate(function)
 
@@ -277,65 +269,6 @@ def _check_concurrency(concurrency: int, loop: str, function: Callable[..., Any]
             f"concurrency={concurrency} is for async actors on the shared loop; "
             "the threads of a worker are those of `dramatiq --threads`"
         )
-
-
-def _with_status(function: Callable[P, Any], subject: tuple[str, ...], loop: str) -> Callable[P, object]:
-    """The actor's body: the function, through the bridge if it is async, inside its status context."""
-    name = getattr(function, "__name__", type(function).__name__)
-    signature = _signature_of(function)
-    _check_subject(name, subject, signature)
-    bridge = run_async_in_new_loop if loop == "new" else run_async_in_shared_loop
-    through_bridge = makes_coroutine(function)
-
-    def run(*args: P.args, **kwargs: P.kwargs) -> object:
-        with ProcessingStatusContext(name, "", **_subject_of(signature, subject, args, kwargs)):
-            returned = bridge(lambda: function(*args, **kwargs)) if through_bridge else function(*args, **kwargs)
-            return settled(returned, bridge, name, awaited=through_bridge)
-        return None
-
-    # Not functools.wraps: its __wrapped__ would show Dramatiq an async function, which it would run itself.
-    functools.update_wrapper(run, function, assigned=("__module__", "__qualname__", "__doc__"))
-    del run.__wrapped__  # type: ignore[attr-defined]
-    run.__name__ = name
-    run.__signature__ = signature  # type: ignore[attr-defined]
-    setattr(run, DECLARED, function)
-    setattr(run, SETTLES, True)
-    if through_bridge and loop == "shared":
-        setattr(run, LOOP_BODY, LoopBody(function, run, name, functools.partial(_subject_of, signature, subject)))
-    return run
-
-
-def _signature_of(function: Callable[..., Any]) -> inspect.Signature:
-    try:
-        return inspect.signature(function, eval_str=True)
-    except NameError:
-        # An annotation may have names that only a type checker can see.
-        return inspect.signature(function)
-
-
-def _check_subject(name: str, subject: tuple[str, ...], signature: inspect.Signature) -> None:
-    if not isinstance(subject, tuple):
-        raise TypeError(f"subject={subject!r} of {name}: write a tuple, such as ('conversation_id',)")
-    for parameter in subject:
-        if parameter not in signature.parameters:
-            raise ValueError(f"subject of {name}: {parameter!r} is not one of its parameters {signature}")
-        if parameter in _TAKEN:
-            raise ValueError(f"subject of {name}: a parameter of a subject cannot be called {parameter!r}: rename it")
-
-
-def _subject_of(
-    signature: inspect.Signature, subject: tuple[str, ...], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> dict[str, str | int | float | None]:
-    if not subject:
-        return {}
-    known: Mapping[str, Any] = kwargs
-    # Where it fails, a decorator takes other arguments, or the call itself raises the error, and the history has it.
-    with contextlib.suppress(TypeError):
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        known = bound.arguments
-    values = ((name, known[name]) for name in subject if name in known)
-    return {name: value if isinstance(value, str | int | float | None) else str(value) for name, value in values}
 
 
 _warned = False

@@ -9,7 +9,8 @@ from worker.attempts.loop_body import loop_body
 from worker.attempts.running import RunningAttempts
 from worker.broker.farewell import EndSignals
 from worker.broker.loop_hooks import runs_on_loop
-from worker.broker.loop_runner import CONCURRENCY, LoopRunner
+from worker.broker.loop_runner import LoopRunner
+from worker.broker.runners import CONCURRENCY
 from worker.broker.streams import StreamBroker
 from worker.broker.taken import TakenMessage
 from worker.broker.work_queue import WorkQueue

@@ -38,9 +38,6 @@ R = TypeVar("R")
 # Users know these lines, and filter them, by this name.
 logger = get_logger("dramatiq.worker", "WorkerThread")
 
-CONCURRENCY = "concurrency"
-"""The option of an actor with the most attempts of it that a process runs at once, apart from all others."""
-
 _LOOK_EVERY = 0.05
 """Seconds between two looks at a lease that is not held."""
 

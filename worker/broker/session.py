@@ -5,15 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
-import dramatiq
 import redis
 from dramatiq.broker import Broker
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from worker.attempts.loop_body import loop_body
 from worker.attempts.run import AttemptRun
 from worker.attempts.running import RunningAttempts
 from worker.broker.commits import Commit
@@ -23,9 +20,10 @@ from worker.broker.farewell import Farewell
 from worker.broker.fitness import actor_for
 from worker.broker.heartbeat import Heartbeat, Runners
 from worker.broker.holdings import Holdings
-from worker.broker.loop_runner import CONCURRENCY
 from worker.broker.reader import Reader
 from worker.broker.room import Runner
+from worker.broker.runners import runner_of
+from worker.broker.standing import Standing
 from worker.broker.taken import Ending, TakenMessage, end_of, waiting_of
 from worker.errors import UnfitArguments, UnknownActor, WorkerError
 from worker.ground.logs import get_logger
@@ -37,7 +35,7 @@ from worker.loops.overruns import overruns
 from worker.loops.shared_loop import shared_loop_blocked
 from worker.loops.thread_pool import pool
 from worker.server.client import RedisClient
-from worker.server.keys import LOOP, THREAD, runner_of_actor
+from worker.server.keys import THREAD
 from worker.server.scripts import Argument, Script
 from worker.settings import Settings
 
@@ -55,25 +53,6 @@ MOST_NAMED = 200
 _STOP_TIMEOUT = 2.0
 _GIVE_BACK = Script("give_back")
 _SET_ASIDE = Script("set_aside")
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """The state of a worker process at its server.
-
-    Attributes:
-        errors: The present problems; empty if there are none.
-        lease_held: Whether the taken messages certainly belong to this process.
-        ends_waiting: The number of ends that are not stored yet.
-        events_dropped: The number of dropped events: STARTED, progress, and without memory also others.
-        ends_refused: The number of ends that came too late, because another process had the message.
-    """
-
-    errors: tuple[str, ...]
-    lease_held: bool
-    ends_waiting: int
-    events_dropped: int
-    ends_refused: int
 
 
 class WorkerSession:
@@ -312,7 +291,7 @@ class WorkerSession:
             message.stuff_exception(error)
             self._set_aside(message, error)
             return False
-        message.runner = self._runner_of(actor)
+        message.runner = runner_of(actor, self._runners)
         message.priority = actor.priority
         message.at_most_once = bool(actor.options.get("at_most_once"))
         return True
@@ -353,13 +332,7 @@ class WorkerSession:
 
     def _describe_runners(self) -> Runners:
         actors = self._broker.actors.items()
-        return Runners(tuple(self._runners), {name: self._runner_of(actor) for name, actor in actors})
-
-    def _runner_of(self, actor: dramatiq.Actor[..., object]) -> str:
-        if LOOP not in self._runners or loop_body(actor) is None:
-            return THREAD
-        own = runner_of_actor(actor.actor_name) if CONCURRENCY in actor.options else LOOP
-        return own if own in self._runners else LOOP
+        return Runners(tuple(self._runners), {name: runner_of(actor, self._runners) for name, actor in actors})
 
 
 def _named(run: AttemptRun) -> tuple[str, str, int]:

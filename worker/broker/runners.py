@@ -1,0 +1,21 @@
+"""The runner of each actor in a process: its worker threads, the shared loop, or a place of the actor's own there."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+import dramatiq
+
+from worker.attempts.loop_body import loop_body
+from worker.server.keys import LOOP, THREAD, runner_of_actor
+
+CONCURRENCY = "concurrency"
+"""The option of an actor with the most attempts of it that a process runs at once, apart from all others."""
+
+
+def runner_of(actor: dramatiq.Actor[..., object], runners: Container[str]) -> str:
+    """The name of the runner that runs an actor in a process with these runners."""
+    if LOOP not in runners or loop_body(actor) is None:
+        return THREAD
+    own = runner_of_actor(actor.actor_name) if CONCURRENCY in actor.options else LOOP
+    return own if own in runners else LOOP
