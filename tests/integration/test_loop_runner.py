@@ -774,3 +774,26 @@ def test_sentrys_middleware_reports_on_the_loop(
     finally:
         sentry_sdk.init()
     assert found == messages
+
+
+def test_quick_attempts_before_do_not_raise_the_number_at_once(broker: StreamBroker) -> None:
+    """After them many messages are taken ahead, and wait for their turn all the same."""
+    gate = Gate()
+
+    @actor
+    async def passes() -> None:
+        """Ends at once."""
+
+    @actor
+    async def waits() -> None:
+        await gate.wait()
+
+    messages = [passes.message() for _ in range(1_000)] + [waits.message() for _ in range(60)]
+    passes.send_many(messages)
+    with working(broker):
+        wait_until(lambda: gate.inside >= 20)
+        settled = time.monotonic() + 0.1  # so that more would have begun
+        wait_until(lambda: time.monotonic() > settled)
+        gate.is_open.set()
+        broker.join("default", timeout=30_000)
+    assert gate.most == 20
