@@ -10,6 +10,7 @@ It imports nothing of the package, and neither Dramatiq nor Redis, so that every
     ├── Fatal                   it will never work: to the dead letters at once
     │   └── ReturnedGenerator   an actor's function returned a generator, of which nothing has run
     ├── ConfigurationError      a setting, an argument or an installation is wrong: the message names the remedy
+    │   ├── DeclaredTwice       two actors of a program have the same name
     │   ├── MissingExtra        an optional part of the package is needed and not installed
     │   └── IndexMismatch       another embedder made the search index: it must be rebuilt
     ├── MessageRefused          a message cannot be enqueued: not JSON, or too large
@@ -87,6 +88,16 @@ class ReturnedGenerator(Fatal):
 
 class ConfigurationError(WorkerError):
     """A setting, an argument or the installation is wrong; the message names it and the remedy."""
+
+
+class DeclaredTwice(ConfigurationError, ValueError):
+    """Two actors of a program have the same name, or a cell of a notebook that declares one has run twice."""
+
+    def __init__(self, name: str, module: str) -> None:
+        super().__init__(
+            f"an actor {name!r} was declared before, in {module}: give one of the two another name; "
+            f"where a cell of a notebook runs again, run `dramatiq.get_broker().actors.pop({name!r})` before it"
+        )
 
 
 class MissingExtra(ConfigurationError):

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from worker.cli.config import GROUPS
+from worker.cli.config import APPLICATION, GROUPS
 from worker.errors import ConfigurationError
 from worker.ground.project import project_root
 from worker.ground.secrets import mask_secrets
@@ -22,7 +22,9 @@ from worker.ground.values import show_value
 from worker.models.settings import ModelSettings
 from worker.recall.settings import RecallSettings
 from worker.settings import Settings
-from worker.settings.groups import origins, put_in_force, variables_without_effect
+from worker.settings.environment import variable, variables_of_ours
+from worker.settings.groups import origins, put_in_force
+from worker.settings.unread import OF_THE_APPLICATION, variables_without_effect
 from worker.stores.settings import StoreSettings
 
 
@@ -192,7 +194,20 @@ def test_variables_that_name_no_setting_are_found(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("WORKER_EMBEDDER", "openai")
     [doubt] = variables_without_effect(GROUPS)
     assert doubt.found == "WORKER_REDISURL names no setting"
-    assert "misspelt" in doubt.remedy
+    assert doubt.remedy == "write WORKER_REDIS_URL, or unset it"
+
+
+def test_the_settings_of_the_built_in_application_are_known_where_it_is_not_imported() -> None:
+    """So that a worker of somebody else's project does not take them for misspelt ones."""
+    assert set(OF_THE_APPLICATION) == {name for group in APPLICATION for name in group.model_fields}
+
+
+def test_no_setting_has_a_name_that_kubernetes_gives_to_services(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a person sets is never passed over."""
+    names = sorted({variable(name) for group in GROUPS for name in group.model_fields})
+    for name in names:
+        monkeypatch.setenv(name, "1")
+    assert list(variables_of_ours()) == names
 
 
 def test_a_variable_of_a_part_that_is_not_installed_is_told_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from worker.broker.arguments import check_arguments
 from worker.broker.runners import CONCURRENCY
 from worker.broker.sent import Sent, as_sent
 from worker.broker.streams import StreamBroker
+from worker.errors import DeclaredTwice
 from worker.loops.callables import makes_coroutine
 from worker.loops.thread_pool import run_in_thread_pool
 
@@ -35,6 +36,16 @@ class SendInLoopWarning(RuntimeWarning):
 
 class Actor(dramatiq.Actor[P, R]):
     """A Dramatiq actor whose sends check the arguments and answer `Sent`, with `asend` and the like for async code."""
+
+    def __init__(self, fn: Callable[P, R], *, broker: dramatiq.Broker, actor_name: str, **declared: Any) -> None:  # noqa: ANN401 - as in Dramatiq
+        """Declares the actor.
+
+        Raises:
+            DeclaredTwice: The broker has an actor of this name.
+        """
+        if (known := broker.actors.get(actor_name)) is not None:
+            raise DeclaredTwice(actor_name, known.fn.__module__)
+        super().__init__(fn, broker=broker, actor_name=actor_name, **declared)
 
     def send(self, *args: P.args, **kwargs: P.kwargs) -> Sent[R]:
         """Enqueues a message for this actor.

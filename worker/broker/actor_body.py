@@ -5,6 +5,7 @@ It must never look to Dramatiq like an async function, which it would run itself
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import inspect
@@ -15,6 +16,7 @@ from worker.attempts.loop_body import LOOP_BODY, LoopBody
 from worker.attempts.results import SETTLES, settled
 from worker.attempts.status import ProcessingStatusContext
 from worker.broker.arguments import DECLARED
+from worker.errors import RunningLoopError
 from worker.loops.bridge import run_async_in_new_loop, run_async_in_shared_loop
 from worker.loops.callables import makes_coroutine
 
@@ -44,6 +46,11 @@ def with_status(function: Callable[P, Any], subject: tuple[str, ...], loop: str)
     through_bridge = makes_coroutine(function)
 
     def run(*args: P.args, **kwargs: P.kwargs) -> object:
+        if through_bridge and asyncio._get_running_loop() is not None:  # noqa: SLF001 - documented for event loops
+            raise RunningLoopError(
+                f"{name} was called in a running event loop, which it would block: "
+                f"`await {name}.asend(…)` enqueues it; to run it here, await its service"
+            )
         with ProcessingStatusContext(name, "", **_subject_of(signature, subject, args, kwargs)):
             returned = bridge(lambda: function(*args, **kwargs)) if through_bridge else function(*args, **kwargs)
             return settled(returned, bridge, name, awaited=through_bridge)

@@ -18,6 +18,7 @@ from worker.server.fitness import check_fitness
 from worker.server.layout import check_layout
 from worker.server.troubles import trouble
 from worker.settings import Settings
+from worker.settings.unread import misspelt_variables
 from worker.threads.os_threads import GEVENT
 from worker.threads.unpatched import unpatch
 
@@ -55,7 +56,7 @@ class Process(dramatiq.Middleware):
         self._client = client
 
     def after_process_boot(self, broker: Broker) -> None:
-        """Sets up logging, and logs one line if the server cannot be used; the consumers try again.
+        """Sets up logging, tells of misspelt variables, and of a server that cannot be used: consumers try again.
 
         Raises:
             SystemExit: The server's data have another layout; the line says what to do.
@@ -64,6 +65,8 @@ class Process(dramatiq.Middleware):
             unpatch()
         configure_logs(self._settings.log_level, self._settings.log_format)
         spare_the_collector()
+        for line in misspelt_variables():
+            logger.warning(line)
         try:
             check_server(self._client, self._settings)
             check_layout(self._client)

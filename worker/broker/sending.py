@@ -110,7 +110,7 @@ class Sender:
             with within(self._shared.bound):
                 return self._retry.call_with_retry(lambda: ask(self._fit_line()), self._reconnect)
         except (redis.RedisError, OSError) as error:
-            kind = _Refused if is_refusal(error) else _Unreachable
+            kind = REFUSED if is_refusal(error) else UNREACHABLE
             raise kind(str(trouble(error))) from error
 
     def _reconnect(self, _: Exception) -> None:
@@ -154,12 +154,18 @@ class _OwnLine(threading.local):
     line: Line | None = None
 
 
-class _Unreachable(ServerUnreachable, ConnectionClosed):
-    """The server cannot be reached: our error for senders, and Dramatiq's for its own code."""
+def _also_dramatiqs(kind: type[ServerUnreachable]) -> type[ServerUnreachable]:
+    """Our error, which Dramatiq's own code takes for its `ConnectionClosed`; it bears our error's name."""
+
+    class Both(kind, ConnectionClosed):  # type: ignore[misc, valid-type]
+        def __reduce__(self) -> tuple[type[ServerUnreachable], tuple[object, ...]]:
+            return kind, self.args  # the name leads to our error
+
+    Both.__name__, Both.__qualname__, Both.__module__ = kind.__name__, kind.__qualname__, kind.__module__
+    return Both
 
 
-class _Refused(ServerRefused, ConnectionClosed):
-    """The server refuses: our error for senders, and Dramatiq's for its own code."""
+UNREACHABLE, REFUSED = _also_dramatiqs(ServerUnreachable), _also_dramatiqs(ServerRefused)
 
 
 class _Tries:

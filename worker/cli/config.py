@@ -6,12 +6,13 @@ import importlib
 import logging
 from collections.abc import Iterator
 
-from worker.cli.options import AsJson, begin
+from worker.cli.options import AsJson, read_settings
 from worker.cli.output import print_json, print_table
 from worker.ground.values import show_value
 from worker.settings import Settings
 from worker.settings.environment import variable
-from worker.settings.groups import SettingsGroup, origins, variables_without_effect
+from worker.settings.groups import SettingsGroup, origins
+from worker.settings.unread import variables_without_effect
 
 _MODULES = tuple(f"worker.{room}.settings" for room in ("conversations", "recall", "stores", "models"))
 for _module in _MODULES:
@@ -35,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 def config(as_json: AsJson = False) -> None:
     """Show the settings in force and the origin of each; secrets are masked."""
-    begin()
+    read_settings()
     for doubt in variables_without_effect(GROUPS):
         logger.warning("%s: %s", doubt.found, doubt.remedy)
     rows = [row for group in GROUPS if group.is_in_use() for row in _rows(group.in_force())]

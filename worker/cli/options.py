@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Annotated, Any, get_type_hints
@@ -27,6 +28,9 @@ from worker.history.filters import (
 from worker.server.client import RedisClient
 from worker.server.connection import check_server, connect
 from worker.settings import Settings
+from worker.settings.unread import misspelt_variables
+
+logger = logging.getLogger(__name__)
 
 
 def _beginning(words: list[str]) -> Callable[[str], list[str]]:
@@ -127,7 +131,19 @@ def _with_options(
 
 
 def begin() -> Settings:
-    """Reads the settings that the command uses, and sets up logging, as every command does first.
+    """Reads the settings that the command uses, sets up logging, and tells of misspelt variables, as all commands do.
+
+    Raises:
+        ConfigurationError: Settings are not valid: one line for each.
+    """
+    settings = read_settings()
+    for line in misspelt_variables():
+        logger.warning(line)
+    return settings
+
+
+def read_settings() -> Settings:
+    """Reads the settings that the command uses, and sets up logging.
 
     Raises:
         ConfigurationError: Settings are not valid: one line for each.

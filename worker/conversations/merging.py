@@ -29,7 +29,7 @@ _FORMAT = "mp3-1"
 Progress = Callable[[int, int], None]
 
 
-class _Stopped(Exception):
+class Stopped(Exception):
     """Ends the work in the thread after its caller was cancelled."""
 
 
@@ -141,7 +141,7 @@ def _concatenate(sources: Sequence[Source], target: Path, progress: Progress | N
 
 def _stop_if_cancelled() -> None:
     if cancel_requested():
-        raise _Stopped
+        raise Stopped
 
 
 def _result(key: str, merged: Merged, missing: Sequence[Refused]) -> MergedConversation:

@@ -23,13 +23,22 @@ from worker.settings import Settings
 
 T = TypeVar("T")
 
+HIDES = "hides the package `worker`, which has the same name, from Python"
+RENAME = "rename it"
+
+_PACKAGE = Path(__file__).parents[1] / "__init__.py"
+_UNSET = "WORKER_ACTORS is not set: name the modules of your actors, such as WORKER_ACTORS=checks in .env"
+
 
 def load_actors(settings: Settings) -> dict[str, dramatiq.Actor[..., Any]]:
     """Imports the modules of `WORKER_ACTORS`, and returns every actor by name.
 
     Raises:
-        ConfigurationError: A module does not exist, or needs an extra that is not installed.
+        ConfigurationError: A module does not exist, or needs an extra that is not installed; or a module of this folder
+            has the name of this package, so that workers that start here do not find the package.
     """
+    if (hides := namesake(Path.cwd())) is not None:
+        raise ConfigurationError(f"{hides} {HIDES}: {RENAME}")
     # Like the dramatiq command: a program's modules may be in the folder in which it is started.
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
@@ -37,6 +46,10 @@ def load_actors(settings: Settings) -> dict[str, dramatiq.Actor[..., Any]]:
         try:
             importlib.import_module(module)
         except MissingExtra as error:
+            if not _are_named(settings):
+                raise ConfigurationError(
+                    f"{_UNSET} (the built-in actors: pip install 'dramatiq-bridge[{error.extra}]')"
+                ) from error
             raise MissingExtra(error.extra, f"WORKER_ACTORS={','.join(settings.actors)}") from error
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
@@ -57,8 +70,26 @@ def find_actor(settings: Settings, name: str) -> dramatiq.Actor[..., Any]:
     actors = load_actors(settings)
     if name not in actors:
         known = ", ".join(sorted(actors)) or "none"
+        if not _are_named(settings):
+            raise ConfigurationError(f"no actor {name!r} among the built-in ones ({known}): {_UNSET}")
         raise ConfigurationError(f"no actor {name!r} in WORKER_ACTORS={','.join(settings.actors)}; there are: {known}")
     return actors[name]
+
+
+def namesake(folder: Path) -> Path | None:
+    """A file in this folder that Python imports in the place of this package, or None.
+
+    Workers find the modules of the folder in which they start before all others.
+    """
+    for found in (folder / "worker.py", folder / "worker" / "__init__.py"):
+        if found.is_file() and not found.samefile(_PACKAGE):
+            return found
+    return None
+
+
+def _are_named(settings: Settings) -> bool:
+    """Whether somebody has said which modules have the actors."""
+    return "actors" in settings.model_fields_set
 
 
 def first_that_fits(actor: dramatiq.Actor[..., Any], fit: Callable[[inspect.Signature], T]) -> T:

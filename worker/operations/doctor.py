@@ -9,18 +9,21 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import redis
 
 from worker.errors import ServerUnreachable
+from worker.operations.actors import HIDES, RENAME, namesake
 from worker.operations.health import HealthState, check_health, unreachable
 from worker.server.client import RedisClient
 from worker.server.connection import address
 from worker.server.fitness import Info, cluster_trouble, eviction_doubt, eviction_trouble
 from worker.server.layout import LAYOUT, read_layout, remedy
 from worker.settings import Settings
-from worker.settings.groups import SettingsGroup, variables_without_effect
+from worker.settings.groups import SettingsGroup
+from worker.settings.unread import variables_without_effect
 
 OLDEST_SERVER = 7
 SLOW_MS = 20.0
@@ -64,7 +67,7 @@ def examine(client: RedisClient, settings: Settings, groups: Sequence[type[Setti
     found = [*_check_server(client, settings)]
     if found[0].severity is not Severity.PROBLEM:
         found += _check_work(client, settings)
-    return (*found, *check_settings(settings, groups))
+    return (*found, *check_folder(Path.cwd()), *check_settings(settings, groups))
 
 
 def _ok(name: str, found: str) -> Finding:
@@ -211,6 +214,12 @@ def _check_work(client: RedisClient, settings: Settings) -> Iterator[Finding]:
         yield _ok("work", f"workers alive: {health.workers}; the bridge works")
     for one in health.complaints:
         yield _problem("work", one.found, one.remedy)
+
+
+def check_folder(folder: Path) -> Iterator[Finding]:
+    """Checks that programs that start in this folder find the package, and no file of the same name."""
+    if (hides := namesake(folder)) is not None:
+        yield _problem("folder", f"{hides} {HIDES}", RENAME)
 
 
 # ---------------------------------------------------------------------- the settings

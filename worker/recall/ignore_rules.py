@@ -30,7 +30,7 @@ _POSIX_CLASSES = {
 }
 
 
-class _Malformed(ValueError):
+class Malformed(ValueError):
     """The pattern is malformed: for git, it matches nothing."""
 
 
@@ -94,7 +94,7 @@ def _rules(lines: Iterable[bytes]) -> Iterator[_Rule]:
         pattern = pattern[:-1] if folders_only else pattern
         try:
             regex = _path(pattern) if b"/" in pattern else rb"(?>.*/)?" + _name(pattern)
-        except _Malformed:
+        except Malformed:
             continue
         if pattern:
             yield _Rule(regex, ignores, folders_only)
@@ -176,7 +176,7 @@ def _tokens(pattern: bytes) -> Iterator[bytes]:
             yield regex
         elif one == b"\\":
             if at + 1 == len(pattern):
-                raise _Malformed
+                raise Malformed
             # In a group, so that the character is not a wildcard.
             yield b"(?:%s)" % re.escape(pattern[at + 1 : at + 2])
             at += 2
@@ -195,7 +195,7 @@ def _set(pattern: bytes, at: int) -> tuple[bytes, int]:
     while first or pattern[at : at + 1] != b"]":
         first = False
         if at >= len(pattern):
-            raise _Malformed
+            raise Malformed
         if pattern.startswith(b"[:", at) and (named := _named_class(pattern, at)) is not None:
             part, at = named
             parts.append(part)
@@ -219,7 +219,7 @@ def _character(pattern: bytes, at: int) -> tuple[bytes, int]:
     if pattern[at : at + 1] == b"\\":
         at += 1
     if at >= len(pattern):
-        raise _Malformed
+        raise Malformed
     return pattern[at : at + 1], at + 1
 
 
@@ -227,9 +227,9 @@ def _named_class(pattern: bytes, at: int) -> tuple[bytes, int] | None:
     """A class such as `[:alpha:]` as a part of a set, and the position after it; or None if it is not a class."""
     end = pattern.find(b"]", at + 2)
     if end < 0:
-        raise _Malformed
+        raise Malformed
     if end - at < 3 or pattern[end - 1 : end] != b":":  # noqa: PLR2004 - the shortest is `[:]`
         return None
     if (inside := _POSIX_CLASSES.get(pattern[at + 2 : end - 1])) is None:
-        raise _Malformed
+        raise Malformed
     return inside, end + 1

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,6 +15,11 @@ from worker.errors import ConfigurationError
 from worker.ground.project import project_root
 
 _PREFIX = "WORKER_"
+
+# Kubernetes sets these in every container, for each service of the namespace: for one named `worker-web`
+# WORKER_WEB_SERVICE_HOST, WORKER_WEB_PORT=tcp://10.0.0.1:80 and WORKER_WEB_PORT_80_TCP_ADDR.
+_OF_A_SERVICE = re.compile(r".*_SERVICE_(HOST|PORT(_.+)?)|.*_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
+_PORT_OF_A_SERVICE = re.compile(r"(tcp|udp|sctp)://.+:\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +45,7 @@ class Written(NamedTuple):
 def written(fields: Mapping[str, FieldInfo]) -> dict[str, Written]:
     """The settings that are written in the environment, or else in the project's `.env`."""
     found = {}
-    for values, origin in ((_dotenv(), ".env"), (os.environ, "environment ({})")):
-        present = {name.upper(): value for name, value in values.items() if value}
+    for present, origin in ((_dotenv(), ".env"), (_environment(), "environment ({})")):
         for name, field in fields.items():
             others = [part.variable for part in field.metadata if isinstance(part, AlsoReadFrom)]
             for one in (variable(name), *others):
@@ -50,14 +55,30 @@ def written(fields: Mapping[str, FieldInfo]) -> dict[str, Written]:
     return found
 
 
-def variables_of_ours() -> list[str]:
-    """The environment's variables with our prefix, sorted, whether or not they name a setting."""
-    return sorted(name for name in os.environ if name.upper().startswith(_PREFIX))
+def variables_of_ours() -> dict[str, str]:
+    """The variables with our prefix, whether or not they name a setting, each with the place where it is written."""
+    places = ((_dotenv(), " in .env"), (_environment(), ""))
+    found = {name: place for values, place in places for name in values if name.startswith(_PREFIX)}
+    return dict(sorted(found.items()))
 
 
-def _dotenv() -> dict[str, str | None]:
+def _environment() -> dict[str, str]:
+    """The environment's variables, in capitals, without the empty ones and without those of Kubernetes' services."""
+    return {name: value for name, value in _in_capitals(os.environ) if not _is_of_a_service(name, value)}
+
+
+def _is_of_a_service(name: str, value: str) -> bool:
+    is_port = name.endswith("_PORT") and _PORT_OF_A_SERVICE.fullmatch(value) is not None
+    return is_port or _OF_A_SERVICE.fullmatch(name) is not None
+
+
+def _in_capitals(values: Mapping[str, str | None]) -> Iterator[tuple[str, str]]:
+    return ((name.upper(), value) for name, value in values.items() if value)
+
+
+def _dotenv() -> dict[str, str]:
     file = project_root() / ".env"
     try:
-        return dotenv_values(file, encoding="utf-8")
+        return dict(_in_capitals(dotenv_values(file, encoding="utf-8")))
     except (OSError, UnicodeError) as error:
         raise ConfigurationError(f"{file} cannot be read: {error}; make it a readable text file in UTF-8") from error

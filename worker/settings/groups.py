@@ -7,7 +7,7 @@ Nothing is read at import: a process reads a group when it first needs it (`Sett
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple, Self
 
 from pydantic import ValidationError
@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from worker.errors import ConfigurationError
 from worker.ground.extras import is_installed
 from worker.ground.values import show_value
-from worker.settings.environment import Written, variable, variables_of_ours, written
+from worker.settings.environment import Written, variable, written
 
 
 class Doubt(NamedTuple):
@@ -161,23 +161,6 @@ def origins(settings: SettingsGroup) -> dict[str, str]:
         name: found[name].origin if name in found else "code" if name in settings.model_fields_set else "default"
         for name in type(settings).model_fields
     }
-
-
-def variables_without_effect(groups: Iterable[type[SettingsGroup]]) -> Iterator[Doubt]:
-    """Yields variables in the environment that nothing reads.
-
-    Each names no setting of these groups, or a setting of a group that is not in use.
-    """
-    group_of = {variable(name): group for group in groups for name in group.model_fields}
-    for name in variables_of_ours():
-        group = group_of.get(name.upper())
-        if group is None:
-            yield Doubt(f"{name} names no setting", "is it misspelt? unset it")
-        elif not group.is_in_use():
-            yield Doubt(
-                f"{name} has no effect without the extra {group.extra!r}",
-                f"pip install 'dramatiq-bridge[{group.extra}]', or unset it",
-            )
 
 
 def _complaints(group: type[SettingsGroup], error: ValidationError) -> Iterator[str]:
