@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from tests.support.account import settle
 from tests.support.project import ROOT
+from tests.support.runners import RUNNERS
 from tests.support.scene import Scene, scene
 from tests.support.waiting import wait_until
 from worker.history.events import State
@@ -65,8 +67,11 @@ def test_clocks_that_differ_by_minutes_change_neither_times_nor_order(
         monkeypatch.setattr(time, "time", lambda: right() + MINUTE)
         sent_at = time.monotonic()
         delays = [2400, 600, 1800, 300, 1200, 2100, 900, 1500]
-        delayed = {opened.send("work", delay=delay): delay for delay in delays}
-        at_once = [opened.send("mixed", "retried") for _ in range(10)]
+        delayed = {
+            opened.send("work", delay=delay, runner=runner): delay
+            for delay, runner in zip(delays, cycle(RUNNERS), strict=False)
+        }
+        at_once = opened.send_to_both("mixed", [["retried"]] * 5)
         opened.wait_for_end(18)
         monkeypatch.undo()
         ran = {run.message_id: run.at - sent_at for run in opened.ledger("done")}

@@ -99,21 +99,21 @@ def test_in_ten_seconds_without_a_server_no_end_is_lost_or_doubled(
         workers = [opened.start_ready(name, threads=8) for name in ("a", "b")]
         follower = Follower(opened.server.connect(timeout=3))
         elsewhere = opened.send("elsewhere", queue="other")
-        long = opened.send_many("long", [["completes"]] * 3)
+        long = opened.send_to_both("long", [["completes"]] * 3)
         progressing = opened.send_many("reports", [[280]] * 4)
         wait_until(
-            lambda: opened.states()["running"] >= 7 and len(opened.ledger("began")) >= 8, TIMEOUT, opened.explain
+            lambda: opened.states()["running"] >= 10 and len(opened.ledger("began")) >= 11, TIMEOUT, opened.explain
         )
         load = Load(opened, 0.01)
         wait_until(lambda: len(load.sent) >= 100, explain=opened.explain)
         assert pause(opened.client, "other")
         paused = [opened.send("elsewhere", queue="other") for _ in range(5)]
-        cancel(opened.client, long[:1])
+        cancel(opened.client, long[:2])
         comes_back = fails(opened)
         failed_at = time.monotonic()
         impatient: list[Outcome] = []
         asker = opened.server.connect(timeout=60)
-        thread = threading.Thread(target=lambda: impatient.append(surely(lambda: cancel(asker, long[1:2]))))
+        thread = threading.Thread(target=lambda: impatient.append(surely(lambda: cancel(asker, long[2:4]))))
         thread.start()
         wait_until(lambda: any(worker.tells()["health"]["errors"] for worker in workers), explain=opened.explain)
         wait_until(lambda: time.monotonic() - failed_at > OUTAGE)
@@ -122,7 +122,7 @@ def test_in_ten_seconds_without_a_server_no_end_is_lost_or_doubled(
         asker.close()
         goal = len(load.sent) + 100
         wait_until(lambda: len(load.sent) > goal, explain=opened.explain)
-        cancel(opened.client, long[2:])
+        cancel(opened.client, long[4:])
         load.end()
         everything = [*load.sent, *long, *progressing, *paused, elsewhere]
         others = len(everything) - len(paused)

@@ -116,8 +116,8 @@ def test_connections_that_fall_silent_cost_no_lease(tmp_path: Path) -> None:
     with scene(tmp_path) as opened, proxy(opened.server.port, SEED) as between:
         opened.go_through(between.port)
         worker = opened.start_ready("a")
-        sent = opened.send_many("gated", [["gate"]] * 4)
-        wait_until(lambda: opened.states()["running"] == 4 and len(opened.ledger("began")) == 4)
+        sent = opened.send_to_both("gated", [["gate"]] * 4)
+        wait_until(lambda: opened.states()["running"] == 8 and len(opened.ledger("began")) == 8)
         between.freeze()
         frozen_at = time.monotonic()
         # It would take over.
@@ -126,10 +126,10 @@ def test_connections_that_fall_silent_cost_no_lease(tmp_path: Path) -> None:
         wait_until(lambda: time.monotonic() - frozen_at > 11)
         (opened.folder / "gate").touch()
         opened.go_through(opened.server.port)
-        sent += opened.send_many("work", [[5]] * 200)
-        opened.wait_for_end(204)
+        sent += opened.send_to_both("work", [[5]] * 100)
+        opened.wait_for_end(208)
         assert {run.worker for run in opened.ledger("done")} == {"a", "b"}
-        assert settle(opened, sent) == {"completed": 204}
+        assert settle(opened, sent) == {"completed": 208}
         wait_until(worker.is_ready, explain=opened.explain)
         assert worker.tells()["health"]["ends_refused"] == 0
         assert not [run for run in opened.ledger() if run.attempt > 1]
@@ -140,13 +140,13 @@ def test_a_server_that_has_lost_its_data_is_worked_for_again(tmp_path: Path) -> 
     # They do not wait until their leases have run out.
     with scene(tmp_path, WORKER_LEASE="60s") as opened:
         workers = [opened.start_ready("a"), opened.start_ready("b")]
-        opened.send_many("gated", [["gate"]] * 20)
-        wait_until(lambda: opened.states()["running"] == 8)
+        opened.send_to_both("gated", [["gate"]] * 10)
+        wait_until(lambda: opened.states()["running"] == 16)
         opened.client.flushall()
         opened.client.script_flush()
         lost_at = time.monotonic()
         (opened.folder / "gate").touch()
-        sent = opened.send_many("work", [[5]] * 100)
+        sent = opened.send_to_both("work", [[5]] * 50)
         opened.wait_for_end(100)
         assert time.monotonic() - lost_at < 30
         assert settle(opened, sent) == {"completed": 100}
@@ -156,30 +156,33 @@ def test_a_server_that_has_lost_its_data_is_worked_for_again(tmp_path: Path) -> 
 def test_a_server_that_is_away_for_ten_seconds_has_every_end_once(tmp_path: Path) -> None:
     """What ends while the server is away waits, the retry with its acknowledgement; no thread dies meanwhile."""
     with scene(tmp_path) as opened:
-        worker = opened.start_ready("a", threads=8)
+        worker = opened.start_ready("a", threads=6)
         threads = worker.tells()["threads"]
-        ok = opened.send_many("gated", [["gate"]] * 4)
-        failing = opened.send_many("gated_failure", [["gate"]] * 4)
-        behind = opened.send_many("mixed", [[outcome, 5] for outcome in OUTCOMES * 25])
-        wait_until(lambda: opened.states()["running"] == 8)
-        wait_until(lambda: len(opened.ledger("began")) == 8)
+        ok = opened.send_to_both("gated", [["gate"]] * 2)
+        failing = opened.send_to_both("gated_failure", [["gate"]] * 2)
+        limited = opened.send_to_both("limited", [[]] * 2)
+        behind = opened.send_to_both("mixed", [[outcome, 5] for outcome in OUTCOMES * 12])
+        wait_until(lambda: opened.states()["running"] == 12)
+        wait_until(lambda: len(opened.ledger("began")) == 12)
         opened.server.kill()
         killed_at = time.monotonic()
         (opened.folder / "gate").touch()
-        wait_until(lambda: worker.tells()["health"]["ends_waiting"] >= 8, explain=opened.explain)
+        wait_until(lambda: worker.tells()["health"]["ends_waiting"] >= 12, explain=opened.explain)
         wait_until(lambda: is_troubled(worker), explain=opened.explain)
         wait_until(lambda: time.monotonic() - killed_at > 10)
-        told = worker.tells()
-        assert told["health"]["errors"]
-        assert _lasting(told["threads"]) == _lasting(threads)
+        assert {run.message_id for run in opened.ledger("cleaned")} == set(limited)
+        now = worker.tells()
+        assert now["health"]["errors"]
+        assert _lasting(now["threads"]) == _lasting(threads)
         opened.server.start()
-        opened.wait_for_end(108)
-        assert settle(opened, [*ok, *failing, *behind]) == {"completed": 83, "skipped": 25, "dead": 25}
-        for message_id in failing:
+        opened.wait_for_end(132)
+        states = settle(opened, [*ok, *failing, *limited, *behind])
+        assert states == {"completed": 12 + 72, "skipped": 24, "dead": 24}
+        for message_id in [*failing, *limited]:
             message = ask(opened.client, one_message(message_id))
             assert message is not None
-            states = [event.state for event in message.events]
-            assert states == [State.STARTED, State.FAILED, State.STARTED, State.COMPLETED]
+            told = [event.state for event in message.events]
+            assert told == [State.STARTED, State.FAILED, State.STARTED, State.COMPLETED]
         wait_until(lambda: worker.is_ready() and not worker.tells()["health"]["ends_waiting"], explain=opened.explain)
         health = worker.tells()["health"]
         assert (health["events_dropped"], health["ends_refused"]) == (0, 0)
@@ -189,10 +192,10 @@ def test_a_server_that_is_away_for_ten_seconds_has_every_end_once(tmp_path: Path
 def test_without_memory_successes_are_acknowledged_and_retries_wait(tmp_path: Path) -> None:
     """A full server: successes end without their events, which are counted; retries wait until there is memory."""
     with scene(tmp_path, WORKER_LEASE="2s") as opened:
-        worker = opened.start_ready("a", threads=8)
-        ok = opened.send_many("gated", [["gate"]] * 4)
-        failing = opened.send_many("gated_failure", [["gate"]] * 4)
-        behind = opened.send_many("work", [[5]] * 40)
+        worker = opened.start_ready("a", threads=4)
+        ok = opened.send_to_both("gated", [["gate"]] * 2)
+        failing = opened.send_to_both("gated_failure", [["gate"]] * 2)
+        behind = opened.send_to_both("work", [[5]] * 20)
         wait_until(lambda: opened.states()["running"] == 8)
         opened.client.config_set("maxmemory", 100_000)
         full_at = time.monotonic()
@@ -208,7 +211,7 @@ def test_without_memory_successes_are_acknowledged_and_retries_wait(tmp_path: Pa
         assert health["events_dropped"] >= 44
         assert health["lease_held"]
         opened.client.config_set("maxmemory", 0)
-        later = opened.send_many("work", [[5]] * 40)
+        later = opened.send_to_both("work", [[5]] * 20)
         opened.wait_for_end(88)
         assert settle(opened, [*ok, *failing, *behind, *later], events_dropped=True) == {"completed": 88}
         wait_until(lambda: not is_troubled(worker) and not is_troubled(other), explain=opened.explain)

@@ -11,14 +11,17 @@ from tests.support.scene import Scene, scene
 from tests.support.waiting import wait_until
 from worker.history.events import State
 from worker.history.query import ask, one_message
+from worker.server.keys import PRIORITIES
 
 GRACE = 8
 CLEANUP = 2
 
 
-def test_a_shutdown_gives_back_at_once_what_has_not_begun_and_cancels_what_takes_too_long(tmp_path: Path) -> None:
+def test_a_shutdown_gives_back_at_once_what_has_not_begun_and_cancels_what_takes_too_long(
+    tmp_path: Path, runner: str
+) -> None:
     """On SIGTERM, prefetched messages run elsewhere first; long attempts clean up, go back, and keep their retries."""
-    with scene(tmp_path, WORKER_GRACE=f"{GRACE}s", WORKER_CLEANUP_TIMEOUT=f"{CLEANUP}s") as opened:
+    with scene(tmp_path, runner, WORKER_GRACE=f"{GRACE}s", WORKER_CLEANUP_TIMEOUT=f"{CLEANUP}s") as opened:
         # What is prefetched follows from how quick attempts were: the quick ones come first.
         messages = [opened.message("work", 0) for _ in range(300)]
         messages += [opened.message("long", then) for then in ("completes", "completes", "fails", "fails")]
@@ -59,11 +62,11 @@ def test_a_shutdown_while_the_server_is_away_ends_too_and_loses_nothing(tmp_path
     """Ends that cannot be stored before the process must end are as if they had not been: their messages run again."""
     with scene(tmp_path, WORKER_LEASE="2s", WORKER_GRACE="1s") as opened:
         first = opened.start_ready("first")
-        sent = opened.send_many("gated", [["gate"]] * 10)
-        wait_until(lambda: opened.states()["running"] == 4)
+        sent = opened.send_to_both("gated", [["gate"]] * 10)
+        wait_until(lambda: opened.states()["running"] == 8)
         opened.server.kill()
         (opened.folder / "gate").touch()
-        wait_until(lambda: first.tells()["health"]["ends_waiting"] >= 4)
+        wait_until(lambda: first.tells()["health"]["ends_waiting"] >= 8)
         first.terminate()
         told_at = time.monotonic()
         wait_until(lambda: first.process.poll() is not None, explain=opened.explain)
@@ -71,25 +74,25 @@ def test_a_shutdown_while_the_server_is_away_ends_too_and_loses_nothing(tmp_path
         assert time.monotonic() - told_at < 30
         opened.server.start()
         opened.start("second")
-        opened.wait_for_end(10)
-        assert settle(opened, sent) == {"completed": 10}
+        opened.wait_for_end(20)
+        assert settle(opened, sent) == {"completed": 20}
 
 
 def taken(opened: Scene) -> set[str]:
     """The messages that workers have taken and not given back."""
-    stream = "{worker}:q:default:normal:loop"
-    pending: Any = opened.client.xpending_range(stream, "workers", "-", "+", 1_000)
     found: set[str] = set()
-    for one in pending:
-        entries: Any = opened.client.xrange(stream, one["message_id"], one["message_id"])
-        found |= {fields[b"i"].decode() for _, fields in entries}
+    for stream in (f"{{worker}}:q:default:{priority}:{opened.runner}" for priority in PRIORITIES):
+        pending: Any = opened.client.xpending_range(stream, "workers", "-", "+", 1_000)
+        for one in pending:
+            entries: Any = opened.client.xrange(stream, one["message_id"], one["message_id"])
+            found |= {fields[b"i"].decode() for _, fields in entries}
     return found
 
 
 def waiting_again(opened: Scene) -> set[str]:
     """The messages that workers have given back, also before they were told to end, and that nobody has yet."""
-    entries: Any = opened.client.xrange("{worker}:q:default:back:loop")
-    return {fields[b"i"].decode() for _, fields in entries}
+    entries: Any = opened.client.xrange(f"{{worker}}:q:default:back:{opened.runner}")
+    return {fields[b"i"].decode() for _, fields in entries} - taken(opened)
 
 
 def _story(opened: Scene, message_id: str) -> list[tuple[int | None, State, str]]:

@@ -53,19 +53,19 @@ def test_a_process_that_was_told_to_end_never_counts_as_a_crash(
     quick: Scene, end: Callable[[WorkerCommand, Scene], None]
 ) -> None:
     """Its attempt was cancelled, and the message runs in the next process, where one crash makes a dead letter."""
-    sent = quick.send("gated", "gate")
+    sent = quick.send_to_both("gated", [["gate"]])
     begin_and_end(quick, end)
     (quick.folder / "gate").touch()
     quick.start("last")
-    quick.wait_for_end(1)
-    assert settle(quick, [sent]) == {"completed": 1}
-    told = [(event.state, event.text) for event in stored(quick, sent).events]
-    assert told == [
-        (State.STARTED, ""),
-        (State.CANCELLED, "its worker was told to end"),
-        (State.STARTED, ""),
-        (State.COMPLETED, ""),
-    ]
+    quick.wait_for_end(2)
+    assert settle(quick, sent) == {"completed": 2}
+    for message_id in sent:
+        assert [(event.state, event.text) for event in stored(quick, message_id).events] == [
+            (State.STARTED, ""),
+            (State.CANCELLED, "its worker was told to end"),
+            (State.STARTED, ""),
+            (State.COMPLETED, ""),
+        ]
     assert not quick.client.exists("{worker}:ending")
 
 
@@ -80,21 +80,22 @@ def test_an_actor_that_runs_at_most_once_never_runs_again_after_its_worker_is_go
     quick: Scene, end: Callable[[WorkerCommand, Scene], None], told: tuple[State, str]
 ) -> None:
     """Its message is a dead letter, however its process ended, and what waited beside it runs."""
-    sent = quick.send("once", "gate")
+    sent = quick.send_to_both("once", [["gate"]])
     begin_and_end(quick, end)
-    other = quick.send("once", "gate")
+    others = quick.send_to_both("once", [["gate"]])
     (quick.folder / "gate").touch()
     quick.start("last")
-    quick.wait_for_end(2)
-    assert settle(quick, [sent, other]) == {"dead": 1, "completed": 1}
-    assert [(event.state, event.text) for event in stored(quick, sent).events] == [(State.STARTED, ""), told]
-    assert [run.worker for run in quick.ledger("began")] == ["first", "last"]
+    quick.wait_for_end(4)
+    assert settle(quick, [*sent, *others]) == {"dead": 2, "completed": 2}
+    for message_id in sent:
+        assert [(event.state, event.text) for event in stored(quick, message_id).events] == [(State.STARTED, ""), told]
+    assert [run.worker for run in quick.ledger("began")] == ["first"] * 2 + ["last"] * 2
 
 
 def begin_and_end(opened: Scene, end: Callable[[WorkerCommand, Scene], None]) -> None:
     """A process begins what waits, and is gone before it ends that."""
     worker = opened.start("first")
-    wait_until(lambda: opened.ledger("began") and opened.states()["running"] == 1, explain=opened.explain)
+    wait_until(lambda: len(opened.ledger("began")) == 2 == opened.states()["running"], explain=opened.explain)
     end(worker, opened)
     wait_until(lambda: worker.process.poll() is not None, explain=opened.explain)
 

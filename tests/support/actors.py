@@ -1,21 +1,28 @@
-"""The actors of the worker processes: what they begin and finish, they note in the scene's ledger."""
+"""The actors of the worker processes: what they begin and finish, they note in the scene's ledger.
+
+Each has the same body twice: as a coroutine on the shared loop, and on a worker thread, under a name that says so.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import signal
 import threading
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import dramatiq
 import psutil
 from dramatiq.broker import Broker
 
+from tests.support.runners import named
 from worker import (
     Fatal,
     NoContentFound,
@@ -27,6 +34,7 @@ from worker import (
     lease,
 )
 from worker.broker.streams import StreamBroker
+from worker.server.keys import THREAD
 
 FOLDER = Path(os.environ["FAULTS_FOLDER"])
 NAME = os.environ["FAULTS_NAME"]
@@ -70,14 +78,29 @@ broker.add_middleware(Probe())
 dramatiq.set_broker(broker)
 
 
-@actor
+def on_both(**options: Any) -> Callable[[Callable[..., Awaitable[None]]], None]:
+    """Declares an async function as two actors, one for each runner."""
+
+    def declare(function: Callable[..., Awaitable[None]]) -> None:
+        @functools.wraps(function)
+        async def on_thread(*args: object) -> None:
+            await function(*args)
+
+        on_thread.__name__ = named(function.__name__, THREAD)
+        actor(**options)(function)
+        actor(loop="new", **options)(on_thread)
+
+    return declare
+
+
+@on_both()
 async def work(ms: int = 0) -> None:
     note("began")
     await asyncio.sleep(ms / 1000)
     note("done")
 
 
-@actor
+@on_both()
 async def mixed(outcome: str, ms: int = 0) -> None:
     """Completes, is skipped, fails once, asks once for a later time, or fails for good."""
     note("began")
@@ -95,7 +118,7 @@ async def mixed(outcome: str, ms: int = 0) -> None:
     note("done")
 
 
-@actor(max_retries=0)
+@on_both(max_retries=0)
 async def exclusive(gate: str) -> None:
     """One at a time; has no retry to spend on waiting for its lease."""
     async with lease("exclusive"):
@@ -105,7 +128,7 @@ async def exclusive(gate: str) -> None:
         note("done")
 
 
-@actor(max_retries=1)
+@on_both(max_retries=1)
 async def long(then: str) -> None:
     """Waits in its first attempt until it is cancelled, and takes a while to clean up; later it completes or fails."""
     note("began")
@@ -134,15 +157,15 @@ def reports(steps: int) -> None:
         note("done")
 
 
-@actor
-def kills() -> None:
+@on_both()
+async def kills() -> None:
     note("began")
     # Its STARTED is stored by then: otherwise nobody could know that it has begun.
-    time.sleep(0.1)
+    await asyncio.sleep(0.1)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@actor
+@on_both()
 async def gated(gate: str) -> None:
     note("began")
     while not (FOLDER / gate).exists():  # noqa: ASYNC110 - the gate is another process's
@@ -150,13 +173,14 @@ async def gated(gate: str) -> None:
     note("done")
 
 
-@actor
+@on_both()
 async def again(gate: str, rounds: int) -> None:
     """In its first attempt it enqueues itself once more, and waits."""
     attempt = current_attempt()
     assert attempt is not None
     if attempt.number == 1:
-        following = again.message(gate, rounds - 1).copy(message_id=attempt.message_id)
+        own = broker.get_actor(attempt.actor)
+        following = own.message(gate, rounds - 1).copy(message_id=attempt.message_id)
         await asyncio.to_thread(broker.enqueue, following)
     note(f"round-{rounds}")
     while not (FOLDER / gate).exists():  # noqa: ASYNC110 - the gate is another process's
@@ -164,7 +188,21 @@ async def again(gate: str, rounds: int) -> None:
     note("done")
 
 
-@actor(at_most_once=True)
+@on_both(time_limit=timedelta(seconds=3))
+async def limited() -> None:
+    """Waits in its first attempt until its time is over."""
+    note("began")
+    attempt = current_attempt()
+    assert attempt is not None
+    if attempt.number == 1:
+        try:
+            await asyncio.sleep(600)
+        finally:
+            note("cleaned")
+    note("done")
+
+
+@on_both(at_most_once=True)
 async def once(gate: str) -> None:
     note("began")
     while not (FOLDER / gate).exists():  # noqa: ASYNC110 - the gate is another process's
@@ -172,7 +210,7 @@ async def once(gate: str) -> None:
     note("done")
 
 
-@actor
+@on_both()
 async def gated_failure(gate: str) -> None:
     """Fails in its first attempt, when the gate is open."""
     note("began")
@@ -185,7 +223,7 @@ async def gated_failure(gate: str) -> None:
     note("done")
 
 
-@actor(queue="other")
+@on_both(queue="other")
 async def elsewhere() -> None:
     note("began")
     note("done")

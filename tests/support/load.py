@@ -6,6 +6,7 @@ import random
 import threading
 from collections import Counter
 
+from tests.support.runners import RUNNERS
 from tests.support.scene import Scene
 from tests.support.waiting import TIMEOUT
 
@@ -21,7 +22,10 @@ SEED = 20_251
 
 
 class Load:
-    """Sends messages of all kinds, some of them delayed, until it is told to end; also while the server is away."""
+    """Sends messages of all kinds to both runners, some of them delayed, until it is told to end.
+
+    It goes on while the server is away.
+    """
 
     def __init__(self, opened: Scene, pause: float) -> None:
         self._scene = opened
@@ -47,7 +51,8 @@ class Load:
             while not self._ended.wait(self._pause):
                 outcome = self._random.choice(OUTCOMES)
                 delay = self._random.choice([None, None, self._random.randint(1, 3_000)])
-                self.sent.append(self._scene.send_surely("mixed", outcome, self._random.randint(0, 40), delay=delay))
+                takes, runner = self._random.randint(0, 40), self._random.choice(RUNNERS)
+                self.sent.append(self._scene.send_surely("mixed", outcome, takes, delay=delay, runner=runner))
                 self.expected[BECOMES[outcome]] += 1
         except BaseException as error:  # noqa: BLE001 - raised where it ends
             self._error = error

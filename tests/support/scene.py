@@ -22,13 +22,14 @@ from redis.retry import Retry
 
 from tests.conftest import forget_environment
 from tests.support.project import BIN, NOTHING, ROOT
+from tests.support.runners import RUNNERS, named
 from tests.support.waiting import TIMEOUT, wait_until
 from worker.broker import create_broker
 from worker.broker.streams import StreamBroker
 from worker.errors import ServerUnreachable
 from worker.server.client import RedisClient
 from worker.server.embedded import server_program
-from worker.server.keys import Namespace
+from worker.server.keys import LOOP, Namespace
 from worker.settings import Settings
 from worker.settings.groups import put_in_force
 
@@ -126,11 +127,13 @@ class Scene:
 
     Args:
         folder: Where the server, the ledger and the logs are.
+        runner: The runner of the actors to which messages are sent.
         variables: Settings of the workers.
     """
 
-    def __init__(self, folder: Path, **variables: str) -> None:
+    def __init__(self, folder: Path, runner: str = LOOP, **variables: str) -> None:
         self.folder = folder
+        self.runner = runner
         self.server = Server(folder)
         self.server.start()
         self.client = self.server.client
@@ -194,21 +197,42 @@ class Scene:
 
     # ------------------------------------------------------------------ messages
 
-    def message(self, actor: str, *args: object, queue: str = "default") -> dramatiq.Message[Any]:
-        return dramatiq.Message(queue_name=queue, actor_name=actor, args=args, kwargs={}, options={})
+    def message(
+        self, actor: str, *args: object, queue: str = "default", runner: str | None = None
+    ) -> dramatiq.Message[Any]:
+        """A message for the scene's runner, or for that one."""
+        name = named(actor, runner or self.runner)
+        return dramatiq.Message(queue_name=queue, actor_name=name, args=args, kwargs={}, options={})
 
-    def send(self, actor: str, *args: object, queue: str = "default", delay: int | None = None) -> str:
+    def on_both(self, actor: str, *args: object) -> list[dramatiq.Message[Any]]:
+        """The same message for each runner."""
+        return [self.message(actor, *args, runner=runner) for runner in RUNNERS]
+
+    def send(
+        self,
+        actor: str,
+        *args: object,
+        queue: str = "default",
+        delay: int | None = None,
+        runner: str | None = None,
+    ) -> str:
         """Sends a message; its id."""
-        return self.broker.enqueue(self.message(actor, *args, queue=queue), delay=delay).message_id
+        message = self.message(actor, *args, queue=queue, runner=runner)
+        return self.broker.enqueue(message, delay=delay).message_id
 
     def send_many(self, actor: str, arguments: Iterable[Sequence[object]], *, delay: int | None = None) -> list[str]:
         """Sends messages, one for each list of arguments; their ids."""
         messages = [self.message(actor, *args) for args in arguments]
         return [message.message_id for message in self.broker.enqueue_many(messages, delay=delay)]
 
-    def send_surely(self, actor: str, *args: object, delay: int | None = None) -> str:
+    def send_to_both(self, actor: str, arguments: Iterable[Sequence[object]]) -> list[str]:
+        """Sends messages to both runners in turn, two for each list of arguments; their ids."""
+        messages = [one for args in arguments for one in self.on_both(actor, *args)]
+        return [message.message_id for message in self.broker.enqueue_many(messages)]
+
+    def send_surely(self, actor: str, *args: object, delay: int | None = None, runner: str | None = None) -> str:
         """Sends a message again and again, under the same id, until the server has it."""
-        message = self.message(actor, *args)
+        message = self.message(actor, *args, runner=runner)
         deadline = time.monotonic() + TIMEOUT
         while True:
             try:
@@ -269,9 +293,9 @@ class Scene:
 
 
 @contextlib.contextmanager
-def scene(folder: Path, **variables: str) -> Iterator[Scene]:
+def scene(folder: Path, runner: str = LOOP, **variables: str) -> Iterator[Scene]:
     """A scene that ends with the block, whatever happens in it."""
-    opened = Scene(folder, **variables)
+    opened = Scene(folder, runner, **variables)
     try:
         yield opened
     finally:
