@@ -46,9 +46,9 @@ from worker.broker import committer, heartbeat, reader, sending, session, stream
 from worker.broker.commits import End, write_commit
 from worker.broker.envelope import Parcel
 from worker.history import overview, query
-from worker.history.events import ErrorInfo, State, StatusEvent
+from worker.history.events import ErrorInfo, State, StatusEvent, UsualEvent
 from worker.history.filters import MessageFilter
-from worker.history.lines import to_line
+from worker.history.lines import to_line, usual_line
 from worker.history.states import MARKS
 from worker.operations import actions
 from worker.server.client import RedisClient
@@ -115,6 +115,8 @@ table.insert(found, call('ZRANGE', '{worker}:segments', 0, -1))
 table.insert(found, all('{worker}:seen:*'))
 table.insert(found, call('ZRANGE', '{worker}:leases', 0, -1, 'WITHSCORES'))
 table.insert(found, call('SMEMBERS', '{worker}:ending'))
+table.insert(found, call('HGETALL', '{worker}:runners'))
+table.insert(found, call('HGETALL', '{worker}:runners-said-by'))
 table.insert(found, now)
 return found
 """
@@ -159,7 +161,8 @@ class Stored:
 
     def __init__(self, client: RedisClient) -> None:
         messages, streams_, maps, subjects, windows, unique, *others = DUMP.run(client, [])
-        cancelling, audit, depths, changed, paused, due, states, kept, segments, seen, leases, ending, now = others
+        cancelling, audit, depths, changed, paused, due, states, kept, segments, seen, *others = others
+        leases, ending, runners, said_by, now = others
         self.messages: dict[str, tuple[list[str], bytes, list[str]]] = {}
         for key, record in messages:
             head, payload, lines = record.split(b"\n", 2)
@@ -203,6 +206,7 @@ class Stored:
         self.seen = {_after(key, "{worker}:seen:") for key in seen}
         self.leases = {name.decode(): float(at) for name, at in _couples(leases)}
         self.ending = {one.decode() for one in ending}
+        self.runners, self.said_by = dict(_texts(runners)), dict(_texts(said_by))
         self.now = int(now)
 
 
@@ -234,8 +238,9 @@ def _fence(fields: list[bytes]) -> int | None:
 class Process:
     """A worker process as the scripts see it."""
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str, actors: dict[str, str]) -> None:
         self.token = token
+        self.actors = actors
         self.commits = 0
         self.taken: list[Taken] = []
         self.last: list[Argument] = []
@@ -271,7 +276,10 @@ a_sending = st.builds(
 sendings = st.lists(a_sending, min_size=1, max_size=5)
 outcomes = st.sampled_from(["completed", "completed", "skipped", "cancelled", "dead", "retry", "retry", "back"])
 an_error = st.sampled_from(["ValueError", "a.b.<locals>.C", "a.D, ValueError", ""])
-some_runners = st.dictionaries(st.sampled_from(["a", "b"]), st.sampled_from(RUNNERS))
+some_runners = st.fixed_dictionaries(
+    {}, optional={"a": st.sampled_from(["thread", "loop"]), "b": st.sampled_from(RUNNERS)}
+)
+some_room = st.dictionaries(st.sampled_from(RUNNERS), st.integers(1, 6), min_size=1)
 some_ids = st.lists(st.sampled_from([*IDS, "nobody"]), min_size=1, max_size=6, unique=True)
 a_person = st.sampled_from(["ann", "bob"])
 
@@ -305,10 +313,20 @@ class BrokerMachine(RuleBasedStateMachine):
         """An actor may have another runner than before, while messages wait for the former."""
         if token in self.processes:
             return
-        names = [part for pair in actors.items() for part in pair]
-        JOIN.run(self.client, [token, HOUR_MS, "{}", len(RUNNERS), *RUNNERS, len(QUEUES), *QUEUES, *names])
-        self.processes[token] = Process(token)
+        self.processes[token] = Process(token, actors)
+        self._join(token, HOUR_MS)
         self.model.join(token, QUEUES, actors)
+
+    @rule(data=st.data())
+    def a_process_says_again_what_runs_its_actors(self, data: st.DataObject) -> None:
+        """Also one that has lost its lease without knowing it."""
+        process = self._a_process(data)
+        self._join(process.token, 0)
+        self.model.say_again(process.token, process.actors)
+
+    def _join(self, token: str, lease_ms: int) -> None:
+        names = [part for pair in self.processes[token].actors.items() for part in pair]
+        JOIN.run(self.client, [token, lease_ms, "{}", len(RUNNERS), *RUNNERS, len(QUEUES), *QUEUES, *names])
 
     @rule(data=st.data())
     def a_process_dies(self, data: st.DataObject) -> None:
@@ -386,17 +404,18 @@ class BrokerMachine(RuleBasedStateMachine):
 
     # ------------------------------------------------------------------ processes take and give back
 
-    @rule(data=st.data(), most=st.integers(1, 6), turn=st.booleans(), lost=st.booleans())
-    def take(self, data: st.DataObject, most: int, turn: bool, lost: bool) -> None:
-        """Sometimes the answer does not arrive."""
-        self._take(self._a_process(data), most, QUEUES[::-1] if turn else QUEUES, known=not lost)
+    @rule(data=st.data(), room=some_room, turn=st.booleans(), lost=st.booleans())
+    def take(self, data: st.DataObject, room: dict[str, int], turn: bool, lost: bool) -> None:
+        """For the runners with room; sometimes the answer does not arrive."""
+        self._take(self._a_process(data), room, QUEUES[::-1] if turn else QUEUES, known=not lost)
 
-    def _take(self, process: Process, most: int, queues: list[str], *, known: bool = True) -> None:
-        answer = TAKE.run(self.client, [process.token, 2, "thread", most, "loop", 2, *queues])
+    def _take(self, process: Process, room: dict[str, int], queues: list[str], *, known: bool = True) -> None:
+        places: list[Argument] = [part for pair in room.items() for part in pair]
+        answer = TAKE.run(self.client, [process.token, len(room), *places, *queues])
         if process.token not in self.model.alive:
             assert answer is None
             return
-        given = self.model.take(process.token, {"thread": most, "loop": 2}, queues)
+        given = self.model.take(process.token, room, queues)
         assert {one.decode() for one in answer[1]} == set(self.model.paused)
         self._sync()
         self._described(process, answer[2:], given, known=known)
@@ -405,7 +424,7 @@ class BrokerMachine(RuleBasedStateMachine):
     def a_process_works_off_what_waits(self, data: st.DataObject, outcome: str, sent: list[Sending]) -> None:
         """With what most messages go through, so that many segments come and go."""
         process = self._a_process(data)
-        self._take(process, 6, QUEUES)
+        self._take(process, dict.fromkeys(RUNNERS, 4), QUEUES)
         held = {(one.message_id, one.id) for entries in self.model.streams.values() for one in entries if one.holder}
         held = {one for one in held if one[0] in self.model.messages}
         mine = [one for one in process.taken if (one.id, one.entry) in held and self._is_of_this_life(one)]
@@ -417,17 +436,17 @@ class BrokerMachine(RuleBasedStateMachine):
 
     @rule(
         data=st.data(),
-        most=st.integers(1, 6),
+        room=some_room,
         cancelled=st.sampled_from([False, False, True]),
         once=st.sampled_from([False, False, True]),
         was_told=st.sampled_from([False, False, True]),
     )
     def messages_take_a_process_down(
-        self, data: st.DataObject, most: int, cancelled: bool, once: bool, was_told: bool
+        self, data: st.DataObject, room: dict[str, int], cancelled: bool, once: bool, was_told: bool
     ) -> None:
         """It begins them and dies of it, or because it was told to, or they were cancelled; and another finds that."""
         process = self._a_process(data)
-        self._take(process, most, QUEUES)
+        self._take(process, room, QUEUES)
         held = {one.id for entries in self.model.streams.values() for one in entries if one.holder == process.token}
         mine = [one for one in process.taken if one.entry in held]
         if cancelled and mine:
@@ -441,11 +460,11 @@ class BrokerMachine(RuleBasedStateMachine):
         self._die(process.token)
         self._keep(data, self._a_process(data), 1, look_around=True)
 
-    @rule(data=st.data())
-    def wait_and_look(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), room=some_room)
+    def wait_and_look(self, data: st.DataObject, room: dict[str, int]) -> None:
         """A process is given entries while it waits, whether or not its lease has run out or a queue was paused."""
         process = self._a_process(data)
-        places = [(queue, priority, runner) for priority in PRIORITIES for queue in QUEUES for runner in RUNNERS]
+        places = [(queue, priority, runner) for priority in PRIORITIES for queue in QUEUES for runner in room]
         names: Any = {_key_of(place): ">" for place in places}
         found: Any = self.client.xreadgroup("workers", process.token, names, 1)
         pairs = streams_in(found)
@@ -591,7 +610,7 @@ class BrokerMachine(RuleBasedStateMachine):
     def a_process_begins_what_is_then_cancelled(self, data: st.DataObject, by: str, then: str) -> None:
         """It has its own idea of what becomes of it, or dies."""
         process = self._a_process(data)
-        self._take(process, 3, QUEUES)
+        self._take(process, dict.fromkeys(RUNNERS, 2), QUEUES)
         held = {one.id for entries in self.model.streams.values() for one in entries if one.holder == process.token}
         mine = [one for one in process.taken if one.entry in held and self._is_held(one)]
         if not mine:
@@ -620,7 +639,7 @@ class BrokerMachine(RuleBasedStateMachine):
     def a_process_begins_what_was_cancelled_just_before(self, data: st.DataObject, by: str, then: str) -> None:
         """The server hears of the begin after the cancel: what ran is told as having run."""
         process = self._a_process(data)
-        self._take(process, 3, QUEUES)
+        self._take(process, dict.fromkeys(RUNNERS, 2), QUEUES)
         held = {one.id for entries in self.model.streams.values() for one in entries if one.holder == process.token}
         mine = [one for one in process.taken if one.entry in held and self._is_held(one)]
         mine = [one for one in mine if self.model.messages[one.id].state == "queued"]
@@ -688,6 +707,7 @@ class BrokerMachine(RuleBasedStateMachine):
         assert {name: number for name, number in stored.counted.items() if number} == dict(self.model.counted)
         assert set(stored.leases) == set(self.model.alive)
         assert stored.ending == self.model.ending
+        assert (stored.runners, stored.said_by) == (self.model.runners, self.model.said_by)
         self._check_what_people_did(stored)
         for queue in QUEUES:
             waits = any(entries for (name, *_), entries in self.model.streams.items() if name == queue) or any(
@@ -839,7 +859,8 @@ class BrokerMachine(RuleBasedStateMachine):
         state = data.draw(_ENDS[step.outcome]) if step.outcome in _ENDS else State(step.outcome)
         step.kind = state.value
         step.error = data.draw(an_error) if state in (State.FAILED, State.SNOOZED) else ""
-        step.lines = [_line(taken, state, step.error)]
+        begun = [_line(taken, State.STARTED)] if step.started and taken.stream[2] != "thread" else []
+        step.lines = [*begun, _line(taken, state, step.error)]
         if step.outcome == "retry":
             step.payload, step.later = b'{"again":1}', data.draw(st.sampled_from([-1, 0, HOUR_MS]))
         elif step.outcome != "back":
@@ -1013,6 +1034,9 @@ def _text_of(step: Step) -> str:
 
 
 def _line(taken: Taken, state: State, error: str = "") -> str:
+    """As threads write it, and as the loop does where nothing else has happened."""
+    if taken.stream[2] != "thread" and state in (State.STARTED, State.COMPLETED):
+        return usual_line(UsualEvent(state, 1.0, taken.attempt, 2.0, {}))
     event = StatusEvent(
         event=f"a.{state.value}",
         state=state,

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 PRIORITIES = ("back", "high", "normal", "low")
-RUNNERS = ("thread", "loop")
+RUNNERS = ("thread", "loop", "loop.b")
+"""Worker threads, the loop, and the place on the loop that one actor has for itself."""
+
 FINAL = frozenset({"completed", "skipped", "dead", "cancelled"})
 LISTED = frozenset({"failed", "snoozed", "lost", "cancelled"})
 
@@ -144,6 +146,7 @@ class Model:
         self.counted: Counter[str] = Counter()
         self.paused: dict[str, str] = {}
         self.runners: dict[str, str] = {}
+        self.said_by: dict[str, str] = {}
         self.misplaced: set[str] = set()
         self.cancelling: set[str] = set()
         self.begun_late: set[str] = set()
@@ -160,14 +163,24 @@ class Model:
         return self.runners.get(actor, "thread")
 
     def join(self, token: str, queues: Iterable[str], actors: dict[str, str]) -> None:
-        """A process begins, which has both runners and says which each of its actors has."""
+        """A process begins, which has all runners and says which each of its actors has."""
         self.alive[token] = True
         for actor, runner in actors.items():
-            if runner != self.runner_of(actor):
-                self.misplaced.add(self.runner_of(actor))
-            self.runners[actor] = runner
+            self._set_runner(token, actor, runner)
         for place in itertools.product(queues, PRIORITIES, RUNNERS):
             self.stream(*place)
+
+    def say_again(self, token: str, actors: dict[str, str]) -> None:
+        """A process says again which runners its actors have: that counts where who said it last is gone."""
+        for actor, runner in actors.items():
+            if not self.alive.get(self.said_by.get(actor, "")):
+                self._set_runner(token, actor, runner)
+
+    def _set_runner(self, token: str, actor: str, runner: str) -> None:
+        if runner != self.runner_of(actor):
+            self.misplaced.add(self.runner_of(actor))
+        self.runners[actor] = runner
+        self.said_by[actor] = token
 
     def tell_end(self, token: str) -> None:
         """A process says that it was told to end, if it has a lease."""

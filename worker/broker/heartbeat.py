@@ -216,6 +216,7 @@ class Heartbeat:
         self._held.set()
 
     def _join(self, token: str, milliseconds: int) -> None:
+        """Says what this process reads and runs. Without a lease, it replaces only what dead processes have said."""
         queues = list(self._queues())
         own, actors = self._runners()
         arguments: list[Argument] = [token, milliseconds, self._described(), len(own), *own, len(queues), *queues]
@@ -239,13 +240,16 @@ class Heartbeat:
         """Does one round; returns the seconds until the next is due."""
         asked_at = time.monotonic()
         self._rounds += 1
+        looks_around = self._rounds % LOOK_AROUND_EVERY == 0
+        if looks_around and self._rounds > 0:
+            self._join(self.token, 0)
         arguments: list[Argument] = [
             self.token,
             round(self._seconds * 1000),
             self._described(),
             self._most_starts,
             PROMOTE,
-            int(self._rounds % LOOK_AROUND_EVERY == 0),
+            int(looks_around),
             *self._limits,
         ]
         held, next_due, newest, lost, _ = _KEEP.run(self._client, arguments)
@@ -256,7 +260,7 @@ class Heartbeat:
             self.lose(self.term)
             return 0.0
         self._held_until = asked_at + self._seconds
-        if self._rounds % LOOK_AROUND_EVERY == 0:
+        if looks_around:
             self._look_for_gone()
         self._wake = newest.decode()
         pause = self._seconds / 4

@@ -1,10 +1,10 @@
 -- include: streams
 -- A worker process begins: it gets a lease, and its queues their streams.
--- Arguments: token, lease in ms (0: it reads more queues now, under the lease that it has or has lost), what is known of the
--- process (JSON); how many runners it has, and these; how many queues it reads, and these; then for each of its actors the
+-- Arguments: token, lease in ms (0: it joined before, and says again what it reads and runs), what is known of the process
+-- (JSON); how many runners it has, and these; how many queues it reads, and these; then for each of its actors the
 -- name and the runner.
 -- Answer: the server's time in ms, the newest order's entry.
--- Keys: layout, leases, misplaced, orders, queues, runners, runners_of_actors, stream, workers.
+-- Keys: layout, leases, misplaced, orders, queues, runners, runners_of_actors, runners_said_by, stream, workers.
 local token, lease, about, own_runners, own_queues = argument(), number(), argument(), list(), list()
 if lease > 0 then
   call('ZADD', KEY.leases, now + lease, token)
@@ -13,14 +13,25 @@ if call('ZSCORE', KEY.leases, token) then
   call('HSET', KEY.workers, token, about)
 end
 call('HSETNX', KEY.layout, 'version', 2)
-while position < #ARGV do
-  local actor, runner = argument(), argument()
+
+-- Sets the runner of an actor. One that has joined before only takes the place of a process that is gone: its runner may
+-- be one that no process has any more.
+local function set_runner(actor, runner)
+  local by = call('HGET', KEY.runners_said_by, actor)
+  if lease == 0 and by and tonumber(call('ZSCORE', KEY.leases, by) or 0) >= now then
+    return
+  end
   local before = runner_of(actor)
   if runner ~= before then
     -- What waits for the other runner is moved.
     call('SADD', KEY.misplaced, before)
   end
   call('HSET', KEY.runners, actor, runner)
+  call('HSET', KEY.runners_said_by, actor, token)
+end
+
+while position < #ARGV do
+  set_runner(argument(), argument())
 end
 for _, runner in ipairs(own_runners) do
   if runner ~= 'thread' and runner ~= 'loop' then

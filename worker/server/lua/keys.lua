@@ -21,6 +21,7 @@ local KEY = {
   refusals = PREFIX .. 'refusals',
   runners = PREFIX .. 'runners',
   runners_of_actors = PREFIX .. 'runners-of-actors',
+  runners_said_by = PREFIX .. 'runners-said-by',
   segments = PREFIX .. 'segments',
   seq = PREFIX .. 'seq',
   states = PREFIX .. 'states',
