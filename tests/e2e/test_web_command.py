@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
+import select
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +50,58 @@ def address(project: Project) -> str:
     wait_until(lambda: any("url" in line for line in lines(project)))
     found: str = json.loads(next(line for line in lines(project) if "url" in line))["url"]
     return found
+
+
+CROWD = """
+import contextlib, resource, socket, sys
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+made = [socket.socket() for _ in range(int(sys.argv[2]))]
+for one in made:
+    one.connect(("127.0.0.1", int(sys.argv[1])))
+    with contextlib.suppress(ConnectionError):  # it was cut off to make room
+        one.sendall(sys.argv[3].encode())
+print("all have come", flush=True)
+sys.stdin.read()
+"""
+
+CROWDS = {
+    "idle": (1_000, ""),
+    "half-sent": (1_000, "POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9000\r\n\r\ntoken=1"),
+    "live": (500, "GET /api/events/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"),
+}
+
+
+def probe(url: httpx.URL) -> float:
+    """Seconds that a probe with a connection of its own takes."""
+    began = time.monotonic()
+    with contextlib.closing(http.client.HTTPConnection(url.host, url.port, timeout=TIMEOUT)) as connection:
+        connection.request("GET", "/health/live")
+        assert connection.getresponse().read() == b'{"alive":true}'
+    return time.monotonic() - began
+
+
+def slowest_probe(url: httpx.URL, number: int, sent: str) -> float:
+    """Seconds that the slowest of all probes takes that are sent while a crowd comes, and after it."""
+    program = [sys.executable, "-c", CROWD, str(url.port), str(number), sent]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as crowd:
+        assert crowd.stdout is not None
+        took = []
+        while not select.select([crowd.stdout], [], [], 0)[0]:
+            took.append(probe(url))
+        took += [probe(url) for _ in range(100)]
+        crowd.communicate()
+    return max(took)
+
+
+@pytest.mark.clock
+def test_each_probe_is_answered_within_50_ms_while_crowds_come(project: Project) -> None:
+    """Also in the very moment in which a thousand strangers connect; two crowds of three may meet a busy machine."""
+    with project.background(WORKER, "web", "--json"):
+        url = httpx.URL(address(project))
+        probe(url)
+        slowest = {name: sorted(slowest_probe(url, *crowd) for _ in range(3)) for name, crowd in CROWDS.items()}
+    assert all(took[0] < 0.05 for took in slowest.values()), slowest
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=str)

@@ -16,6 +16,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -23,8 +24,9 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from pydantic import SecretStr
 from starlette.routing import BaseRoute
+from structlog.testing import capture_logs
 
-from tests.support.waiting import wait_until
+from tests.support.waiting import TIMEOUT, wait_until
 from tests.support.web import serving
 from worker.history.events import State, StatusEvent
 from worker.history.writer import EventWriter
@@ -33,6 +35,7 @@ from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
 from worker.web import api, connections, create_app, live, pages, probes, sessions
 from worker.web.connections import BoundedProtocol
+from worker.web.door import Visitor
 
 MANY = 1_000
 TOKEN = "full-of-many-secrets"
@@ -73,33 +76,42 @@ def connected(web: httpx.Client, number: int, sent: bytes, buffer: int | None = 
 
 
 class Held:
-    """The connections of which the process keeps something."""
+    """The connections of which the process keeps something: as a visitor at the door, or as a protocol."""
 
     def __init__(self) -> None:
-        self._made: list[weakref.ref[BoundedProtocol]] = []
+        self._visitors: list[weakref.ref[Visitor]] = []
+        self._protocols: list[weakref.ref[BoundedProtocol]] = []
+
+    def welcome(self, one: Visitor) -> None:
+        self._visitors.append(weakref.ref(one))
 
     def add(self, one: BoundedProtocol) -> None:
-        self._made.append(weakref.ref(one))
+        self._protocols.append(weakref.ref(one))
 
     @property
     def seen(self) -> int:
         """How many there ever were."""
-        return len(self._made)
+        return len(self._visitors)
 
     def __call__(self) -> int:
-        found = [made() for made in self._made]
-        return sum(one is not None and not one.transport.is_closing() for one in found)
+        in_use = [one for made in self._protocols if (one := made()) is not None and not one.transport.is_closing()]
+        return len(in_use) + sum(made() is not None for made in self._visitors)
 
 
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> Held:
-    known, made = Held(), BoundedProtocol.connection_made
+    known, made, came = Held(), BoundedProtocol.connection_made, Visitor.__init__
 
     def connection_made(one: BoundedProtocol, transport: asyncio.Transport) -> None:
         made(one, transport)
         known.add(one)
 
+    def visitor(one: Visitor, *arguments: Any) -> None:
+        came(one, *arguments)
+        known.welcome(one)
+
     monkeypatch.setattr(BoundedProtocol, "connection_made", connection_made)
+    monkeypatch.setattr(Visitor, "__init__", visitor)
     return known
 
 
@@ -218,6 +230,46 @@ def test_a_request_that_comes_byte_by_byte_is_cut_off(web: httpx.Client, monkeyp
             while not answer.endswith(b"}"):
                 answer += steady.recv(65_536)
             assert b" 200 " in answer
+
+
+def test_what_is_no_request_is_refused_at_once(web: httpx.Client) -> None:
+    """TLS on the plain port, and a head without an end, are told so; nobody waits for the time to run out."""
+    for sent, status in ((b"\x16\x03\x01\x02\x00", b"400"), (b"GET /" + b"x" * 100_000, b"400")):
+        with connected(web, 1, sent) as [one]:
+            one.settimeout(TIMEOUT)
+            assert one.recv(12)[-3:] == status
+
+
+def test_a_head_that_comes_in_parts_is_answered_as_a_whole(web: httpx.Client) -> None:
+    """Also where the parts end within the blank line, and where the next request follows without a pause."""
+    head = b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    pause = threading.Event()
+    for parts in (head[:3], head[:-3], head[:-2], head[:-1]):
+        with connected(web, 1, parts) as [one]:
+            pause.wait(0.02)  # it has been read
+            one.sendall(head[len(parts) :] + head)
+            one.settimeout(TIMEOUT)
+            answer = b""
+            while answer.count(b" 200 ") < 2:
+                answer += one.recv(65_536)
+
+
+def test_without_open_files_it_waits_for_some(web: httpx.Client) -> None:
+    """The log says what to raise; a connection that came meanwhile is answered later."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with capture_logs() as logs, socket.socket() as one:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limit[1]))
+        try:
+            one.connect((web.base_url.host, web.base_url.port))
+            wait_until(lambda: logs)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+        assert [(entry["event"], "ulimit -n" in entry["remedy"]) for entry in logs] == [
+            ("no connection can be accepted", True)
+        ]
+        one.sendall(b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        one.settimeout(TIMEOUT)
+        assert one.recv(12)[-3:] == b"200"
 
 
 def test_a_request_whose_sender_leaves_is_no_error(

@@ -9,8 +9,10 @@ import asyncio
 import ctypes
 import gc
 import socket
+import time
 from collections.abc import Callable
-from typing import Any
+from itertools import takewhile
+from typing import Any, Protocol
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -23,12 +25,6 @@ REQUEST_WITHIN = 20.0
 
 READ_WITHIN = 20.0
 """Seconds in which a visitor must read on when the answer cannot be sent."""
-
-ACCEPTED_AT_ONCE = 200
-"""Connections that are accepted in one turn of the loop; all of them may be before one is closed to make room."""
-
-WAITING_TO_BE_ACCEPTED = 4_096
-"""Connections that wait to be accepted. The system drops others, and they come again a second later: probes too."""
 
 _SEND_BUFFER = 128 * 1024
 """Bytes that the system keeps of an unread answer. By itself it would keep some megabytes."""
@@ -73,33 +69,91 @@ class _Timer:
             self._handle = None
 
 
+class Connection(Protocol):
+    """A visitor at the door, or a protocol."""
+
+    def cut_off(self) -> None:
+        """Closes the connection at once, with all that was not sent or read."""
+        ...
+
+
+class Place:
+    """A place in the row of those that wait for a whole request.
+
+    Attributes:
+        holder: The connection, or None while it comes in and when it waits no more.
+        since: Beginning of its wait, in seconds of the monotonic clock.
+    """
+
+    __slots__ = ("holder", "since")
+
+    def __init__(self, holder: Connection) -> None:
+        self.holder: Connection | None = holder
+        self.since = time.monotonic()
+
+
+class Waiting:
+    """The connections of a server that wait for a whole request, in the order in which they began to."""
+
+    def __init__(self) -> None:
+        self._row: dict[Place, None] = {}
+
+    def enter(self, one: Connection) -> Place:
+        """A place at the end of the row."""
+        place = Place(one)
+        self._row[place] = None
+        return place
+
+    def leave(self, place: Place) -> None:
+        """Its holder does not wait any more."""
+        self._row.pop(place, None)
+        place.holder = None
+
+    def make_room(self) -> None:
+        """Cuts off the connection that has waited for longest."""
+        for place in self._row:
+            if place.holder is not None:
+                place.holder.cut_off()
+                return
+
+    def cut_off_late(self) -> None:
+        """Cuts off those whose request did not come within the time."""
+        latest = time.monotonic() - REQUEST_WITHIN
+        for place in list(takewhile(lambda place: place.since < latest, self._row)):
+            if place.holder is not None:
+                place.holder.cut_off()
+
+
 class BoundedProtocol(H11Protocol):
     """A connection of uvicorn's, within the bounds.
 
     Args:
-        waiting: The connections of the server that wait for a whole request, in the order in which they began to.
-        arguments: Uvicorn's own.
+        waiting: The connections of the server that wait for a whole request.
+        place: Its place among them.
+        head: Bytes that the visitor has sent already.
         options: Uvicorn's own.
     """
 
-    def __init__(self, waiting: dict[BoundedProtocol, None], *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
-        super().__init__(*arguments, **options)
+    def __init__(self, waiting: Waiting, place: Place, head: bytes, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
+        super().__init__(**options)
         self._waiting = waiting
-        self._request_timer = _Timer()
+        self._place: Place | None = place
+        self._head = head
         self._read_timer = _Timer()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Waits for a request, and makes room for it."""
+        """Reads what came before it was made."""
         super().connection_made(transport)
+        if self._place is not None:
+            self._place.holder = self
         connected: socket.socket | None = transport.get_extra_info("socket")
         if connected is not None:
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
             if connected.family != socket.AF_UNIX:
                 # Else an answer in two parts may wait 40 ms; asyncio does it only if the listening socket says "TCP".
                 connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._watch_request()
-        if len(self.connections) > MOST:
-            self._make_room()
+        head, self._head = self._head, b""
+        self.data_received(head)
 
     def data_received(self, data: bytes) -> None:
         """Reads a part of a request."""
@@ -134,17 +188,15 @@ class BoundedProtocol(H11Protocol):
 
     def _watch_request(self) -> None:
         if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY) or self.transport.is_closing():
-            self._request_timer.stop()
-            self._waiting.pop(self, None)
-        elif self not in self._waiting:
-            self._waiting[self] = None
-            self._request_timer.start(REQUEST_WITHIN, self.cut_off)
-
-    def _make_room(self) -> None:
-        """Cuts off the connection that has waited for a request for longest."""
-        next(iter(self._waiting)).cut_off()
+            self._wait_no_more()
+        elif self._place is None:
+            self._place = self._waiting.enter(self)
 
     def _forget(self) -> None:
-        self._request_timer.stop()
         self._read_timer.stop()
-        self._waiting.pop(self, None)
+        self._wait_no_more()
+
+    def _wait_no_more(self) -> None:
+        if self._place is not None:
+            self._waiting.leave(self._place)
+            self._place = None

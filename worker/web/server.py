@@ -7,7 +7,6 @@ import ipaddress
 import signal
 import socket
 from collections.abc import Callable
-from functools import partial
 from types import FrameType
 
 import uvicorn
@@ -16,7 +15,8 @@ from fastapi import FastAPI
 from worker.errors import ConfigurationError
 from worker.settings import Settings
 from worker.web.app import create_app
-from worker.web.connections import ACCEPTED_AT_ONCE, WAITING_TO_BE_ACCEPTED, BoundedProtocol, Memory
+from worker.web.connections import BoundedProtocol, Memory, Waiting
+from worker.web.door import Door, Visitor
 
 STOP_TIMEOUT = 5
 """Seconds in which requests must end when the process is told to end."""
@@ -93,12 +93,8 @@ class Server(uvicorn.Server):
             # Our own logging is set up already.
             uvicorn.Config(
                 app,
-                http=partial(BoundedProtocol, {}),  # type: ignore[arg-type]  # it makes protocols, as a class does
                 # No page asks for one, and its connections would be out of bounds.
                 ws="none",
-                # Uvloop, where it is installed, would accept one connection in a turn: of many, each would wait long.
-                loop="asyncio",
-                backlog=ACCEPTED_AT_ONCE,
                 log_config=None,
                 log_level="warning",
                 access_log=False,
@@ -108,22 +104,35 @@ class Server(uvicorn.Server):
         self._app = app
         self._listening = listening
         self._memory = Memory()
+        self._waiting = Waiting()
+        self._door: Door
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts to listen."""
-        await super().startup(sockets)
-        for one in sockets or ():
-            one.listen(WAITING_TO_BE_ACCEPTED)
-        if self.started:
-            self._listening()
+        await super().startup([])  # uvicorn itself accepts none
+        self._door = Door(sockets or [], self._waiting, self.server_state.connections, self._protocol)
+        self._door.open()
+        self._listening()
+
+    def _protocol(self, visitor: Visitor) -> BoundedProtocol:
+        return BoundedProtocol(
+            self._waiting,
+            visitor.place,
+            visitor.head,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
 
     async def on_tick(self, counter: int) -> bool:
-        """Looks after the server, ten times a second."""
-        self._memory.look(len(self.server_state.connections))
+        """Looks after the connections, ten times a second."""
+        self._waiting.cut_off_late()
+        self._memory.look(self._door.connections)
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Ends the live tails, then waits for the other requests."""
+        await self._door.close()
         self._app.state.resources.stop_following()
         await super().shutdown(sockets)
 
