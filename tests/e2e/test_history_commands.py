@@ -140,6 +140,8 @@ def test_a_failed_message_is_found_shown_and_replayed(project: Project) -> None:
     said = project.worker("dead", "show", sent).stdout
     assert "attempt 2  failed" in said
     assert "Traceback (most recent call last)" in said
+    assert "attempts" not in said.partition("Traceback")[2]  # the package's own frames
+    assert "/worker/attempts/" in project.worker("show", sent, "--whole").stdout
     assert "ValueError: \\x1b[31mred" in said
 
     (project.folder / "mended").touch()

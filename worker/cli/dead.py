@@ -8,7 +8,7 @@ from worker.cli.actions import acting
 from worker.cli.messages import Cursor, read_page, tell_of_more
 from worker.cli.options import AsJson, Limit, MessageId, WithArguments, filters_messages, open_server
 from worker.cli.output import MESSAGE_HEADINGS, message_row, print_json, print_table
-from worker.cli.show import UnknownMessage, find_message, show_message
+from worker.cli.show import UnknownMessage, WholeTracebacks, find_message, show_message
 from worker.errors import ConfigurationError
 from worker.history.as_json import MessagePage, Shown, messages_of
 from worker.history.filters import MessageFilter
@@ -35,12 +35,14 @@ def list_(wanted: MessageFilter, limit: Limit = PAGE, cursor: Cursor = None, as_
 
 
 @app.command()
-def show(message_id: MessageId, arguments: WithArguments = False, as_json: AsJson = False) -> None:
+def show(
+    message_id: MessageId, arguments: WithArguments = False, whole: WholeTracebacks = False, as_json: AsJson = False
+) -> None:
     """Show a dead letter's history, with every attempt."""
     message = find_message(open_server(), message_id)
     if message.state != MessageState.DEAD:
         raise UnknownMessage(f"message {message_id} is not a dead letter: it is {message.state}; see `worker show`")
-    show_message(message, arguments=arguments, as_json=as_json)
+    show_message(message, arguments=arguments, whole=whole, as_json=as_json)
 
 
 app.command("replay")(acting(Action.REPLAY, "Enqueue dead letters again: the same messages, with a new retry budget."))

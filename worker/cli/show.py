@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from worker.cli.options import AsJson, MessageId, WithArguments, open_server
 from worker.cli.output import (
     about,
@@ -19,6 +23,7 @@ from worker.cli.output import (
 from worker.cli.terminal import Styled
 from worker.errors import WorkerError
 from worker.ground.texts import shown
+from worker.ground.tracebacks import from_the_programs_code
 from worker.history.answers import StoredMessage
 from worker.history.as_json import MessageDetail, Shown
 from worker.history.events import State, StatusEvent
@@ -27,14 +32,20 @@ from worker.history.states import MessageState
 from worker.history.timeline import TimelineAttempt, attempts_of, requests_of
 from worker.server.client import RedisClient
 
+WholeTracebacks = Annotated[
+    bool, typer.Option("--whole", help="Show whole tracebacks, with the frames of the worker around the actor's.")
+]
+
 
 class UnknownMessage(WorkerError):
     """The history does not have the message."""
 
 
-def show(message_id: MessageId, arguments: WithArguments = False, as_json: AsJson = False) -> None:
+def show(
+    message_id: MessageId, arguments: WithArguments = False, whole: WholeTracebacks = False, as_json: AsJson = False
+) -> None:
     """Show a message's history, with every attempt."""
-    show_message(find_message(open_server(), message_id), arguments=arguments, as_json=as_json)
+    show_message(find_message(open_server(), message_id), arguments=arguments, whole=whole, as_json=as_json)
 
 
 def find_message(client: RedisClient, message_id: str) -> StoredMessage:
@@ -51,8 +62,8 @@ def find_message(client: RedisClient, message_id: str) -> StoredMessage:
     return found
 
 
-def show_message(message: StoredMessage, *, arguments: bool, as_json: bool) -> None:
-    """Prints a message's timeline."""
+def show_message(message: StoredMessage, *, arguments: bool, whole: bool = False, as_json: bool) -> None:
+    """Prints a message's timeline; JSON always has whole tracebacks."""
     if as_json:
         print_json(MessageDetail.of(message, Shown(arguments=arguments, tracebacks=True)))
         return
@@ -61,7 +72,7 @@ def show_message(message: StoredMessage, *, arguments: bool, as_json: bool) -> N
     if message.events_left_out:
         print_text(f"\n{message.events_left_out} older events are not kept: there were too many")
     for attempt in attempts:
-        _print_attempt(attempt)
+        _print_attempt(attempt, whole=whole)
     if requests:
         print_text("\nasked for")
     for request in requests:
@@ -88,7 +99,7 @@ def _print_head(message: StoredMessage, *, arguments: bool) -> None:
         print_texts("arguments ", message.arguments)
 
 
-def _print_attempt(attempt: TimelineAttempt) -> None:
+def _print_attempt(attempt: TimelineAttempt, *, whole: bool) -> None:
     print_text("")
     print_texts(f"attempt {attempt.number}  ", Styled(attempt.state, state_style(attempt.state)))
     when = [
@@ -109,7 +120,8 @@ def _print_attempt(attempt: TimelineAttempt) -> None:
     if attempt.text:
         print_text(_indented(attempt.text))
     if attempt.error is not None:
-        said = attempt.error.traceback or f"{attempt.error.type}: {attempt.error.text}"
+        traced = attempt.error.traceback if whole else from_the_programs_code(attempt.error.traceback)
+        said = traced or f"{attempt.error.type}: {attempt.error.text}"
         print_text(_indented(said.rstrip()))
 
 

@@ -15,6 +15,7 @@ from worker.errors import RetryLater
 from worker.ground.groups import ON_PURPOSE, deciding, errors_in
 from worker.ground.scope import scope
 from worker.ground.secrets import MASK, is_secret, mask_secrets
+from worker.ground.tracebacks import from_the_programs_code
 
 if TYPE_CHECKING:
     import structlog
@@ -52,13 +53,16 @@ class _Logger:
 def configure_logs(level: str, form: str) -> None:
     """Sends every log line of this level and above to standard error.
 
+    Tracebacks begin where the program's own code does; at the level `debug` they are whole.
+
     Args:
         level: `debug`, `info`, `warning` or `error`.
         form: `console`, `json`, or `auto`: console on a terminal, JSON otherwise.
     """
     global _is_to_be_configured
     _is_to_be_configured = True
-    handler = _Handler(console=form == "console" or (form == "auto" and _on_a_terminal()))
+    on_console = form == "console" or (form == "auto" and _on_a_terminal())
+    handler = _Handler(console=on_console, whole=level == "debug")
     handler.addFilter(_is_wanted)
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -68,13 +72,14 @@ def configure_logs(level: str, form: str) -> None:
 class _Handler(logging.StreamHandler[TextIO]):
     """Writes lines to standard error as structlog renders them. Loads structlog with the first line."""
 
-    def __init__(self, *, console: bool) -> None:
+    def __init__(self, *, console: bool, whole: bool) -> None:
         super().__init__(sys.stderr)
         self._console = console
+        self._whole = whole
 
     def format(self, record: logging.LogRecord) -> str:
         if self.formatter is None:
-            self.formatter = _formatter(console=self._console)
+            self.formatter = _formatter(console=self._console, whole=self._whole)
         return super().format(record)
 
 
@@ -117,11 +122,11 @@ def _add_fields(_logger: WrappedLogger, _method: str, event: EventDict) -> Event
     return event if attempt is None else {**attempt.log_fields(), **event}
 
 
-def _formatter(*, console: bool) -> logging.Formatter:
+def _formatter(*, console: bool, whole: bool) -> logging.Formatter:
     structlog = _structlog()
     made: logging.Formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=_shared(),
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_render(console)],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_render(console=console, whole=whole)],
     )
     return made
 
@@ -131,13 +136,14 @@ def _on_a_terminal() -> bool:
     return sys.__stderr__ is not None and sys.__stderr__.isatty()
 
 
-def _render(console: bool) -> list[Processor]:
+def _render(*, console: bool, whole: bool) -> list[Processor]:
     structlog = _structlog()
     if console:
         # The default formatter shows the local variables of every frame, with secrets, and takes half a second.
-        return [_mask, structlog.dev.ConsoleRenderer(exception_formatter=_write_traceback)]
+        return [_mask, structlog.dev.ConsoleRenderer(exception_formatter=_write_whole if whole else _write_traceback)]
     return [
         structlog.processors.format_exc_info,
+        *([] if whole else [_begin_with_the_program]),
         _mask,
         structlog.processors.JSONRenderer(default=str),
     ]
@@ -165,7 +171,19 @@ def _masked(name: object, value: object, depth: int = 0) -> object:
     return mask_secrets(value if isinstance(value, str) else str(value))
 
 
+def _begin_with_the_program(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    if "exception" in event:
+        event["exception"] = from_the_programs_code(event["exception"])
+    return event
+
+
 def _write_traceback(sink: TextIO, error: ExcInfo) -> None:
+    written = io.StringIO()
+    _write_whole(written, error)
+    sink.write(from_the_programs_code(written.getvalue()))
+
+
+def _write_whole(sink: TextIO, error: ExcInfo) -> None:
     written = io.StringIO()
     _structlog().dev.plain_traceback(written, error)
     sink.write(mask_secrets(written.getvalue()))

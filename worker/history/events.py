@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import socket
-import traceback
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,12 +15,13 @@ from enum import StrEnum
 from typing import Protocol
 
 from worker.ground.groups import deciding, errors_in
+from worker.ground.tracebacks import bounded, whole
 
 MAX_TEXT = 2_000
 """The most characters of a text or an error's text that are kept: as much as a person reads on a line."""
 
 MAX_TRACEBACK = 16_000
-"""The most characters of a traceback that are kept: its end, which names the place."""
+"""The most characters of a traceback that are kept: its begin and its end, which names the place."""
 
 TAKEN_TEXT, TAKEN_TRACEBACK = 2 * MAX_TEXT, 2 * MAX_TRACEBACK
 """The most characters that an event takes: secrets are masked before a text is cut, as half a secret is not seen."""
@@ -63,7 +63,7 @@ TYPES_BETWEEN = ", "
 
 @dataclass(frozen=True, slots=True)
 class ErrorInfo:
-    """An error's type, its text, and the end of its traceback.
+    """An error's type, its text, and its traceback.
 
     For a group of errors, type and text name each of them, the one that decides first.
     """
@@ -76,8 +76,8 @@ class ErrorInfo:
     def of(cls, error: BaseException) -> ErrorInfo:
         """Describes an error and its chained causes, in bounded size."""
         types = list(dict.fromkeys(_type_of(one) for one in _first_that_decides(error)))[:MAX_TYPES]
-        text = "".join(traceback.format_exception(error))
-        return cls(TYPES_BETWEEN.join(types), said_by(error)[:TAKEN_TEXT], text[-TAKEN_TRACEBACK:])
+        traced = bounded(whole(error, MAX_TEXT), TAKEN_TRACEBACK)
+        return cls(TYPES_BETWEEN.join(types), said_by(error)[:TAKEN_TEXT], traced)
 
     @property
     def types(self) -> tuple[str, ...]:

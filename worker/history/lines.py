@@ -10,6 +10,7 @@ import json
 from datetime import UTC, datetime
 
 from worker.ground.secrets import mask_secrets
+from worker.ground.tracebacks import bounded
 from worker.history.events import (
     MAX_TEXT,
     MAX_TRACEBACK,
@@ -87,7 +88,7 @@ def _rest_of(event: StatusEvent) -> str:
         line += _subject(event.subject)
     error = event.error
     if error is not None:
-        text, trace = mask_secrets(error.text)[:MAX_TEXT], mask_secrets(error.traceback)[-MAX_TRACEBACK:]
+        text, trace = mask_secrets(error.text)[:MAX_TEXT], bounded(mask_secrets(error.traceback), MAX_TRACEBACK)
         line += f',"r":{_encode([error.type, text, trace])}'
     return line
 

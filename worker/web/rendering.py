@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
 from worker.ground.extras import is_installed
+from worker.ground.tracebacks import from_the_programs_code
 from worker.ground.version import __version__
 from worker.history.answers import StoredMessage
 from worker.history.json_values import iso
@@ -146,7 +147,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    for one in (duration, number, compact, rate, share, iso, plain, short, subject, last_words, took, action_name):
+    own = (duration, number, compact, rate, share, plain, short, subject, last_words, took, action_name)
+    for one in (*own, iso, from_the_programs_code):
         made.filters[one.__name__] = one
     # For an attribute, where it is escaped like all other text.
     made.filters["json"] = lambda value: json.dumps(value, separators=(",", ":"))
