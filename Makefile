@@ -89,7 +89,7 @@ bench: ## Measure the bridge, the merge and the summarizer beside others (about 
 	build/bench/bin/pip install --quiet --disable-pip-version-check -e '.[tasks,bench]'
 	build/bench/bin/python bench/bridge.py --json build/bridge.json
 	build/bench/bin/python bench/merging.py --json build/merging.json
-	build/bench/bin/python bench/summaries.py --json build/summaries.json
+	PYTHONHASHSEED=0 build/bench/bin/python bench/summaries.py --json build/summaries.json
 
 bench-broker: ## Measure the broker beside other queues (about an hour and a half)
 	$(PYTHON) -m venv build/bench-broker

@@ -35,14 +35,14 @@ def unigram_f1(summary: str, reference: str) -> float:
     return 2 * (ours & theirs).total() / (ours.total() + theirs.total())
 
 
-def test_summaries_of_150_words_reach_a_unigram_f_of_0_24_against_a_persons() -> None:
-    """The mean unigram F of eight meetings is 0.24 or more, and no summary exceeds 150 words."""
+def test_summaries_of_150_words_reach_a_unigram_f_of_0_28_against_a_persons() -> None:
+    """The mean unigram F of eight meetings is 0.28 or more, and no summary exceeds 150 words."""
     scores = []
     for file in FILES:
         summary = ExtractiveSummarizer().summarize(transcript(file), max_words=150)
         assert len(summary.split()) <= 150
         scores.append(unigram_f1(summary, json.loads(file.read_text(encoding="utf-8"))["summary"]))
-    assert mean(scores) >= 0.24
+    assert mean(scores) >= 0.28
 
 
 def test_15000_words_are_summed_up_within_half_a_second() -> None:

@@ -2,7 +2,8 @@
 
 The weight of a word grows with its frequency, falls with the number of sentences that have it, and grows with the
 nearness of its embedding (`wordllama`, shipped inside that package) to the embedding of the whole text. Sentences are
-chosen one by one: each time the one with the most new weight for its length, unless it is mostly "uh" and stutter.
+chosen one by one: each time the one with the most new weight for its length. One that names things, as writing does,
+is worth more than one in "I" and "you", "uh" and stutter.
 
 It must never write a word that is not in the text, or use the network.
 """
@@ -22,6 +23,7 @@ except ImportError as error:
     raise MissingExtra("tasks", "the embedded summarizer") from error
 
 from worker.models.embedded import embedded_model
+from worker.models.spoken_english import INTERJECTIONS, formality, is_english, is_unfinished, tidied, words_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -30,15 +32,12 @@ MAX_SENTENCE_WORDS = 60
 """The most words of a sentence; longer ones are cut, because a transcript may have no punctuation."""
 
 _SHARE = 0.4  # the longest summary, as a share of the text's words
-_MIN_WORDS = 8  # a shorter sentence says little on its own: taken only if no other fits
-_MIN_GAIN = 0.25  # a sentence with a smaller share of the best one's gain is padding, and left out
-_LENGTH_POWER = 0.25  # 0 takes the longest sentences, 1 the densest and shortest
+_MIN_WORDS = 8  # a shorter sentence says little on its own; it is taken only if no other fits, as is half a sentence
+_LENGTH_POWER = 0.5  # 0 takes the longest sentences, 1 the densest and shortest
+_REGISTER = 3.0  # how much a sentence is worth that reads like writing: e to the power of this, times its fluency
 _SAID = 0.3  # the share of its weight that a word keeps after a chosen sentence has it
 _COMMON = 1e-3  # words more frequent than this share say little of the topic (SIF, Arora et al. 2017)
 
-_FILLERS = frozenset(
-    ["ah", "eh", "er", "erm", "hm", "hmm", "huh", "mhm", "mm", "oh", "ok", "okay", "uh", "uhm", "um", "yeah", "yep"]
-)
 # ruff: noqa: RUF001 - the punctuation of other scripts is meant
 _MARK = re.compile(r"\{[A-Za-z_]{1,30}\}")
 _WORD = re.compile(r"\w{1,40}(?:['’]\w{1,40})?")
@@ -84,13 +83,15 @@ class ExtractiveSummarizer:
     One instance serves any number of threads. The first use in a process loads the model, in about 0.3 s.
     """
 
-    name = "extractive-1"
+    name = "extractive-2"
     """The summarizer's name, a part of the digest of a summary's input. Raise its number when results change."""
     context_words: int | None = None
     """None: it takes a text of any length."""
 
     def summarize(self, text: str, *, max_words: int = 150) -> str:
-        """The most important sentences of the text, verbatim, in their order, one on each line.
+        """The most important sentences of the text, in their order, one on each line.
+
+        They are verbatim, but in English "uh", "the the" and spaces before punctuation are gone.
 
         The summary has at most `max_words` words, and at most 40 % of the words of the text, or is a single sentence.
         Words are separated by whitespace. The same text always gives the same summary; an empty one gives "".
@@ -105,8 +106,11 @@ class ExtractiveSummarizer:
         sentences = split_sentences(text)
         if not sentences:
             return ""
+        english = is_english(" ".join(sentences))
+        if english:
+            sentences = [tidy for tidy in map(tidied, sentences) if tidy]
         lengths = np.array([len(sentence.split()) for sentence in sentences])
-        ranking = _Ranking(sentences, lengths)
+        ranking = _Ranking(sentences, lengths, english)
         chosen = ranking.choose(min(max_words, int(_SHARE * lengths.sum())))
         # In a text of few sentences, one sentence may have more words than the allowed share.
         chosen = chosen or ranking.choose(max_words, at_most=1)
@@ -119,12 +123,16 @@ class ExtractiveSummarizer:
 class _Ranking:
     """The weights of one text's words, and the choice of sentences by them."""
 
-    def __init__(self, sentences: list[str], lengths: Ints) -> None:
+    def __init__(self, sentences: list[str], lengths: Ints, english: bool) -> None:
         said = [_WORD.findall(sentence.lower()) for sentence in sentences]
         vocabulary = {word: i for i, word in enumerate(dict.fromkeys(chain.from_iterable(said)))}
         self._lengths = lengths
-        self._fluency = np.array([_fluency(words) for words in said]) / lengths**_LENGTH_POWER
+        spoken = list(map(words_of, sentences))
+        fluency = np.array([_fluency(words, english) for words in spoken])
+        self._worth = np.exp(_REGISTER * fluency) / lengths**_LENGTH_POWER
         self._words = [np.array([vocabulary[word] for word in dict.fromkeys(words)], np.int64) for words in said]
+        finished = np.array([not (english and is_unfinished(words)) for words in spoken])
+        self._sound = finished & (lengths >= _MIN_WORDS)
         self._flat = np.concatenate(self._words)
         self._sentence = np.repeat(np.arange(len(said)), [len(words) for words in self._words])
         counts = np.bincount([vocabulary[word] for word in chain.from_iterable(said)], minlength=len(vocabulary))
@@ -136,13 +144,13 @@ class _Ranking:
         sentences = len(self._words)
         rarity = np.log((sentences + 1) / np.bincount(self._flat)) / np.log(sentences + 1)
         weights = np.log1p(counts) * rarity * _nearness(vocabulary, counts)
-        return np.where([word in _FILLERS for word in vocabulary], 0.0, weights)
+        return np.where([word in INTERJECTIONS for word in vocabulary], 0.0, weights)
 
     def choose(self, budget: int, at_most: int | None = None) -> list[int]:
         """The numbers of the chosen sentences, the best first, with at most `budget` words in all."""
         weights, chosen = self._weights.copy(), list[int]()
         gains = self._gains(weights)
-        free = (self._lengths >= _MIN_WORDS) & (gains >= _MIN_GAIN * gains.max())
+        free = self._sound.copy()
         if not (free & (self._lengths <= budget)).any():
             free = np.ones(len(gains), dtype=bool)
         while at_most is None or len(chosen) < at_most:
@@ -160,13 +168,13 @@ class _Ranking:
     def _gains(self, weights: Floats) -> Floats:
         """The weight that each sentence would add to the summary."""
         added = np.bincount(self._sentence, weights[self._flat], len(self._words))
-        return np.asarray(added * self._fluency, np.float64)
+        return np.asarray(added * self._worth, np.float64)
 
 
-def _fluency(words: list[str]) -> float:
-    """The share of the words that are not fillers and do not repeat the word before."""
-    stutters = sum(word in _FILLERS for word in words) + sum(a == b for a, b in pairwise(words))
-    return max(0.0, 1 - stutters / len(words)) if words else 0.0
+def _fluency(words: list[str], english: bool) -> float:
+    """Less for each "uh" and each word that repeats the word before; in English, more the more formal the words."""
+    stutters = sum(word in INTERJECTIONS for word in words) + sum(a == b for a, b in pairwise(words))
+    return (formality(words) if english else 0.0) - stutters / max(1, len(words))
 
 
 def _nearness(vocabulary: list[str], counts: Ints) -> Floats:
