@@ -22,12 +22,12 @@ from worker.server.keys import LOOP, THREAD
 numbers = itertools.count()
 
 
-def taken(message_id: str = "", *, queue: str = "q", epoch: int = 1) -> TakenMessage:
+def taken(message_id: str = "", *, queue: str = "q", epoch: int = 1, runner: str = THREAD) -> TakenMessage:
     number = next(numbers)
     message: dramatiq.Message[None] = dramatiq.Message(queue, "a", (), {}, {}, message_id or f"m{number}")
     return TakenMessage(
         message,
-        stream=f"{{worker}}:q:{queue}:normal:thread",
+        stream=f"{{worker}}:q:{queue}:normal:{runner}",
         entry=f"{number}-0",
         fence=1,
         attempt=1,
@@ -253,15 +253,26 @@ def test_only_so_many_cancelled_deliveries_are_remembered(monkeypatch: pytest.Mo
 
 def test_a_full_runner_leaves_the_other_its_room() -> None:
     """Messages are taken for those runners only that can begin them."""
-
-    def admit(message: TakenMessage) -> bool:
-        message.runner = LOOP if message.queue_name == "loop" else THREAD
-        return True
-
-    held = Holdings({THREAD: WorkQueue(2), LOOP: WorkQueue(3)}, admit)
+    held = Holdings({THREAD: WorkQueue(2), LOOP: WorkQueue(3)}, on_loop)
     assert held.wait_for_room(0) == {THREAD: 2, LOOP: 3}
-    messages = [taken(queue="loop") for _ in range(3)]
+    messages = [taken(runner=LOOP) for _ in range(3)]
     held.put(messages)
     assert held.wait_for_room(0) == {THREAD: 2}
     held.ended(messages[0])
     assert held.wait_for_room(0) == {THREAD: 2, LOOP: 1}
+
+
+def test_what_others_would_run_elsewhere_takes_room_where_it_was_asked_for() -> None:
+    """A process that runs on its loop what lies in the stream for threads has enough of that, too."""
+    held = Holdings({THREAD: WorkQueue(2), LOOP: WorkQueue(3)}, on_loop)
+    messages = [taken(runner=THREAD) for _ in range(2)]
+    held.put(messages)
+    assert held.wait_for_room(0) == {LOOP: 3}
+    assert held.rooms[LOOP].runner.drain() == messages
+    held.ended(messages[0])
+    assert held.wait_for_room(0) == {THREAD: 1, LOOP: 3}
+
+
+def on_loop(message: TakenMessage) -> bool:
+    message.runner = LOOP
+    return True

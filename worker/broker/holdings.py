@@ -58,7 +58,8 @@ class Holdings:
         for message in messages:
             self._entries.add((message.stream, message.entry))
             if self._admit(message):
-                self.rooms[message.runner].add(message)
+                # Where the server was asked for it: else this process would never have enough of that.
+                self.rooms[message.taken_for].add(message)
                 admitted.append(message)
         self.put_back(admitted)
 
@@ -92,7 +93,7 @@ class Holdings:
         if message.ended:
             return
         message.ended = True
-        room = self.rooms[message.runner]
+        room = self.rooms[message.taken_for]
         room.remove(message)
         # The room is there (docs/explanation/waking-without-a-lock.md): is it waited for?
         if self._room_made.asleep and room.free() > 0:
@@ -141,7 +142,7 @@ class Holdings:
     def forget(self) -> None:
         """Drops the waiting messages, which other processes have now."""
         for message in self.take_waiting():
-            self.rooms[message.runner].drop(message)
+            self.rooms[message.taken_for].drop(message)
         self._entries.clear()
 
     def _free(self) -> dict[str, int]:

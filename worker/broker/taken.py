@@ -50,6 +50,7 @@ class TakenMessage(MessageProxy):
         payload: The message as the server has it.
         priority: The actor's priority, by which runners choose.
         runner: The name of its runner in this process.
+        taken_for: The runner in the name of its stream: another one if other processes run its actor in another way.
         at_most_once: Whether its next attempt is its last, whatever befalls it.
         start_is_stored: Whether the server has stored the begin of its attempt.
         run: Its attempt, or None before its begin.
@@ -81,6 +82,7 @@ class TakenMessage(MessageProxy):
         self.message_timestamp = message.message_timestamp
         self.stream = stream
         self.runner = THREAD
+        self.taken_for = stream.rpartition(":")[2]
         self.entry = entry
         self.fence = fence
         self.attempt = attempt
