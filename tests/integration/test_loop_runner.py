@@ -177,6 +177,23 @@ def test_a_context_inside_is_a_span_of_the_attempts_own(broker: StreamBroker) ->
         assert end.parent == own.id
 
 
+def test_an_attempt_that_blocks_the_loop_has_one_set_of_events(broker: StreamBroker) -> None:
+    """STARTED, and the end with its blocked time; both bear the subject of the message."""
+
+    @actor(subject=("name",))
+    async def blocks(name: str) -> None:
+        time.sleep(0.15)  # noqa: ASYNC251 - that is what it is for
+
+    message = blocks.send("Ada")
+    with working(broker):
+        broker.join("default", timeout=30_000)
+    started, ended = stored(broker.client, message.message_id).events
+    assert [started.event, ended.event] == ["blocks.started", "blocks.completed"]
+    assert started.subject == ended.subject == {"name": "Ada"}
+    assert (ended.blocked_ms or 0) > 0
+    assert ended.parent == started.id
+
+
 def test_errors_are_retried_skipped_and_snoozed_as_on_a_thread(broker: StreamBroker) -> None:
     """The same events, in the same order."""
     runs: list[str] = []
@@ -797,3 +814,38 @@ def test_quick_attempts_before_do_not_raise_the_number_at_once(broker: StreamBro
         gate.is_open.set()
         broker.join("default", timeout=30_000)
     assert gate.most == 20
+
+
+def test_what_a_stranger_cancels_before_it_has_begun_runs_all_the_same(broker: StreamBroker) -> None:
+    """Some library's clean-up cancels all tasks of the loop: only functions that run are hit, as by themselves."""
+    ran: set[str] = set()
+    cancelled = threading.Event()
+
+    @actor(at_most_once=True)
+    async def waits_to_begin() -> None:
+        found = current_attempt()
+        assert found is not None
+        ran.add(found.message_id)
+
+    @actor(max_retries=3)
+    async def is_cancelled() -> None:
+        if not cancelled.is_set():
+            await asyncio.Event().wait()
+
+    @actor
+    async def cancels_all() -> None:
+        for _ in range(50):
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+            await asyncio.sleep(0.002)
+        cancelled.set()
+
+    hit = is_cancelled.send()
+    with working(broker):
+        wait_until(lambda: state_of(broker.client, hit.message_id) == "running")
+        cancels_all.send()
+        sent = waits_to_begin.send_many(waits_to_begin.message() for _ in range(30))
+        broker.join("default", timeout=30_000)
+    assert ran == {one.message_id for one in sent}
+    assert event_states(broker.client, hit.message_id)[:2] == ["started", "failed"]
+    assert stored(broker.client, hit.message_id).state in {"completed", "dead"}

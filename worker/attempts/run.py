@@ -7,13 +7,12 @@ Recording never fails the work.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar, copy_context
 from math import inf
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from dramatiq.broker import MessageProxy
 from dramatiq.middleware.shutdown import Shutdown
@@ -26,7 +25,7 @@ from worker.history.events import Recorder, State, Subject, UsualEvent
 from worker.loops.account import Account
 from worker.loops.interrupts import Section, run_in_section
 from worker.loops.overruns import cleanup_seconds
-from worker.loops.task_section import TaskSection
+from worker.loops.task_section import SectionTask, TaskSection
 from worker.loops.watchdog import OWNER
 
 R = TypeVar("R")
@@ -115,7 +114,7 @@ class AttemptRun:
             self._interrupt = None  # its traceback has this frame
 
     async def await_body(
-        self, function: Callable[[], Awaitable[R]], task: asyncio.Task[Any], charge: Callable[[Account], object]
+        self, function: Callable[[], Awaitable[R]], task: SectionTask, charge: Callable[[Account], object]
     ) -> R:
         """Runs the actor's async function as the part that interrupts reach. The runner's task calls it.
 
@@ -174,6 +173,7 @@ class AttemptRun:
     def own_span(self) -> Span:
         """The context of the attempt's own, made now."""
         if self.span is None:
+            # An actor without a context has its name and nothing else.
             prefix, subject = self._own or (self.attempt.actor, {})
             self.span = Span(prefix, "", subject)
             is_recorded = self._own is not None
@@ -235,7 +235,7 @@ class AttemptRun:
 
     def skip(self, error: BaseException) -> None:
         """Takes the error by which its body says that there is nothing to do."""
-        self._own_span().see(error)
+        self.own_span().see(error)
 
     def end(
         self,
@@ -256,7 +256,7 @@ class AttemptRun:
         if self.has_ended:
             return
         self.has_ended = True
-        span = self._own_span()
+        span = self.own_span()
         if error is None and span.outcome in (State.FAILED, State.SNOOZED):
             # The actor handled the error that its context saw: the message is acknowledged.
             span.outcome = State.COMPLETED
@@ -271,13 +271,6 @@ class AttemptRun:
         span.text = "; ".join(part for part in (span.text, outlook, self.account.note) if part)
         event = span.ending((time.monotonic() - self._started_at) * 1000, self.account.blocked)
         self.recorder.record_end(event, becomes or message_state(event.state))
-
-    def _own_span(self) -> Span:
-        if self.span is None:
-            # An actor without a context has its name and nothing else.
-            self.span = Span(self.attempt.actor, "", {})
-            self.span.start(self.recorder, attempt=self.attempt, root=None, outer=None, at=self._started_at)
-        return self.span
 
 
 current_run = cast("ContextVar[AttemptRun | None]", scope)

@@ -31,6 +31,7 @@ from worker.broker.taken import Keeper, TakenMessage
 from worker.errors import LoopClosedError, SelfCancelledError
 from worker.history.events import UsualEvent
 from worker.loops.shared_loop import SharedLoop, shared_loop
+from worker.loops.task_section import SectionTask
 from worker.loops.thread_pool import ThreadPool
 
 R = TypeVar("R")
@@ -67,7 +68,7 @@ class LoopRunner:
         self._context = contextvars.copy_context()
         self._waiting: list[tuple[int, int, TakenMessage]] = []
         self._numbers = itertools.count()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[SectionTask] = set()
         self._called = False
         # Of its own: blocking calls of services never keep an attempt from its end.
         self._threads = ThreadPool(_ASIDE, "aside")
@@ -136,11 +137,11 @@ class LoopRunner:
             # A context of its own: what an attempt binds ends with it.
             context = self._context.copy()
             # Not by the loop, which would look for the attempt in which it is made.
-            self._tasks.add(asyncio.Task(self._run(message, shared, context), loop=shared.loop, context=context))
+            self._tasks.add(SectionTask(self._run(message, shared, context), loop=shared.loop, context=context))
 
     async def _run(self, message: TakenMessage, shared: SharedLoop, context: contextvars.Context) -> None:
         """One message, and then what waits for its place."""
-        task = cast("asyncio.Task[None]", asyncio.current_task(shared.loop))
+        task = cast("SectionTask", asyncio.current_task(shared.loop))
         try:
             error, result = await self._outcome_of(message, shared, task)
             try:
@@ -157,7 +158,7 @@ class LoopRunner:
                 self._begin(shared)
 
     async def _outcome_of(
-        self, message: TakenMessage, shared: SharedLoop, task: asyncio.Task[None]
+        self, message: TakenMessage, shared: SharedLoop, task: SectionTask
     ) -> tuple[BaseException | None, object]:
         """Runs the message's attempt; answers its error, or None, and its result."""
         try:

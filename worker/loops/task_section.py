@@ -17,6 +17,19 @@ from worker.loops.overruns import cleanup_seconds, report_overrun
 logger = get_logger(__name__)
 
 
+class SectionTask(asyncio.Task[None]):
+    """A task that can be cancelled only while its section lasts: what comes before and after must go its way.
+
+    A task that is cancelled before its first step would run nothing at all.
+    """
+
+    has_section = False
+
+    def cancel(self, msg: Any | None = None) -> bool:  # noqa: ANN401 - as asyncio has it
+        """Requests a cancel, as asyncio does; False outside the section."""
+        return self.has_section and super().cancel(msg)
+
+
 class TaskSection:
     """The part of a task in which it may be interrupted. Its loop's thread makes and ends it; any thread interrupts.
 
@@ -26,8 +39,9 @@ class TaskSection:
 
     __slots__ = ("_cancelled", "_exception", "_loop", "_open", "_patience", "_task")
 
-    def __init__(self, task: asyncio.Task[Any]) -> None:
+    def __init__(self, task: SectionTask) -> None:
         self._task = task
+        task.has_section = True
         self._loop = task.get_loop()
         self._open = True
         self._cancelled = False
@@ -61,7 +75,7 @@ class TaskSection:
         Args:
             error: The error with which the coroutine has ended, or None.
         """
-        self._open = False
+        self._open = self._task.has_section = False
         if self._patience is not None:
             self._patience.cancel()
         if self._cancelled and self._exception is not None:
