@@ -55,8 +55,8 @@ browser:
 screenshots: $(INSTALLED) browser ## Make the pictures of the README anew, from a real run (about a quarter of an hour)
 	$(BIN)/python -m docs.images.make_screenshots
 
-soak: $(INSTALLED) ## What takes minutes: 100,000 calls through the bridge leave nothing behind
-	$(BIN)/pytest -m soak
+soak: $(INSTALLED) ## What takes minutes: 100,000 calls through the bridge, and SOAK_SECONDS (600) of everything at once
+	$(BIN)/pytest -m soak -rP
 
 quality: $(INSTALLED) ## Summaries of eight real meetings, which must lie beside the checkout, against a person's
 	$(BIN)/pytest -m quality

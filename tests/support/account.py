@@ -28,7 +28,20 @@ def settle(
     unread: Collection[str] = NOBODY,
     events_dropped: bool = False,
 ) -> Counter[str]:
-    """Checks everything; answers how many messages are in each state.
+    """Checks everything as `settled` does; answers how many messages are in each state."""
+    messages = settled(scene, sent, delayed=delayed, unread=unread, events_dropped=events_dropped)
+    return Counter(message.state for message in messages.values())
+
+
+def settled(
+    scene: Scene,
+    sent: Collection[str],
+    *,
+    delayed: Collection[str] = NOBODY,
+    unread: Collection[str] = NOBODY,
+    events_dropped: bool = False,
+) -> dict[str, StoredMessage]:
+    """Checks everything; answers the messages.
 
     Args:
         scene: Where everything has come to an end.
@@ -54,7 +67,7 @@ def settle(
         counters_agree(client, [message for message in messages.values() if message.id not in unread])
     states = Counter(message.state for message in messages.values())
     assert states == scene.states(), f"{dict(states)} are stored, counted are {dict(scene.states())}"
-    return states
+    return messages
 
 
 def nothing_is_left(client: RedisClient, delayed: Collection[str]) -> None:

@@ -100,6 +100,28 @@ async def work(ms: int = 0) -> None:
     note("done")
 
 
+@actor
+def plain(seconds: float) -> None:
+    """A sync actor."""
+    note("began")
+    time.sleep(seconds)
+    note("done")
+
+
+@on_both()
+async def blocks(seconds: float) -> None:
+    """Blocks its loop."""
+    note("began")
+    time.sleep(seconds)  # noqa: ASYNC251 - that is what it is for
+    note("done")
+
+
+@on_both(max_retries=1)
+async def fails() -> None:
+    note("began")
+    raise ValueError("always")
+
+
 @on_both()
 async def mixed(outcome: str, ms: int = 0) -> None:
     """Completes, is skipped, fails once, asks once for a later time, or fails for good."""

@@ -64,6 +64,15 @@ class Server:
             self._process.wait()
             self.client.connection_pool.disconnect()
 
+    def shut_down(self) -> None:
+        """Ends it by its own command."""
+        assert self._process is not None
+        # It answers nothing, and so the client believes that it has lost it.
+        with contextlib.suppress(redis.RedisError):
+            self.client.shutdown(nosave=True)
+        self._process.wait(TIMEOUT)
+        self.client.connection_pool.disconnect()
+
     def signal(self, number: signal.Signals) -> None:
         """Suspends it, or has it go on: its connections stay, and nothing comes over them."""
         assert self._process is not None
@@ -152,11 +161,13 @@ class Scene:
         self.broker = self._sender()
 
     def _sender(self) -> StreamBroker:
-        broker = create_broker(Settings.model_validate({"redis_url": self._url(), "data_dir": self.folder}))
+        broker = create_broker(Settings.model_validate({"redis_url": self.url, "data_dir": self.folder}))
         assert isinstance(broker, StreamBroker)
         return broker
 
-    def _url(self) -> str:
+    @property
+    def url(self) -> str:
+        """The address under which the server is reached."""
         return f"redis://{HOST}:{self._port}/0"
 
     # ------------------------------------------------------------------ workers
@@ -167,7 +178,7 @@ class Scene:
         """Starts a worker, and does not wait for it."""
         words = [str(BIN / "dramatiq"), "tests.support.actors", "--processes", "1", "--threads", str(threads), *options]
         # As many attempts of async actors at once as of sync ones.
-        own = {"WORKER_REDIS_URL": self._url(), "FAULTS_NAME": name, "WORKER_CONCURRENCY": str(threads)}
+        own = {"WORKER_REDIS_URL": self.url, "FAULTS_NAME": name, "WORKER_CONCURRENCY": str(threads)}
         environment = self._environment | own | dict(variables)
         (self.folder / f"probe-{name}").unlink(missing_ok=True)
         with (self.folder / f"{name}.log").open("ab") as log:
