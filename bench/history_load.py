@@ -22,7 +22,6 @@ from typing import NamedTuple
 import dramatiq
 from dramatiq.brokers.stub import StubBroker
 
-from worker.attempts.attempt import Attempt
 from worker.attempts.run import AttemptRun
 from worker.attempts.running import RunningAttempts
 from worker.broker.envelope import NOT_DELAYED, pack
@@ -214,10 +213,7 @@ class Load:
                 yield message
 
     def _begin(self, message: TakenMessage) -> None:
-        attempt = Attempt(
-            message.message_id, message.actor_name, message.queue_name, message.attempt, message.fence, 0.0
-        )
-        run = AttemptRun(message, attempt, message)
+        run = AttemptRun(message, message, number=message.attempt, fence=message.fence, queued_ms=0.0)
         self._running.add(run)
         message.begin(run)
         of = fate(message.kwargs["number"])

@@ -12,7 +12,6 @@ import dramatiq
 import pytest
 from dramatiq.broker import MessageProxy
 
-from worker.attempts.attempt import Attempt as Facts
 from worker.attempts.run import AttemptRun
 from worker.attempts.runs import as_body
 from worker.settings import Settings
@@ -29,8 +28,7 @@ class Stop(BaseException):
 def attempt_run(message_id: str = "", fence: int = 1) -> AttemptRun:
     """The run of an attempt, before its body begins."""
     message: dramatiq.Message[None] = dramatiq.Message("default", "a", (), {}, {}, message_id or f"m{next(_numbers)}")
-    facts = Facts(message.message_id, "a", "default", 1, fence, 0.0)
-    return AttemptRun(MessageProxy(message), facts, RecordedEvents())
+    return AttemptRun(MessageProxy(message), RecordedEvents(), number=1, fence=fence, queued_ms=0.0)
 
 
 class Attempt:

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import dramatiq
 import pytest
-from dramatiq.middleware import AgeLimit, Callbacks, CurrentMessage, GroupCallbacks, Middleware, Retries
+from dramatiq.middleware import AgeLimit, Callbacks, CurrentMessage, GroupCallbacks, Middleware, Pipelines, Retries
 from dramatiq.rate_limits.backends import StubBackend
 
 from worker import create_broker
@@ -60,7 +60,7 @@ def test_a_middleware_takes_the_place_of_one_of_its_class(
     assert "AgeLimit" in line
 
 
-@pytest.mark.parametrize("base", [AgeLimit, Callbacks, GroupCallbacks])
+@pytest.mark.parametrize("base", [AgeLimit, Callbacks, GroupCallbacks, Pipelines])
 def test_a_class_that_derives_from_one_of_ours_takes_its_place(
     settings: Settings, add: Adding, base: type[Middleware]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from typing import Any
 
@@ -46,6 +47,19 @@ def test_a_message_survives_the_way_there_and_back(sent: dramatiq.Message[Any]) 
     assert b"\n" not in line
     assert b"\x1f" not in line
     assert decode(line) == sent
+
+
+def test_a_message_that_was_read_is_one_of_dramatiqs_in_all_respects() -> None:
+    """Its fields cannot be set, its arguments are a tuple, and what was left out has Dramatiq's values."""
+    sent = message(args=(1, [2]), kwargs={"a": 1}, options={"retries": 1})
+    read = decode(encode(sent, LIMIT))
+    assert vars(read) == vars(sent)
+    assert read.copy(args=()).message_id == sent.message_id
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        read.args = ()  # type: ignore[misc]
+    fields = sent.asdict()
+    del fields["message_timestamp"]
+    assert decode(json.dumps(fields).encode()).message_timestamp >= sent.message_timestamp
 
 
 def test_a_message_is_smaller_than_in_the_usual_encoding() -> None:
@@ -131,6 +145,7 @@ def test_a_unique_key_is_plain_text_too() -> None:
         b'{"queue_name":"q","actor_name":"a","args":[],"kwargs":[],"options":{}}',
         b'{"queue_name":"q","actor_name":"a","args":[],"kwargs":{},"options":null}',
         b'{"queue_name":"q","actor_name":"a","args":[],"kwargs":{},"options":{},"invented":1}',
+        b'{"queue_name":"q","actor_name":"a","args":[],"kwargs":{},"options":{}} {}',
         b'{"queue_name":"q\\ud800","actor_name":"a","args":[],"kwargs":{},"options":{}}',
     ],
     ids=lambda line: repr(line[:40]),

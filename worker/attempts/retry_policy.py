@@ -76,11 +76,13 @@ class RetryPolicy(Retries):
         exception: BaseException | None = None,
     ) -> None:
         """Acknowledges, retries or rejects the message after an error."""
-        run = current_run.get()
-        exception = deciding(exception) if exception is not None else None
-        if isinstance(exception, NoContentFound) or (exception is not None and run is not None and run.cancelled):
+        if exception is None:
             return
-        if exception is not None and broker.get_actor(message.actor_name).options.get("at_most_once"):
+        run = current_run.get()
+        exception = deciding(exception)
+        if isinstance(exception, NoContentFound) or (run is not None and run.cancelled):
+            return
+        if broker.get_actor(message.actor_name).options.get("at_most_once"):
             message.fail()
             return
         if isinstance(exception, Shutdown) and isinstance(broker, TakesBack):

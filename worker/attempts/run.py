@@ -40,10 +40,14 @@ class AttemptRun:
 
     Args:
         message: The message as the runner has it.
-        attempt: The facts about the attempt.
         recorder: The recorder of its events.
+        number: The attempt's number.
+        fence: The fence of the message's delivery.
+        queued_ms: Milliseconds between the time the message was due and now.
 
     Attributes:
+        message: The message as the runner has it.
+        recorder: The recorder of its events.
         account: The account of its calls.
         key: The message's id and the fence: no two attempts share them.
         begun_at: The time of its begin, in seconds since the epoch.
@@ -56,11 +60,33 @@ class AttemptRun:
         thread_id: The thread that is its own while it runs, or 0: on the loop it has none.
     """
 
-    def __init__(self, message: MessageProxy, attempt: Attempt, recorder: Recorder) -> None:
+    __slots__ = (
+        "_attempt",
+        "_interrupt",
+        "_number",
+        "_own",
+        "_queued_ms",
+        "_section",
+        "_started_at",
+        "account",
+        "begun_at",
+        "cancelled",
+        "due_at",
+        "due_interrupt",
+        "has_ended",
+        "in_body",
+        "key",
+        "message",
+        "recorder",
+        "span",
+        "thread_id",
+    )
+
+    def __init__(self, message: MessageProxy, recorder: Recorder, *, number: int, fence: int, queued_ms: float) -> None:
+        message_id = message.message_id
         self.message = message
-        self.attempt = attempt
-        self.key = attempt.message_id, attempt.fence
         self.recorder = recorder
+        self.key = message_id, fence
         self.begun_at = time.time()
         self.cancelled = False
         self.in_body = False
@@ -70,10 +96,24 @@ class AttemptRun:
         self.span: Span | None = None
         self.thread_id = 0
         self._started_at = time.monotonic()
-        self.account = Account((attempt.actor, attempt.message_id))
+        self.account = Account((message.actor_name, message_id))
+        self._number = number
+        self._queued_ms = queued_ms
+        self._attempt: Attempt | None = None
         self._interrupt: BaseException | None = None
         self._section: Section | TaskSection | None = None
         self._own: tuple[str, Subject] | None = None
+
+    @property
+    def attempt(self) -> Attempt:
+        """The facts about the attempt, as its service sees them; made when somebody asks."""
+        if self._attempt is None:
+            message_id, fence = self.key
+            message = self.message
+            self._attempt = Attempt(
+                message_id, message.actor_name, message.queue_name, self._number, fence, self._queued_ms
+            )
+        return self._attempt
 
     # ------------------------------------------------------------------ the runner's side
 
@@ -167,8 +207,7 @@ class AttemptRun:
             subject: The subject of the message.
         """
         self._own = prefix, subject
-        attempt = self.attempt
-        return UsualEvent(State.STARTED, self.begun_at, attempt.number, attempt.queued_ms, subject)
+        return UsualEvent(State.STARTED, self.begun_at, self._number, self._queued_ms, subject)
 
     def own_span(self) -> Span:
         """The context of the attempt's own, made now."""
@@ -192,9 +231,8 @@ class AttemptRun:
         if self._own is None or self.span is not None or self.account.blocked is not None or self.account.note:
             return None
         self.has_ended = True
-        attempt = self.attempt
         took = (time.monotonic() - self._started_at) * 1000
-        return UsualEvent(State.COMPLETED, time.time(), attempt.number, attempt.queued_ms, self._own[1], took)
+        return UsualEvent(State.COMPLETED, time.time(), self._number, self._queued_ms, self._own[1], took)
 
     # ------------------------------------------------------------------ interrupts, from any thread
 

@@ -16,7 +16,6 @@ from dramatiq.middleware import SkipMessage, TimeLimitExceeded
 from dramatiq.middleware.shutdown import Shutdown
 from dramatiq.middleware.threading import Interrupt
 
-from worker.attempts.attempt import Attempt
 from worker.attempts.foreign_interrupts import divert_no_more, divert_to
 from worker.attempts.results import SETTLES, settled
 from worker.attempts.run import AttemptRun, Cancelled, current_run
@@ -102,9 +101,7 @@ def _call_and_settle(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
 def delivered_run(message: Delivery) -> AttemptRun:
     """A new run of a message that our own broker has handed out."""
     proxy = cast("MessageProxy", message)
-    queued_ms = message.queued_ms
-    attempt = Attempt(proxy.message_id, proxy.actor_name, proxy.queue_name, message.attempt, message.fence, queued_ms)
-    return AttemptRun(proxy, attempt, message)
+    return AttemptRun(proxy, message, number=message.attempt, fence=message.fence, queued_ms=message.queued_ms)
 
 
 class Runs(dramatiq.Middleware):
@@ -147,7 +144,7 @@ class Runs(dramatiq.Middleware):
         if self._recorder is not None and (delay is not None or DUE not in message.options):
             message.options[DUE] = int(time.time() * 1000) + (delay or 0)
         run = current_run.get()
-        if run is not None and not run.in_body and run.attempt.message_id == message.message_id:
+        if run is not None and not run.in_body and run.key[0] == message.message_id:
             error = run.message._exception  # noqa: SLF001 - where Dramatiq puts it
             self._end(run, error, f"retry in {format_duration((delay or 0) / 1000)}", "delayed")
 
@@ -207,8 +204,7 @@ class Runs(dramatiq.Middleware):
         due = message.options.get(DUE, message.message_timestamp)
         number = fence = int(message.options.get("retries", 0)) + int(message.options.get(WAITS, 0)) + 1
         queued_ms = max(0.0, time.time() * 1000 - due)
-        attempt = Attempt(message.message_id, message.actor_name, message.queue_name, number, fence, queued_ms)
-        return AttemptRun(message, attempt, self._recorder)
+        return AttemptRun(message, self._recorder, number=number, fence=fence, queued_ms=queued_ms)
 
     def _end(
         self,

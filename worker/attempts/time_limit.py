@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import dramatiq
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import TimeLimitExceeded
@@ -38,5 +40,5 @@ class TimeLimit(dramatiq.Middleware):
         options = broker.get_actor(message.actor_name).options
         limit = message.options.get("time_limit") or options.get("time_limit", self._time_limit_ms)
         run = current_run.get()
-        if run is not None and limit != float("inf"):
+        if run is not None and limit != inf:
             self._running.limit(run, limit / 1000, TimeLimitExceeded)

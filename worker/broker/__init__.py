@@ -13,10 +13,9 @@ from dramatiq.middleware import (
     AgeLimit,
     GroupCallbacks,
     Middleware,
-    Pipelines,
 )
 
-from worker.attempts.callbacks import Callbacks
+from worker.attempts.callbacks import Callbacks, Pipelines
 from worker.attempts.retry_policy import RetryPolicy
 from worker.attempts.running import RunningAttempts
 from worker.attempts.runs import Runs

@@ -65,7 +65,8 @@ def _stands_for(ours: Middleware) -> type[Middleware] | tuple[()]:
         return dramatiqs.TimeLimit
     if isinstance(ours, ShutdownNotifications):
         return dramatiqs.ShutdownNotifications
-    return next((kind for kind in (dramatiqs.Callbacks, dramatiqs.GroupCallbacks) if isinstance(ours, kind)), ())
+    kinds = (dramatiqs.Callbacks, dramatiqs.Pipelines, dramatiqs.GroupCallbacks)
+    return next((kind for kind in kinds if isinstance(ours, kind)), ())
 
 
 def _ours(new: Middleware, old: Middleware) -> Middleware:

@@ -41,7 +41,8 @@ class CountedGroups(dramatiq.middleware.GroupCallbacks):
     ) -> None:
         """Counts a member that has ended well."""
         del result
-        group, callbacks = (message.options.get(f"group_completion_{name}") for name in ("uuid", "callbacks"))
+        group = message.options.get("group_completion_uuid")
+        callbacks = message.options.get("group_completion_callbacks")
         if exception is None and group and callbacks and isinstance(broker, CountsInGroup):
             messages: list[dramatiq.Message[object]] = [dramatiq.Message(**one) for one in callbacks]
             broker.count_in_group(message, group, self.barrier_ttl, messages)

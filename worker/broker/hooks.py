@@ -20,6 +20,11 @@ _Hook = Callable[..., object]
 
 _ENQUEUE_WHAT_FOLLOWS = (Callbacks, GroupCallbacks, Pipelines)
 
+_FAILED = "Unexpected failure in after_%s of %r."
+
+_ENDS = {"process_message", "skip_message"}
+"""The signals after which an attempt ends."""
+
 _ending: ContextVar[TakenMessage | None] = ContextVar("ending", default=None)
 
 
@@ -52,12 +57,14 @@ class Hooks(OneOfAKind):
     def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as in Dramatiq
         """Calls the middleware that has this hook; messages that it enqueues go with the attempt's end."""
         hooks = self._listeners("after_" + signal)
-        taken = args[0] if signal in {"process_message", "skip_message"} else None
-        if isinstance(taken, TakenMessage):
-            self._end(taken, hooks, signal, kwargs)
+        if signal in _ENDS and isinstance(args[0], TakenMessage):
+            self._end(args[0], hooks, signal, kwargs)
             return
         for hook in hooks:
-            self._call(hook, signal, args, kwargs)
+            try:
+                hook(self, *args, **kwargs)
+            except Exception:
+                self.logger.critical(_FAILED, signal, hook, exc_info=True)
 
     def add_middleware(self, middleware: Middleware, **position: Any) -> None:  # noqa: ANN401 - as in Dramatiq
         """Adds a middleware, in the place of one of its kind if there is one."""
@@ -68,29 +75,20 @@ class Hooks(OneOfAKind):
     def _end(self, taken: TakenMessage, hooks: Sequence[_Hook], signal: str, kwargs: dict[str, Any]) -> None:
         taken.ending = Ending()
         token = _ending.set(taken)
-        failure = None
         try:
             for place, hook in enumerate(hooks):
-                failure = self._call(hook, signal, (taken,), kwargs)
-                if failure is not None and "result" in kwargs and isinstance(_owner(hook), _ENQUEUE_WHAT_FOLLOWS):
-                    kwargs = {"exception": failure}
-                    taken.stuff_exception(failure)
-                    if not any(isinstance(_owner(later), Retries) for later in hooks[place + 1 :]):
-                        taken.fail()  # nobody comes who could retry it
+                try:
+                    hook(self, taken, **kwargs)
+                except Exception as error:
+                    self.logger.critical(_FAILED, signal, hook, exc_info=True)
+                    if "result" in kwargs and isinstance(_owner(hook), _ENQUEUE_WHAT_FOLLOWS):
+                        kwargs = {"exception": error}
+                        _fail(taken, error, hooks[place + 1 :])
         finally:
             _ending.reset(token)
-            if (error := kwargs.get("exception")) is not None:
-                release(error)
-            del error, failure, kwargs  # its traceback leads to this frame
-
-    def _call(self, hook: _Hook, signal: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Exception | None:
-        """Calls a hook; the answer is its error, which is in the log, or None."""
-        try:
-            hook(self, *args, **kwargs)
-        except Exception as error:
-            self.logger.critical("Unexpected failure in after_%s of %r.", signal, hook, exc_info=True)
-            return error
-        return None
+            if (failure := kwargs.get("exception")) is not None:
+                release(failure)
+            del failure, kwargs  # its traceback leads to this frame
 
     def _listeners(self, hook: str) -> list[_Hook]:
         found = self._hooks.get(hook)
@@ -100,6 +98,13 @@ class Hooks(OneOfAKind):
             found = [getattr(one, hook) for one in chain if getattr(type(one), hook, None) is not known]
             self._hooks[hook] = found
         return found
+
+
+def _fail(taken: TakenMessage, error: Exception, later: Sequence[_Hook]) -> None:
+    """Makes the attempt one that has failed with this error; `later` are the hooks that are still to be called."""
+    taken.stuff_exception(error)
+    if not any(isinstance(_owner(hook), Retries) for hook in later):
+        taken.fail()  # nobody comes who could retry it
 
 
 def _owner(hook: _Hook) -> object:

@@ -117,7 +117,7 @@ class StoringThread(ABC, Generic[T]):
 
     def take(self, item: T) -> None:
         """Takes an item, to be stored soon; drops it if it may be and too much waits."""
-        if len(self.waiting) >= self._pace.most and item.may_be_dropped:
+        if item.may_be_dropped and len(self.waiting) >= self._pace.most:
             self.drop(1)
             return
         self.waiting.put(item)

@@ -60,7 +60,8 @@ class Waiting(Generic[T]):
     def put(self, item: T) -> None:
         """Puts an item behind the others."""
         self._inbox.append(item)
-        self._doorbell.ring()
+        if self._doorbell.asleep:
+            self._doorbell.ring()
 
     def __len__(self) -> int:
         """The number of items that wait to be taken."""
