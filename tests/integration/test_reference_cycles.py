@@ -1,4 +1,4 @@
-"""A failed attempt leaves nothing behind that only the collector could free, whichever way it failed."""
+"""An attempt leaves nothing behind that only the collector could free, whichever way it ended."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from worker import (
     run_async_in_new_loop,
     run_in_thread_pool,
 )
+from worker.attempts.run import current_run
 from worker.broker.streams import StreamBroker
 from worker.history.query import ask, one_message
 from worker.operations.actions import cancel
@@ -40,7 +41,7 @@ class Held:
     """What a failing frame holds."""
 
 
-held: list[weakref.ref[Held]] = []
+held: list[weakref.ref[Any]] = []
 started = threading.Event()
 
 
@@ -128,6 +129,26 @@ def fail_and_look(broker: StreamBroker, message: dramatiq.Message[Any]) -> None:
     wait_until(has_ended)
     assert held
     wait_until(lambda: not any(one() for one in held), timeout=2)
+
+
+@pytest.mark.parametrize("kind", ["loop", "bridge", "sync"])
+def test_an_attempt_that_ends_well_leaves_no_cycle(broker: StreamBroker, kind: str) -> None:
+    """Its message is gone when its end is stored and its runner has another one: the collector has nothing to do."""
+
+    def keep() -> None:
+        run = current_run.get()
+        assert run is not None
+        held.append(weakref.ref(run.message))
+
+    async def keeps() -> None:
+        keep()
+
+    made = actor(keep) if kind == "sync" else actor(loop="shared" if kind == "loop" else "new")(keeps)
+    with working(broker, threads=1), without_the_collector():
+        for count in (1, 2):
+            made.send()
+            wait_until(lambda count=count: len(held) == count)  # type: ignore[misc]
+        wait_until(lambda: held[0]() is None, timeout=2)
 
 
 @pytest.mark.parametrize("loop", LOOPS)

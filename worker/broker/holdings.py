@@ -95,6 +95,7 @@ class Holdings:
         message.ended = True
         room = self.rooms[message.taken_for]
         room.remove(message)
+        message.run = None  # which has the message: only the collector could free them
         # The room is there (docs/explanation/waking-without-a-lock.md): is it waited for?
         if self._room_made.asleep and room.free() > 0:
             self._room_made.ring()

@@ -319,8 +319,9 @@ class WorkerSession:
     def _return(self, messages: Sequence[TakenMessage]) -> None:
         arguments: list[Argument] = []
         for message in messages:
+            waits = message.run is None and not message.ended
             self.holdings.ended(message)
-            if message.run is None:
+            if waits:
                 self.holdings.stored(message)
                 arguments += [message.stream, message.entry, message.message_id, message.fence]
         if arguments:

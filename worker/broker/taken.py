@@ -53,7 +53,7 @@ class TakenMessage(MessageProxy):
         taken_for: The runner in the name of its stream: another one if other processes run its actor in another way.
         at_most_once: Whether its next attempt is its last, whatever befalls it.
         start_is_stored: Whether the server has stored the begin of its attempt.
-        run: Its attempt, or None before its begin.
+        run: Its attempt, or None before its begin and after its end.
         ending: The end of its attempt, or None before the actor's function has returned.
         ended: Whether its attempt has ended.
     """

@@ -159,11 +159,14 @@ class StoringThread(ABC, Generic[T]):
         self.error = " ".join(str(error).split()) or type(error).__name__
 
     def _run(self) -> None:
-        size, at_once = self._pace.group, self._pace.at_once
         while not self._is_over():
-            items = self.waiting.take(size * at_once, size, self._pace.gather)
-            if items:
-                self._store([self._group(items[first : first + size]) for first in range(0, len(items), size)])
+            self._store_next()
+
+    def _store_next(self) -> None:
+        size = self._pace.group
+        items = self.waiting.take(size * self._pace.at_once, size, self._pace.gather)
+        if items:
+            self._store([self._group(items[first : first + size]) for first in range(0, len(items), size)])
 
     def _is_over(self) -> bool:
         return self.waiting.is_closed() and (self.error is not None or not self.waiting)

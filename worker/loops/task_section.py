@@ -87,6 +87,7 @@ class TaskSection:
             own.__cause__ = error
             error = own
         self._exception = None  # its traceback has frames that have this section
+        del self._task  # its context has the attempt, which has this section
         return error
 
     def _interrupt(self, exception: BaseException) -> None:
