@@ -117,7 +117,7 @@ def test_what_python_commits_is_what_it_reads_from_the_record(client: RedisClien
     one = taken(client, message)
     events = [told.event(State.STARTED), told.event(State.FAILED if told.error else State.COMPLETED)]
     commit = Commit(one, started=True, events=[*events], ending=Ending(event=events[1]))
-    assert _COMMIT.run(client, ["name", 0, *LIMITS, commit.text()]) == [[], []]
+    assert _COMMIT.run(client, ["name", 0, *LIMITS, *commit.texts()]) == [[], []]
     found = stored(client, "m")
     assert (found.actor, found.queue, found.priority, found.attempts) == (told.actor, "default", "high", 1)
     assert found.state == ("dead" if told.error else "completed")
@@ -156,7 +156,7 @@ def test_a_script_keeps_what_a_later_version_added_to_a_record(client: RedisClie
     record: Any = client.get("{worker}:m:m")
     head, _, rest = record.partition(b"\n")
     client.set("{worker}:m:m", head + b"\tlimit=gpu\tparent=m0\n" + rest)
-    assert _COMMIT.run(client, ["name", 0, *LIMITS, Commit(one, started=True).text()]) == [[], []]
+    assert _COMMIT.run(client, ["name", 0, *LIMITS, *Commit(one, started=True).texts()]) == [[], []]
     assert stored(client, "m").state == "running"
     record = client.get("{worker}:m:m")
     assert record.partition(b"\n")[0].endswith(b"\t\tlimit=gpu\tparent=m0")

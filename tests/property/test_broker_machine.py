@@ -545,7 +545,7 @@ class BrokerMachine(RuleBasedStateMachine):
     def _commit(self, process: Process, steps: list[Step]) -> None:
         process.commits += 1
         process.last = [f"{process.token}:{process.commits}", 0, *self._limits()]
-        process.last += [_text_of(step) for step in steps]
+        process.last += [text for step in steps for text in _texts_of(step)]
         answers = COMMIT.run(self.client, process.last)
         assert tuple([one.decode() for one in answer] for answer in answers) == self.model.commit(steps)
         self._retired(2 * sum(bool(one.outcome) for one in steps) + 10, AGE_MS)
@@ -1007,7 +1007,7 @@ def _is(message: Message, wanted: MessageFilter) -> bool:
     )
 
 
-def _text_of(step: Step) -> str:
+def _texts_of(step: Step) -> tuple[str, str]:
     taken = step.taken
     end = End(
         stream=_key_of(taken.stream),

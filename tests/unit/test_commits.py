@@ -39,11 +39,12 @@ def test_commits_of_an_attempt_become_one() -> None:
     commit.absorb(Commit(MESSAGE, events=[STARTED]))
     commit.absorb(Commit(MESSAGE, events=[COMPLETED], ending=ending))
     assert commit == Commit(MESSAGE, started=True, events=[STARTED, COMPLETED], ending=ending)
-    fields = commit.text().split("\x1f")
+    text, lines = commit.texts()
+    fields = text.split("\x1f")
     assert fields[:4] == ["m", "3", "2", "1"]
-    assert fields[4] == to_line(STARTED) + to_line(COMPLETED)
-    assert fields[5:12] == ["2", "x=1", "x=1", "stream", "7-0", "completed", "completed"]
-    assert fields[-3:] == ["", "-1", "0"]
+    assert lines == to_line(STARTED) + to_line(COMPLETED)
+    assert fields[4:8] == ["stream", "7-0", "completed", "completed"]
+    assert fields[-6:] == ["", "-1", "2", "x=1", "x=1", "0"]
 
 
 def test_what_comes_after_the_end_does_not_undo_it() -> None:

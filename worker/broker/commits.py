@@ -69,8 +69,8 @@ class Commit(Item):
         # Facts after the end, from a thread that was left behind, do not undo it.
         self.ending = later.ending or self.ending
 
-    def text(self) -> str:
-        """The commit in the form that the script reads."""
+    def texts(self) -> tuple[str, str]:
+        """The commit in the form that the script reads: its fields, and its lines of events."""
         message = self.message
         return write_commit(
             (message.message_id, message.fence, message.attempt),
@@ -113,21 +113,24 @@ class End(NamedTuple):
     group: Group | None = None
 
 
+_NO_END = [""] * (len(End._fields) - 2)
+
+
 def write_commit(
     attempt: tuple[str, int, int], *, started: str, lines: str, subjects: Sequence[str], end: End | None
-) -> str:
+) -> tuple[str, str]:
     """The facts of an attempt (its message's id, fence and number) in the form that the script reads.
 
     `started` is `1` if it has begun, `once` if it may not begin again, or empty.
     """
-    fields = [*map(str, attempt), started, lines, str(len(subjects)), *subjects]
+    fields = [*map(str, attempt), started]
     if end is None:
-        return _SEPARATOR.join([*fields, ""])
+        return _SEPARATOR.join([*fields, *_NO_END, str(len(subjects)), *subjects]), lines
     *plain, follow_ups, group = end
-    fields += [*map(str, plain), *_parcels(follow_ups)]
+    fields += [*map(str, plain), str(len(subjects)), *subjects, *_parcels(follow_ups)]
     if group is not None:
         fields += [group.name, str(group.ttl_ms), *_parcels(group.callbacks)]
-    return _SEPARATOR.join(fields)
+    return _SEPARATOR.join(fields), lines
 
 
 def _parcels(parcels: Sequence[Parcel]) -> list[str]:

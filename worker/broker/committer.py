@@ -123,4 +123,4 @@ class Committer(StoringThread[Commit]):
         return [commit for commit in items if commit.is_end and not commit.may_lose_events]
 
     def _arguments(self, name: str, commits: Sequence[Commit], *, lean: bool) -> list[Argument]:
-        return [name, int(lean), *self._limits, *(commit.text() for commit in commits)]
+        return [name, int(lean), *self._limits, *(text for commit in commits for text in commit.texts())]

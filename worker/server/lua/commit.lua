@@ -2,12 +2,13 @@
 -- Stores what happened to messages: events, and ends of attempts with all that goes with them, each together or not at
 -- all. A process that lost a message to another (its fence is old) changes nothing. worker/broker/commits.py writes the fields.
 -- Arguments: the name of this commit, so that one that is sent again is not stored twice; whether to do without events;
--- retention in seconds of the hour windows; limits of the history; then the messages, the fields of each separated by the
--- character 31: id, fence, attempt, whether it has started (`1`, `once`: and may not start again, or empty), lines of
--- events, how many subjects, and these; stream, or empty and the last when the attempt goes on; entry, outcome (`retry`,
+-- retention in seconds of the hour windows; limits of the history; then for each message its fields, separated by the
+-- character 31, and its lines of events. The fields: id, fence, attempt, whether it has started (`1`, `once`: and may not
+-- start again, or empty); stream, or empty like all up to the subjects when the attempt goes on; entry, outcome (`retry`,
 -- `back`, or a state), kind of the end, error's type, buckets of duration and wait, milliseconds blocked, payload and delay
--- in ms of the retry, how many follow-ups, and for each of these what enqueue_new.lua is told and its delay in ms; and if it
--- is a member of one of Dramatiq's groups, the group, for how many ms its count is kept, and the callbacks like follow-ups.
+-- in ms of the retry; how many subjects, and these; and if it has ended, how many follow-ups, and for each of these what
+-- enqueue_new.lua is told and its delay in ms; and if it is a member of one of Dramatiq's groups, the group, for how many ms
+-- its count is kept, and the callbacks like follow-ups.
 -- Answer: the ids of those that were refused, and of the follow-ups that were not enqueued: a message with their id waits
 -- or runs already.
 -- Keys: cancel, commit, dramatiq.
@@ -19,18 +20,18 @@ end
 
 local refused, taken, new_ids, new_records, is_new, acknowledged = {}, {}, {}, {}, {}, {}
 
+-- The fields that all have are read at once, for one after the other they cost as much as all that is done with them.
+local FIELDS_OF_ALL = '^' .. string.rep('([^\31]*)\31', 14) .. '()'
+
+-- The others are read one after the other; nil: there is none any more.
 local fields, place
-local function open_fields(text)
-  fields, place = {}, 0
-  local size = 0
-  for one in string.gmatch(text .. '\31', '([^\31]*)\31') do
-    size = size + 1
-    fields[size] = one
-  end
-end
 local function field()
-  place = place + 1
-  return fields[place]
+  if not place then
+    return nil
+  end
+  local from, to = place, string.find(fields, '\31', place, true)
+  place = to and to + 1
+  return string.sub(fields, from, (to or 0) - 1)
 end
 
 local function follow(apply)
@@ -78,19 +79,12 @@ local function ran_as_cancelled(id, record, fence, attempt, started)
 end
 
 -- Answers whether the message has ended well.
-local function finish_attempt(id, record, held)
-  local outcome, kind, error_type, took, waited, blocked = field(), field(), field(), field(), field(), field()
-  local payload, later = field(), tonumber(field())
-  if not held then
-    return false
-  end
-  count_end(record.actor, kind, took, waited, blocked)
-  mark_end(record, kind, error_type)
+local function finish_attempt(id, record, outcome, error_type, payload, later)
   record.starts, record.losses = 0, 0
   if record.state == 'cancelled' and outcome ~= 'completed' and outcome ~= 'skipped' then
     call('DEL', KEY.cancel(id))
   elseif outcome == 'retry' then
-    local due = later > 0 and now + later or nil
+    local due = tonumber(later) > 0 and now + later or nil
     transition(id, record, due and 'delayed' or 'queued', { due = due })
     if not FINAL[record.state] then
       -- One that was cancelled has no next attempt: it stays as it was, with the unique key that it has given up.
@@ -99,14 +93,17 @@ local function finish_attempt(id, record, held)
   elseif outcome == 'back' then
     transition(id, record, 'queued', { priority = 'back' })
   else
-    transition(id, record, outcome, { cause = error_type })
+    transition(id, record, outcome, outcome == 'dead' and { cause = error_type } or nil)
   end
   return outcome == 'completed' or outcome == 'skipped'
 end
 
 while position < #ARGV do
-  open_fields(argument())
-  local id, fence, attempt, start, lines = field(), tonumber(field()), tonumber(field()), field(), field()
+  fields = argument()
+  local lines = argument()
+  local id, fence, attempt, start, stream, entry, outcome, kind, error_type, took, waited, blocked, payload, later, rest =
+    string.match(fields, FIELDS_OF_ALL)
+  fence, attempt, place = tonumber(fence), tonumber(attempt), rest
   local started = start ~= ''
   local record = load(id)
   local is_late = record and ran_as_cancelled(id, record, fence, attempt, started)
@@ -117,10 +114,9 @@ while position < #ARGV do
       add_subject(id, record, subject)
     end
   end
-  local stream = field()
   if stream ~= '' then
     acknowledged[stream] = acknowledged[stream] or {}
-    table.insert(acknowledged[stream], field())
+    table.insert(acknowledged[stream], entry)
   end
   if held then
     if is_late then
@@ -137,8 +133,13 @@ while position < #ARGV do
   else
     table.insert(refused, id)
   end
-  local is_done = stream ~= '' and finish_attempt(id, record, held)
+  local is_done = false
   if held then
+    if stream ~= '' then
+      count_end(record.actor, kind, took, waited, blocked)
+      mark_end(record, kind, error_type)
+      is_done = finish_attempt(id, record, outcome, error_type, payload, later)
+    end
     -- Before the follow-ups: one of them may have its id.
     save(id, record)
   end

@@ -13,14 +13,19 @@ end
 -- purged meanwhile is removed, one that lies in another runner's stream is moved: nil.
 local function describe(stream, entry, fields)
   local id = fields[1] == 'i' and fields[2]
-  local record = id and load(id)
-  if record and is_current(fields, record) then
-    if move_if_misplaced(stream, entry, id, record) then
+  local text = id and call('GET', KEY.record(id))
+  local fence, attempts, losses, at, payload, actor
+  if text then
+    fence, attempts, losses, at, payload, actor = decode_waiting(text)
+  end
+  if fence and is_current(fields, fence) then
+    if is_misplaced(stream, actor) then
+      move_entry(stream, entry, id, decode_record(text))
       return nil
     end
-    return { stream, entry, id, record.fence, record.attempts, record.losses, record.at, (split(record)) }
+    return { stream, entry, id, fence, attempts, losses, at, payload }
   end
-  if record or id and not call('GET', KEY.record(id)) then
+  if fence or id and not text then
     remove_entry(stream, entry)
     return nil
   end

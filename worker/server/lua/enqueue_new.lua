@@ -6,12 +6,6 @@
 -- Keys: changed, depths, kept, map, names, record, segments, seq, states, stream, times.
 local MOST_BITS = 32
 
--- The time as 48 bits.
-local now_bits, rest = '', now
-for _ = 1, 6 do
-  now_bits, rest = string.char(rest % 256) .. now_bits, math.floor(rest / 256)
-end
-
 -- Sets the bits of messages that follow each other.
 local function mark_all(map, from, count)
   if count == 1 then
@@ -62,7 +56,7 @@ while position < #ARGV do
       call('ZADD', KEY.segments, now_text, segment)
       call('SET', KEY.times(segment), string.rep('\0', SEGMENT * 6))
     end
-    call('SETRANGE', KEY.times(segment), first * 6, string.rep(now_bits, count))
+    call('SETRANGE', KEY.times(segment), first * 6, string.rep(as_bits(now), count))
   end
 end
 return answers

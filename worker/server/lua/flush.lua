@@ -9,7 +9,7 @@ for _, stream in ipairs(streams_of(queue)) do
     local record = entry[2][1] == 'i' and load(entry[2][2])
     remove_entry(stream, entry[1])
     -- That of a message which was cancelled meanwhile, or has gone elsewhere, is no more than an entry.
-    if record and is_current(entry[2], record) then
+    if record and is_current(entry[2], record.fence) then
       forget(entry[2][2], record)
     end
     dropped = dropped + 1

@@ -1,7 +1,7 @@
 -- include: server, keys, states, segments
 -- The indexes of messages: the changes of a script are gathered here, and `store_indexes` stores them.
 -- Keys: changed, depths, ended, kept, map, names, segments, seq, states, times.
-local changes, marks, ended_in, changed_in = {}, {}, {}, {}
+local changes, marks, moments, ended_in, changed_in = {}, {}, {}, {}, {}
 
 local function add_to(key, field, amount)
   local fields = changes[key]
@@ -12,23 +12,25 @@ local function add_to(key, field, amount)
   fields[field] = (fields[field] or 0) + amount
 end
 
+-- Values of messages, gathered as runs of messages that follow each other and have the same: of each run the first number,
+-- how many, and the value. Most are runs, and a run is stored as fast as one.
+local function add_to_runs(runs, seq, value)
+  local size = #runs
+  if size > 0 and runs[size] == value and runs[size - 2] + runs[size - 1] == seq and seq % SEGMENT ~= 0 then
+    runs[size - 1] = runs[size - 1] + 1
+  else
+    runs[size + 1], runs[size + 2], runs[size + 3] = seq, 1, value
+  end
+end
+
 -- Sets or clears a message's bit in the map of a name.
-local maps = {}
 local function mark(seq, name, value)
-  local segment = segment_of(seq)
-  local segments = maps[name]
-  if not segments then
-    segments = {}
-    maps[name] = segments
+  local runs = marks[name]
+  if not runs then
+    runs = {}
+    marks[name] = runs
   end
-  local changed = segments[segment]
-  if not changed then
-    changed = {}
-    segments[segment] = changed
-    marks[KEY.map(segment, name)] = changed
-  end
-  local size = #changed
-  changed[size + 1], changed[size + 2], changed[size + 3], changed[size + 4] = 'SET', 'u1', seq % SEGMENT, value
+  add_to_runs(runs, seq, value)
 end
 
 -- A name is remembered, so that it can be listed and its bits be dropped with the segment.
@@ -50,11 +52,7 @@ end
 
 -- Since when a message is in its state.
 local function store_time(seq, at)
-  local key = KEY.times(segment_of(seq))
-  local times = marks[key] or {}
-  marks[key] = times
-  local size = #times
-  times[size + 1], times[size + 2], times[size + 3], times[size + 4] = 'SET', 'u48', '#' .. seq % SEGMENT, at
+  add_to_runs(moments, seq, at)
 end
 
 local function count_in(queue, state, amount)
@@ -66,7 +64,7 @@ end
 
 -- Brings the indexes in line with a record that is stored with another state or time than they have.
 local function index_state(record)
-  local segment = segment_of(record.seq)
+  local segment, was_in = segment_of(record.seq), record.was_in or record.queue
   if record.state ~= record.was or record.at ~= record.was_at then
     changed_in[segment] = true
     store_time(record.seq, record.at)
@@ -75,7 +73,7 @@ local function index_state(record)
   if record.state ~= record.was then
     if record.was then
       mark(record.seq, 'state:' .. record.was, 0)
-      count_in(record.was_in, record.was, -1)
+      count_in(was_in, record.was, -1)
     end
     mark_as(record.seq, 'state:' .. record.state)
     count_in(record.queue, record.state, 1)
@@ -84,13 +82,13 @@ local function index_state(record)
       ended_in[key] = ended_in[key] or {}
       ended_in[key][segment] = true
     end
-    record.was, record.was_in = record.state, record.queue
-  elseif record.queue ~= record.was_in then
+    record.was = record.state
+  elseif record.queue ~= was_in then
     -- It has ended, and its own attempt has enqueued it into another queue.
-    count_in(record.was_in, record.state, -1)
+    count_in(was_in, record.state, -1)
     count_in(record.queue, record.state, 1)
-    record.was_in = record.queue
   end
+  record.was_in = nil
 end
 
 -- Gives new messages their numbers, in order.
@@ -128,13 +126,40 @@ local function store_ended()
   ended_in = {}
 end
 
-local function store_marks()
-  for map, bits in pairs(marks) do
-    for from = 1, #bits, 2000 do
-      call('BITFIELD', map, unpack(bits, from, math.min(from + 1999, #bits)))
+-- The bits of a run in a map, as BITFIELD is told.
+local MOST_BITS, MOST_WORDS = 32, 2000
+local function add_bits(words, first, count, value)
+  for from = first, first + count - 1, MOST_BITS do
+    local width = math.min(MOST_BITS, first + count - from)
+    local size = #words
+    words[size + 1], words[size + 2], words[size + 3], words[size + 4] =
+      'SET', 'u' .. width, from, value == 1 and 2 ^ width - 1 or 0
+  end
+end
+
+local function store_bits(name, runs)
+  local maps = {}
+  for i = 1, #runs, 3 do
+    local map = KEY.map(segment_of(runs[i]), name)
+    maps[map] = maps[map] or {}
+    add_bits(maps[map], runs[i] % SEGMENT, runs[i + 1], runs[i + 2])
+  end
+  for map, words in pairs(maps) do
+    for from = 1, #words, MOST_WORDS do
+      call('BITFIELD', map, unpack(words, from, math.min(from + MOST_WORDS - 1, #words)))
     end
   end
-  maps, marks = {}, {}
+end
+
+local function store_marks()
+  for name, runs in pairs(marks) do
+    store_bits(name, runs)
+  end
+  for i = 1, #moments, 3 do
+    local seq, count, at = moments[i], moments[i + 1], moments[i + 2]
+    call('SETRANGE', KEY.times(segment_of(seq)), seq % SEGMENT * 6, string.rep(as_bits(at), count))
+  end
+  marks, moments = {}, {}
 end
 
 local function store_indexes()

@@ -51,7 +51,7 @@ local function take_over(stream, entry, dead, was_told)
     return
   end
   local kind, text = ending_of(was_told)
-  if not FINAL[record.state] and is_current(fields[1][2], record) then
+  if not FINAL[record.state] and is_current(fields[1][2], record.fence) then
     give_to_others(id, record, dead, kind, text, most_starts)
   elseif runs_as_cancelled(id, record, fields[1][2]) then
     call('DEL', KEY.cancel(id))
@@ -126,8 +126,8 @@ local function move_from(stream)
   for _, entry in ipairs(call('XRANGE', stream, after_the_given(stream), '+', 'COUNT', MOST_MOVED)) do
     local id = entry[2][1] == 'i' and entry[2][2]
     local record = id and load(id)
-    if record and is_current(entry[2], record) then
-      move_if_misplaced(stream, entry[1], id, record)
+    if record and is_current(entry[2], record.fence) and is_misplaced(stream, record.actor) then
+      move_entry(stream, entry[1], id, record)
     end
   end
   return call('XLEN', stream) < MOST_MOVED

@@ -19,7 +19,7 @@ local function is_good(fields)
   local id = fields[1] == 'i' and fields[2]
   local record = id and load(id)
   if record then
-    return is_current(fields, record)
+    return is_current(fields, record.fence)
   end
   return not id or call('EXISTS', KEY.record(id)) == 1
 end

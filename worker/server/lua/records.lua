@@ -38,8 +38,10 @@ local function mark_end(record, kind, error_type)
   if MARKED_ENDS[kind] then
     mark_as(record.seq, 'ended:' .. kind)
   end
-  for one in types_in(error_type) do
-    mark_as(record.seq, 'error:' .. one)
+  if error_type ~= '' then
+    for one in types_in(error_type) do
+      mark_as(record.seq, 'error:' .. one)
+    end
   end
 end
 

@@ -6,6 +6,15 @@ local function segment_of(seq)
   return math.floor(seq / SEGMENT)
 end
 
+-- A time as 48 bits.
+local function as_bits(at)
+  local bits, rest = '', tonumber(at)
+  for _ = 1, 6 do
+    bits, rest = string.char(rest % 256) .. bits, math.floor(rest / 256)
+  end
+  return bits
+end
+
 -- The number of the next message; where the server has lost it, one behind all that there are.
 local function next_seq()
   local seq = call('GET', KEY.seq)

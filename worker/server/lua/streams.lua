@@ -18,8 +18,8 @@ end
 local function add_entry(id, fence, queue, priority, actor)
   call('XADD', KEY.stream(queue, priority, runner_of(actor)), '*', 'i', id, 'f', fence)
 end
-local function is_current(fields, record)
-  return fields[3] ~= 'f' or tonumber(fields[4]) == record.fence
+local function is_current(fields, fence)
+  return fields[3] ~= 'f' or tonumber(fields[4]) == fence
 end
 
 local function remove_entry(stream, entry)
@@ -27,15 +27,25 @@ local function remove_entry(stream, entry)
   return call('XACK', stream, 'workers', entry) == 1
 end
 
--- Moves an entry that lies in the stream of another runner than its actor's; answers whether it did.
-local function move_if_misplaced(stream, entry, id, record)
-  local priority, runner = string.match(stream, ':([^:]*):([^:]*)$')
-  if runner == runner_of(record.actor) then
-    return false
+-- The priority and the runner of a stream.
+local places = {}
+local function place_of(stream)
+  local place = places[stream]
+  if not place then
+    place = {}
+    place.priority, place.runner = string.match(stream, ':([^:]*):([^:]*)$')
+    places[stream] = place
   end
+  return place
+end
+
+-- Whether an entry of an actor lies in the stream of another runner than the actor's.
+local function is_misplaced(stream, actor)
+  return place_of(stream).runner ~= runner_of(actor)
+end
+local function move_entry(stream, entry, id, record)
   remove_entry(stream, entry)
-  add_entry(id, record.fence, record.queue, priority, record.actor)
-  return true
+  add_entry(id, record.fence, record.queue, place_of(stream).priority, record.actor)
 end
 
 -- The entry after which no worker has been given any, as a start of a range.

@@ -79,10 +79,11 @@ end
 -- Brings a message into a state; the caller saves it. `how`, each where it is needed: `at`, since when
 -- (else: now); `due`, when a delayed one is due; `priority`, if not the message's own; `cause` of a dead letter;
 -- `elsewhere`, that another broker carries it.
+local NOTHING_MORE = {}
 local function transition(id, record, state, how)
-  how = how or {}
+  how = how or NOTHING_MORE
   if not how.elsewhere and is_cancelled(id, record, state) then
-    state, how = 'cancelled', {}
+    state, how = 'cancelled', NOTHING_MORE
   end
   local was = record.state
   leave(id, record)
@@ -136,6 +137,7 @@ begin_again = function(id, record, due, queue, priority, actor, payload)
   mark(record.seq, 'queue:' .. record.queue, 0)
   mark_as(record.seq, 'actor:' .. actor)
   mark_as(record.seq, 'queue:' .. queue)
+  record.was_in = record.was_in or record.queue
   record.queue, record.priority, record.actor = queue, priority, actor
   record.starts, record.losses = 0, 0
   set_more(record, 'until', nil)
