@@ -27,7 +27,7 @@ from sentry_sdk.transport import Transport
 from tests.support.brokers import stream_broker
 from tests.support.stored import event_states, state_of, stored
 from tests.support.waiting import wait_until
-from tests.support.workers import idle_worker, working
+from tests.support.workers import working
 from worker import (
     NoContentFound,
     ProcessingStatusContext,
@@ -612,17 +612,25 @@ def test_a_coroutine_that_ends_the_program_ends_only_its_attempt(broker: StreamB
 
 
 def test_what_was_enqueued_for_threads_is_found_by_the_loop(broker: StreamBroker) -> None:
-    """The server learns each actor's runner when a worker joins, and moves what lies in another's stream."""
+    """Its actor was sync in an earlier version: a worker that joins says its runner, and what waits is moved."""
     runs: list[int] = []
+
+    @dramatiq.actor(actor_name="passes")
+    def earlier(number: int) -> None:
+        raise AssertionError(f"the earlier version ran {number}")
+
+    with working(broker):
+        wait_until(lambda: runner_of(broker, "passes") == THREAD)
+    for number in range(50):
+        earlier.send(number)
+    assert broker.client.xlen(broker.client.namespace.stream("default", "normal", THREAD)) == 50
+    del broker.actors["passes"]
 
     @actor
     async def passes(number: int) -> None:
         runs.append(number)
 
-    passes.send_many(passes.message(number) for number in range(50))
-    assert runner_of(broker, "passes") == ""
-    with idle_worker(broker) as worker:
-        worker.start()
+    with working(broker):
         broker.join("default", timeout=30_000)
     assert sorted(runs) == list(range(50))
     assert runner_of(broker, "passes") == LOOP

@@ -16,6 +16,7 @@ from tests.support.project import ROOT
 from tests.support.scene import HOST, Scene, scene
 from tests.support.waiting import wait_until
 from tests.support.web import following, serving
+from worker import actor
 from worker.broker import create_broker, enqueue_unique
 from worker.cli.status import look
 from worker.errors import ServerRefused
@@ -73,16 +74,22 @@ def test_there_is_a_line_for_each_kind() -> None:
 def test_a_producer_sends_and_can_do_nothing_else(
     opened: Scene, settings_of: Callable[[str], Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At once, later, uniquely, many at once, and again."""
+    """At once, later, uniquely, many at once, and again; also to the loop."""
     broker = create_broker(settings_of("producer"))
     monkeypatch.setattr("dramatiq.broker.global_broker", broker)
+
+    @actor(concurrency=2)
+    async def on_the_loop() -> None:
+        """Does nothing."""
+
+    on_the_loop.send()
     one = message()
     broker.enqueue(one)
     broker.enqueue(message(), delay=60_000)
     for _ in range(2):
         enqueue_unique(message(), key="a", ttl=timedelta(minutes=1))
     broker.enqueue_many([message() for _ in range(3)])  # type: ignore[attr-defined]
-    assert opened.states() == {"queued": 5, "delayed": 1}
+    assert opened.states() == {"queued": 6, "delayed": 1}
     assert refused(opened) == []
     client = connect(settings_of("producer"))
     for words in (("FLUSHALL",), ("SET", "other", "1"), ("KEYS", "*"), ("CONFIG", "GET", "*")):

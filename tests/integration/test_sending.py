@@ -14,6 +14,7 @@ from worker.broker import sending
 from worker.broker.envelope import Parcel
 from worker.broker.sending import SEND_GROUP, Sender
 from worker.server.client import RedisClient
+from worker.server.keys import THREAD
 from worker.server.scripts import Argument, Script
 
 SEGMENT = 40
@@ -108,7 +109,7 @@ def test_the_short_way_leaves_what_is_known_to_the_general_one(client: RedisClie
 
 def test_what_is_special_goes_its_own_way_in_its_order(client: RedisClient) -> None:
     """Delayed messages in a group, and those that were sent before."""
-    sender = Sender(client)
+    sender = Sender(client, lambda _: THREAD)
     some = parcels(2 * SEND_GROUP, kinds=1)
     some[3] = some[3]._replace(delay_ms=60_000)
     sender.send(some[-2:])

@@ -137,6 +137,7 @@ ENQUEUE_NEW = small(sending._ENQUEUE_NEW)
 FLUSH = small(streams._FLUSH)
 WAITING = small(streams._WAITING)
 COMMIT = small(committer._COMMIT)
+EXPECT = small(sending._EXPECT)
 GIVE_BACK = small(session._GIVE_BACK)
 SET_ASIDE = small(session._SET_ASIDE)
 TAKE = small(reader._TAKE)
@@ -316,6 +317,11 @@ class BrokerMachine(RuleBasedStateMachine):
         self.processes[token] = Process(token, actors)
         self._join(token, HOUR_MS)
         self.model.join(token, QUEUES, actors)
+
+    @rule(actors=some_runners)
+    def a_sender_expects(self, actors: dict[str, str]) -> None:
+        names = [part for pair in actors.items() for part in pair]
+        assert bool(EXPECT.run(self.client, names)) == self.model.expect(actors)
 
     @rule(data=st.data())
     def a_process_says_again_what_runs_its_actors(self, data: st.DataObject) -> None:

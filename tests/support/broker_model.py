@@ -170,6 +170,13 @@ class Model:
         for place in itertools.product(queues, PRIORITIES, RUNNERS):
             self.stream(*place)
 
+    def expect(self, actors: dict[str, str]) -> bool:
+        """A sender says which runners it expects; that counts where no process lives, or has said it."""
+        if self.alive:
+            return False
+        self.runners = actors | self.runners
+        return True
+
     def say_again(self, token: str, actors: dict[str, str]) -> None:
         """A process says again which runners its actors have: that counts where who said it last is gone."""
         for actor, runner in actors.items():

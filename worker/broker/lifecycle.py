@@ -8,7 +8,7 @@ from dramatiq.broker import Broker
 from worker.attempts.loop_body import loop_body
 from worker.attempts.running import RunningAttempts
 from worker.broker.farewell import EndSignals
-from worker.broker.loop_hooks import runs_on_loop
+from worker.broker.loop_hooks import strangers_to_the_loop
 from worker.broker.loop_runner import LoopRunner
 from worker.broker.runners import CONCURRENCY
 from worker.broker.streams import StreamBroker
@@ -66,7 +66,7 @@ class Lifecycle(dramatiq.Middleware):
         # Under gevent a waiting attempt takes a greenlet, which costs little.
         if GEVENT or all(loop_body(actor) is None for actor in broker.actors.values()):
             return False
-        strangers = [type(one).__qualname__ for one in broker.middleware if not runs_on_loop(one)]
+        strangers = strangers_to_the_loop(broker)
         if strangers:
             logger.warning(
                 "each attempt of an async actor takes a thread: a middleware might block the loop that all share",

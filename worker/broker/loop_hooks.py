@@ -52,6 +52,11 @@ def runs_on_loop(middleware: Middleware) -> bool:
     return all(getattr(kind, hook) is getattr(Middleware, hook) for hook in HOOKS)
 
 
+def strangers_to_the_loop(broker: Broker) -> list[str]:
+    """The names of the broker's middleware that keep its actors to threads."""
+    return [type(one).__qualname__ for one in broker.middleware if not runs_on_loop(one)]
+
+
 def waits_for_a_server(broker: Broker) -> Callable[[MessageProxy], bool]:
     """Tells whether the hooks after a message wait for a server: they store its result."""
     results = next((one for one in broker.middleware if isinstance(one, Results)), None)

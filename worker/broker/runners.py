@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Container
 
 import dramatiq
+from dramatiq.broker import Broker
 
 from worker.attempts.loop_body import loop_body
+from worker.broker.loop_hooks import strangers_to_the_loop
 from worker.server.keys import LOOP, THREAD, runner_of_actor
+from worker.threads.os_threads import GEVENT
 
 CONCURRENCY = "concurrency"
 """The option of an actor with the most attempts of it that a process runs at once, apart from all others."""
@@ -19,3 +22,11 @@ def runner_of(actor: dramatiq.Actor[..., object], runners: Container[str]) -> st
         return THREAD
     own = runner_of_actor(actor.actor_name) if CONCURRENCY in actor.options else LOOP
     return own if own in runners else LOOP
+
+
+def expected_runner(broker: Broker, name: str) -> str:
+    """The runner that an actor of this name will have, as far as its sender can know: in a worker like this process."""
+    actor = broker.actors.get(name)
+    if actor is None or GEVENT or loop_body(actor) is None or strangers_to_the_loop(broker):
+        return THREAD
+    return runner_of(actor, (LOOP, runner_of_actor(name)))

@@ -22,6 +22,7 @@ from worker.server.bounds import BoundedRetry, within
 from worker.server.client import RedisClient
 from worker.server.connection import WORTH_ANOTHER_TRY
 from worker.server.fitness import check_fitness
+from worker.server.keys import THREAD
 from worker.server.line import Line
 from worker.server.scripts import Argument, Script
 from worker.server.troubles import is_refusal, trouble
@@ -40,6 +41,7 @@ T = TypeVar("T")
 
 _ENQUEUE = Script("enqueue")
 _ENQUEUE_NEW = Script("enqueue_new")
+_EXPECT = Script("expect")
 
 
 class Sender:
@@ -48,11 +50,14 @@ class Sender:
     Args:
         client: A client of the server, for the sender alone. The sender repeats tries itself, so that a message that an
             earlier try has stored, and that has ended since, does not run again.
+        runner_of: Returns the runner that an actor of this name will have.
     """
 
-    def __init__(self, client: RedisClient) -> None:
+    def __init__(self, client: RedisClient, runner_of: Callable[[str], str]) -> None:
         client.set_retry(Retry(NoBackoff(), 0))
         self._shared = client
+        self._runner_of = runner_of
+        self._told: frozenset[str] = frozenset()
         self._own = _OwnLine()
         self._fit_until = 0.0
         self._retry = BoundedRetry(ExponentialWithJitterBackoff(base=0.05, cap=1), _TRIES_AGAIN, WORTH_ANOTHER_TRY)
@@ -68,6 +73,8 @@ class Sender:
             ServerUnreachable: The server did not answer; the groups before are enqueued.
             ServerRefused: The server refused, or messages would not be safe on it.
         """
+        if news := {one.actor for one in parcels} - self._told:
+            self._tell_runners(news)
         answers: list[str] = []
         for first in range(0, len(parcels), SEND_GROUP):
             group = parcels[first : first + SEND_GROUP]
@@ -89,6 +96,13 @@ class Sender:
     def close(self) -> None:
         """Closes the connections of all threads."""
         self._shared.connection_pool.disconnect()
+
+    def _tell_runners(self, actors: set[str]) -> None:
+        """Tells the server what these actors will run on: else their messages are moved when a worker has told it."""
+        runners = ((actor, self._runner_of(actor)) for actor in actors)
+        if told := [part for pair in runners if pair[1] != THREAD for part in pair]:
+            self.call(_EXPECT, told)
+        self._told |= actors
 
     def _send_plain(self, parcels: Sequence[Parcel], tries: _Tries) -> list[str]:
         """Enqueues plain messages: first all new ones, with the short script, then the others."""
@@ -116,6 +130,7 @@ class Sender:
     def _reconnect(self, _: Exception) -> None:
         self._own.line = None
         self._fit_until = 0.0  # another server may have the address now
+        self._told = frozenset()
 
     def _fit_line(self) -> Line:
         """The calling thread's line, to a server on which messages are safe: that is asked now and then."""
@@ -143,9 +158,9 @@ class GreenletsSender(Sender):
         return self._shared.line()
 
 
-def sender(client: RedisClient) -> Sender:
+def sender(client: RedisClient, runner_of: Callable[[str], str]) -> Sender:
     """The kind of sender that this program needs."""
-    return GreenletsSender(client) if GEVENT else Sender(client)
+    return (GreenletsSender if GEVENT else Sender)(client, runner_of)
 
 
 class _OwnLine(threading.local):

@@ -7,6 +7,7 @@ forked it.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import time
@@ -25,7 +26,8 @@ from worker.broker.consumer import StreamConsumer
 from worker.broker.envelope import FREED_AT_START, Parcel, pack
 from worker.broker.hooks import Hooks, ending_message
 from worker.broker.room import Runner
-from worker.broker.sending import sender
+from worker.broker.runners import expected_runner
+from worker.broker.sending import Sender, sender
 from worker.broker.sent import Sent, answered, tell_taken
 from worker.broker.session import WorkerSession
 from worker.broker.taken import Group, TakenMessage
@@ -60,9 +62,9 @@ class StreamBroker(Hooks):
         running: RunningAttempts,
     ) -> None:
         self._running = running
-        self._sender = sender(connect())
         self._settings = settings
         self._connect = connect
+        self._sender = self._new_sender()
         self._session: WorkerSession | None = None
         self._session_lock = new_lock()
         self._was_told_to_end = False
@@ -301,11 +303,14 @@ class StreamBroker(Hooks):
         else:
             taken.ending.follow_ups.append(self._pack(message, delay))
 
+    def _new_sender(self) -> Sender:
+        return sender(self._connect(), functools.partial(expected_runner, self))
+
     def _forget_session(self) -> None:
         # A forked child has none of its parent's threads and connections.
         self._session = None
         self._session_lock = new_lock()
-        self._sender = sender(self._connect())
+        self._sender = self._new_sender()
 
 
 def _own(message: dramatiq.Message[Any]) -> dramatiq.Message[Any]:

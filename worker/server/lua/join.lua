@@ -4,7 +4,7 @@
 -- (JSON); how many runners it has, and these; how many queues it reads, and these; then for each of its actors the
 -- name and the runner.
 -- Answer: the server's time in ms, the newest order's entry.
--- Keys: layout, leases, misplaced, orders, queues, runners, runners_of_actors, runners_said_by, stream, workers.
+-- Keys: layout, leases, misplaced, orders, queues, runners, runners_said_by, stream, workers.
 local token, lease, about, own_runners, own_queues = argument(), number(), argument(), list(), list()
 if lease > 0 then
   call('ZADD', KEY.leases, now + lease, token)
@@ -34,9 +34,7 @@ while position < #ARGV do
   set_runner(argument(), argument())
 end
 for _, runner in ipairs(own_runners) do
-  if runner ~= 'thread' and runner ~= 'loop' then
-    call('SADD', KEY.runners_of_actors, runner)
-  end
+  remember_runner(runner)
 end
 for _, queue in ipairs(own_queues) do
   call('SADD', KEY.queues, queue)

@@ -120,31 +120,39 @@ local function promote()
   return next_due and math.max(0, tonumber(next_due) - now) or -1
 end
 
--- Moves what waits in the stream of a runner that is not its actor's any more; some of it at a time.
+-- Moves what waits in the stream of a runner that is not its actor's any more; some of it at a time. Answers whether that
+-- was all, and how many were moved.
 local MOST_MOVED = 1000
 local function move_from(stream)
-  for _, entry in ipairs(call('XRANGE', stream, after_the_given(stream), '+', 'COUNT', MOST_MOVED)) do
+  local moved, entries = 0, call('XRANGE', stream, after_the_given(stream), '+', 'COUNT', MOST_MOVED)
+  for _, entry in ipairs(entries) do
     local id = entry[2][1] == 'i' and entry[2][2]
     local record = id and load(id)
     if record and is_current(entry[2], record.fence) and is_misplaced(stream, record.actor) then
       move_entry(stream, entry[1], id, record)
+      moved = moved + 1
     end
   end
-  return call('XLEN', stream) < MOST_MOVED
+  return #entries < MOST_MOVED, moved
 end
 
+-- Answers whether more can be moved at once.
 local function move_misplaced()
+  local may_go_on = false
   for _, runner in ipairs(call('SMEMBERS', KEY.misplaced)) do
     local is_all = true
     for _, queue in ipairs(call('SMEMBERS', KEY.queues)) do
       for _, priority in ipairs(PRIORITIES) do
-        is_all = move_from(KEY.stream(queue, priority, runner)) and is_all
+        local is_whole, moved = move_from(KEY.stream(queue, priority, runner))
+        is_all = is_all and is_whole
+        may_go_on = may_go_on or moved > 0 and not is_whole
       end
     end
     if is_all then
       call('SREM', KEY.misplaced, runner)
     end
   end
+  return may_go_on
 end
 
 local held = renew()
@@ -154,7 +162,9 @@ if more then
   next_due = 0
 end
 if look_around then
-  move_misplaced()
+  if move_misplaced() then
+    next_due = 0
+  end
   retire(200, limits)
 end
 finish(retention)

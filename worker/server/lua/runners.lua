@@ -2,7 +2,7 @@
 -- The runners of actors: what a process runs a message with.
 -- Keys: runners, runners_of_actors.
 
--- What runs the messages of an actor, as the last worker said that joined and has it.
+-- What runs the messages of an actor, as the last worker said that joined and has it, or a sender before any has.
 local runners = {}
 local function runner_of(actor)
   local runner = runners[actor]
@@ -11,6 +11,12 @@ local function runner_of(actor)
     runners[actor] = runner
   end
   return runner
+end
+
+local function remember_runner(runner)
+  if runner ~= 'thread' and runner ~= 'loop' then
+    call('SADD', KEY.runners_of_actors, runner)
+  end
 end
 
 -- All runners that any worker has had: its threads, its loop, and those that run one actor only.
