@@ -137,6 +137,19 @@ def test_an_attempt_that_ends_makes_room_at_once() -> None:
     assert found == [1]
 
 
+def test_a_runner_without_work_for_a_moment_is_not_taken_for_a_slow_one(clock: Clock) -> None:
+    """It waited for the server: if less were taken ahead then, it would wait ever more often."""
+    held = opened(4)
+    run(held, clock, seconds_each=0.001, attempts=4000, threads=4)
+    while (message := next_of(held)) is not None:
+        held.ended(message)
+    room = room_in(held)
+    assert room > 200
+    for _ in range(3):
+        clock.now += 0.03
+        assert room_in(held) == room
+
+
 def test_an_end_counts_once() -> None:
     """Told twice that the same attempt has ended, there is no more room than there is."""
     held = opened(2)

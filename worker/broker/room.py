@@ -95,9 +95,12 @@ class Room:
         """Measures the speed of attempts, which decides how many messages are taken ahead."""
         now = time.monotonic()
         passed = now - self._measured_at
-        if passed >= _MEASURED_OVER:
-            ahead = min(MOST_AHEAD, int(self._ended / passed * AHEAD))
-            # Down only by steps: a moment without work says little.
-            self._ahead = max(ahead, self._ahead >> max(1, int(passed / _HALVED_AFTER)))
-            self._ended = 0
-            self._measured_at = now
+        if passed < _MEASURED_OVER:
+            return
+        ahead = min(MOST_AHEAD, int(self._ended / passed * AHEAD))
+        if ahead < self._ahead and passed < _HALVED_AFTER and not self.is_ahead():
+            return  # its runner had nothing to do: that tells how slow the server is, and not how slow attempts are
+        # Down only by steps: a moment without work says little.
+        self._ahead = max(ahead, self._ahead >> max(1, int(passed / _HALVED_AFTER)))
+        self._ended = 0
+        self._measured_at = now
