@@ -46,7 +46,7 @@ def test_twenty_kills_in_the_middle_of_a_thousand_messages_lose_none(quick: Scen
     for kill in range(KILLS):
         before = len(quick.ledger("done"))
         worker = quick.start(f"victim-{kill}")
-        wait_until(partial(_has_done, quick, before + 30), explain=quick.explain)
+        wait_until(partial(_has_done, quick, before + 10), explain=quick.explain)
         worker.kill()
     assert quick.ended() < MESSAGES
     quick.start("last")
