@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from worker.attempts.status import ProcessingStatusContext
     from worker.bridge import loop_resource, run_async_in_new_loop, run_async_in_shared_loop, run_in_thread_pool
     from worker.broker import create_broker
-    from worker.broker.actor import actor
+    from worker.broker.declaring import actor
     from worker.broker.named_leases import lease
     from worker.broker.sent import Sent
     from worker.errors import Fatal, NoContentFound, RetryLater
@@ -48,7 +48,7 @@ _HOMES = {
     "RetryLater": "worker.errors",
     "Sent": "worker.broker.sent",
     "Settings": "worker.settings",
-    "actor": "worker.broker.actor",
+    "actor": "worker.broker.declaring",
     "create_broker": "worker.broker",
     "current_attempt": "worker.attempts.run",
     "lease": "worker.broker.named_leases",

@@ -49,7 +49,7 @@ async def send_invoice(order_id: int) -> None:
         raise PaymentRefused(f"the card of order {order_id} was declined")
 
 
-@actor(subject=("image_id",), queue="media")
+@actor(subject=("image_id",), queue_name="media")
 def resize_image(image_id: int) -> None:
     """A sync actor."""
     time.sleep(random.lognormvariate(-1.6, 0.5))

@@ -48,7 +48,7 @@ async def breaks(folder: str, conversation_id: int) -> None:
         raise ValueError({HOSTILE!r})
 
 
-@actor(queue="slow", subject=("name",))
+@actor(queue_name="slow", subject=("name",))
 def waits(folder: str, name: str) -> None:
     with ProcessingStatusContext("waits", name=name) as status:
         while not Path(folder, f"{{name}}.go").exists():

@@ -29,6 +29,7 @@ from tests.support.workers import working
 from worker import Fatal, actor, run_in_thread_pool
 from worker.attempts.runs import Runs
 from worker.broker.streams import StreamBroker
+from worker.broker.terms import Terms
 from worker.errors import ConfigurationError, ServerUnreachable
 from worker.history.answers import QueueInfo, StoredMessage
 from worker.history.events import State
@@ -274,8 +275,8 @@ def test_a_preview_is_what_is_then_done_to_hundreds(
         raise Fatal("never")
 
     delay = HOUR_MS if action == "run_now" else None
-    others = [one.message_id for one in broker.enqueue_many([few.message() for _ in range(5)], delay=delay)]
-    ids = [one.message_id for one in broker.enqueue_many([many.message() for _ in range(250)], delay=delay)]
+    others = [one.message_id for one in broker.enqueue_many([few.message() for _ in range(5)], Terms(delay_ms=delay))]
+    ids = [one.message_id for one in broker.enqueue_many([many.message() for _ in range(250)], Terms(delay_ms=delay))]
     if action in {"replay", "purge"}:
         with working(broker, threads=4):
             wait_until(lambda: ask(client, state_counts()) == {"dead": 255}, SOON)
@@ -360,11 +361,11 @@ def noting(broker: StreamBroker, queue: str = "default") -> tuple[dramatiq.Actor
 def test_a_message_that_waits_never_runs_when_it_is_cancelled(client: RedisClient, broker: StreamBroker) -> None:
     """Its unique key is free at once, and the queue's depth and age are right although its entry is still there."""
     note, runs = noting(broker)
-    message = broker.enqueue_unique(note.message("cancelled"), "key", HOUR_MS)
+    message = broker.enqueue_many([note.message("cancelled")], Terms(key="key", ttl_ms=HOUR_MS))[0]
     ids = [message.message_id, *(note.send("cancelled").message_id for _ in range(150))]
     assert len(cancel(client, ids).done) == 151
     assert [queue_of(client, "default").queued, queue_of(client, "default").oldest_seconds] == [0, None]
-    again = broker.enqueue_unique(note.message("again"), "key", HOUR_MS)
+    again = broker.enqueue_many([note.message("again")], Terms(key="key", ttl_ms=HOUR_MS))[0]
     assert again.message_id != message.message_id
     found = queue_of(client, "default")
     assert found.queued == 1
@@ -672,7 +673,7 @@ def test_what_was_cancelled_and_fails_in_its_clean_up_is_cancelled(
             raise ValueError("something else") from error
 
     with working(broker):
-        message_id = broker.enqueue_unique(fails.message(), "key", HOUR_MS).message_id
+        message_id = broker.enqueue_many([fails.message()], Terms(key="key", ttl_ms=HOUR_MS))[0].message_id
         assert began.wait(SOON)
         wait_until(lambda: state_of(client, message_id) == "running", SOON)
         cancel(client, [message_id])

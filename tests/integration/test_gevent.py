@@ -134,17 +134,17 @@ async def idle(file: str) -> None:
         await asyncio.to_thread(Path(file).write_text, "cleaned up")
 
 
-@actor(loop="new", time_limit=0.3, max_retries=0)
+@actor(loop="new", time_limit="300ms", max_retries=0)
 async def limited_new(file: str) -> None:
     await idle(file)
 
 
-@actor(loop="shared", time_limit=0.3, max_retries=0)
+@actor(loop="shared", time_limit="300ms", max_retries=0)
 async def limited_shared(file: str) -> None:
     await idle(file)
 
 
-@actor(time_limit=0.3, max_retries=0)
+@actor(time_limit="300ms", max_retries=0)
 def limited_sync(file: str) -> None:
     try:
         threading.Event().wait()
@@ -152,7 +152,7 @@ def limited_sync(file: str) -> None:
         Path(file).write_text("cleaned up")
 
 
-@actor(time_limit=0.3, max_retries=0)
+@actor(time_limit="300ms", max_retries=0)
 def limited_in_turns(file: str) -> None:
     try:
         while True:
@@ -161,7 +161,7 @@ def limited_in_turns(file: str) -> None:
         Path(file).write_text("cleaned up")
 
 
-@actor(loop="new", time_limit=0.3, max_retries=0)
+@actor(loop="new", time_limit="300ms", max_retries=0)
 async def limited_stubborn(file: str) -> None:
     try:
         while True:

@@ -19,7 +19,7 @@ from tests.support.workers import working
 from worker import lease
 from worker.attempts.run import current_run
 from worker.bridge import run_async_in_new_loop, run_in_thread_pool
-from worker.broker.actor import actor
+from worker.broker.declaring import actor
 from worker.broker.named_leases import LeaseStore, _ServerLeases, leases_kept_in
 from worker.broker.streams import StreamBroker
 from worker.errors import LeaseTaken

@@ -15,6 +15,7 @@ from tests.support.workers import working
 from worker.broker import create_broker
 from worker.broker.backend import NamespacedBackend, NamespacedResults
 from worker.broker.streams import StreamBroker
+from worker.broker.terms import Terms
 from worker.history.events import StatusEvent
 from worker.history.filters import EventFilter, MessageFilter
 from worker.history.overview import workers
@@ -70,8 +71,13 @@ def test_two_environments_on_one_server_never_meet(environments: tuple[Environme
     staging, live = environments
     for one in environments:
         one.broker.enqueue(one.note.message(f"same id in {one.name}").copy(message_id="same"))
-        unique = one.broker.enqueue_unique(one.note.message(f"unique in {one.name}"), "key", 60_000)
-        assert one.broker.enqueue_unique(one.note.message("a second"), "key", 60_000).message_id == unique.message_id
+        unique = one.broker.enqueue_many([one.note.message(f"unique in {one.name}")], Terms(key="key", ttl_ms=60_000))[
+            0
+        ]
+        assert (
+            one.broker.enqueue_many([one.note.message("a second")], Terms(key="key", ttl_ms=60_000))[0].message_id
+            == unique.message_id
+        )
         group = dramatiq.group([one.note.message(f"{number} of {one.name}") for number in range(3)], broker=one.broker)
         group.add_completion_callback(one.finish.message())
         group.run()

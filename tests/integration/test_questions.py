@@ -495,7 +495,7 @@ def test_who_runs_what_since_when_is_told_of_each_worker(
     """As of its last heartbeat; one whose lease has run out is dead until somebody notices."""
     gate = threading.Event()
 
-    @actor(queue="cpu")
+    @actor(queue_name="cpu")
     def gated(number: int) -> None:
         gate.wait(SOON)
 

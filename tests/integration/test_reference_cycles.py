@@ -168,7 +168,7 @@ def test_a_failed_coroutine_leaves_no_cycle(broker: StreamBroker, loop: Any, way
 def test_an_interrupted_coroutine_leaves_no_cycle(broker: StreamBroker, loop: Any) -> None:
     """Whether a time limit interrupts it or a person cancels it."""
 
-    @actor(loop=loop, max_retries=0, time_limit=0.05)
+    @actor(loop=loop, max_retries=0, time_limit="50ms")
     async def is_limited() -> None:
         await fails_in("interrupt")
 

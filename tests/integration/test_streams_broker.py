@@ -31,6 +31,7 @@ from worker.broker import heartbeat, reader, sending
 from worker.broker.envelope import encode
 from worker.broker.sending import SEND_GROUP
 from worker.broker.streams import StreamBroker
+from worker.broker.terms import Terms
 from worker.errors import Fatal, MessageRefused, NoContentFound, RetryLater
 from worker.history.answers import StoredMessage
 from worker.history.events import State
@@ -221,9 +222,9 @@ class Forgetful(Script):
     [
         ("_ENQUEUE_NEW", lambda actor: actor.send(1)),
         ("_ENQUEUE", lambda actor: actor.send_with_options(args=(1,), delay=1)),
-        ("_ENQUEUE", lambda actor: actor.broker.enqueue_unique(actor.message(1), "one", 60_000)),
-        ("_ENQUEUE", lambda actor: actor.broker.enqueue_unique(actor.message(1), "one", 60_000, until="start")),
-        ("_ENQUEUE", lambda actor: actor.broker.enqueue(actor.message(1), once=True)),
+        ("_ENQUEUE", lambda actor: actor.broker.enqueue_many([actor.message(1)], Terms(key="one", ttl_ms=60_000))[0]),
+        ("_ENQUEUE", lambda actor: actor.broker.enqueue_many([actor.message(1)], Terms(key="one", until="start"))[0]),
+        ("_ENQUEUE", lambda actor: actor.broker.enqueue_many([actor.message(1)], Terms(once=True))[0]),
     ],
     ids=["new", "delayed", "unique", "unique until its start", "once"],
 )
@@ -322,13 +323,13 @@ def test_a_message_that_has_ended_can_be_enqueued_again(broker: StreamBroker) ->
 def test_of_a_unique_key_one_message_waits_or_runs(broker: StreamBroker) -> None:
     """A second send answers with the first's id; when that has ended, the key is free."""
     note, runs = noting()
-    first = broker.enqueue_unique(note.message(1), "key", 60_000)
-    second = broker.enqueue_unique(note.message(2), "key", 60_000)
-    other = broker.enqueue_unique(note.message(3), "other", 60_000)
+    first = broker.enqueue_many([note.message(1)], Terms(key="key", ttl_ms=60_000))[0]
+    second = broker.enqueue_many([note.message(2)], Terms(key="key", ttl_ms=60_000))[0]
+    other = broker.enqueue_many([note.message(3)], Terms(key="other", ttl_ms=60_000))[0]
     assert second.message_id == first.message_id != other.message_id
     with working(broker):
         finish(broker)
-        third = broker.enqueue_unique(note.message(4), "key", 60_000)
+        third = broker.enqueue_many([note.message(4)], Terms(key="key", ttl_ms=60_000))[0]
         finish(broker)
     assert third.message_id != first.message_id
     assert sorted(runs) == [1, 3, 4]
@@ -340,9 +341,9 @@ def test_a_unique_key_is_free_when_its_message_is_gone_without_an_attempt_of_its
     @dramatiq.actor
     def note(number: int) -> None: ...
 
-    first = broker.enqueue_unique(note.message(1), "key", 60_000)
+    first = broker.enqueue_many([note.message(1)], Terms(key="key", ttl_ms=60_000))[0]
     broker.flush("default")
-    second = broker.enqueue_unique(note.message(2), "key", 60_000)
+    second = broker.enqueue_many([note.message(2)], Terms(key="key", ttl_ms=60_000))[0]
     assert second.message_id != first.message_id
 
 
@@ -1079,7 +1080,7 @@ def test_after_thousands_of_messages_of_all_kinds_in_two_workers_everything_adds
     ]
     with working(first), working(second):
         first.enqueue_many(messages[::2])
-        second.enqueue_many(messages[1::2], delay=20)
+        second.enqueue_many(messages[1::2], Terms(delay_ms=20))
         finish(first)
         finish(second)
     empty = {number for number in range(count) if number % 11 == 0}

@@ -356,13 +356,13 @@ def test_messages_are_enqueued(web: httpx.Client) -> None:
 
 def test_messages_are_enqueued_later_or_once(web: httpx.Client) -> None:
     """With a delay, while no other has the key, or both."""
-    later = post(web, "/messages", {"actor": "anything", "delay_seconds": 600}, code=201)["message_id"]
+    later = post(web, "/messages", {"actor": "anything", "delay": "10m"}, code=201)["message_id"]
     assert get(web, f"/messages/{later}")["state"] == "delayed"
     post(web, "/queues/any/pause")
-    first, second = (post(web, "/messages", {"actor": "anything", "unique_key": "k"}, code=201) for _ in range(2))
+    first, second = (post(web, "/messages", {"actor": "anything", "key": "k"}, code=201) for _ in range(2))
     assert first["message_id"] == second["message_id"]
     assert (first["is_new"], second["is_new"]) == (True, False)
-    both = {"actor": "anything", "delay_seconds": 600, "unique_key": "later"}
+    both = {"actor": "anything", "delay": "10m", "key": "later"}
     first, second = (post(web, "/messages", both, code=201) for _ in range(2))
     assert (first["is_new"], second["is_new"]) == (True, False)
     assert get(web, f"/messages/{first['message_id']}")["state"] == "delayed"
@@ -374,8 +374,16 @@ NOT_TAKEN: list[object] = [
     {"actor": "convert", "args": [1, "x", "more"]},
     {"actor": "convert", "args": [1], "kwargs": {"txt": "x"}},
     {"actor": "anything", "args": ["x" * 300_000]},
-    {"actor": "anything", "delay_seconds": -1},
-    {"actor": "anything", "delay_seconds": 1e300},
+    {"actor": "anything", "delay": 600},
+    {"actor": "anything", "delay": "600"},
+    {"actor": "anything", "delay": "soon"},
+    {"actor": "anything", "delay": "10m", "at": "2036-11-21T09:00:00Z"},
+    {"actor": "anything", "at": "2036-11-21T09:00:00"},
+    {"actor": "anything", "ttl": "10m"},
+    {"actor": "anything", "key": "k", "until": "never"},
+    {"actor": "anything", "priority": "urgent"},
+    {"actor": "anything", "queue_name": "no spaces"},
+    {"actor": "anything", "time_limit": "-1s"},
     {"actor": "anything", "arguments": []},
 ]
 

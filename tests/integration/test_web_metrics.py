@@ -178,7 +178,7 @@ def test_queues_are_bounded_too(settings: Settings, client: RedisClient, monkeyp
     monkeypatch.setattr(metrics, "MOST", 2)
     with own_broker(settings):
 
-        @actor(queue="queue-0")
+        @actor(queue_name="queue-0")
         def work() -> None: ...
 
         for number in range(4):

@@ -41,7 +41,7 @@ def known(settings: Settings, valkey: EmbeddedServer, tmp_path: Path) -> Iterato
     run_async_in_new_loop(repository_sync.sync_repository("shop"))
     with own_broker(settings):
 
-        @actor(queue="cpu")
+        @actor(queue_name="cpu")
         async def sync_repository(path_or_name: str) -> None: ...
 
         yield settings.model_copy(update={"actors": ("tests.support.web",)})

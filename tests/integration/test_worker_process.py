@@ -44,12 +44,12 @@ async def idle(file: str) -> None:
         await asyncio.to_thread(Path(file).write_text, "cleaned up")
 
 
-@actor(loop="new", time_limit=0.3, max_retries=0)
+@actor(loop="new", time_limit="300ms", max_retries=0)
 async def limited_new(file: str) -> None:
     await idle(file)
 
 
-@actor(loop="shared", time_limit=0.3, max_retries=0)
+@actor(loop="shared", time_limit="300ms", max_retries=0)
 async def limited_shared(file: str) -> None:
     await idle(file)
 

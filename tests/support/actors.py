@@ -245,7 +245,7 @@ async def gated_failure(gate: str) -> None:
     note("done")
 
 
-@on_both(queue="other")
+@on_both(queue_name="other")
 async def elsewhere() -> None:
     note("began")
     note("done")

@@ -26,6 +26,7 @@ from tests.support.runners import RUNNERS, named
 from tests.support.waiting import TIMEOUT, wait_until
 from worker.broker import create_broker
 from worker.broker.streams import StreamBroker
+from worker.broker.terms import Terms
 from worker.errors import ServerUnreachable
 from worker.server.client import RedisClient
 from worker.server.embedded import server_program
@@ -234,7 +235,7 @@ class Scene:
     def send_many(self, actor: str, arguments: Iterable[Sequence[object]], *, delay: int | None = None) -> list[str]:
         """Sends messages, one for each list of arguments; their ids."""
         messages = [self.message(actor, *args) for args in arguments]
-        return [message.message_id for message in self.broker.enqueue_many(messages, delay=delay)]
+        return [message.message_id for message in self.broker.enqueue_many(messages, Terms(delay_ms=delay))]
 
     def send_to_both(self, actor: str, arguments: Iterable[Sequence[object]]) -> list[str]:
         """Sends messages to both runners in turn, two for each list of arguments; their ids."""

@@ -62,6 +62,6 @@ async def count(shelf: str) -> None:
     await asyncio.Event().wait()
 
 
-@actor(subject=("parcel",), queue="parcels")
+@actor(subject=("parcel",), queue_name="parcels")
 def post(parcel: int) -> None:
     """Quick, on a queue of its own."""

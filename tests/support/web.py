@@ -95,7 +95,7 @@ def _some_messages(settings: Settings, broker: dramatiq.Broker) -> Iterator[dict
         if text == "fail":
             raise ValueError(f"no {number}")
 
-    @actor(queue="any")
+    @actor(queue_name="any")
     def anything(*args: object, **kwargs: object) -> None: ...
 
     @dramatiq.actor(queue_name="slow")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import importlib
 import threading
 import warnings
 from collections.abc import Callable
@@ -27,7 +26,7 @@ from worker import (
     current_attempt,
     run_async_in_new_loop,
 )
-from worker.broker.actor import SendInLoopWarning
+from worker.broker.in_loop import SendInLoopWarning
 from worker.errors import LeaseTaken
 from worker.testing import StubWorker, stub_worker
 
@@ -36,7 +35,7 @@ def test_an_async_function_is_run_with_its_events(stub: StubWorker) -> None:
     """Name, subject, message, attempt and queue are those of the message."""
     seen = []
 
-    @actor(queue="cpu", subject=("user_id",))
+    @actor(queue_name="cpu", subject=("user_id",))
     async def welcome(user_id: int, *, greeting: str = "hello") -> str:
         await asyncio.sleep(0)
         seen.append((user_id, greeting, current_attempt()))
@@ -423,19 +422,50 @@ async def test_asend_enqueues_without_blocking_the_loop(stub: StubWorker) -> Non
     assert stub.states(message_id=message.message_id) == ["started", "completed"]
 
 
-async def test_send_inside_a_running_loop_warns_once(stub: StubWorker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It works, and says what would be better."""
-    monkeypatch.setattr(importlib.import_module("worker.broker.actor"), "_warned", False)
+async def test_each_place_that_sends_inside_a_running_loop_is_warned_of_once(stub: StubWorker) -> None:
+    """It works, and the warning names the place and says what would be better."""
 
     @actor
     async def noted() -> None: ...
 
-    with pytest.warns(SendInLoopWarning, match="asend"):
+    def send() -> None:
         noted.send()
+
+    ways: list[Callable[[], object]] = [
+        send,
+        lambda: noted.send_with_options(),
+        lambda: noted.send_many([noted.message()]),
+        lambda: noted.send_unique(key="key"),
+        lambda: noted.send_once(message_id="id"),
+        lambda: noted.configure(delay="1ms").send(),
+        lambda: noted.configure(delay="1ms").send_many([noted.message()]),
+    ]
+    for way in ways:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("default")
+            for _ in range(2):
+                way()
+        [warning] = caught
+        assert warning.category is SendInLoopWarning
+        assert "asend" in str(warning.message)
+        assert (warning.filename, warning.lineno) == (__file__, way.__code__.co_firstlineno + (way is send))
+    await asyncio.to_thread(stub.join)
+
+
+async def test_no_async_way_to_send_warns(stub: StubWorker) -> None:
+    """With and without options."""
+
+    @actor
+    async def noted() -> None: ...
+
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        noted.send()
+        await noted.asend()
+        await noted.asend_many([noted.message()])
+        await noted.configure(priority=1).asend()
+        await noted.configure(priority=1).asend_many([noted.message()])
     await asyncio.to_thread(stub.join)
+    assert sorted(stub.states()) == ["completed"] * 4 + ["started"] * 4
 
 
 @pytest.mark.parametrize(
@@ -445,7 +475,7 @@ async def test_send_inside_a_running_loop_warns_once(stub: StubWorker, monkeypat
         ({"subject": ("message",)}, ValueError),
         ({"subject": "user_id"}, TypeError),
         ({"loop": "other"}, ValueError),
-        ({"queue": "no spaces"}, ValueError),
+        ({"queue_name": "no spaces"}, ValueError),
     ],
 )
 def test_bad_options_are_refused_where_they_are_written(

@@ -107,7 +107,7 @@ def test_a_time_limit_reaches_an_awaitable_result(stub: StubWorker) -> None:
             await asyncio.sleep(0)
             cleaned.append(True)
 
-    @actor(max_retries=0, time_limit=0.05)
+    @actor(max_retries=0, time_limit="50ms")
     def waits() -> Any:
         return endless()
 

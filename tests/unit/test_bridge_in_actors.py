@@ -25,7 +25,7 @@ def test_the_failed_event_names_a_coroutine_that_did_not_end_and_where_it_was() 
     quick = Settings.in_force().model_copy(update={"cleanup_timeout": timedelta(milliseconds=100)})
     with stub_worker(settings=quick) as stub:
 
-        @actor(loop="new", time_limit=0.05, max_retries=0)
+        @actor(loop="new", time_limit="50ms", max_retries=0)
         async def stubborn() -> None:
             while True:
                 with contextlib.suppress(asyncio.CancelledError):

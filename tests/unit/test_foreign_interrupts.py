@@ -115,7 +115,7 @@ def test_what_others_raise_and_the_actor_catches_is_not_its_one_interrupt() -> N
     with stub_worker() as stub:
         stub.broker.add_middleware(plug_in)
 
-        @actor(time_limit=0.5, max_retries=0)
+        @actor(time_limit="500ms", max_retries=0)
         def catches() -> None:
             with contextlib.suppress(TooLate):
                 run_async_in_shared_loop(idle)

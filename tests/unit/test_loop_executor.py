@@ -57,7 +57,7 @@ def quick(**changes: timedelta) -> Settings:
 def run_limited(stub: StubWorker, loop: Any, work: Callable[[], None], *, retries: int) -> None:
     """Runs a message whose attempts take longer than their limit in a blocking call."""
 
-    @actor(time_limit=0.1, max_retries=retries, loop=loop)
+    @actor(time_limit="100ms", max_retries=retries, loop=loop)
     async def blocks() -> None:
         await asyncio.to_thread(work)
 

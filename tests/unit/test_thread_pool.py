@@ -241,7 +241,7 @@ def test_two_attempts_never_work_at_once_although_a_call_ignores_its_cancellatio
 
     with stub_worker(settings=before.model_copy(update=quick)) as stub:
 
-        @actor(time_limit=0.05, max_retries=1, loop="new")
+        @actor(time_limit="50ms", max_retries=1, loop="new")
         async def stubborn() -> None:
             await run_in_thread_pool(work)
 

@@ -21,15 +21,16 @@ from worker.attempts.running import RunningAttempts
 from worker.attempts.runs import Runs
 from worker.attempts.shutdown import ShutdownNotifications
 from worker.attempts.time_limit import TimeLimit
-from worker.broker.arguments import check_message
 from worker.broker.backend import NamespacedBackend
 from worker.broker.chain import OneOfAKind
 from worker.broker.composition import tell_repeats_apart
+from worker.broker.enqueueing import send_all
 from worker.broker.group_counts import CountedGroups
 from worker.broker.lifecycle import Lifecycle
 from worker.broker.process import Process
-from worker.broker.sent import Sent, as_sent
+from worker.broker.sent import Sent
 from worker.broker.streams import StreamBroker
+from worker.broker.terms import read_terms
 from worker.history.events import Writer
 from worker.history.writer import default_writer
 from worker.server.client import RedisClient
@@ -40,11 +41,9 @@ from worker.settings.groups import put_in_force
 from worker.threads.greenlets import call_among_greenlets
 from worker.threads.os_threads import GEVENT
 
-__all__ = ["create_broker", "enqueue_once", "enqueue_unique", "ensure_broker", "message_middleware"]
+__all__ = ["create_broker", "enqueue_unique", "ensure_broker", "message_middleware"]
 
 R = TypeVar("R")
-
-A_DAY = timedelta(days=1)
 
 
 def create_broker(settings: Settings | None = None, *, middleware: Iterable[Middleware] = ()) -> dramatiq.Broker:
@@ -146,9 +145,9 @@ def enqueue_unique(
     message: dramatiq.Message[R],
     *,
     key: str,
-    ttl: timedelta | float = A_DAY,
+    ttl: timedelta | str | float | None = None,
     until: Literal["start", "end"] = "end",
-    delay: timedelta | None = None,
+    delay: timedelta | str | None = None,
 ) -> Sent[R]:
     """Does what `Actor.send_unique` does, for a message of any actor.
 
@@ -156,40 +155,6 @@ def enqueue_unique(
         ValueError: `until` is neither 'start' nor 'end'.
         MessageRefused: The message is not plain JSON, or is too large.
         ServerUnreachable: The server did not answer.
-        TypeError: The actor cannot be called with the message's arguments, or the delay is no `timedelta`.
+        TypeError: The actor cannot be called with the message's arguments, or the delay is a bare number.
     """
-    if until not in ("start", "end"):
-        raise ValueError(f"until={until!r}: write 'start' or 'end'")
-    broker = ensure_broker()
-    if isinstance(broker, StreamBroker):
-        seconds = ttl.total_seconds() if isinstance(ttl, timedelta) else ttl
-        return broker.enqueue_unique(message, key, round(seconds * 1000), until=until, delay=_milliseconds(delay))
-    return enqueue_elsewhere(broker, message, _milliseconds(delay))
-
-
-def enqueue_once(message: dramatiq.Message[R], *, delay: timedelta | None = None) -> Sent[R]:
-    """Does what `Actor.send_once` does, for a message of any actor.
-
-    Raises:
-        MessageRefused: The message is not plain JSON, or is too large.
-        ServerUnreachable: The server did not answer.
-        TypeError: The actor cannot be called with the message's arguments, or the delay is no `timedelta`.
-    """
-    broker = ensure_broker()
-    if isinstance(broker, StreamBroker):
-        return broker.enqueue(message, delay=_milliseconds(delay), once=True)
-    return enqueue_elsewhere(broker, message, _milliseconds(delay))
-
-
-def enqueue_elsewhere(broker: dramatiq.Broker, message: dramatiq.Message[R], delay: int | None = None) -> Sent[R]:
-    """Enqueues a message on a broker other than ours, with the same check of its arguments."""
-    check_message(broker, message)
-    return as_sent(broker.enqueue(message, delay=delay))
-
-
-def _milliseconds(delay: timedelta | None) -> int | None:
-    if delay is None:
-        return None
-    if not isinstance(delay, timedelta):
-        raise TypeError(f"delay={delay!r}: write a timedelta, such as timedelta(minutes=5)")
-    return round(delay.total_seconds() * 1000)
+    return send_all(ensure_broker(), [message], read_terms(key=key, ttl=ttl, until=until, delay=delay))[0]

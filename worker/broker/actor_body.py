@@ -25,7 +25,9 @@ P = ParamSpec("P")
 _TAKEN = {"event_prefix", "message", "self"}
 
 
-def with_status(function: Callable[P, Any], subject: tuple[str, ...], loop: str) -> Callable[P, object]:
+def with_status(
+    function: Callable[P, Any], subject: tuple[str, ...], loop: str, actor_name: str | None = None
+) -> Callable[P, object]:
     """The function of an actor: this one, through the bridge if it is async, inside its status context.
 
     That of an async function on the shared loop bears its `LoopBody`.
@@ -34,12 +36,13 @@ def with_status(function: Callable[P, Any], subject: tuple[str, ...], loop: str)
         function: The function, async or sync.
         subject: Names of the parameters that are a message's subject.
         loop: The loop of an async function: `shared` or `new`.
+        actor_name: The actor's name, or None for that of the function.
 
     Raises:
         TypeError: `subject` is no tuple.
         ValueError: `subject` names something that cannot be one.
     """
-    name = getattr(function, "__name__", type(function).__name__)
+    name = actor_name or str(getattr(function, "__name__", type(function).__name__))
     signature = _signature_of(function)
     _check_subject(name, subject, signature)
     bridge = run_async_in_new_loop if loop == "new" else run_async_in_shared_loop

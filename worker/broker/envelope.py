@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import dramatiq
@@ -24,6 +25,9 @@ NOT_DELAYED = -1
 
 FREED_AT_START = "unique_until_start"
 """The option of a message whose begin frees its unique key."""
+
+PRIORITY = "priority"
+"""The option of a message with a priority of its own, as Dramatiq counts those of actors."""
 
 _MAX_DELAY = 10_000_000_000_000
 """Milliseconds of the longest delay, three centuries."""
@@ -193,6 +197,14 @@ def _can_be_printed(*names: Any) -> bool:  # noqa: ANN401 - of a message that ot
         return "".join(names).isprintable()
     except TypeError:
         return False  # one is no text
+
+
+def priority_of(options: Mapping[str, object], actor: dramatiq.Actor[..., Any] | None) -> int:
+    """The priority of a message with these options: its own, or that of its actor, as Dramatiq counts them."""
+    own = options.get(PRIORITY)
+    if isinstance(own, int):
+        return own
+    return 0 if actor is None else actor.priority
 
 
 def priority_name(priority: int) -> str:

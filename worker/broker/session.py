@@ -15,7 +15,7 @@ from worker.attempts.run import AttemptRun
 from worker.attempts.running import RunningAttempts
 from worker.broker.commits import Commit
 from worker.broker.committer import Committer
-from worker.broker.envelope import FREED_AT_START
+from worker.broker.envelope import FREED_AT_START, priority_of
 from worker.broker.farewell import Farewell
 from worker.broker.fitness import actor_for
 from worker.broker.heartbeat import Heartbeat, Runners
@@ -292,7 +292,7 @@ class WorkerSession:
             self._set_aside(message, error)
             return False
         message.runner = runner_of(actor, self._runners)
-        message.priority = actor.priority
+        message.priority = priority_of(message.options, actor)
         message.at_most_once = bool(actor.options.get("at_most_once"))
         return True
 

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import dramatiq
 from dramatiq.broker import Consumer, MessageProxy
@@ -23,14 +23,16 @@ from worker.attempts.run import current_run
 from worker.attempts.running import RunningAttempts
 from worker.broker.arguments import check_message
 from worker.broker.consumer import StreamConsumer
-from worker.broker.envelope import FREED_AT_START, Parcel, pack
+from worker.broker.envelope import FREED_AT_START, Parcel, pack, priority_of
 from worker.broker.hooks import Hooks, ending_message
+from worker.broker.in_loop import tell_if_in_loop
 from worker.broker.room import Runner
 from worker.broker.runners import expected_runner
 from worker.broker.sending import Sender, sender
 from worker.broker.sent import Sent, answered, tell_taken
 from worker.broker.session import WorkerSession
 from worker.broker.taken import Group, TakenMessage
+from worker.broker.terms import PLAIN_TERMS, Terms
 from worker.server.client import RedisClient
 from worker.server.scripts import Script
 from worker.settings import Settings
@@ -104,7 +106,7 @@ class StreamBroker(Hooks):
                 self._session.farewell.say()
             return StreamConsumer(self._session, queue_name, timeout / 1000)
 
-    def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None, once: bool = False) -> Sent[Any]:
+    def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> Sent[Any]:
         """Enqueues a message in one round trip; or together with an attempt's end, if it follows from that.
 
         If a message with its id waits or runs, nothing is enqueued: the answer and the log tell it. But the message of
@@ -114,8 +116,6 @@ class StreamBroker(Hooks):
         Args:
             message: The message, which keeps its id.
             delay: Milliseconds of its delay, or None.
-            once: Whether it is enqueued only if its id was never seen: neither in the history, nor by another call with
-                `once` in the last `WORKER_SEEN`.
 
         Raises:
             MessageRefused: The message is not plain JSON, or is too large.
@@ -123,69 +123,45 @@ class StreamBroker(Hooks):
             TypeError: The actor cannot be called with the message's arguments.
         """
         message = _own(message)
-        ending = None if once else ending_message()
+        ending = ending_message()
         if ending is None:
+            tell_if_in_loop()
             check_message(self, message)
         self.emit_before("enqueue", message, delay)
         if ending is not None:
             self._add_to_end(ending, message, delay)
             return self._answer(message, delay)
-        (in_the_way,) = self._sender.send([self._pack(message, delay, once=once)])
-        return self._answer(message, delay, in_the_way, is_told=once)
+        (in_the_way,) = self._sender.send([self._pack(message, delay)])
+        return self._answer(message, delay, in_the_way)
 
-    def enqueue_many(self, messages: Iterable[dramatiq.Message[Any]], *, delay: int | None = None) -> list[Sent[Any]]:
+    def enqueue_many(self, messages: Iterable[dramatiq.Message[Any]], terms: Terms = PLAIN_TERMS) -> list[Sent[Any]]:
         """Enqueues messages, hundreds in each round trip; all are encoded before the first is stored.
 
-        Each is treated as by `enqueue`. Messages that follow from an attempt's end are stored with it.
+        Without a key, and where an id may be sent again, each is treated as by `enqueue`: messages that follow from an
+        attempt's end are stored with it. Else nothing is enqueued for a message whose key another holds, or whose id
+        was seen: the answer bears the id of the one that is in the way.
 
         Raises:
             MessageRefused: A message is not plain JSON, or is too large; none was enqueued.
             ServerUnreachable: The server did not answer; earlier messages are enqueued.
             TypeError: An actor cannot be called with a message's arguments; none was enqueued.
         """
-        if ending_message() is not None:
+        delay = terms.delay()
+        if terms.is_plain and ending_message() is not None:
             return [self.enqueue(message, delay=delay) for message in messages]
+        tell_if_in_loop()
         given, parcels = [], []
         for message in messages:
-            one = _own(message)
+            one = _own(message) if terms.is_plain else _with_key(message, terms)
             check_message(self, one)
             self.emit_before("enqueue", one, delay)
             given.append(one)
-            parcels.append(self._pack(one, delay))
+            parcels.append(self._pack_on(one, delay, terms))
         answers = self._sender.send(parcels)
-        return [self._answer(one, delay, in_the_way) for one, in_the_way in zip(given, answers, strict=True)]
-
-    def enqueue_unique(
-        self,
-        message: dramatiq.Message[Any],
-        key: str,
-        ttl_ms: int,
-        *,
-        until: Literal["start", "end"] = "end",
-        delay: int | None = None,
-    ) -> Sent[Any]:
-        """Enqueues a message, unless a message with this key waits or runs: then the answer bears that message's id.
-
-        Args:
-            message: The message.
-            key: The key.
-            ttl_ms: Milliseconds after which the key is free, counted from when the message is due.
-            until: Whether the message holds the key until its first attempt begins, or until it has ended for good.
-            delay: Milliseconds of its delay, or None.
-
-        Raises:
-            MessageRefused: The message is not plain JSON, or is too large.
-            ServerUnreachable: The server did not answer.
-            TypeError: The actor cannot be called with the message's arguments.
-        """
-        message = message.copy(options={"unique": key} | ({FREED_AT_START: True} if until == "start" else {}))
-        check_message(self, message)
-        self.emit_before("enqueue", message, delay)
-        parcel = self._pack(message, delay)
-        # Of its own attempt too, it is another's: what runs after that would hold no key.
-        parcel = parcel._replace(unique=key, ttl_ms=ttl_ms, until_start=int(until == "start"), fence=0)
-        (in_the_way,) = self._sender.send([parcel])
-        return self._answer(message, delay, in_the_way)
+        return [
+            self._answer(one, delay, in_the_way, is_told=terms.once)
+            for one, in_the_way in zip(given, answers, strict=True)
+        ]
 
     def flush(self, queue_name: str) -> None:
         """Drops all messages that wait in a queue."""
@@ -268,18 +244,28 @@ class StreamBroker(Hooks):
     # ------------------------------------------------------------------ sending
 
     def _pack(
-        self, message: dramatiq.Message[Any], delay: int | None, *, is_retry: bool = False, once: bool = False
+        self, message: dramatiq.Message[Any], delay: int | None, *, is_retry: bool = False, is_own: bool = True
     ) -> Parcel:
         # A retry makes a message longer; a message of the largest size must still be retried.
         most = sys.maxsize if is_retry else self._settings.max_message_bytes
-        actor = self.actors.get(message.actor_name)
-        parcel = pack(message, most, priority=actor.priority if actor is not None else 0, delay=delay)
-        if once:
-            return parcel._replace(seen_ms=round(self._settings.seen.total_seconds() * 1000))
+        parcel = pack(
+            message, most, priority=priority_of(message.options, self.actors.get(message.actor_name)), delay=delay
+        )
         run = current_run.get()
-        if run is not None and run.attempt.message_id == message.message_id:
+        if is_own and run is not None and run.attempt.message_id == message.message_id:
             parcel = parcel._replace(fence=run.attempt.fence)
         return parcel
+
+    def _pack_on(self, message: dramatiq.Message[Any], delay: int | None, terms: Terms) -> Parcel:
+        if terms.is_plain:
+            return self._pack(message, delay)
+        # Of its own attempt too, it is another's: what runs after that would hold no key.
+        return self._pack(message, delay, is_own=False)._replace(
+            unique=terms.key,
+            ttl_ms=terms.ttl_ms if terms.key else 0,
+            until_start=int(bool(terms.key) and terms.until == "start"),
+            seen_ms=round(self._settings.seen.total_seconds() * 1000) if terms.once else 0,
+        )
 
     def _answer(
         self, message: dramatiq.Message[Any], delay: int | None, in_the_way: str = "", *, is_told: bool = False
@@ -311,6 +297,12 @@ class StreamBroker(Hooks):
         self._session = None
         self._session_lock = new_lock()
         self._sender = self._new_sender()
+
+
+def _with_key(message: dramatiq.Message[Any], terms: Terms) -> dramatiq.Message[Any]:
+    if not terms.key:
+        return _own(message)
+    return message.copy(options={"unique": terms.key} | ({FREED_AT_START: True} if terms.until == "start" else {}))
 
 
 def _own(message: dramatiq.Message[Any]) -> dramatiq.Message[Any]:

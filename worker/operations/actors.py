@@ -7,17 +7,18 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import dramatiq
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
-from worker.broker import enqueue_unique, ensure_broker
+from worker.broker import ensure_broker
 from worker.broker.arguments import own_signature
-from worker.broker.sent import Sent, as_sent
+from worker.broker.configured import configured
+from worker.broker.sent import Sent
 from worker.errors import ConfigurationError, MissingExtra
 from worker.settings import Settings
 
@@ -121,13 +122,15 @@ def _signatures_of(function: Callable[..., Any]) -> list[inspect.Signature]:
     return [inner] if own is None or list(own.parameters) == list(inner.parameters) else [inner, own]
 
 
+PRIORITIES: Mapping[str, int] = {"high": -1, "normal": 0, "low": 1}
+"""The names of priorities, and what they are in Dramatiq."""
+
+
 def enqueue(
     actor: dramatiq.Actor[..., Any],
     args: Sequence[object],
     kwargs: Mapping[str, object],
-    *,
-    delay: timedelta | None = None,
-    unique_key: str | None = None,
+    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> Sent[Any]:
     """Enqueues a message for an actor, if the actor takes these arguments.
 
@@ -135,19 +138,23 @@ def enqueue(
         actor: The actor.
         args: Its positional arguments.
         kwargs: Its named arguments.
-        delay: The shortest time for which the message waits, or None.
-        unique_key: If a message with this key waits or runs, nothing is enqueued, and the answer bears its id.
+        options: The options of `Actor.configure`, but `priority` is `high`, `normal` or `low`; None: not given.
 
     Raises:
-        ConfigurationError: There are too many or too few arguments, or they do not fit the actor's annotations.
+        ConfigurationError: There are too many or too few arguments, they do not fit the actor's annotations, or an
+            option has no valid value.
         MessageRefused: An argument is not plain JSON, or the message is too large.
         ServerUnreachable: The server did not answer.
     """
     check_arguments(actor, args, kwargs)
-    options: dict[str, Any] = {"args": tuple(args), "kwargs": dict(kwargs)}
-    if unique_key is not None:
-        return enqueue_unique(actor.message_with_options(**options), key=unique_key, delay=delay)
-    return as_sent(actor.send_with_options(**options, delay=delay))
+    given = {name: value for name, value in options.items() if value is not None}
+    if "priority" in given:
+        given["priority"] = PRIORITIES[given["priority"]]
+    try:
+        sender = configured(actor, **given)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(str(error)) from error
+    return sender.send(*args, **kwargs)
 
 
 def check_arguments(actor: dramatiq.Actor[..., Any], args: Sequence[object], kwargs: Mapping[str, object]) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException, Path, Response
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictBool, create_model, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, StrictBool, create_model, model_validator
 
 from worker.errors import ConfigurationError
 from worker.ground.logs import get_logger
@@ -28,7 +27,9 @@ logger = get_logger(__name__)
 router = APIRouter(tags=["actions"], responses=WITH_BODY)
 
 _MOST_IDS = 1_000
-_LONGEST_DELAY = 366 * 86_400.0
+
+Time = Annotated[str, Field(min_length=1, max_length=100, examples=["10m"])] | None
+"""A time as people write it."""
 
 QueueName = Annotated[str, Path(min_length=1, max_length=200, description="The queue's name.")]
 
@@ -78,10 +79,27 @@ class NewMessage(_Body):
     actor: Name
     args: list[JsonValue] = []
     kwargs: dict[str, JsonValue] = {}
-    delay_seconds: float | None = Field(None, ge=0, le=_LONGEST_DELAY, allow_inf_nan=False)
-    unique_key: Annotated[str, Field(min_length=1, max_length=500)] | None = Field(
+    key: Annotated[str, Field(min_length=1, max_length=500)] | None = Field(
         None, description="While a message with this key waits or runs, no other is enqueued."
     )
+    ttl: Time = Field(None, description="The time after which the key is free, from when the message is due.")
+    until: Literal["start", "end"] | None = Field(None, description="When the message gives its key up.")
+    delay: Time = Field(None, description="The shortest time for which the message waits.")
+    at: AwareDatetime | None = Field(None, description="The time before which it does not run.")
+    priority: Literal["high", "normal", "low"] | None = None
+    queue_name: Name | None = Field(None, description="Its queue, in place of its actor's.")
+    message_id: Name | None = Field(None, description="Its id: it is enqueued only if this was never seen.")
+    time_limit: Time = Field(None, description="The time that an attempt may take.")
+    max_age: Time = Field(None, description="The time after which it does not begin any more.")
+    max_retries: Annotated[int, Field(ge=0, le=1000)] | None = None
+    min_backoff: Time = Field(None, description="The shortest delay before the first retry.")
+    max_backoff: Time = Field(None, description="The longest delay before a retry.")
+
+    def options(self) -> dict[str, Any]:
+        """The options of `Actor.configure`."""
+        return {
+            name: getattr(self, name) for name in type(self).model_fields if name not in ("actor", "args", "kwargs")
+        }
 
 
 @router.post(
@@ -152,5 +170,4 @@ def _enqueue(new: NewMessage, settings: Settings) -> Enqueued:
         actor = actors.find_actor(settings, new.actor)
     except ConfigurationError as error:
         raise HTTPException(404, str(error)) from error
-    delay = timedelta(seconds=new.delay_seconds) if new.delay_seconds else None
-    return Enqueued.of(actors.enqueue(actor, new.args, new.kwargs, delay=delay, unique_key=new.unique_key))
+    return Enqueued.of(actors.enqueue(actor, new.args, new.kwargs, new.options()))

@@ -157,8 +157,8 @@ function readMessage(form) {
     actor: actor.value.trim(),
     args: readJson("The arguments", args.value, "[]", Array.isArray),
     kwargs: readJson("The named arguments", kwargs.value, "{}", (found) => found && typeof found === "object" && !Array.isArray(found)),
-    ...(seconds ? { delay_seconds: seconds } : {}),
-    ...(key.value.trim() ? { unique_key: key.value.trim() } : {}),
+    ...(seconds ? { delay: `${seconds}s` } : {}),
+    ...(key.value.trim() ? { key: key.value.trim() } : {}),
   };
 }
 

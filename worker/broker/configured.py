@@ -1,0 +1,142 @@
+"""`Configured`: an actor with options for the messages that are sent through it. It changes nothing of the actor."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, Literal, ParamSpec, TypeVar
+
+import dramatiq
+
+from worker.broker.enqueueing import send_all
+from worker.broker.envelope import PRIORITY
+from worker.broker.sent import Sent
+from worker.broker.terms import Terms, read_terms
+from worker.broker.times import Time, in_milliseconds
+from worker.ground.texts import shown
+from worker.loops.thread_pool import run_in_thread_pool
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_QUEUE = re.compile(r"[a-zA-Z_][a-zA-Z0-9._-]*")
+
+_OWN = ("key", "ttl", "until", "delay", "at", "priority", "queue_name", "message_id")
+
+_OF_ACTORS = {"at_most_once", "concurrency", "retry_when", "subject", "throws"}
+"""Options that are read from the actor alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Configured(Generic[P, R]):
+    """An actor whose messages are sent with options, as `configure` has made it; it can be kept and used again.
+
+    Attributes:
+        actor: The actor.
+        terms: The terms on which its messages are enqueued.
+        fields: What stands in place of a message's own fields.
+        options: The options of each message.
+    """
+
+    actor: dramatiq.Actor[P, R]
+    terms: Terms
+    fields: Mapping[str, str]
+    options: Mapping[str, Any]
+
+    def send(self, *args: P.args, **kwargs: P.kwargs) -> Sent[R]:
+        """Enqueues a message. In a running event loop, which it blocks, it warns: `SendInLoopWarning`.
+
+        Raises:
+            MessageRefused: An argument is not plain JSON, or the message is too large.
+            ServerUnreachable: The server did not answer.
+            TypeError: The actor cannot be called with these arguments.
+        """
+        return self._send(args, kwargs)
+
+    async def asend(self, *args: P.args, **kwargs: P.kwargs) -> Sent[R]:
+        """Does what `send` does without blocking the running loop."""
+        return await run_in_thread_pool(self._send, args, kwargs)
+
+    def send_many(self, messages: Iterable[dramatiq.Message[R]]) -> list[Sent[R]]:
+        """Enqueues thousands of messages in a few round trips: `c.send_many(actor.message(id) for id in ids)`.
+
+        All are checked and encoded before the first is stored. With a key, only the first of them is enqueued.
+
+        Raises:
+            MessageRefused: One is not plain JSON, or too large.
+            ServerUnreachable: The server did not answer.
+            TypeError: An actor cannot be called with the arguments of one.
+            ValueError: `message_id` was given, which is the id of one message.
+        """
+        if self.terms.once:
+            raise ValueError("message_id= is the id of one message: give each its own, with configure(…).send(…)")
+        return send_all(self.actor.broker, map(self._with_options, messages), self.terms)
+
+    async def asend_many(self, messages: Iterable[dramatiq.Message[R]]) -> list[Sent[R]]:
+        """Does what `send_many` does without blocking the running loop."""
+        return await run_in_thread_pool(self.send_many, messages)
+
+    def _send(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sent[R]:
+        message = self.actor.message_with_options(args=args, kwargs=kwargs, **self.options)
+        if self.fields:
+            message = message.copy(**self.fields)
+        return send_all(self.actor.broker, [message], self.terms)[0]
+
+    def _with_options(self, message: dramatiq.Message[R]) -> dramatiq.Message[R]:
+        # Made by the actor, which turns other actors among the options into their names.
+        own = self.actor.message_with_options(**self.options)
+        return message.copy(options=own.options, **self.fields)
+
+
+def configured(
+    actor: dramatiq.Actor[P, R],
+    *,
+    key: str | None = None,
+    ttl: Time = None,
+    until: Literal["start", "end"] | None = None,
+    delay: Time = None,
+    at: datetime | None = None,
+    priority: int | None = None,
+    queue_name: str | None = None,
+    message_id: str | None = None,
+    **options: object,
+) -> Configured[P, R]:
+    """Does what `Actor.configure` does, for any actor.
+
+    Raises:
+        TypeError: A value is of another type, or a time is a bare number.
+        ValueError: A value is not valid, two contradict each other, or no middleware knows an option.
+    """
+    terms = read_terms(key=key, ttl=ttl, until=until, delay=delay, at=at, once=message_id is not None)
+    given = {name: value for name, value in in_milliseconds(options).items() if value is not None}
+    _check_known(actor.broker, options)
+    if priority is not None:
+        if not isinstance(priority, int) or isinstance(priority, bool):
+            raise TypeError(
+                f"priority={priority!r}: write a whole number; a lower one is more urgent, 0 is the default"
+            )
+        given[PRIORITY] = priority
+    if queue_name is not None and not _QUEUE.fullmatch(queue_name):
+        raise ValueError(
+            f"queue_name={shown(queue_name)!r}: begin with a letter or an underscore, "
+            "and go on with letters, digits, dots, dashes and underscores"
+        )
+    if message_id is not None and not message_id:
+        raise ValueError("message_id is empty: leave it out, or write an id")
+    named = {"queue_name": queue_name, "message_id": message_id}
+    return Configured(actor, terms, {name: value for name, value in named.items() if value is not None}, given)
+
+
+def _check_known(broker: dramatiq.Broker, options: Mapping[str, object]) -> None:
+    """Refuses an option that nobody would read: a misspelled one would change nothing, silently."""
+    for name in options:
+        if name in _OF_ACTORS:
+            raise ValueError(f"configure(): {name} is an option of actors: give it to @actor")
+        if name in broker.actor_options:
+            continue
+        near = difflib.get_close_matches(name, [*_OWN, *broker.actor_options], 1)
+        hint = f"did you mean {near[0]}?" if near else "add the middleware that reads it, or use send_with_options"
+        raise ValueError(f"configure(): no middleware of the broker knows the option {name!r}: {hint}")
