@@ -85,7 +85,7 @@ def taken(client: RedisClient, message: dramatiq.Message[Any]) -> TakenMessage:
     """The message, enqueued and taken."""
     client.flushdb()
     sent = pack(message, 10**6, priority=-1)
-    assert sending._ENQUEUE_NEW.run(client, sent[:5]) == [1]
+    assert sending._ENQUEUE_NEW.run(client, sent[:6]) == [1]
     queue, actor = message.queue_name, message.actor_name
     heartbeat._JOIN.run(client, [TOKEN, 60_000, "{}", 1, "thread", 1, queue, actor, "thread"])
     _, _, (stream, entry, _, fence, *_, payload) = reader._TAKE.run(client, [TOKEN, 1, "thread", 1, queue])
@@ -165,9 +165,9 @@ def test_a_script_keeps_what_a_later_version_added_to_a_record(client: RedisClie
 def test_a_new_record_is_written_alike_in_the_short_and_the_usual_way(client: RedisClient) -> None:
     """`enqueue_new` writes what `enqueue` does."""
     code = """
-    local record = new_record('q', 'low', 'a', '{}')
+    local record = new_record('q', 'low', 'a', '{}', read_subjects('n=1\\30of=x'))
     record.seq, record.at, record.fence, record.state = 7, now_text, 1, 'queued'
-    return { encode_record(record), 7 .. encode_new(now_text, 'low', 'q', 'a') .. '{}' .. '\\n' }
+    return { encode_record(record), 7 .. encode_new(now_text, 'low', 'q', 'a') .. '\\31n=1\\31of=x\\31\\n{}\\n' }
     """
     usual, short = script("records", code).run(client, [])
     assert usual == short

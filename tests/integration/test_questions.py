@@ -127,7 +127,7 @@ class Clocked:
         assert self._note.run(self.client, arguments) == 1
 
     def enqueue(self, message_id: str, queue: str, actor: str, later: int = -1) -> None:
-        self._enqueue.run(self.client, [-1, 1, *Parcel(message_id, b"{}", queue, "normal", actor, later)])
+        self._enqueue.run(self.client, [-1, 1, *Parcel(message_id, b"{}", queue, "normal", actor, "", later)])
 
     def ask(self, question: Question[Any]) -> Any:
         return ask(self.client, replace(question, script=self._asked[question.script._hash]))

@@ -21,6 +21,9 @@ SEGMENT = 40
 """Messages in a segment of the indexes, instead of thousands: so that some fill many, with runs of every length."""
 
 
+SUBJECTS = ("", "n=1", "n=2\x1eof=x")
+
+
 def parcels(count: int, *, kinds: int = 3) -> list[Parcel]:
     """Messages of some actors, queues and priorities, mixed or in runs, each once."""
     chance = random.Random(count)
@@ -29,7 +32,7 @@ def parcels(count: int, *, kinds: int = 3) -> list[Parcel]:
         kind = chance.randrange(kinds) if number % 100 < 50 else 0
         priority = ("normal", "high", "low")[kind % 3]
         payload = f'{{"text":"{"ä" * kind}\\"s\\":\\"failed\\""}}'.encode()
-        made.append(Parcel(f"m{number}", payload, f"queue {kind}", priority, f"actor {kind % 2}"))
+        made.append(Parcel(f"m{number}", payload, f"queue {kind}", priority, f"actor {kind % 2}", SUBJECTS[kind]))
     return made
 
 
@@ -53,7 +56,7 @@ def the_general_way(client: RedisClient, some: Sequence[Parcel]) -> None:
 
 
 def the_short_way(client: RedisClient, some: Sequence[Parcel]) -> list[int]:
-    arguments: list[Argument] = [part for one in some for part in one[:5]]
+    arguments: list[Argument] = [part for one in some for part in one[:6]]
     answers: list[int] = SHORT.run(client, arguments)
     return answers
 

@@ -259,6 +259,7 @@ a_message = st.builds(
     actor=st.sampled_from(["a", "b"]),
     payload=st.sampled_from([b'{"p":1}', b'{"p":2,"text":"{\\"s\\":\\"failed\\""}']),
     later=a_later,
+    subject=st.sampled_from(["", "", "n=1", "n=2\x1eof=x"]),
 )
 _ENDS = {
     "retry": st.sampled_from([State.FAILED, State.SNOOZED]),
@@ -374,8 +375,16 @@ class BrokerMachine(RuleBasedStateMachine):
                 one.message.payload = json.dumps({"options": {"unique": one.unique}}).encode()
         for one in sent:
             message, seen_ms = one.message, HOUR_MS if one.once else 0
-            arguments += [message.id, message.payload, message.queue, message.priority, message.actor, message.later]
-            arguments += [one.unique, HOUR_MS, int(one.until_start), seen_ms, one.fence]
+            arguments += [message.id, message.payload, message.queue, message.priority, message.actor]
+            arguments += [
+                message.subject,
+                message.later,
+                one.unique,
+                HOUR_MS,
+                int(one.until_start),
+                seen_ms,
+                one.fence,
+            ]
         answers = ENQUEUE.run(self.client, arguments)
         assert [one.decode() for one in answers] == self.model.enqueue(sent)
 
@@ -394,7 +403,7 @@ class BrokerMachine(RuleBasedStateMachine):
         messages = [one for one in messages if self._can_be_sent(one.id)]
         arguments: list[Argument] = []
         for one in messages:
-            arguments += [one.id, one.payload, one.queue, one.priority, one.actor]
+            arguments += [one.id, one.payload, one.queue, one.priority, one.actor, one.subject]
         answers = ENQUEUE_NEW.run(self.client, arguments)
         for one, answer in zip(messages, answers, strict=True):
             assert bool(answer) != (one.id in self.model.messages)
@@ -1027,7 +1036,8 @@ def _texts_of(step: Step) -> tuple[str, str]:
         payload=step.payload.decode(),
         later=step.later,
         follow_ups=[
-            Parcel(one.id, one.payload, one.queue, one.priority, one.actor, one.later) for one in step.follow_ups
+            Parcel(one.id, one.payload, one.queue, one.priority, one.actor, one.subject, one.later)
+            for one in step.follow_ups
         ],
     )
     return write_commit(

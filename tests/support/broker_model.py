@@ -88,6 +88,12 @@ class FollowUp:
     actor: str
     payload: bytes
     later: int
+    subject: str = ""
+
+    @property
+    def subjects(self) -> set[str]:
+        """The parts of its subject."""
+        return set(self.subject.split("\x1e")) - {""}
 
 
 @dataclass
@@ -214,7 +220,9 @@ class Model:
         self.lives += 1
         state = "delayed" if follow.later >= 0 else "queued"
         priority, actor, payload = follow.priority, follow.actor, follow.payload
-        return Message(follow.id, self.lives, follow.queue, priority, actor, payload, state)
+        return Message(
+            follow.id, self.lives, follow.queue, priority, actor, payload, state, subjects=set(follow.subjects)
+        )
 
     def create(self, messages: Iterable[Message], later: dict[str, int]) -> None:
         """Numbers them, and puts them where they are to be."""
@@ -270,6 +278,7 @@ class Model:
         """One that has ended is enqueued again."""
         message.queue, message.priority, message.actor = sent.queue, sent.priority, sent.actor
         message.payload = sent.payload
+        message.subjects |= sent.subjects
         message.unique, message.until_start, message.is_unknown = "", False, False
         message.starts = message.losses = 0
         message.cause = ""

@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 import dramatiq
 from dramatiq.broker import Broker, MessageProxy
-from dramatiq.middleware import SkipMessage, TimeLimitExceeded
+from dramatiq.middleware import MiddlewareError, SkipMessage, TimeLimitExceeded
 from dramatiq.middleware.shutdown import Shutdown
 from dramatiq.middleware.threading import Interrupt
 
@@ -20,6 +20,7 @@ from worker.attempts.foreign_interrupts import divert_no_more, divert_to
 from worker.attempts.results import SETTLES, settled
 from worker.attempts.run import AttemptRun, Cancelled, current_run
 from worker.attempts.running import RunningAttempts
+from worker.attempts.subjects import SUBJECT, check_subject
 from worker.errors import NoContentFound
 from worker.ground.durations import format_duration
 from worker.ground.groups import deciding, groups_of, release
@@ -41,6 +42,10 @@ WAITS = "waits"
 
 FLUSH_TIMEOUT = 5.0
 """Seconds that an acknowledgement waits for the event before it, if the broker does not store both together."""
+
+
+class BadSubject(MiddlewareError, ValueError):
+    """A subject that an actor cannot have; an error of the middleware's, for Dramatiq swallows all others."""
 
 
 class Delivery(Recorder, Protocol):
@@ -117,6 +122,23 @@ class Runs(dramatiq.Middleware):
     def __init__(self, running: RunningAttempts, recorder: Writer | None) -> None:
         self.running = running
         self._recorder = recorder
+
+    @property
+    def actor_options(self) -> set[str]:
+        """The option of actors: `subject`, the names of the parameters that are a message's subject."""
+        return {SUBJECT}
+
+    def before_declare_actor(self, broker: Broker, actor: dramatiq.Actor[..., object]) -> None:
+        """Checks the subject.
+
+        Raises:
+            BadSubject: It names something that cannot be one.
+        """
+        if subject := actor.options.get(SUBJECT):
+            try:
+                check_subject(actor.actor_name, subject, actor.fn)
+            except (TypeError, ValueError) as error:
+                raise BadSubject(str(error)) from error
 
     def after_declare_actor(self, broker: Broker, actor: dramatiq.Actor[..., object]) -> None:
         """Makes the actor's function a body."""

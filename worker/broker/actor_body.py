@@ -6,23 +6,20 @@ It must never look to Dramatiq like an async function, which it would run itself
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, ParamSpec
 
 from worker.attempts.loop_body import LOOP_BODY, LoopBody
 from worker.attempts.results import SETTLES, settled
 from worker.attempts.status import ProcessingStatusContext
+from worker.attempts.subjects import SubjectReader, check_subject, signature_of
 from worker.broker.arguments import DECLARED
 from worker.errors import RunningLoopError
 from worker.loops.bridge import run_async_in_new_loop, run_async_in_shared_loop
 from worker.loops.callables import makes_coroutine
 
 P = ParamSpec("P")
-
-_TAKEN = {"event_prefix", "message", "self"}
 
 
 def with_status(
@@ -43,8 +40,8 @@ def with_status(
         ValueError: `subject` names something that cannot be one.
     """
     name = actor_name or str(getattr(function, "__name__", type(function).__name__))
-    signature = _signature_of(function)
-    _check_subject(name, subject, signature)
+    check_subject(name, subject, function)
+    reader = SubjectReader(function, subject)
     bridge = run_async_in_new_loop if loop == "new" else run_async_in_shared_loop
     through_bridge = makes_coroutine(function)
 
@@ -54,7 +51,7 @@ def with_status(
                 f"{name} was called in a running event loop, which it would block: "
                 f"`await {name}.asend(…)` enqueues it; to run it here, await its service"
             )
-        with ProcessingStatusContext(name, "", **_subject_of(signature, subject, args, kwargs)):
+        with ProcessingStatusContext(name, "", **reader.read(args, kwargs)):
             returned = bridge(lambda: function(*args, **kwargs)) if through_bridge else function(*args, **kwargs)
             return settled(returned, bridge, name, awaited=through_bridge)
         return None
@@ -63,42 +60,9 @@ def with_status(
     functools.update_wrapper(run, function, assigned=("__module__", "__qualname__", "__doc__"))
     del run.__wrapped__  # type: ignore[attr-defined]
     run.__name__ = name
-    run.__signature__ = signature  # type: ignore[attr-defined]
+    run.__signature__ = signature_of(function)  # type: ignore[attr-defined]
     setattr(run, DECLARED, function)
     setattr(run, SETTLES, True)
     if through_bridge and loop == "shared":
-        setattr(run, LOOP_BODY, LoopBody(function, run, name, functools.partial(_subject_of, signature, subject)))
+        setattr(run, LOOP_BODY, LoopBody(function, run, name, reader.read))
     return run
-
-
-def _signature_of(function: Callable[..., Any]) -> inspect.Signature:
-    try:
-        return inspect.signature(function, eval_str=True)
-    except NameError:
-        # An annotation may have names that only a type checker can see.
-        return inspect.signature(function)
-
-
-def _check_subject(name: str, subject: tuple[str, ...], signature: inspect.Signature) -> None:
-    if not isinstance(subject, tuple):
-        raise TypeError(f"subject={subject!r} of {name}: write a tuple, such as ('conversation_id',)")
-    for parameter in subject:
-        if parameter not in signature.parameters:
-            raise ValueError(f"subject of {name}: {parameter!r} is not one of its parameters {signature}")
-        if parameter in _TAKEN:
-            raise ValueError(f"subject of {name}: a parameter of a subject cannot be called {parameter!r}: rename it")
-
-
-def _subject_of(
-    signature: inspect.Signature, subject: tuple[str, ...], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> dict[str, str | int | float | None]:
-    if not subject:
-        return {}
-    known: Mapping[str, Any] = kwargs
-    # Where it fails, a decorator takes other arguments, or the call itself raises the error, and the history has it.
-    with contextlib.suppress(TypeError):
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        known = bound.arguments
-    values = ((name, known[name]) for name in subject if name in known)
-    return {name: value if isinstance(value, str | int | float | None) else str(value) for name, value in values}

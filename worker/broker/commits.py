@@ -136,7 +136,8 @@ def write_commit(
 def _parcels(parcels: Sequence[Parcel]) -> list[str]:
     fields = [str(len(parcels))]
     for one in parcels:
-        fields += [one.message_id, one.payload.decode(), one.queue, one.priority, one.actor, str(one.delay_ms)]
+        fields += [one.message_id, one.payload.decode(), one.queue, one.priority, one.actor, one.subjects]
+        fields.append(str(one.delay_ms))
     return fields
 
 

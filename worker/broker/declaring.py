@@ -12,6 +12,7 @@ from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 import dramatiq
 from dramatiq.brokers.stub import StubBroker
 
+from worker.attempts.subjects import SUBJECT
 from worker.broker import ensure_broker
 from worker.broker.actor import Actor
 from worker.broker.actor_body import with_status
@@ -128,6 +129,8 @@ def actor(
     def decorate(function: Callable[..., Any]) -> Actor[..., Any]:
         bound = ensure_broker() if broker is None else broker
         own: dict[str, object] = {}
+        if subject and SUBJECT in bound.actor_options:
+            own[SUBJECT] = subject
         if at_most_once:
             _check_at_most_once(bound)
             own["at_most_once"] = True

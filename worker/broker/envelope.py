@@ -45,6 +45,7 @@ class Parcel(NamedTuple):
         queue: The message's queue.
         priority: `high`, `normal` or `low`.
         actor: The message's actor.
+        subjects: The parts of its subject, with the character 30 between two, or empty.
         delay_ms: Milliseconds of its delay, or `NOT_DELAYED`.
         unique: The key that must not wait or run twice, or empty.
         ttl_ms: Milliseconds for which it holds the key, from when it is due.
@@ -59,6 +60,7 @@ class Parcel(NamedTuple):
     queue: str
     priority: str
     actor: str
+    subjects: str = ""
     delay_ms: int = NOT_DELAYED
     unique: str = ""
     ttl_ms: int = 0
@@ -71,13 +73,21 @@ PLAIN = (NOT_DELAYED, "", 0, 0, 0, 0)
 """The last fields of a message that is neither delayed nor unique nor its own attempt's, and may be enqueued again."""
 
 
-def pack(message: dramatiq.Message[Any], max_bytes: int, *, priority: int = 0, delay: float | None = None) -> Parcel:
+def pack(
+    message: dramatiq.Message[Any],
+    max_bytes: int,
+    *,
+    priority: int = 0,
+    subjects: str = "",
+    delay: float | None = None,
+) -> Parcel:
     """Makes a message ready for the server.
 
     Args:
         message: The message.
         max_bytes: The most bytes of the message.
-        priority: The actor's priority, as Dramatiq counts it.
+        priority: Its priority, as Dramatiq counts it.
+        subjects: The parts of its subject, as the parcel has them.
         delay: Milliseconds of its delay, or None.
 
     Raises:
@@ -89,6 +99,7 @@ def pack(message: dramatiq.Message[Any], max_bytes: int, *, priority: int = 0, d
         message.queue_name,
         priority_name(priority),
         message.actor_name,
+        subjects,
         # Dramatiq makes a fraction of a `timedelta`.
         NOT_DELAYED if delay is None else max(0, round(min(delay, _MAX_DELAY))),
     )

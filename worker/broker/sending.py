@@ -79,7 +79,7 @@ class Sender:
         for first in range(0, len(parcels), SEND_GROUP):
             group = parcels[first : first + SEND_GROUP]
             tries = _Tries()
-            if all(one[5:] == PLAIN for one in group):
+            if all(one[6:] == PLAIN for one in group):
                 answers += self._send_plain(group, tries)
             else:
                 answers += self._send(group, tries)
@@ -106,7 +106,7 @@ class Sender:
 
     def _send_plain(self, parcels: Sequence[Parcel], tries: _Tries) -> list[str]:
         """Enqueues plain messages: first all new ones, with the short script, then the others."""
-        parts = [part for one in parcels for part in one[:5]]
+        parts = [part for one in parcels for part in one[:6]]
         stored = self._reach(lambda line: tries.run(_ENQUEUE_NEW, line, parts))
         if all(stored):
             return [""] * len(parcels)

@@ -21,6 +21,7 @@ from dramatiq.middleware import Middleware
 
 from worker.attempts.run import current_run
 from worker.attempts.running import RunningAttempts
+from worker.attempts.subjects import sent_subjects
 from worker.broker.arguments import check_message
 from worker.broker.consumer import StreamConsumer
 from worker.broker.envelope import FREED_AT_START, Parcel, pack, priority_of
@@ -248,9 +249,9 @@ class StreamBroker(Hooks):
     ) -> Parcel:
         # A retry makes a message longer; a message of the largest size must still be retried.
         most = sys.maxsize if is_retry else self._settings.max_message_bytes
-        parcel = pack(
-            message, most, priority=priority_of(message.options, self.actors.get(message.actor_name)), delay=delay
-        )
+        actor = self.actors.get(message.actor_name)
+        subjects = sent_subjects(actor, message.args, message.kwargs)
+        parcel = pack(message, most, priority=priority_of(message.options, actor), subjects=subjects, delay=delay)
         run = current_run.get()
         if is_own and run is not None and run.attempt.message_id == message.message_id:
             parcel = parcel._replace(fence=run.attempt.fence)

@@ -159,4 +159,4 @@ def _masked(value: SubjectValue) -> SubjectValue:
     return mask_secrets(value) if isinstance(value, str) else value
 
 
-_SEPARATORS = str.maketrans("\t\n\x1f", "   ")
+_SEPARATORS = str.maketrans("\t\n\x1e\x1f", "    ")

@@ -13,7 +13,7 @@ from worker.conversations import merging, summarizing
 from worker.errors import Unchanged
 
 
-@dramatiq.actor(queue_name="cpu")
+@dramatiq.actor(queue_name="cpu", subject=("conversation_id",))
 def merge_conversation(conversation_id: str) -> None:
     """Merges a conversation's audio chunks into one MP3."""
     with ProcessingStatusContext("merge_conversation", conversation_id=conversation_id) as status:
@@ -22,7 +22,7 @@ def merge_conversation(conversation_id: str) -> None:
         status.set_exit_message(merged.describe())
 
 
-@dramatiq.actor(queue_name="network")
+@dramatiq.actor(queue_name="network", subject=("conversation_id",))
 def summarize_conversation(conversation_id: str, language: str | None = None) -> None:
     """Summarizes a conversation's transcript."""
     with ProcessingStatusContext("summarize_conversation", conversation_id=conversation_id) as status:
@@ -37,7 +37,7 @@ def summarize_conversation(conversation_id: str, language: str | None = None) ->
         status.set_exit_message(summary.describe())
 
 
-@dramatiq.actor(queue_name="network")
+@dramatiq.actor(queue_name="network", subject=("conversation_id",))
 def process_conversation(conversation_id: str) -> None:
     """Enqueues the merge and the summary."""
     with ProcessingStatusContext("process_conversation", conversation_id=conversation_id) as status:

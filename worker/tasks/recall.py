@@ -26,7 +26,7 @@ def capture_note(text: str, tags: list[str] | None = None, note_id: str | None =
         status.set_exit_message(indexed.describe())
 
 
-@dramatiq.actor(queue_name="network")
+@dramatiq.actor(queue_name="network", subject=("conversation_id",))
 def index_conversation(conversation_id: str) -> None:
     """Indexes a conversation's transcript and summary."""
     with ProcessingStatusContext("index_conversation", conversation_id=conversation_id) as status:

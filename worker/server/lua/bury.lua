@@ -6,7 +6,7 @@ local stream, entry, id, queue, payload, line = argument(), argument(), argument
 if remove_entry(stream, entry) then
   local record = load(id)
   if not record then
-    record = new_record(queue, 'normal', '?', payload)
+    record = new_record(queue, 'normal', '?', payload, '')
     index_new({ id }, { record })
   end
   append(id, record, line)

@@ -36,14 +36,15 @@ end
 
 local function follow(apply)
   for _ = 1, tonumber(field()) do
-    local id, payload, queue, priority, actor, later = field(), field(), field(), field(), field(), tonumber(field())
+    local id, payload, queue, priority, actor, subjects = field(), field(), field(), field(), field(), field()
+    local later = tonumber(field())
     local record = apply and not is_new[id] and load(id)
     if apply and (is_new[id] or record and not FINAL[record.state]) then
       table.insert(taken, id)
     elseif record then
-      enqueue_again(id, record, later, queue, priority, actor, payload)
+      enqueue_again(id, record, later, queue, priority, actor, subjects, payload)
     elseif apply then
-      record = new_record(queue, priority, actor, payload)
+      record = new_record(queue, priority, actor, payload, read_subjects(subjects))
       record.later, is_new[id] = later, true
       table.insert(new_ids, id)
       table.insert(new_records, record)

@@ -2,7 +2,7 @@
 -- Stores messages and enqueues them, or delays them. A message that its own attempt enqueues is stored in its record, and
 -- is enqueued when it has ended.
 -- Arguments: for how many ms this send has been tried (-1: this is its first try); how many messages; for each its id,
--- payload, queue, priority, actor, delay in ms (-1: none), unique key (or empty), for how many ms that holds from when the
+-- payload, queue, priority, actor, subjects, delay in ms (-1: none), unique key (or empty), for how many ms that holds from when the
 -- message is due, whether its begin frees it (else its end), for how many ms the id is remembered from when it is due, so
 -- that it is enqueued only if it was never seen (0: not), and the fence of its own attempt that enqueues it (0: another's).
 -- Answer: for each an empty text, or the id of the message for whose sake it was not enqueued: its own if that is taken,
@@ -45,23 +45,23 @@ end
 
 -- A message that runs, enqueued by its own attempt: what an earlier attempt has enqueued so, it does again. Answers as the
 -- script does.
-local function store_next(id, record, later, queue, priority, actor, payload)
+local function store_next(id, record, later, queue, priority, actor, subjects, payload)
   local before = more_field(record, 'next')
-  local fence, _, _, _, _, same = string.match(before or '', NEXT)
+  local fence, _, _, _, _, _, same = string.match(before or '', NEXT)
   if tonumber(fence) == record.fence then
     return began <= now and same == payload and '' or id
   end
   local due = string.format('%.0f', now + math.max(later, 0))
-  set_more(record, 'next', encode_next(record.fence, due, queue, priority, actor, payload))
+  set_more(record, 'next', encode_next(record.fence, due, queue, priority, actor, subjects, payload))
   save(id, record)
   return ''
 end
 
-local function enqueue(id, payload, queue, priority, actor, later, unique, ttl, until_start, seen, fence)
+local function enqueue(id, payload, queue, priority, actor, subjects, later, unique, ttl, until_start, seen, fence)
   local record, wait = not sent[id] and load(id), math.max(later, 0)
   local is_known = sent[id] or record and not FINAL[record.state]
   if record and is_known and record.fence == fence then
-    return store_next(id, record, later, queue, priority, actor, payload)
+    return store_next(id, record, later, queue, priority, actor, subjects, payload)
   end
   if was_enqueued(record, later) then
     return ''
@@ -76,9 +76,9 @@ local function enqueue(id, payload, queue, priority, actor, later, unique, ttl, 
   if holder ~= '' then
     return holder
   elseif record then
-    begin_again(id, record, later >= 0 and now + later or nil, queue, priority, actor, payload)
+    begin_again(id, record, later >= 0 and now + later or nil, queue, priority, actor, subjects, payload)
   else
-    record = new_record(queue, priority, actor, payload)
+    record = new_record(queue, priority, actor, payload, read_subjects(subjects))
     record.later = later
     table.insert(ids, id)
     table.insert(records, record)
@@ -94,7 +94,7 @@ local function enqueue(id, payload, queue, priority, actor, later, unique, ttl, 
 end
 
 for i = 1, number() do
-  answers[i] = enqueue(argument(), argument(), argument(), argument(), argument(), number(), argument(), number(),
+  answers[i] = enqueue(argument(), argument(), argument(), argument(), argument(), argument(), number(), argument(), number(),
     argument() == '1', number(), number())
 end
 if #ids > 0 then

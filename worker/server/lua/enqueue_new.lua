@@ -1,7 +1,7 @@
--- include: runners, record, segments
+-- include: runners, record, subjects, segments
 -- Stores new messages that are neither delayed nor unique, and enqueues them: what `enqueue` does in the usual case, in
 -- a fraction of its time, for it changes the indexes by itself.
--- Arguments: for each its id, payload, queue, priority, actor; some hundreds of messages at most.
+-- Arguments: for each its id, payload, queue, priority, actor, subjects; some hundreds of messages at most.
 -- Answer: for each 1, or 0 if nothing was done, since there is a record of that id: `enqueue` knows what to do then.
 -- Keys: changed, depths, kept, map, names, record, segments, seq, states, stream, times.
 local MOST_BITS = 32
@@ -30,7 +30,11 @@ while position < #ARGV do
     if priority ~= last_priority then
       last_priority, stream, head = priority, KEY.stream(queue, priority, runner), encode_new(now_text, priority, queue, actor)
     end
-    if call('SET', records .. id, seq .. head .. payload .. '\n', 'NX') then
+    local subjects = read_subjects(ARGV[position + 6])
+    if call('SET', records .. id, seq .. head .. subjects .. '\n' .. payload .. '\n', 'NX') then
+      if subjects ~= '' then
+        index_subjects(id, seq, subjects)
+      end
       call('XADD', stream, '*', 'i', id, 'f', 1)
       seq, count = seq + 1, count + 1
       ids[count] = id
@@ -38,7 +42,7 @@ while position < #ARGV do
     else
       answers[#answers + 1] = 0
     end
-    position = position + 5
+    position = position + 6
   until ARGV[position + 3] ~= queue or ARGV[position + 5] ~= actor or count > 0 and seq % SEGMENT == 0
   if count > 0 then
     local of_actor, of_queue = 'actor:' .. actor, 'queue:' .. queue

@@ -30,9 +30,9 @@ local function encode_record(record)
     .. record.more .. '\n' .. record.body
 end
 
--- What `encode_record` writes of a new message that waits, between its number and its payload.
+-- What `encode_record` writes of a new message that waits, between its number and its subjects.
 local function encode_new(at, priority, queue, actor)
-  return '\tqueued\t1\t0\t0\t0\t' .. at .. '\t0\t' .. priority .. '\t' .. queue .. '\t' .. actor .. '\t\n'
+  return '\tqueued\t1\t0\t0\t0\t' .. at .. '\t0\t' .. priority .. '\t' .. queue .. '\t' .. actor .. '\t'
 end
 
 -- What a process that takes a message is told of it, and the actor: fence, attempts, losses, since when it waits, payload,
@@ -53,10 +53,10 @@ local function decode_begin(text)
 end
 
 -- A message that has no number and no state yet.
-local function new_record(queue, priority, actor, payload)
+local function new_record(queue, priority, actor, payload, subjects)
   return {
     fence = 0, attempts = 0, starts = 0, losses = 0, cut = 0, priority = priority, queue = queue, actor = actor,
-    subjects = '', more = '', body = payload .. '\n',
+    subjects = subjects, more = '', body = payload .. '\n',
   }
 end
 

@@ -1,4 +1,4 @@
--- include: server, keys, record, lines, indexes, counting, tail
+-- include: server, keys, record, subjects, lines, indexes, counting, tail
 -- Records of messages, as they are read and stored.
 -- Keys: record, subject.
 local MAX_EVENTS_BYTES = 65536

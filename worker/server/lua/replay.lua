@@ -10,7 +10,7 @@ while position < #ARGV do
     table.insert(answers, record and record.state or 'unknown')
   else
     tell(id, record)
-    enqueue_again(id, record, -1, record.queue, record.priority, record.actor, payload)
+    enqueue_again(id, record, -1, record.queue, record.priority, record.actor, '', payload)
     table.insert(answers, '')
   end
 end

@@ -37,9 +37,9 @@ end
 
 -- What a message is to be enqueued with once more after its end, because its own attempt has enqueued it: the fence of that
 -- attempt, when it is due, and what it is.
-local NEXT = '^(%d+)\31(%d+)\31(%a+)\31([^\31]*)\31([^\31]*)\31(.*)$'
-local function encode_next(fence, due, queue, priority, actor, payload)
-  return table.concat({ fence, due, priority, queue, actor, payload }, '\31')
+local NEXT = '^(%d+)\31(%d+)\31(%a+)\31([^\31]*)\31([^\31]*)\31([^\31]*)\31(.*)$'
+local function encode_next(fence, due, queue, priority, actor, subjects, payload)
+  return table.concat({ fence, due, priority, queue, actor, subjects, payload }, '\31')
 end
 
 local function leave(id, record)
@@ -69,10 +69,10 @@ local begin_again
 
 -- A message that has ended is enqueued if its own attempt has enqueued it; what was cancelled is over.
 local function follow_itself(id, record)
-  local _, due, priority, queue, actor, payload = string.match(more_field(record, 'next') or '', NEXT)
+  local _, due, priority, queue, actor, subjects, payload = string.match(more_field(record, 'next') or '', NEXT)
   set_more(record, 'next', nil)
   if due and record.state ~= 'cancelled' and call('EXISTS', KEY.cancel(id)) == 0 then
-    begin_again(id, record, tonumber(due) > now and due or nil, queue, priority, actor, payload)
+    begin_again(id, record, tonumber(due) > now and due or nil, queue, priority, actor, subjects, payload)
   end
 end
 
@@ -126,13 +126,14 @@ local function enqueue_new(ids, records)
   index_new(ids, records)
   for i, id in ipairs(ids) do
     local record, later = records[i], records[i].later
+    index_subjects(id, record.seq, record.subjects)
     transition(id, record, later < 0 and 'queued' or 'delayed', { due = later > 0 and now + later or nil })
     save(id, record)
   end
 end
 
 -- Begins another life of a message that has ended; it may be another's now. `due`, or nil: at once.
-begin_again = function(id, record, due, queue, priority, actor, payload)
+begin_again = function(id, record, due, queue, priority, actor, subjects, payload)
   mark(record.seq, 'actor:' .. record.actor, 0)
   mark(record.seq, 'queue:' .. record.queue, 0)
   mark_as(record.seq, 'actor:' .. actor)
@@ -142,12 +143,15 @@ begin_again = function(id, record, due, queue, priority, actor, payload)
   record.starts, record.losses = 0, 0
   set_more(record, 'until', nil)
   set_more(record, 'unknown', nil)
+  for subject in string.gmatch(subjects, '[^\30]+') do
+    add_subject(id, record, subject)
+  end
   replace_payload(record, payload)
   transition(id, record, due and 'delayed' or 'queued', { due = due })
 end
 
 -- Enqueues a message again that has ended; `later` in ms, negative: not delayed.
-local function enqueue_again(id, record, later, queue, priority, actor, payload)
-  begin_again(id, record, later >= 0 and now + later or nil, queue, priority, actor, payload)
+local function enqueue_again(id, record, later, queue, priority, actor, subjects, payload)
+  begin_again(id, record, later >= 0 and now + later or nil, queue, priority, actor, subjects, payload)
   save(id, record)
 end

@@ -16,7 +16,7 @@ while position < #ARGV do
     argument(), argument(), argument(), number(), argument(), argument(), argument(), argument(), argument(), argument()
   local record = load(id)
   if not record then
-    record = new_record(queue, 'normal', actor, '')
+    record = new_record(queue, 'normal', actor, '', '')
     record.fence = 1
     index_new({ id }, { record })
     transition(id, record, 'running', { elsewhere = true })
