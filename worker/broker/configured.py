@@ -37,7 +37,7 @@ class Configured(Generic[P, R]):
     Attributes:
         actor: The actor.
         terms: The terms on which its messages are enqueued.
-        fields: What stands in place of a message's own fields.
+        fields: The fields that take the place of a message's own.
         options: The options of each message.
     """
 

@@ -16,7 +16,7 @@ A_DAY = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What holds for a send, beside the options that its messages carry.
+    """The terms of a send, beside the options that its messages carry.
 
     Attributes:
         delay_ms: Milliseconds for which a message waits at least, or None.
