@@ -19,6 +19,7 @@ import dramatiq
 from tests.support.runners import RUNNERS, named
 from worker.broker import create_broker
 from worker.broker.streams import StreamBroker
+from worker.broker.terms import Terms
 from worker.errors import ServerUnreachable
 from worker.operations.actions import cancel
 from worker.settings import Settings
@@ -90,7 +91,7 @@ class Sender:
 
         def enqueue() -> dramatiq.Message[Any]:
             if kind.how == "unique":
-                return self._broker.enqueue_unique(message, key, HOUR_MS)
+                return self._broker.enqueue_many([message], Terms(key=key, ttl_ms=HOUR_MS))[0]
             return self._broker.enqueue(message, delay=delay)
 
         answer, tries = surely(enqueue)
