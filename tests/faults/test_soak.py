@@ -171,7 +171,7 @@ def memory_is_flat(samples: list[Sample]) -> None:
     second, last = fifth(samples, 1), fifth(samples, 4)
     for number in range(len(STEADY)):
         before, after = (statistics.mean(one.rss[number] for one in some) for some in (second, last))
-        assert after < before + 8 * MEGABYTE, f"{STEADY[number]}: from {before:,.0f} to {after:,.0f} bytes"
+        assert after < before + 5 * MEGABYTE, f"{STEADY[number]}: from {before:,.0f} to {after:,.0f} bytes"
     for each in (bytes_each, keys_each):
         before, after = (statistics.mean(map(each, some)) for some in (second, last))
         assert after < 1.1 * before, f"from {before:,.2f} to {after:,.2f} for each message"

@@ -108,6 +108,14 @@ def plain(seconds: float) -> None:
     note("done")
 
 
+@actor(concurrency=2)
+async def few(ms: int) -> None:
+    """Has a place of its own on the loop."""
+    note("began")
+    await asyncio.sleep(ms / 1000)
+    note("done")
+
+
 @on_both()
 async def blocks(seconds: float) -> None:
     """Blocks its loop."""

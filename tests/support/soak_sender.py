@@ -52,13 +52,14 @@ KINDS = (
     Kind("limited", (), "completed", 2),
     Kind("blocks", (0.15,), "completed", 1),
     Kind("plain", (0.01,), "completed", 8),
+    Kind("few", (50,), "completed", 4),
     Kind("reports", (25,), "completed", 2),
     Kind("once", ("open",), "completed,dead", 4),
     Kind("gated", ("never",), "cancelled", 4, "cancelled"),
     Kind("work", (50,), "completed", 6, "unique"),
     Kind("work", (1,), "completed", 10, "delayed"),
 )
-ON_THREADS_ONLY = {"plain", "reports"}
+OF_ONE_RUNNER = {"few", "plain", "reports"}
 
 
 class Sender:
@@ -82,7 +83,7 @@ class Sender:
         self._broker.close()
 
     def _send(self, kind: Kind) -> None:
-        name = kind.actor if kind.actor in ON_THREADS_ONLY else named(kind.actor, self._random.choice(RUNNERS))
+        name = kind.actor if kind.actor in OF_ONE_RUNNER else named(kind.actor, self._random.choice(RUNNERS))
         message: dramatiq.Message[Any] = dramatiq.Message(
             queue_name="default", actor_name=name, args=kind.args, kwargs={}, options={}, message_id=str(uuid.uuid4())
         )
