@@ -7,6 +7,7 @@ import ctypes
 import functools
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from datetime import timedelta
@@ -21,9 +22,14 @@ from dramatiq.middleware import CurrentMessage, Middleware, TimeLimitExceeded
 from dramatiq.middleware.prometheus import Prometheus
 from dramatiq.rate_limits import Barrier
 from dramatiq.results import Results
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from sentry_sdk.integrations.dramatiq import DramatiqIntegration
 from sentry_sdk.transport import Transport
 
+from tests.docs.pages import ROOT, blocks
 from tests.support.brokers import stream_broker
 from tests.support.stored import event_states, state_of, stored
 from tests.support.waiting import wait_until
@@ -796,8 +802,49 @@ def test_sentrys_middleware_reports_on_the_loop(
                 assert runner_of(broker, "fails") == LOOP
         found = {one["exception"]["values"][0]["value"]: one["extra"]["dramatiq_message_id"] for one in Collects.kept}
     finally:
-        sentry_sdk.init()
+        sentry_sdk.init(default_integrations=False, auto_enabling_integrations=False)
     assert found == messages
+
+
+def test_a_trace_goes_on_in_each_attempt_on_both_runners(broker: StreamBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the middleware of the how-to: a span for each attempt, and those of services below it."""
+    kept = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
+    page: dict[str, Any] = {}
+    exec(blocks(ROOT / "docs" / "how-to" / "trace-with-opentelemetry.md", "python")[0].code, page)
+    broker.add_middleware(page["Tracing"]())
+    tracer = provider.get_tracer("test")
+
+    @actor(max_retries=1)
+    async def fetch(number: int) -> None:
+        attempt = current_attempt()
+        assert attempt is not None
+        await asyncio.sleep(0.01)
+        with tracer.start_as_current_span(f"service {number}"):
+            await asyncio.sleep(0)
+        if number == 0 and attempt.number == 1:
+            raise ValueError("once")
+
+    @actor
+    def store(number: int) -> None:
+        with tracer.start_as_current_span(f"store {number}"):
+            pass
+
+    with tracer.start_as_current_span("request") as request:
+        for number in range(10):
+            fetch.send(number)
+            store.send(number)
+    with working(broker, threads=2):
+        broker.join("default", timeout=30_000)
+        assert runner_of(broker, "fetch") == LOOP
+    spans = kept.get_finished_spans()
+    assert {one.context.trace_id for one in spans} == {request.get_span_context().trace_id}
+    names = {one.context.span_id: one.name for one in spans}
+    parents = Counter(names[one.parent.span_id] for one in spans if one.parent is not None)
+    assert parents == {"request": 21, "fetch": 11, "store": 10}
+    assert [one.name for one in spans if not one.status.is_ok and one.events] == ["fetch"]
 
 
 def test_quick_attempts_before_do_not_raise_the_number_at_once(broker: StreamBroker) -> None:

@@ -144,7 +144,7 @@ class Project:
 
     @contextlib.contextmanager
     def piped(self, *words: str) -> Iterator[Piped]:
-        """Runs `worker …`, which the block reads; it waits for its end."""
+        """Runs `worker …`, which the block reads; it waits for its end, but not after an error."""
         with subprocess.Popen(
             [WORKER, *words],
             cwd=self.elsewhere,
@@ -155,7 +155,11 @@ class Project:
         ) as process:
             assert process.stdout is not None
             assert process.stderr is not None
-            yield Piped(process, process.stdout, process.stderr)
+            try:
+                yield Piped(process, process.stdout, process.stderr)
+            except BaseException:
+                process.kill()
+                raise
 
     def served(self, number: int = 0, *, begun_by: str = "env") -> str:
         """The address of the so manyeth `worker web --json` that this command has begun, once it is served."""
