@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import dramatiq
 import pytest
@@ -23,6 +24,7 @@ from worker.operations.health import PROBE_TIMEOUT, Health, HealthState, check_h
 from worker.server.client import RedisClient
 from worker.server.connection import connect
 from worker.server.embedded import EmbeddedServer
+from worker.server.scripts import Script
 from worker.settings import Settings
 
 
@@ -66,13 +68,37 @@ def test_without_a_worker_it_is_degraded(client: RedisClient, settings: Settings
     assert "no worker is alive" in " ".join(found.reasons)
 
 
-def test_a_worker_that_has_ended_is_not_listed(broker: StreamBroker, actor: object, client: RedisClient) -> None:
-    """Neither alive nor dead: there may be no other that would take it off the list."""
+def test_a_worker_that_has_ended_by_itself_is_stopped(
+    broker: StreamBroker, actor: object, client: RedisClient, settings: Settings
+) -> None:
+    """It is neither alive nor dead, does nothing, was heard of as it ended, and makes nobody healthy."""
     worker = dramatiq.Worker(broker, worker_threads=1, worker_timeout=50)
     worker.start()
-    wait_until(lambda: [one.alive for one in ask(client, workers())] == [True])
+    wait_until(lambda: [one.state for one in ask(client, workers())] == ["alive"])
+    before = datetime.now(UTC) - timedelta(seconds=1)
     worker.stop()
+    (stopped,) = ask(client, workers())
+    assert (stopped.state, stopped.alive, stopped.attempts, stopped.threads_busy) == ("stopped", False, (), 0)
+    assert stopped.stopped == stopped.heartbeat > before
+    assert check_health(client, settings).workers == 0
+
+
+def test_a_worker_that_has_stopped_is_forgotten_after_a_while(
+    broker: StreamBroker, actor: object, client: RedisClient
+) -> None:
+    """A quarter of an hour later nothing is left of it, on whatever list, and nothing on the server when another ends."""
+    ended = dramatiq.Worker(broker, worker_threads=1, worker_timeout=50)
+    ended.start()
+    wait_until(lambda: len(ask(client, workers())) == 1)
+    ended.stop()
+    (stopped,) = ask(client, workers())
+    client.zincrby("{worker}:stopped", -900_001, stopped.name)
     assert ask(client, workers()) == ()
+    assert client.hexists("{worker}:workers", stopped.name)
+    client.zadd("{worker}:leases", {"another:1:x": time.time() * 1000 + 60_000})
+    Script("leave").run(client, ["another:1:x", 1])
+    assert not client.hexists("{worker}:workers", stopped.name)
+    assert client.zrange("{worker}:stopped", 0, -1) == [b"another:1:x"]
 
 
 def test_a_probe_of_a_host_asks_for_its_own_workers(client: RedisClient, settings: Settings, alive: None) -> None:

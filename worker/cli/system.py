@@ -80,13 +80,16 @@ def queue_row(queue: QueueInfo) -> Row:
 WORKER_HEADINGS = ("worker", "state", "for", "heard of", "queues", "threads", "loop", "ahead", "pool", "remarks")
 
 
+_WORKER_STYLES = {"alive": "green", "stopped": "dim", "dead": "red"}
+
+
 def worker_row(worker: WorkerInfo) -> Row:
     """A worker process as the cells of a table."""
     waiting = f", {worker.pool_waiting} wait" if worker.pool_waiting else ""
     return [
         f"{worker.host}:{worker.pid}",
-        Styled("alive", "green") if worker.alive else Styled("dead", "red"),
-        ago(worker.started),
+        Styled(worker.state, _WORKER_STYLES[worker.state]),
+        _age(worker),
         f"{ago(worker.heartbeat)} ago",
         ", ".join(worker.queues),
         f"{worker.threads_busy}/{worker.threads}",
@@ -95,6 +98,13 @@ def worker_row(worker: WorkerInfo) -> Row:
         f"{worker.pool_busy}/{worker.pool_size}{waiting}",
         Styled(_remarks(worker), "yellow"),
     ]
+
+
+def _age(worker: WorkerInfo) -> str:
+    """For how long it has run, or did run until it was last heard of."""
+    if worker.started is None:
+        return ""
+    return ago(worker.started) if worker.alive else rough(worker.heartbeat - worker.started)
 
 
 def _remarks(worker: WorkerInfo) -> str:

@@ -199,6 +199,7 @@ class WorkerInfo:
         host: The host on which it runs.
         pid: The process's id.
         alive: Whether its lease is held; the messages of a dead one go to others within seconds.
+        stopped: The time at which it ended by itself, or None; it is forgotten a quarter of an hour later.
         started: The time of its start.
         heartbeat: The time of its last heartbeat.
         queues: The queues that it reads.
@@ -222,6 +223,7 @@ class WorkerInfo:
     host: str
     pid: int
     alive: bool
+    stopped: datetime | None
     started: datetime | None
     heartbeat: datetime
     queues: tuple[str, ...]
@@ -239,6 +241,11 @@ class WorkerInfo:
     events_dropped: int
     ends_waiting: int
     errors: tuple[str, ...]
+
+    @property
+    def state(self) -> str:
+        """The process's state in a word: alive, stopped (it ended by itself) or dead."""
+        return "alive" if self.alive else "dead" if self.stopped is None else "stopped"
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,7 +141,10 @@ def _queue(now: int, described: list[Any]) -> QueueInfo:
 
 
 def workers() -> Question[tuple[WorkerInfo, ...]]:
-    """The worker processes, ordered by name, with their attempts and their problems at the last heartbeat."""
+    """The worker processes, ordered by name, with their attempts and their problems at the last heartbeat.
+
+    One that has ended by itself is told of for a quarter of an hour, without either.
+    """
 
     def read(answer: list[Any]) -> tuple[WorkerInfo, ...]:
         now, *found = answer
@@ -150,8 +153,15 @@ def workers() -> Question[tuple[WorkerInfo, ...]]:
     return Question(_WORKERS, [], read)
 
 
-def _worker(now: int, name: bytes, expires: int, known: bytes) -> WorkerInfo:
+_OF_THE_PROCESS = ("host", "pid", "at", "queues", "threads", "concurrency", "pool_size")
+"""What stays so when a process has ended, of what is known of it."""
+
+
+def _worker(now: int, name: bytes, expires: int, ended: int, known: bytes) -> WorkerInfo:
     about: dict[str, Any] = json.loads(known)
+    if ended:
+        # What it did at its last heartbeat, it does no more.
+        about = {name: about[name] for name in _OF_THE_PROCESS if name in about}
     host, pid, *_ = name.decode().rsplit(":", 2)
     attempts = [HeldAttempt(id_, actor, number, moment(at)) for id_, actor, number, at in about.get("attempts", ())]
     return WorkerInfo(
@@ -159,8 +169,9 @@ def _worker(now: int, name: bytes, expires: int, known: bytes) -> WorkerInfo:
         host=about.get("host", host),
         pid=int(about.get("pid", pid)),
         alive=expires >= now,
+        stopped=moment(ended) if ended else None,
         started=moment(about["at"] * 1000) if "at" in about else None,
-        heartbeat=moment(expires - about.get("lease_ms", 0)),
+        heartbeat=moment(ended or expires - about.get("lease_ms", 0)),
         queues=tuple(about.get("queues", ())),
         threads=about.get("threads", 0),
         threads_busy=about.get("threads_busy", len(attempts)),

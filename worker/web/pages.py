@@ -326,4 +326,5 @@ def _names(found: Iterable[str]) -> list[str]:
 
 
 def _alive_first(found: Iterable[WorkerInfo]) -> list[WorkerInfo]:
-    return sorted(found, key=lambda one: (not one.alive, one.name))
+    """Those that are alive first, and those that have stopped last."""
+    return sorted(found, key=lambda one: (not one.alive, one.stopped is not None, one.name))

@@ -1,4 +1,4 @@
--- include: lost, retention
+-- include: lost, retention, stopped
 -- The heartbeat of a worker process: it renews its lease, takes over the messages of dead processes, and enqueues delayed
 -- messages that are due. To look around is to look at the readers of every stream, to move entries from wrong streams, and
 -- to drop messages that the history need not keep any more.
@@ -99,7 +99,9 @@ local function reclaim()
     if not unfinished[dead] then
       call('ZREM', KEY.leases, dead)
       call('SREM', KEY.ending, dead)
-      call('HDEL', KEY.workers, dead)
+      if not has_stopped(dead) then
+        call('HDEL', KEY.workers, dead)
+      end
     end
   end
   return next(unfinished) ~= nil
@@ -165,6 +167,7 @@ if look_around then
   if move_misplaced() then
     next_due = 0
   end
+  forget_stopped()
   retire(200, limits)
 end
 finish(retention)

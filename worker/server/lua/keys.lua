@@ -25,6 +25,7 @@ local KEY = {
   segments = PREFIX .. 'segments',
   seq = PREFIX .. 'seq',
   states = PREFIX .. 'states',
+  stopped = PREFIX .. 'stopped',
   sums = PREFIX .. 'sums',
   tail = PREFIX .. 'events',
   wake = PREFIX .. 'wake',
