@@ -122,6 +122,17 @@ def refused(project: Project, *words: str, code: int = 2) -> str:
     return line
 
 
+def test_what_failed_last_is_listed_first(project: Project) -> None:
+    """By `dead list`, `messages` and `status`, although it was enqueued before the other."""
+    first, second = broken(project, 7), broken(project, 8)
+    project.json("dead", "replay", first)
+    wait_until(lambda: project.json("show", first)["attempts"] == 4)
+    until_state(project, first, "dead")
+    assert ids(project, "dead", "list", "--limit", "2") == [first, second]
+    assert ids(project, "messages", "--state", "dead", "--limit", "2") == [first, second]
+    assert [one["id"] for one in project.json("status")["failures"]][:2] == [first, second]
+
+
 def test_a_failed_message_is_found_shown_and_replayed(project: Project) -> None:
     """From "something is wrong" to the answer, and the same message completes when its cause is mended."""
     sent = broken(project, 42)

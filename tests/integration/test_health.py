@@ -14,9 +14,11 @@ import pytest
 
 from tests.support.brokers import stream_broker
 from tests.support.waiting import wait_until
+from tests.support.web import serving
 from tests.support.workers import working
 from worker.attempts.running import RunningAttempts
 from worker.broker.streams import StreamBroker
+from worker.cli.system import worker_row
 from worker.history.overview import workers
 from worker.history.query import ask
 from worker.operations.actions import pause
@@ -26,6 +28,7 @@ from worker.server.connection import connect
 from worker.server.embedded import EmbeddedServer
 from worker.server.scripts import Script
 from worker.settings import Settings
+from worker.web import create_app
 
 
 @pytest.fixture
@@ -81,12 +84,17 @@ def test_a_worker_that_has_ended_by_itself_is_stopped(
     assert (stopped.state, stopped.alive, stopped.attempts, stopped.threads_busy) == ("stopped", False, (), 0)
     assert stopped.stopped == stopped.heartbeat > before
     assert check_health(client, settings).workers == 0
+    assert str(worker_row(stopped)[1]) == "stopped"
+    with serving(create_app(settings)) as web:
+        for path in ("/workers", "/"):
+            page = web.get(path).text
+            assert (">stopped<" in page, ">dead<" in page) == (True, False)
 
 
 def test_a_worker_that_has_stopped_is_forgotten_after_a_while(
     broker: StreamBroker, actor: object, client: RedisClient
 ) -> None:
-    """A quarter of an hour later nothing is left of it, on whatever list, and nothing on the server when another ends."""
+    """A quarter of an hour later it is on no list, and nothing is left of it on the server when another ends."""
     ended = dramatiq.Worker(broker, worker_threads=1, worker_timeout=50)
     ended.start()
     wait_until(lambda: len(ask(client, workers())) == 1)

@@ -15,7 +15,7 @@ from tests.support.waiting import wait_until
 from worker.broker import create_broker
 from worker.history.filters import MessageFilter
 from worker.history.overview import queues
-from worker.history.query import ask, count_messages, one_message, state_counts
+from worker.history.query import ask, count_messages, newest_failures, one_message, state_counts
 from worker.server.client import RedisClient
 from worker.settings import Settings
 
@@ -117,3 +117,20 @@ def test_a_message_whose_number_is_not_known_is_not_called_gone(broker: dramatiq
     with structlog.testing.capture_logs() as logged, working(broker):
         wait_until(lambda: ask(client, state_counts()) == {"completed": 1})
     assert [one for one in logged if "gone from the server" in one["event"]] == []
+
+
+def test_what_failed_last_is_found_again(broker: dramatiq.Broker, client: RedisClient) -> None:
+    """Where the order of failures is gone, it is made anew of when the messages became dead letters."""
+
+    @dramatiq.actor(max_retries=0)
+    def fail(name: str) -> None:
+        raise ValueError(name)
+
+    with working(broker):
+        for number, name in enumerate("abc", 1):
+            fail.send(name)
+            wait_until(lambda number=number: ask(client, state_counts()) == {"dead": number})
+        before = ask(client, newest_failures()).messages
+        client.delete("{worker}:failures")
+        wait_until(lambda: ask(client, newest_failures()).messages == before)
+    assert [one.arguments for one in before] == ['"c"', '"b"', '"a"']

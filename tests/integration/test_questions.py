@@ -49,6 +49,7 @@ from worker.history.query import (
     count_of_messages,
     dead_by_cause,
     delayed_messages,
+    newest_failures,
     one_message,
     page_of_messages,
     running_messages,
@@ -109,9 +110,10 @@ class Clocked:
             script._hash: told(
                 script, **{name: size for name, size in sizes.items() if f"local {name} =" in script._text}
             )
-            for script in (query._FIND, query._DUE, overview._COUNTERS, query._DEATHS, query._STATES)
+            for script in (query._FIND, query._FAILED, query._DUE, overview._COUNTERS, query._DEATHS, query._STATES)
         }
         self.numbers = itertools.count()
+        self.failed: list[str] = []
         self.at(START)
 
     def at(self, now: int) -> None:
@@ -124,6 +126,8 @@ class Clocked:
         arguments: list[Any] = [f"test:{next(self.numbers)}", *NO_LIMITS]
         for event, becomes in told:
             arguments += writer._arguments_of(event, becomes)
+            if event.state in (State.FAILED, State.LOST):
+                self.failed.append(str(event.message_id))
         assert self._note.run(self.client, arguments) == 1
 
     def enqueue(self, message_id: str, queue: str, actor: str, later: int = -1) -> None:
@@ -216,6 +220,10 @@ class Population:
     clocked: Clocked
     messages: list[StoredMessage] = field(default_factory=list)
 
+    def last_failure(self, message_id: str) -> int:
+        """How many failures of any message came after the last one of this message."""
+        return self.clocked.failed[::-1].index(message_id)
+
 
 @pytest.fixture(scope="module")
 def population(shared_client: RedisClient) -> Population:
@@ -270,8 +278,16 @@ filters = st.builds(
 )
 
 
+def only_failed(wanted: MessageFilter, within: Sequence[str]) -> bool:
+    failed = {"failed", "lost", "dead"}
+    return bool((wanted.states and set(wanted.states) <= failed) or (within and set(within) <= failed))
+
+
 def test_filters_find_what_a_look_through_all_records_would_find(population: Population) -> None:
-    """In any combination and pages of any size: newest first, none twice, none missing; and as many are counted."""
+    """In any combination and pages of any size: none twice, none missing; and as many are counted.
+
+    The newest comes first, or the one that failed last where only messages that failed are asked for.
+    """
 
     @hypothesis_settings(max_examples=200, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     @given(
@@ -280,13 +296,43 @@ def test_filters_find_what_a_look_through_all_records_would_find(population: Pop
         within=st.sampled_from([(), (), ("dead",), ("queued", "delayed", "running")]),
     )
     def found_as_expected(wanted: MessageFilter, limit: int, within: tuple[str, ...]) -> None:
-        expected = [
-            one.id for one in population.messages if matches(one, wanted) and (not within or one.state in within)
-        ]
+        found = [one.id for one in population.messages if matches(one, wanted) and (not within or one.state in within)]
+        expected = sorted(found, key=population.last_failure) if only_failed(wanted, within) else found
         assert population.clocked.pages(wanted, limit, within) == expected
         assert population.clocked.count(wanted, within) == len(expected)
 
     found_as_expected()
+
+
+def test_what_failed_last_stands_first(clocked: Clocked) -> None:
+    """Whenever it was enqueued, page by page, by state and by cause; also of those that failed in the same moment."""
+    for number in range(5):
+        clocked.enqueue(f"m{number}", "cpu", "merge")
+    error = ErrorInfo("ValueError", "", "")
+    failing = [(event_of(f"m{number}", State.FAILED, error=error), "dead") for number in (3, 1, 4, 0)]
+    clocked.note(*failing[:2])
+    clocked.note(*failing[2:])
+    clocked.note((event_of("m2", State.STARTED), "running"))
+    for wanted in ({"states": ("dead",)}, {"states": ("failed", "lost")}, {"cause": "ValueError"}):
+        assert clocked.pages(MessageFilter(**wanted), 1) == ["m0", "m4", "m1", "m3"]
+    assert clocked.pages(MessageFilter(), 2, within=("dead",)) == ["m0", "m4", "m1", "m3"]
+    assert clocked.pages(MessageFilter(), 2) == ["m4", "m3", "m2", "m1", "m0"]
+
+
+def test_what_came_right_since_is_no_failure(clocked: Clocked) -> None:
+    """Nor what a person has cancelled; a retry that runs is one, until it has ended."""
+    for number in range(4):
+        clocked.enqueue(f"m{number}", "cpu", "merge")
+        clocked.at(clocked.now + MINUTE)
+        clocked.note((event_of(f"m{number}", State.FAILED), "delayed"))
+    clocked.note((event_of("m3", State.COMPLETED, attempt=2), "completed"))
+    clocked.note((event_of("m0", State.CANCELLED, attempt=2), "cancelled"))
+    clocked.note((event_of("m1", State.STARTED, attempt=2), "running"))
+    found = clocked.ask(newest_failures())
+    assert [one.id for one in found.messages] == ["m2", "m1"]
+    assert all(one.failed is not None for one in found.messages)
+    clocked.note((event_of("m1", State.FAILED, attempt=2), "dead"))
+    assert [one.id for one in clocked.ask(newest_failures()).messages] == ["m1", "m2"]
 
 
 def test_since_and_until_are_when_a_message_got_its_state_or_when_it_is_due(clocked: Clocked) -> None:

@@ -154,6 +154,21 @@ def test_what_is_delayed_is_told_in_the_order_in_which_it_is_due(web: httpx.Clie
     assert second["messages"][0]["id"] == everything[1]["id"]
 
 
+def test_what_failed_last_is_told_first(web: httpx.Client) -> None:
+    """Not what was enqueued last; page by page, on the lists and on the overview."""
+    dead = get(web, "/messages", state="dead")["messages"]
+    oldest = min(dead, key=lambda one: one["number"])["id"]
+    post(web, "/actions/replay", {"ids": [oldest]})
+    wait_until(lambda: get(web, f"/messages/{oldest}")["attempts"] == 2 and states(web)["dead"] == 3)
+    others = [one["id"] for one in dead if one["id"] != oldest]
+    assert ids(web, state="dead") == ids(web, state=["failed", "lost"]) == [oldest, *others]
+    assert ids(web, state="dead", limit=1) == [oldest]
+    cursor = get(web, "/messages", state="dead", limit=1)["cursor"]
+    assert ids(web, state="dead", cursor=cursor) == others
+    newest = web.get("/").text.partition("Newest failures")[2]
+    assert newest.index(oldest) < min(map(newest.index, others))
+
+
 def test_actors_queues_and_windows_are_told(web: httpx.Client) -> None:
     """Rates, shares of errors, percentiles, depths."""
     rates = {one["actor"]: one for one in get(web, "/actors", over="10m")["actors"]}

@@ -42,6 +42,7 @@ def indexes_agree(client: RedisClient, *, events_dropped: bool = False) -> dict[
     _segments_agree(client, messages)
     _marks_agree(client, messages, events_dropped=events_dropped)
     _subjects_agree(client, messages)
+    _failures_agree(client, messages)
     _counts_agree(client, messages)
     _places_agree(client, messages)
     asked = {key.decode().removeprefix("{worker}:cancel:") for key in client.scan_iter("{worker}:cancel:*")}
@@ -107,6 +108,15 @@ def _subjects_agree(client: RedisClient, messages: dict[str, StoredMessage]) -> 
         members: Any = client.zrange(key, 0, -1, withscores=True)
         found |= {(key.decode().removeprefix("{worker}:s:"), one.decode(), int(number)) for one, number in members}
     assert found == expected
+
+
+def _failures_agree(client: RedisClient, messages: dict[str, StoredMessage]) -> None:
+    listed: Any = client.zrange("{worker}:failures", 0, -1)
+    found = {int(number) for number in listed}
+    assert found <= {message.number for message in messages.values()}, "what is gone has failed"
+    for message in messages.values():
+        if not message.events_left_out:
+            assert (message.number in found) == (message.failed is not None), message
 
 
 def _counts_agree(client: RedisClient, messages: dict[str, StoredMessage]) -> None:

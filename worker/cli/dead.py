@@ -30,7 +30,7 @@ def dead(ctx: typer.Context, as_json: AsJson = False) -> None:
 @app.command("list")
 @filters_messages
 def list_(wanted: MessageFilter, limit: Limit = PAGE, cursor: Cursor = None, as_json: AsJson = False) -> None:
-    """List dead letters, newest first."""
+    """List dead letters, the last that failed first."""
     _list(wanted, limit, cursor, as_json=as_json)
 
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -32,8 +31,8 @@ from worker.history.answers import ActorRates, QueueInfo, StoredMessage, WorkerI
 from worker.history.as_json import Shown, States, messages_of
 from worker.history.filters import MessageFilter
 from worker.history.histogram import Percentiles
-from worker.history.query import all_messages, ask
-from worker.history.states import FAILURES, WAITS, MessageState
+from worker.history.query import ask
+from worker.history.states import FAILED, FAILING, WAITS, MessageState
 from worker.operations.health import Health, HealthAnswer, check_health
 from worker.server.client import RedisClient
 from worker.server.connection import address, check_server, connect
@@ -95,7 +94,6 @@ def look(client: RedisClient, settings: Settings, over: timedelta) -> Status:
         ServerUnreachable: The server did not answer, or refused.
     """
     now = datetime.now(UTC)
-    failed = MessageFilter(states=FAILURES, since=now - over)
     return Status(
         time=now,
         server=address(settings),
@@ -107,8 +105,13 @@ def look(client: RedisClient, settings: Settings, over: timedelta) -> Status:
         workers=ask(client, overview.workers()),
         running=_if_it_can_be_asked(lambda: read_page(client, _RUNNING, NEWEST).messages),
         dead_by_cause=ask(client, query.dead_by_cause()),
-        failures=_if_it_can_be_asked(lambda: tuple(islice(all_messages(client, failed, at_once=NEWEST), NEWEST))),
+        failures=_if_it_can_be_asked(lambda: _failed_since(now - over, client)),
     )
+
+
+def _failed_since(moment: datetime, client: RedisClient) -> tuple[StoredMessage, ...]:
+    newest = read_page(client, MessageFilter(states=FAILED), NEWEST, within=FAILING).messages
+    return tuple(one for one in newest if (one.failed or one.since) >= moment)
 
 
 def _if_it_can_be_asked(find: Callable[[], tuple[StoredMessage, ...]]) -> tuple[StoredMessage, ...]:
@@ -191,7 +194,7 @@ def _head(found: Status) -> list[list[Cell]]:
 def _sections(found: Status) -> list[_Section]:
     """The screen's sections; empty ones are left out."""
     over = rough(found.over)
-    failure_headings = ("message", "state", "since", "actor", "subject", "last error")
+    failure_headings = ("message", "state", "failed", "actor", "subject", "last error")
     all_ = [
         _Section(f"actors, last {over}", _RATE_HEADINGS, [_rate_row(one) for one in found.actors]),
         _Section("queues", QUEUE_HEADINGS, [queue_row(one) for one in found.queues]),
@@ -233,7 +236,7 @@ def _failure(message: StoredMessage) -> Row:
     return [
         message.id,
         message_state(message.state),
-        local_time(message.since),
+        local_time(message.failed or message.since),
         message.actor,
         about(message.subject),
         message.last_error,

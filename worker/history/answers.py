@@ -11,6 +11,7 @@ from typing import Any
 
 from worker.history.events import State, StatusEvent
 from worker.history.histogram import Percentiles
+from worker.history.states import FAILURES, MessageState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +65,12 @@ class StoredMessage:
         return ", ".join(args + named)
 
     @property
+    def failed(self) -> datetime | None:
+        """The time of its last failed or lost attempt, or of becoming a dead letter; None if it has not failed."""
+        at = next((event.time for event in reversed(self.events) if event.state in FAILURES), None)
+        return self.since if at is None and self.state == MessageState.DEAD else at
+
+    @property
     def last_error(self) -> str:
         """The newest error, its type and text on one line; empty if no attempt ended with one."""
         for event in reversed(self.events):
@@ -98,7 +105,7 @@ def moment(ms: float) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some of the matching messages, newest first.
+    """Some of the matching messages, newest first, or by their last failure: `page_of_messages`.
 
     Attributes:
         messages: The messages. If few of very many match, they may be fewer than the limit, although there are more.

@@ -20,7 +20,7 @@ from worker.history.events import StatusEvent
 from worker.history.filters import EventFilter, MessageFilter
 from worker.history.lines import subject_names
 from worker.history.record import read_record
-from worker.history.states import FOUND_BY_ENDING, MARKS, MessageState
+from worker.history.states import FAILED, FAILING, FOUND_BY_ENDING, MARKS, MessageState
 from worker.history.tail import newest_of_tail
 from worker.server.async_client import AsyncRedisClient
 from worker.server.client import RedisClient
@@ -40,7 +40,7 @@ _GIVE_UP_AFTER = 50_000
 _DUE_AT = re.compile("[0-9]{1,13}")
 
 # A server without memory still has enough for the temporary results of a question.
-_FIND = Script("find", flags="allow-oom")
+_FIND, _FAILED = Script("find", flags="allow-oom"), Script("failed", flags="allow-oom")
 _ONE, _DUE = Script("one"), Script("due")
 _DEATHS, _STATES = Script("deaths"), Script("count_states")
 
@@ -94,7 +94,7 @@ def one_message(message_id: str) -> Question[StoredMessage | None]:
 def page_of_messages(
     wanted: MessageFilter, *, limit: int = PAGE, cursor: int | None = None, within: Sequence[str] = ()
 ) -> Question[Page]:
-    """Messages that match, newest first.
+    """Messages that match, newest first: those that failed last, if only messages that have failed can match.
 
     Args:
         wanted: The filter.
@@ -102,13 +102,21 @@ def page_of_messages(
         cursor: The cursor of the last page, or None for the newest messages.
         within: States; each message is also in one of these, unless it is empty.
     """
+    by_failure = wanted.cause is not None or any(
+        states and set(states) <= set(FAILED) for states in (wanted.states, within)
+    )
 
     def read(answer: list[Any]) -> Page:
         below, _, *rest = answer
         found = [read_record(id_.decode(), record) for id_, record in zip(rest[::2], rest[1::2], strict=True)]
         return Page(tuple(one for one in found if one is not None), _cursor(below))
 
-    return Question(_FIND, _find_arguments(wanted, limit, cursor, within), read)
+    return Question(_FAILED if by_failure else _FIND, _find_arguments(wanted, limit, cursor, within), read)
+
+
+def newest_failures(*, limit: int = PAGE, cursor: int | None = None) -> Question[Page]:
+    """Messages that failed last, without those that have completed, skipped or were cancelled since."""
+    return page_of_messages(MessageFilter(states=FAILED), limit=limit, cursor=cursor, within=FAILING)
 
 
 def count_of_messages(

@@ -49,6 +49,12 @@ ATTEMPT_MARKS = {state.value: f"ended:{state}" for state in ENDINGS if state in 
 MARKS = {state.value: f"state:{state}" for state in MessageState} | ATTEMPT_MARKS
 """All values of a filter by state, each with the name of its index on the server."""
 
+FAILED = (*(state.value for state in FAILURES), MessageState.DEAD.value)
+"""The values of a filter by state that find only messages that have failed: these are listed by their last failure."""
+
+FAILING = (*OPEN, MessageState.DEAD)
+"""The states of a message whose failure was neither made good by a later attempt nor settled by a person."""
+
 FOUND_BY_ENDING = (State.COMPLETED, State.SKIPPED, *FAILURES, *WAITS)
 """An attempt with one of these endings has a message that is found by the mark of the same name."""
 

@@ -34,12 +34,13 @@ from worker.history.query import (
     dead_by_cause,
     delayed_messages,
     last_of_page,
+    newest_failures,
     one_message,
     page_of_messages,
     running_messages,
     state_counts,
 )
-from worker.history.states import FAILURES, MessageState
+from worker.history.states import MessageState
 from worker.history.timeline import attempts_of, requests_of
 from worker.server.async_client import AsyncRedisClient
 from worker.web import api, bars
@@ -53,8 +54,8 @@ _EVERY = 2
 """Seconds between two refreshes of a page."""
 
 _HOUR = timedelta(hours=1)
-_FAILED = MessageFilter(states=FAILURES)
 _GROUPS = 50
+_FAILURES, _FAILURE_STEPS = 7, 10
 
 
 class _PageRoute(APIRoute):
@@ -85,7 +86,7 @@ async def overview(request: Request, history: History, client: Client, visitor: 
     alive = await aask(history, workers())
     found = await busiest(client, _HOUR)
     due = await aask(history, delayed_messages(limit=1))
-    failures = await aask(history, page_of_messages(_FAILED, limit=7))
+    failures = await _failures(history)
     causes = await aask(history, dead_by_cause())
     return render(
         request,
@@ -104,8 +105,21 @@ async def overview(request: Request, history: History, client: Client, visitor: 
         oldest=max((one.oldest_seconds for one in waiting if one.oldest_seconds is not None), default=None),
         next_due=due[0].since if due else None,
         causes=causes,
-        failures=failures.messages,
+        failures=failures,
     )
+
+
+async def _failures(history: AsyncRedisClient) -> list[StoredMessage]:
+    """The newest failures, also if many that failed since have completed."""
+    found: list[StoredMessage] = []
+    cursor = None
+    for _ in range(_FAILURE_STEPS):
+        page = await aask(history, newest_failures(limit=_FAILURES - len(found), cursor=cursor))
+        found += page.messages
+        cursor = page.cursor
+        if cursor is None or len(found) == _FAILURES:
+            break
+    return found
 
 
 @router.get("/messages")

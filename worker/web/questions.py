@@ -61,7 +61,10 @@ async def session(visitor: Visiting) -> shapes.Session:
 async def messages(
     wanted: Wanted, history: History, visitor: Visiting, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
 ) -> Response:
-    """Matching messages, newest first. A page may be short although there are more: ask again with its cursor."""
+    """Matching messages, newest first; those that failed last, if only messages are asked for that have failed.
+
+    A page may be short although there are more: ask again with its cursor.
+    """
     page = await aask(history, page_of_messages(wanted, limit=limit, cursor=cursor))
     return told(as_json.MessagePage(as_json.messages_of(page.messages, shown_to(visitor)), page.cursor))
 

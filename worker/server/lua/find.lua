@@ -1,17 +1,8 @@
--- include: server, keys, states, segments, record
+-- include: wanted
 -- Finds messages, newest first. It stops before it has found all when it has had to look at many messages one by one.
--- Arguments: how many at most (0: only counts them), the number below which to look (-1: from
--- the newest), since and until when they are in their state (ms; -1: any), an error's type (or empty), how many
--- groups of marks, and then lists, each after its length: each group, of which they bear one mark; marks that they all
--- bear; subjects that they all have.
+-- Arguments: as wanted.lua; the number below which to look is that of a message.
 -- Answer: the number below which to go on (-1: there are no more) and how many were found, then their ids and records.
--- Keys: changed, map, names, record, scratch, segments, seq, subject, times.
-local most, below, since, till, error_type = number(), number(), number(), number(), argument()
-local groups = {}
-for i = 1, number() do
-  groups[i] = list()
-end
-local names, subjects = list(), list()
+-- Keys: changed, map, record, scratch, segments, seq, subject, times.
 -- What is looked at in one call, in messages; one of which an index tells all counts less.
 local LOOKS = 3000
 local INDEX_LOOKS = 0.2
@@ -24,26 +15,8 @@ for i, state in ipairs(STATES) do
   ALL[i] = 'state:' .. state
 end
 
--- What is worked out on the way is nobody else's: neither replicas nor the append-only file need it.
-redis.set_repl(redis.REPL_NONE)
-
 if below < 0 then
   below = tonumber(call('GET', KEY.seq) or 0)
-end
-
--- An error's type is given with or without its module.
-if error_type ~= '' then
-  local errors = {}
-  for _, name in ipairs(call('SMEMBERS', KEY.names)) do
-    if name == 'error:' .. error_type
-      or string.sub(name, 1, 6) == 'error:' and string.sub(name, -#error_type - 1) == '.' .. error_type then
-      table.insert(errors, name)
-    end
-  end
-  if #errors == 0 then
-    return { -1, 0 }
-  end
-  table.insert(groups, errors)
 end
 
 local function maps_of(segment, wanted)
@@ -93,8 +66,6 @@ for i = 1, #fields, 2 do
   changed[tonumber(fields[i])] = tonumber(fields[i + 1])
 end
 
-local check_time = since >= 0 or till >= 0
-
 -- Whether messages of the segment can match by their time; and whether all of them do.
 local function in_time(segment)
   local last = changed[segment.number] or now
@@ -108,22 +79,6 @@ local function in_time(segment)
 end
 
 local found, count, looks = { -1, 0 }, 0, 0
-
--- `known`: one that it has.
-local function has_subjects(id, known)
-  for _, subject in ipairs(subjects) do
-    if subject ~= known and not call('ZSCORE', KEY.subject(subject), id) then
-      return false
-    end
-  end
-  return true
-end
-
-local function is_in_time(id)
-  local _, _, at = decode_begin(call('GETRANGE', KEY.record(id), 0, LONGEST_HEAD_BEGIN))
-  at = at or 0
-  return (since < 0 or at >= since) and (till < 0 or at <= till)
-end
 
 -- Adds a message if it matches; answers whether the looking must end.
 local function look_at(seq, id, with_time, known)
@@ -266,31 +221,6 @@ local function look_through_segments(subject)
 end
 
 -- Messages about something rare are looked at one by one.
-local function bears(seq, name)
-  return call('GETBIT', KEY.map(segment_of(seq), name), seq % SEGMENT) == 1
-end
-local function bears_one(seq, group)
-  for _, name in ipairs(group) do
-    if bears(seq, name) then
-      return true
-    end
-  end
-  return false
-end
-local function bears_all(seq)
-  for _, name in ipairs(names) do
-    if not bears(seq, name) then
-      return false
-    end
-  end
-  for _, group in ipairs(groups) do
-    if not bears_one(seq, group) then
-      return false
-    end
-  end
-  return true
-end
-
 local function look_through_subject(subject)
   local members = call('ZREVRANGEBYSCORE', KEY.subject(subject), '(' .. string.format('%.0f', below), '-inf', 'WITHSCORES')
   for i = 1, #members, 2 do

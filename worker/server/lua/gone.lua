@@ -6,7 +6,7 @@
 -- its worker down, retention in seconds of the hour windows; then the queues that the process reads.
 -- Answer: the segment and the place from which to go on (0 and 0: from the first), how many messages are gone, their ids,
 -- then ids of messages that got back what they had lost.
--- Keys: depths, due, kept, map, names, queues, record, scratch, segments, states.
+-- Keys: depths, due, failures, kept, map, names, queues, record, scratch, segments, states.
 local segment_from, place_from, most, most_starts, retention = number(), number(), number(), number(), number()
 local gone, mended = {}, {}
 local OPEN = { 'queued', 'delayed', 'running' }
@@ -66,6 +66,7 @@ local function drop(segment, place, state, id)
   if call('EXISTS', KEY.record(id)) == 0 then
     call('ZREM', KEY.due, id)
   end
+  call('ZREM', KEY.failures, segment * SEGMENT + place)
   table.insert(gone, id)
 end
 
@@ -160,8 +161,43 @@ local function count_anew()
   call('DEL', KEY.scratch(1))
 end
 
-if segment_from == 0 and place_from == 0 and not are_counts_right() then
-  count_anew()
+-- Adds the messages of a segment that have failed, each with since when it is in its state.
+local function add_failures_of(segment, failures)
+  local map, place = KEY.scratch(1), -1
+  call('BITOP', 'OR', map, KEY.map(segment, 'state:dead'), KEY.map(segment, 'ended:failed'), KEY.map(segment, 'ended:lost'))
+  while true do
+    place = call('BITPOS', map, 1, place + 1, -1, 'BIT')
+    local id = place >= 0 and call('LINDEX', KEY.map(segment, 'ids'), place)
+    if not id then
+      return
+    end
+    local seq, _, at = decode_begin(call('GETRANGE', KEY.record(id), 0, LONGEST_HEAD_BEGIN))
+    if seq then
+      table.insert(failures, { seq = seq, at = at })
+    end
+  end
+end
+
+-- What failed last is not known any more: the order is that in which the messages came into their states.
+local function number_failures_anew()
+  local failures = {}
+  for _, segment in ipairs(segments) do
+    add_failures_of(segment, failures)
+  end
+  table.sort(failures, function(a, b) return a.at < b.at end)
+  call('DEL', KEY.failures, KEY.scratch(1))
+  for place, one in ipairs(failures) do
+    call('ZADD', KEY.failures, place, one.seq)
+  end
+end
+
+if segment_from == 0 and place_from == 0 then
+  if not are_counts_right() then
+    count_anew()
+  end
+  if call('ZCOUNT', KEY.failures, '-inf', '+inf') < tonumber(call('HGET', KEY.states, 'dead') or 0) then
+    number_failures_anew()
+  end
 end
 local answer = { 0, 0 }
 for _, segment in ipairs(segments) do

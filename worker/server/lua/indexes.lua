@@ -1,6 +1,6 @@
 -- include: server, keys, states, segments
 -- The indexes of messages: the changes of a script are gathered here, and `store_indexes` stores them.
--- Keys: changed, depths, ended, kept, map, names, segments, seq, states, times.
+-- Keys: changed, depths, ended, failures, kept, map, names, segments, seq, states, times.
 local changes, marks, moments, ended_in, changed_in = {}, {}, {}, {}, {}
 
 local function add_to(key, field, amount)
@@ -116,6 +116,20 @@ local function index_new(ids, records)
   end
 end
 
+-- Messages that have failed, each by the number of its last failure.
+local failed = {}
+local function add_failure(seq)
+  table.insert(failed, seq)
+end
+
+local function store_failures()
+  local last = #failed > 0 and call('ZRANGE', KEY.failures, -1, -1, 'WITHSCORES')[2] or 0
+  for i, seq in ipairs(failed) do
+    call('ZADD', KEY.failures, last + i, seq)
+  end
+  failed = {}
+end
+
 -- The segments in which messages ended, each with a time before which none of them did.
 local function store_ended()
   for key, segments in pairs(ended_in) do
@@ -164,6 +178,7 @@ end
 
 local function store_indexes()
   store_marks()
+  store_failures()
   for key, fields in pairs(changes) do
     for field, amount in pairs(fields) do
       call('HINCRBY', key, field, amount)

@@ -7,6 +7,7 @@ local KEY = {
   depths = PREFIX .. 'depths',
   due = PREFIX .. 'due',
   ending = PREFIX .. 'ending',
+  failures = PREFIX .. 'failures',
   kept = PREFIX .. 'kept',
   kept_at = PREFIX .. 'kept-at',
   layout = PREFIX .. 'layout',

@@ -38,6 +38,9 @@ local function mark_end(record, kind, error_type)
   if MARKED_ENDS[kind] then
     mark_as(record.seq, 'ended:' .. kind)
   end
+  if FAILURES[kind] then
+    add_failure(record.seq)
+  end
   if error_type ~= '' then
     for one in types_in(error_type) do
       mark_as(record.seq, 'error:' .. one)

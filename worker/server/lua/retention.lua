@@ -1,6 +1,6 @@
 -- include: transition
 -- Where messages are removed: a single one, or those that the history need not keep any more.
--- Keys: cancel, changed, due, ended, kept, map, names, record, segments, states, subject, times.
+-- Keys: cancel, changed, due, ended, failures, kept, map, names, record, segments, states, subject, times.
 
 -- For how long (ms) and how many messages are kept of each state in which they end; worker/history/limits.py.
 local function read_limits()
@@ -23,7 +23,9 @@ local function forget(id, record)
   unmark('queue:' .. record.queue)
   unmark('state:' .. record.state)
   count_in(record.queue, record.state, -1)
+  local has_failed = record.state == 'dead' or record.cut > 0
   for kind in states_in(record.body) do
+    has_failed = has_failed or FAILURES[kind]
     if MARKED_ENDS[kind] then
       unmark('ended:' .. kind)
     end
@@ -33,6 +35,9 @@ local function forget(id, record)
   end
   if record.state == 'dead' then
     unmark_cause(record, unmark)
+  end
+  if has_failed then
+    call('ZREM', KEY.failures, seq)
   end
   if record.cut > 0 then
     -- Events are gone that would tell what else it is marked with.
@@ -91,6 +96,7 @@ end
 -- Removes the oldest ended messages that are too old or too many, so many at most.
 local function retire(most, limits)
   store_marks()
+  store_failures()
   store_ended()
   for state, limit in pairs(limits) do
     local key, before = KEY.ended(state), now - limit.age

@@ -91,6 +91,7 @@ local function transition(id, record, state, how)
   record.at = how.due or how.at or now_text
   if state == 'dead' then
     mark_cause(record, how.cause)
+    add_failure(record.seq)
   end
   if FINAL[state] then
     ended = ended + 1
