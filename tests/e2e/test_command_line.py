@@ -442,14 +442,22 @@ def test_two_folders_of_one_project_share_its_data(project: Project) -> None:
 
 
 def test_a_folder_is_imported_and_shown(project: Project, tmp_path: Path) -> None:
-    """Audio files in name order, each with the transcript beside it; nothing was made of them yet."""
+    """Audio files in name order, each with the transcript beside it; what was left out is named."""
     for name in ("2.wav", "10.wav", "1.flac"):
         write_tone(tmp_path / name, 0.1)
     (tmp_path / "2.txt").write_text("Second, says [bold]somebody[/bold].\n\nÜber alles.", encoding="utf-8")
     (tmp_path / "notes.md").touch()
+    (tmp_path / "3.txt").touch()
+    (tmp_path / ".hidden").touch()
+    (tmp_path / "more").mkdir()
     assert project.json("conversations", "import", str(tmp_path), "--id", "three") == {
         "conversation_id": "three",
         "chunks": 3,
+        "left_out": [
+            {"name": "3.txt", "reason": "a transcript without an audio file"},
+            {"name": "more", "reason": "a folder"},
+            {"name": "notes.md", "reason": "not an audio file"},
+        ],
     }
     found = project.json("conversations", "show", "three")
     assert [chunk["id"] for chunk in found["chunks"]] == ["three/1.flac", "three/10.wav", "three/2.wav"]
@@ -470,7 +478,7 @@ def test_an_import_without_an_id_is_called_as_its_folder(project: Project, tmp_p
     folder = tmp_path / "board-meeting"
     folder.mkdir()
     write_tone(folder / "1.wav", 0.1)
-    assert project.worker("conversations", "import", str(folder)).stdout == "conversation board-meeting: 1 chunks\n"
+    assert project.worker("conversations", "import", str(folder)).stdout == "conversation board-meeting: 1 chunk\n"
     assert "--id" in refused(project.worker("conversations", "import", ".", cwd=folder, code=2))
     assert len(project.json("conversations", "show", "board-meeting")["chunks"]) == 1
 
@@ -483,7 +491,7 @@ def test_paths_are_printed_as_they_are(project: Project) -> None:
         merge = "from worker.tasks.conversations import merge_conversation; merge_conversation.fn('sample')"
         other.run(sys.executable, "-c", merge)
         merged = other.json("conversations", "show", "sample")["merged"]
-        assert f"merged: {merged['path']} (24.7s)" in other.worker("conversations", "show", "sample").stdout
+        assert f"merged: {merged['path']} (24.7s, 5 chunks)" in other.worker("conversations", "show", "sample").stdout
     finally:
         other.down()
 

@@ -11,9 +11,11 @@ import sys
 from collections.abc import Iterator
 from urllib.parse import quote
 
+import dramatiq
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
+from tests.support import shop as actors
 from tests.support.browser import DESKTOP, PHONE, browsing, visiting
 from tests.support.project import ROOT, WORKER, Project
 from tests.support.shop import HOSTILE
@@ -300,6 +302,80 @@ def test_everything_that_matches_is_counted_and_then_done(shop: Shop, browser: B
         confirm(page)
         expect(page.locator("tbody")).to_contain_text("No message matches.")
         assert {shop.state(one) for one in sent} == {"unknown"}
+
+
+def test_what_the_dialog_counted_is_what_is_done(shop: Shop, browser: Browser) -> None:
+    """Another that matches meanwhile stays; the button that changes nothing has the focus, and gives it back."""
+    counted = [shop.send("bill", "counted") for _ in range(2)]
+    for one in counted:
+        shop.becomes(one, "dead")
+    with visiting(browser, shop.url) as visit:
+        page = visit.go("/messages?state=dead&subject=order%3Dcounted")
+        page.locator("#bulk-of").select_option("all")
+        purge = page.locator("#bulk").get_by_role("button", name="Purge")
+        purge.focus()
+        page.keyboard.press("Enter")
+        expect(page.locator("#dialog-title")).to_have_text("Purge 2 messages?")
+        expect(page.locator("#dialog-no")).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(page.locator("#dialog")).to_be_hidden()
+        expect(purge).to_be_focused()
+        assert {shop.state(one) for one in counted} == {"dead"}
+        page.keyboard.press("Enter")
+        expect(page.locator("#dialog-title")).to_have_text("Purge 2 messages?")
+        late = shop.send("bill", "counted")
+        shop.becomes(late, "dead")
+        confirm(page)
+        expect(page.locator("#toast")).to_have_text("2 messages purged.")
+        assert [shop.state(one) for one in (*counted, late)] == ["unknown", "unknown", "dead"]
+
+
+def test_a_list_that_waits_for_the_pointer_says_so(shop: Shop, browser: Browser) -> None:
+    """It is not live while it does not move, and is again when the pointer has gone."""
+    shop.becomes(shop.send("post", 77), "completed")
+    with visiting(browser, shop.url) as visit:
+        page = visit.go("/messages")
+        status = page.locator("#status")
+        expect(status).to_have_text("live")
+        page.locator("tbody tr").first.hover()
+        expect(status).to_contain_text("the pointer is on the list")
+        page.locator("h1").hover()
+        expect(status).to_have_text("live")
+        page.locator('input[name="pick"]').first.check()
+        page.locator("h1").hover()
+        expect(status).to_contain_text("some are selected")
+
+
+def test_the_focus_stays_where_it_was_when_rows_change_their_places(shop: Shop, browser: Browser) -> None:
+    """A refresh moves what is listed, and not the visitor."""
+    shop.becomes(shop.send("post", 78), "completed")
+    shop.becomes(shop.send("greet", "you"), "dead")
+    with visiting(browser, shop.url) as visit:
+        page = visit.go("/queues")
+        page.evaluate(
+            "const rows = document.querySelector('tbody'), row = rows.firstElementChild;"
+            "rows.append(row); row.querySelector('button').focus(); window.row = row"
+        )
+        expect(page.locator("tbody tr").first.locator("button")).to_be_focused()
+        assert page.evaluate("window.row === document.querySelector('tbody').firstElementChild")
+
+
+def test_every_actor_that_can_be_enqueued_for_is_offered(shop: Shop, browser: Browser) -> None:
+    """Also those that have never run."""
+    with visiting(browser, shop.url) as visit:
+        page = visit.go("/")
+        offered = page.evaluate("[...document.querySelectorAll('#actors option')].map((one) => one.value)")
+        assert offered == sorted(one.actor_name for one in vars(actors).values() if isinstance(one, dramatiq.Actor))
+
+
+def test_a_time_in_a_filter_is_local_as_those_on_the_pages(shop: Shop, browser: Browser) -> None:
+    """The URL, which others may open elsewhere, says it in UTC."""
+    with visiting(browser, shop.url, zone="Asia/Tokyo") as visit:
+        page = visit.go("/messages")
+        page.locator('input[name="since"]').fill("2026-11-21 18:00")
+        page.locator("form#filters button[type=submit]").click()
+        expect(page).to_have_url(re.compile("since=2026-11-21T09%3A00%3A00.000Z"))
+        expect(page.locator('input[name="since"]')).to_have_value("2026-11-21T18:00")
 
 
 def test_the_overview_stays_fresh_and_leaves_the_visitor_alone(shop: Shop, browser: Browser) -> None:

@@ -36,6 +36,7 @@ from worker.history.events import State
 from worker.history.filters import MessageFilter
 from worker.history.overview import audit_log, queues, workers
 from worker.history.query import all_messages, ask, dead_by_cause, one_message, state_counts
+from worker.operations import actions
 from worker.operations.actions import (
     ACTIONS,
     Outcome,
@@ -252,6 +253,30 @@ def test_what_a_middleware_refuses_is_a_dead_letter_of_unknown_cause(client: Red
     indexes_agree(client)
     assert len(purge(client, MessageFilter(states=("dead",))).done) == 1
     indexes_agree(client)
+
+
+@pytest.mark.parametrize("most_named", [1_000, 2], ids=["named", "counted"])
+def test_what_was_counted_is_what_is_done(
+    client: RedisClient,
+    broker: StreamBroker,
+    failing: dramatiq.Actor[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    most_named: int,
+) -> None:
+    """Not what matches the filter only later, although it was enqueued before, be the counted few or many."""
+    monkeypatch.setattr(actions, "MOST_NAMED", most_named)
+    late = failing.send_with_options(args=("late",), delay=HOUR_MS).message_id
+    counted = {dead(client, failing) for _ in range(4)}
+    wanted = MessageFilter(actor="fails", states=("dead",))
+    seen = preview(client, "purge", wanted)
+    assert seen.count == 4
+    assert {one.id for one in seen.messages} <= counted
+    run_now(client, [late])
+    wait_until(lambda: late in [one.id for one in dead_letters(client)], SOON)
+    assert set(purge(client, seen.targets).done) == counted
+    assert [one.id for one in dead_letters(client)] == [late]
+    named = " ".join(one.id for one in seen.messages)
+    assert ask(client, audit_log())[0].target == ("state=dead actor=fails" if most_named == 2 else named)
 
 
 # ---------------------------------------------------------------------- many at once, who and when

@@ -182,13 +182,30 @@ def test_missing_and_corrupt_chunks_are_left_out_and_named(tmp_path: Path, setti
     assert all(refused.reason for refused in merged.dropped)
     assert merged.duration_seconds == pytest.approx(1, abs=0.2)
     described = merged.describe()
-    assert described.startswith(f"2 chunks, {merged.duration_seconds:.1f} s, {merged.key}; left out: ")
+    assert described.startswith(f"2 of 5 chunks, {merged.duration_seconds:.1f} s, {merged.key}; left out: ")
     assert "\n" not in described
     for name in ids[1:4]:
         assert f"{name} (" in described
     manifest = run_async_in_new_loop(read_manifest(merged.key))
     assert manifest["included"] == [ids[0], ids[4]]
     assert manifest["dropped"] == [asdict(refused) for refused in merged.dropped]
+
+
+def test_a_merge_of_which_most_is_missing_says_so_again_and_again(tmp_path: Path, settings: Settings) -> None:
+    """Also where nothing is done because nothing has changed, and where a chunk is missing that came later."""
+    good = write_tone(tmp_path / "good.wav", 0.5)
+    ids = keep("partly", [good, None])
+    assert merge("partly").describe().startswith("1 of 2 chunks, ")
+    with pytest.raises(Unchanged, match=rf"^unchanged: 1 of 2 chunks; left out: {ids[1]} \(no object "):
+        merge("partly")
+    (settings.data_dir / "objects" / "chunks" / "partly" / "1.bin").write_bytes(good.read_bytes())
+    assert merge("partly").describe().startswith("2 chunks, ")
+    with pytest.raises(Unchanged, match="^unchanged$"):
+        merge("partly")
+    later = "INSERT INTO chunks VALUES ('later', 'partly', '2025-01-01 00:00:00.000000', 'chunks/none', NULL)"
+    with closing(sqlite3.connect(settings.data_dir / "conversations.db")) as connection, connection:
+        connection.execute(later)
+    assert merge("partly").describe().startswith("2 of 3 chunks, ")
 
 
 def test_a_chunk_whose_audio_arrives_later_is_merged_then(tmp_path: Path, settings: Settings) -> None:

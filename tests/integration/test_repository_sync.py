@@ -423,7 +423,7 @@ def test_nothing_to_index_is_no_content(tree: Path, tmp_path: Path) -> None:
         (tree / file).unlink()
     (tree / "binary").write_bytes(b"\0")
     for _ in range(2):
-        with pytest.raises(NoContentFound, match="git would see 1 files, 1 of them are wanted; left out: 1 binary"):
+        with pytest.raises(NoContentFound, match="git would see 1 file, 1 of them wanted; left out: 1 binary"):
             sync()
     assert indexed() == {}
 

@@ -251,6 +251,7 @@ def test_dead_letters_are_replayed_by_id(web: httpx.Client) -> None:
         "count": 1,
         "ids": [dead],
         "refused": {done: "completed", "none": "unknown"},
+        "up_to": None,
     }
     [entry, *_] = get(web, "/audit")["actions"]
     assert (entry["action"], entry["by"], entry["count"], entry["ids"]) == ("replay", "web@127.0.0.1", 1, [dead])

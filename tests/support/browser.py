@@ -53,12 +53,16 @@ class Visit:
         *,
         size: tuple[int, int] = DESKTOP,
         scheme: Literal["dark", "light"] = "light",
+        zone: str | None = None,
     ) -> None:
         self.url = url.rstrip("/")
         self.complaints: list[str] = []
         self._expected: list[str] = []
         self._context = browser.new_context(
-            viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, has_touch=size == PHONE
+            viewport={"width": size[0], "height": size[1]},
+            color_scheme=scheme,
+            has_touch=size == PHONE,
+            timezone_id=zone,
         )
         self._context.set_default_timeout(WAIT_MS)
         self.page = self.new_page()

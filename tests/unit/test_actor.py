@@ -405,7 +405,7 @@ def test_a_time_limit_ends_an_attempt(stub: StubWorker) -> None:
     assert stub.states() == ["started", "failed"]
     error = list(stub.events)[-1].error
     assert error is not None
-    assert "TimeLimitExceeded" in error.type
+    assert error.line == "TimeLimitExceeded: it took longer than its time limit of 50ms"
 
 
 async def test_asend_enqueues_without_blocking_the_loop(stub: StubWorker) -> None:

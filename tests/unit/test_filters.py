@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support.examples import examples
 from worker.cli.options import event_filter, message_filter
+from worker.cli.output import local_time
 from worker.errors import ConfigurationError
 from worker.history.events import State
 from worker.history.filters import EventFilter, MessageFilter, read_message_filter, read_moment
@@ -115,8 +116,28 @@ def test_a_filter_reads_as_people_write_it() -> None:
     assert found.subject == {"conversation_id": "42", "a": "b=c"}
     assert found.since is not None
     assert timedelta(0) <= found.since - (before - timedelta(hours=2)) < timedelta(seconds=5)
-    assert message_filter({"until": "2026-11-21T09:00"}).until == datetime(2026, 11, 21, 9, tzinfo=UTC)
+    assert message_filter({"until": "2026-11-21T09:00Z"}).until == datetime(2026, 11, 21, 9, tzinfo=UTC)
     assert message_filter({}) == read_message_filter({}) == MessageFilter()
+
+
+@pytest.fixture
+def in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A terminal whose clock is nine hours ahead."""
+    monkeypatch.setenv("TZ", "JST-9")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_a_time_on_the_command_line_is_local_as_those_that_commands_print(in_tokyo: None) -> None:
+    """So that a time that was read off a list can be asked for; over HTTP it is UTC, as in JSON."""
+    nine = datetime(2026, 11, 21, 9, tzinfo=UTC)
+    assert local_time(nine) == "2026-11-21 18:00:00.000"
+    for read in (message_filter, event_filter):
+        assert read({"since": "2026-11-21 18:00:00.000"}).since == nine
+        assert read({"since": "2026-11-21T10:00+01:00"}).since == nine
+    assert read_message_filter({"since": "2026-11-21T09:00"}).since == nine
 
 
 @pytest.mark.parametrize("text", ["1969-12-31T23:59:59.999", "0001-01-01", "0001-01-01T00:00+23:59"])

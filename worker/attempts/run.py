@@ -11,15 +11,18 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar, copy_context
+from dataclasses import replace
 from math import inf
 from typing import TypeVar, cast
 
 from dramatiq.broker import MessageProxy
 from dramatiq.middleware.shutdown import Shutdown
 from dramatiq.middleware.threading import Interrupt
+from dramatiq.middleware.time_limit import TimeLimitExceeded
 
 from worker.attempts.attempt import Attempt
 from worker.attempts.spans import Span, message_state
+from worker.ground.durations import format_duration
 from worker.ground.scope import scope
 from worker.history.events import Recorder, State, Subject, UsualEvent
 from worker.loops.account import Account
@@ -63,6 +66,7 @@ class AttemptRun:
     __slots__ = (
         "_attempt",
         "_interrupt",
+        "_limit",
         "_number",
         "_own",
         "_queued_ms",
@@ -267,6 +271,7 @@ class AttemptRun:
         if at < self.due_at:
             self.due_interrupt = interrupt
             self.due_at = at
+            self._limit = seconds
         return at
 
     # ------------------------------------------------------------------ its end
@@ -299,6 +304,9 @@ class AttemptRun:
             # The actor handled the error that its context saw: the message is acknowledged.
             span.outcome = State.COMPLETED
         span.see(error)
+        if self.due_interrupt is TimeLimitExceeded and isinstance(error, TimeLimitExceeded) and span.error is not None:
+            limit = format_duration(self._limit)
+            span.error = replace(span.error, text=f"it took longer than its time limit of {limit}")
         if becomes != "delayed":
             span.is_not_retried()
         if error is None and state is not None:

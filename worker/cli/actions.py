@@ -9,13 +9,13 @@ from typing import Annotated
 import typer
 
 from worker.cli.options import AsJson, filters_messages, open_server
-from worker.cli.output import MESSAGE_HEADINGS, counted, message_row, print_aside, print_json, print_table, print_text
+from worker.cli.output import MESSAGE_HEADINGS, message_row, print_aside, print_json, print_table, print_text
 from worker.errors import ConfigurationError
-from worker.ground.texts import shown
+from worker.ground.texts import counted, shown
 from worker.history.filters import MessageFilter
 from worker.history.states import Action
 from worker.operations import actions
-from worker.operations.actions import ACTIONS, ASK_ABOVE, Outcome, Preview, Targets, as_previewed
+from worker.operations.actions import ACTIONS, ASK_ABOVE, Outcome, Preview, Targets
 from worker.operations.answers import Done, Turned
 
 SHOWN = 20
@@ -100,11 +100,10 @@ def act(action: str, targets: Targets, *, dry_run: bool, yes: bool, as_json: boo
     if dry_run:
         _tell_preview(found, as_json=as_json)
         return
-    chosen = targets
     if found.count > ASK_ABOVE and not yes:
         _confirm(found)
-    elif not yes:
-        chosen = as_previewed(found, targets)
+    # What was counted, and maybe asked about, is what is done; ids are kept, so that those are told that are refused.
+    chosen = found.targets if isinstance(targets, MessageFilter) and not yes else targets
     outcome = ACTIONS[action](client, chosen)
     _tell(outcome, as_json=as_json)
     if outcome.refused and not isinstance(targets, MessageFilter):
@@ -112,10 +111,10 @@ def act(action: str, targets: Targets, *, dry_run: bool, yes: bool, as_json: boo
 
 
 def _confirm(found: Preview) -> None:
-    name = found.action.replace("_", "-")
+    name, number = found.action.replace("_", "-"), counted(found.count, "message")
     if not sys.stdin.isatty():
-        raise ConfigurationError(f"{name} is about {found.count} messages: add --yes, or --dry-run to see which")
-    if not typer.confirm(f"{name} {found.count} messages?", err=True):
+        raise ConfigurationError(f"{name} is about {number}: add --yes, or --dry-run to see which")
+    if not typer.confirm(f"{name} {number}?", err=True):
         print_aside("nothing was done")
         raise typer.Exit(1)
 
@@ -127,13 +126,13 @@ def _tell_preview(found: Preview, *, as_json: bool) -> None:
     print_table(MESSAGE_HEADINGS, [message_row(message) for message in found.messages])
     left_out = found.count - len(found.messages)
     newest = f", the newest {len(found.messages)} are listed" if left_out > 0 else ""
-    print_aside(f"{counted(found.count)} would be {_DONE[found.action]}{newest}")
+    print_aside(f"{counted(found.count, 'message')} would be {_DONE[found.action]}{newest}")
 
 
 def _tell(outcome: Outcome, *, as_json: bool) -> None:
     if as_json:
         print_json(Done.of(outcome))
         return
-    print_text(f"{counted(len(outcome.done))} {_DONE[outcome.action]}")
+    print_text(f"{counted(len(outcome.done), 'message')} {_DONE[outcome.action]}")
     for message_id, reason in outcome.refused.items():
         print_aside(f"worker: {shown(message_id)}: {reason}")

@@ -14,7 +14,9 @@ from worker.cli.output import print_json, print_table, print_text
 from worker.cli.terminal import console
 from worker.conversations.describing import describe
 from worker.conversations.importing import import_conversation
+from worker.conversations.merging import of_all
 from worker.ground.durations import format_duration
+from worker.ground.texts import counted
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Import recordings, and show their results.")
 
@@ -30,15 +32,17 @@ def import_(
     conversation_id = id_ or folder.resolve().name
     with Progress(console=console(), disable=as_json or not console().is_terminal, transient=True) as bar:
         task = bar.add_task("importing", total=None)
-        count = run_async_in_new_loop(
+        imported = run_async_in_new_loop(
             import_conversation(
                 folder, conversation_id, progress=lambda done, total: bar.update(task, completed=done, total=total)
             )
         )
     if as_json:
-        print_json({"conversation_id": conversation_id, "chunks": count})
-    else:
-        print_text(f"conversation {conversation_id}: {count} chunks")
+        print_json({"conversation_id": conversation_id, "chunks": imported.chunks, "left_out": imported.left_out})
+        return
+    print_text(f"conversation {conversation_id}: {counted(imported.chunks, 'chunk')}")
+    for one in imported.left_out:
+        print_text(f"left out: {one.name}: {one.reason}")
 
 
 @app.command()
@@ -55,7 +59,8 @@ def show(conversation_id: str, as_json: AsJson = False) -> None:
     ]
     print_table(("chunk", "started (UTC)", "audio", "transcript"), rows, title=f"conversation {conversation_id}")
     if merged := found["merged"]:
-        print_text(f"merged: {merged['path']} ({format_duration(merged['duration_seconds'])})")
+        chunks = of_all(len(merged["included"]), len(merged["dropped"]))
+        print_text(f"merged: {merged['path']} ({format_duration(merged['duration_seconds'])}, {chunks})")
         for refused in merged["dropped"]:
             print_text(f"left out: {refused['name']}: {refused['reason']}")
     if found["summary"]:

@@ -17,6 +17,7 @@ from worker.conversations.describing import describe
 from worker.conversations.importing import import_conversation
 from worker.errors import WorkerError
 from worker.ground.extras import is_installed
+from worker.ground.texts import counted
 from worker.history.as_json import Shown, events_of
 from worker.history.events import State, StatusEvent
 from worker.history.filters import EventFilter
@@ -44,8 +45,8 @@ def demo(as_json: AsJson = False) -> None:
     say = print_aside if as_json else print_text
     conversation_id = f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     with as_file(files("worker") / "sample") as folder:
-        count = run_async_in_new_loop(import_conversation(folder, conversation_id))
-    say(f"conversation {conversation_id}: {count} chunks of a real recording")
+        imported = run_async_in_new_loop(import_conversation(folder, conversation_id))
+    say(f"conversation {conversation_id}: {counted(imported.chunks, 'chunk')} of a real recording")
     after = position(client)
     log = settings.data_dir / "demo.log"
     with RunningPools(pools_for(settings), settings.actors, stop_timeout(settings), log) as running:
@@ -101,7 +102,7 @@ def _report(settings: Settings, found: dict[str, Any], events: list[StatusEvent]
         )
         return
     print_text(f"\nmerged   {merged['path']}")
-    print_text(f"         {merged['duration_seconds']:.1f} s, {len(merged['included'])} chunks")
+    print_text(f"         {merged['duration_seconds']:.1f} s, {counted(len(merged['included']), 'chunk')}")
     print_text(f"summary  {found['summary']}")
     if settings.redis_url is None:
         print_text(f"\n`worker events` shows the history, `worker down` stops the Valkey in {settings.data_dir}.")

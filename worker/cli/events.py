@@ -10,7 +10,15 @@ import redis
 import typer
 
 from worker.cli.options import AsJson, Limit, filters_events, open_server
-from worker.cli.output import EVENT_HEADINGS, event_row, print_aside, print_event, print_json, print_table
+from worker.cli.output import (
+    EVENT_HEADINGS,
+    event_row,
+    print_aside,
+    print_event,
+    print_json,
+    print_table,
+    tell_of_limit,
+)
 from worker.history.as_json import Event, Shown
 from worker.history.events import StatusEvent
 from worker.history.filters import EventFilter
@@ -41,6 +49,7 @@ def events(
         _print_each(found, as_json=as_json)
     else:
         print_table(EVENT_HEADINGS, [event_row(event) for event in found])
+        tell_of_limit(len(found), limit)
     if follow:
         shown = {event.id for event in found}
         for event in _followed(client, wanted, after):

@@ -12,8 +12,9 @@ from typing import IO, Annotated
 import typer
 
 from worker.cli.options import AsJson, WithArguments, filters_messages, open_server
-from worker.cli.output import counted, json_line, print_json, print_text
+from worker.cli.output import json_line, print_json, print_text
 from worker.errors import ConfigurationError
+from worker.ground.texts import counted
 from worker.history.as_json import ExportedMessage, Shown
 from worker.history.filters import MessageFilter
 from worker.history.query import all_messages
@@ -42,7 +43,7 @@ def export(
     if as_json:
         print_json({"exported": count, "file": str(to)})
     else:
-        print_text(f"{counted(count)} exported to {to}")
+        print_text(f"{counted(count, 'message')} exported to {to}")
 
 
 @contextlib.contextmanager

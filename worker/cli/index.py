@@ -9,6 +9,7 @@ from worker import run_async_in_new_loop
 from worker.cli.options import AsJson, begin
 from worker.cli.output import print_json, print_text
 from worker.cli.terminal import console
+from worker.ground.texts import counted
 from worker.recall.indexing import optimize_index, rebuild_index
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Rebuild and optimize the search index.")
@@ -24,7 +25,7 @@ def rebuild(as_json: AsJson = False) -> None:
     if as_json:
         print_json({"chunks": count})
     else:
-        print_text(f"{count} chunks indexed again")
+        print_text(f"{counted(count, 'chunk')} indexed again")
 
 
 @app.command()

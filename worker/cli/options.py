@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -21,6 +21,7 @@ from worker.history.filters import (
     EventFilter,
     FilterField,
     Given,
+    Kind,
     MessageFilter,
     read_event_filter,
     read_message_filter,
@@ -61,7 +62,7 @@ def message_filter(given: Given) -> MessageFilter:
         ConfigurationError: The value of an option cannot be read, or is empty.
     """
     with _complaints_about_options():
-        return read_message_filter(_not_empty(given))
+        return read_message_filter(_in_local_time(_not_empty(given), MESSAGE_FIELDS))
 
 
 def event_filter(given: Given) -> EventFilter:
@@ -71,7 +72,7 @@ def event_filter(given: Given) -> EventFilter:
         ConfigurationError: The value of an option cannot be read, or is empty.
     """
     with _complaints_about_options():
-        return read_event_filter(_not_empty(given))
+        return read_event_filter(_in_local_time(_not_empty(given), EVENT_FIELDS))
 
 
 @contextlib.contextmanager
@@ -94,6 +95,22 @@ def _not_empty(given: Given) -> Given:
         if any(not text.strip() for text in texts):
             raise ConfigurationError(f"{name} is empty: leave it out, or give it a value")
     return given
+
+
+def _in_local_time(given: Given, table: Sequence[FilterField]) -> Given:
+    """The same values; a moment without a zone is one of the terminal's, as the times are that commands print."""
+    moments = {field.name for field in table if field.kind is Kind.MOMENT}
+    return {name: _with_zone(value) if name in moments else value for name, value in given.items()}
+
+
+def _with_zone(value: str | Sequence[str] | None) -> str | Sequence[str] | None:
+    if not isinstance(value, str):
+        return value
+    try:
+        moment = datetime.fromisoformat(value)
+        return value if moment.tzinfo is not None else moment.astimezone().isoformat()
+    except (ValueError, OverflowError):
+        return value
 
 
 def _option(field: FilterField) -> inspect.Parameter:

@@ -73,6 +73,12 @@ def print_aside(text: str) -> None:
     print(visible(text), file=sys.stderr, flush=True)  # noqa: T201 - what it is for
 
 
+def tell_of_limit(found: int, limit: int) -> None:
+    """Tells that there may be more than the limit lets through."""
+    if found >= limit:
+        print_aside(f"the newest {found} are listed: a greater --limit lists more")
+
+
 def print_table(headings: Sequence[str], rows: Iterable[Row], *, title: str | None = None) -> None:
     """Prints a table; in a pipe, as plain lines with one row on each."""
     if is_terminal():
@@ -110,11 +116,6 @@ def local_time(moment: datetime) -> str:
         return moment.isoformat()  # at an end of the calendar
     day = "" if here.date() == datetime.now(UTC).astimezone().date() else f"{here:%Y-%m-%d} "
     return day + here.strftime("%H:%M:%S.%f")[:-3]
-
-
-def counted(number: int, what: str = "message") -> str:
-    """A number of things in words."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def about(subject: Mapping[str, object]) -> str:
@@ -166,7 +167,7 @@ def message_state(state: str) -> Styled:
     return Styled(state, MESSAGE_STYLES.get(state, ""))
 
 
-MESSAGE_HEADINGS = ("message", "state", "since", "actor", "queue", "attempts", "subject", "last error")
+MESSAGE_HEADINGS = ("message", "state", "since", "actor", "queue", "attempts", "subject", "said last")
 
 
 def message_row(message: StoredMessage) -> list[Cell]:
@@ -179,7 +180,7 @@ def message_row(message: StoredMessage) -> list[Cell]:
         message.queue,
         str(message.attempts),
         about(message.subject),
-        message.waits_for or message.last_error,
+        message.said_last,
     ]
 
 
@@ -189,8 +190,7 @@ def event_row(event: StatusEvent) -> list[Cell]:
     if event.by is not None:
         text = f"{text} by {event.by}"
     if event.error is not None:
-        said = event.error.text.splitlines()
-        text = "; ".join(part for part in (f"{event.error.name}: {said[0] if said else ''}", text) if part)
+        text = "; ".join(part for part in (event.error.line, text) if part)
     if event.blocked_ms is not None:
         blocked = f"loop blocked {format_duration(event.blocked_ms / 1000)} at {event.blocked_at or '?'}"
         text = "; ".join(part for part in (text, blocked) if part)

@@ -15,6 +15,7 @@ from worker.cli.options import AsJson, begin, open_server
 from worker.cli.output import ago, print_aside, print_json, print_table, print_text, state_style
 from worker.cli.terminal import Row, Styled, console
 from worker.errors import ConfigurationError, LeaseTaken, NoContentFound, WorkerError
+from worker.ground.texts import counted
 from worker.operations.actors import find_actor
 from worker.operations.audit import SYNC, audit
 from worker.recall import repository_sync
@@ -104,7 +105,8 @@ def show(name: Name, as_json: AsJson = False) -> None:
     for word in ("include", "exclude"):
         if found[word]:
             print_text(f"{word}: {' '.join(found[word])}")
-    print_text(f"stored: {found['files']} files, {found['chunks']} chunks, {found['bytes']} bytes")
+    stored = ", ".join(counted(found[f"{thing}s"], thing) for thing in ("file", "chunk", "byte"))
+    print_text(f"stored: {stored}")
     if found["left_out"]:
         print_text("left out: " + ", ".join(f"{count} {reason}" for reason, count in found["left_out"].items()))
     print_text(f"errors: {found['errors']}")

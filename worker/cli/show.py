@@ -22,7 +22,7 @@ from worker.cli.output import (
 )
 from worker.cli.terminal import Styled
 from worker.errors import WorkerError
-from worker.ground.texts import shown
+from worker.ground.texts import counted, shown
 from worker.ground.tracebacks import from_the_programs_code
 from worker.history.answers import StoredMessage
 from worker.history.as_json import MessageDetail, Shown
@@ -70,7 +70,7 @@ def show_message(message: StoredMessage, *, arguments: bool, whole: bool = False
     attempts, requests = attempts_of(message), requests_of(message)
     _print_head(message, arguments=arguments)
     if message.events_left_out:
-        print_text(f"\n{message.events_left_out} older events are not kept: there were too many")
+        print_text(f"\n{counted(message.events_left_out, 'older event')} not kept: there were too many")
     for attempt in attempts:
         _print_attempt(attempt, whole=whole)
     if requests:
@@ -121,7 +121,7 @@ def _print_attempt(attempt: TimelineAttempt, *, whole: bool) -> None:
         print_text(_indented(attempt.text))
     if attempt.error is not None:
         traced = attempt.error.traceback if whole else from_the_programs_code(attempt.error.traceback)
-        said = traced or f"{attempt.error.type}: {attempt.error.text}"
+        said = traced or ": ".join(part for part in (attempt.error.type, attempt.error.text) if part)
         print_text(_indented(said.rstrip()))
 
 
@@ -131,7 +131,7 @@ def _is_of_span(event: StatusEvent) -> bool:
 
 def _print_span(event: StatusEvent) -> None:
     took = f" after {rough(event.duration_ms / 1000)}" if event.duration_ms is not None else ""
-    error = f": {event.error.type}: {event.error.text}" if event.error is not None else ""
+    error = f": {event.error.line}" if event.error is not None else ""
     text = f": {event.text}" if event.text else ""
     print_text(_indented(f"{local_time(event.time)}  {event.event}{took}{text}{error}", 4))
 

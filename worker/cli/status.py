@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -45,6 +46,9 @@ REFRESH_EVERY = 2.0
 _RUNNING = MessageFilter(states=(MessageState.RUNNING,))
 NEWEST = 5
 """The number of running messages, and of failures, on the screen."""
+
+MOST_CAUSES = 20
+"""The most causes of dead letters on the screen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,14 +204,20 @@ def _sections(found: Status) -> list[_Section]:
         _Section("queues", QUEUE_HEADINGS, [queue_row(one) for one in found.queues]),
         _Section("workers", WORKER_HEADINGS, [worker_row(one) for one in found.workers]),
         _Section(f"running, newest {NEWEST}", RUNNING_HEADINGS, [running_row(one) for one in found.running]),
-        _Section(
-            "dead letters", ("cause", "messages"), [(cause, str(count)) for cause, count in found.dead_by_cause.items()]
-        ),
+        _causes(found.dead_by_cause),
         _Section(
             f"failed, newest {NEWEST} of last {over}", failure_headings, [_failure(one) for one in found.failures]
         ),
     ]
     return [section for section in all_ if section.rows]
+
+
+def _causes(dead_by_cause: dict[str, int]) -> _Section:
+    """The most frequent causes of dead letters; the title says whether there are others."""
+    rows = [(cause, str(count)) for cause, count in islice(dead_by_cause.items(), MOST_CAUSES)]
+    left_out = len(dead_by_cause) - len(rows)
+    title = f"dead letters, {len(rows)} of {len(dead_by_cause):,} causes" if left_out else "dead letters"
+    return _Section(title, ("cause", "messages"), rows)
 
 
 _RATE_HEADINGS = (

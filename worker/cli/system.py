@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from worker.cli.options import AsJson, Limit, begin, open_server
-from worker.cli.output import ago, counted, local_time, print_json, print_table, print_text, print_texts, rough
+from worker.cli.output import ago, local_time, print_json, print_table, print_text, print_texts, rough, tell_of_limit
 from worker.cli.terminal import Row, Styled
+from worker.ground.texts import counted
 from worker.history import overview
 from worker.history.answers import QueueInfo, WorkerInfo
 from worker.history.as_json import AuditLog, Queues, Workers
@@ -48,6 +49,7 @@ def audit(limit: Limit = PAGE, as_json: AsJson = False) -> None:
         return
     rows = [(local_time(one.time), one.by, one.action, str(one.count), one.target) for one in found]
     print_table(("time", "by", "action", "messages", "target"), rows)
+    tell_of_limit(len(found), limit)
 
 
 def health(
@@ -85,7 +87,8 @@ _WORKER_STYLES = {"alive": "green", "stopped": "dim", "dead": "red"}
 
 def worker_row(worker: WorkerInfo) -> Row:
     """A worker process as the cells of a table."""
-    waiting = f", {worker.pool_waiting} wait" if worker.pool_waiting else ""
+    calls = worker.pool_waiting
+    waiting = f", {calls} {'waits' if calls == 1 else 'wait'}" if calls else ""
     return [
         f"{worker.host}:{worker.pid}",
         Styled(worker.state, _WORKER_STYLES[worker.state]),
@@ -110,9 +113,9 @@ def _age(worker: WorkerInfo) -> str:
 def _remarks(worker: WorkerInfo) -> str:
     blocked = [f"loop blocked for {rough(worker.loop_blocked_seconds)}"] if worker.loop_blocked_seconds else []
     counts = {
-        "coroutines overran": worker.overruns,
-        "events dropped": worker.events_dropped,
-        "ends not stored yet": worker.ends_waiting,
+        ("coroutine", "overran"): worker.overruns,
+        ("event", "dropped"): worker.events_dropped,
+        ("end", "not stored yet"): worker.ends_waiting,
     }
-    said = [f"{number} {what}" for what, number in counts.items() if number]
+    said = [f"{counted(number, what)} {how}" for (what, how), number in counts.items() if number]
     return "; ".join([*worker.errors, *blocked, *said])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,13 +17,29 @@ SUFFIXES = {".wav", ".mp3", ".m4a", ".aac", ".mp4", ".ogg", ".oga", ".opus", ".w
 _SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A file of the folder that is no part of the conversation, with the reason."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """The result of an import: the number of chunks, and the files that were left out."""
+
+    chunks: int
+    left_out: tuple[LeftOut, ...]
+
+
 async def import_conversation(
     folder: Path, conversation_id: str, *, progress: Callable[[int, int], None] | None = None
-) -> int:
+) -> Imported:
     """Stores the folder's audio files, in name order, with the transcripts beside them (`NAME.txt`).
 
     Returns:
-        The number of chunks.
+        The number of chunks, and all else that lies in the folder, but for hidden files.
 
     Raises:
         ConfigurationError: The folder does not exist or holds no audio files, or the id is taken or not valid.
@@ -31,7 +48,7 @@ async def import_conversation(
         raise ConfigurationError(
             f"{conversation_id!r} is not a valid conversation id: write at most 100 letters, digits, '_', '-' and '.'"
         )
-    files = await run_in_thread_pool(_audio_files, folder)
+    files, left_out = await run_in_thread_pool(_audio_files, folder)
     conversations, objects = await conversation_store(), await object_store()
     if await conversations.get(conversation_id) is not None:
         raise ConfigurationError(f"conversation {conversation_id!r} exists already: choose another with --id")
@@ -48,16 +65,26 @@ async def import_conversation(
         if progress is not None:
             progress(number + 1, len(files))
     await conversations.create(conversation_id, chunks)
-    return len(chunks)
+    return Imported(len(chunks), left_out)
 
 
-def _audio_files(folder: Path) -> list[Path]:
+def _audio_files(folder: Path) -> tuple[list[Path], tuple[LeftOut, ...]]:
+    """The audio files in name order, and the files that are left out."""
     if not folder.is_dir():
         raise ConfigurationError(f"{folder} is not a folder")
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+    found = sorted(folder.iterdir())
+    files = [file for file in found if file.suffix.lower() in SUFFIXES and file.is_file()]
     if not files:
         raise ConfigurationError(f"{folder} holds no audio files ({', '.join(sorted(SUFFIXES))})")
-    return files
+    used = {*files, *(file.with_suffix(".txt") for file in files)}
+    others = [file for file in found if file not in used and not file.name.startswith(".")]
+    return files, tuple(LeftOut(file.name, _why_not(file)) for file in others)
+
+
+def _why_not(file: Path) -> str:
+    if not file.is_file():
+        return "a folder" if file.is_dir() else "not a file"
+    return "a transcript without an audio file" if file.suffix == ".txt" else "not an audio file"
 
 
 def _transcript(file: Path) -> str | None:

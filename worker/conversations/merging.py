@@ -14,11 +14,13 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from worker.conversations.audio import Merged, Refused, Source, concatenate
 from worker.conversations.settings import ConversationSettings
 from worker.errors import NoContentFound, Unchanged
 from worker.ground.durations import format_duration
+from worker.ground.texts import counted
 from worker.loops.thread_pool import cancel_requested, run_in_thread_pool
 from worker.stores.conversations import Chunk, conversation_store
 from worker.stores.objects import ObjectStore, object_store
@@ -45,13 +47,23 @@ class MergedConversation:
     dropped: tuple[Refused, ...]
     damaged: tuple[Refused, ...]
 
+    @property
+    def of_all(self) -> str:
+        """The number of its chunks, and of all if some are missing."""
+        return of_all(len(self.included), len(self.dropped))
+
     def describe(self) -> str:
         """One line for the history."""
-        text = f"{len(self.included)} chunks, {self.duration_seconds:.1f} s, {self.key}"
+        text = f"{self.of_all}, {self.duration_seconds:.1f} s, {self.key}"
         for word, refused in (("left out", self.dropped), ("damaged", self.damaged)):
             if refused:
                 text += f"; {word}: " + ", ".join(f"{one.name} ({one.reason})" for one in refused)
         return text
+
+
+def of_all(included: int, dropped: int) -> str:
+    """The number of merged chunks in words, and that of all chunks if some are missing."""
+    return counted(included, "chunk") if not dropped else f"{included} of {counted(included + dropped, 'chunk')}"
 
 
 async def merge_conversation(conversation_id: str, *, progress: Progress | None = None) -> MergedConversation:
@@ -86,9 +98,10 @@ async def _merge(conversation_id: str, progress: Progress | None) -> MergedConve
         sources, missing = await _fetch(chunks, objects, Path(folder.name))
         key = f"merged/{conversation_id}/{await run_in_thread_pool(_digest, sources)}.mp3"
         manifest_key = f"{key}.json"
-        if await _is_whole(objects, manifest_key):
+        known = await _whole(objects, manifest_key, chunks)
+        if known is not None:
             await conversations.save_merged(conversation_id, key)
-            raise Unchanged
+            raise Unchanged(_unchanged(known))
         target = Path(folder.name) / "merged.mp3"
         merged = await run_in_thread_pool(_concatenate, sources, target, progress)
         result = _result(key, merged, missing)
@@ -100,13 +113,25 @@ async def _merge(conversation_id: str, progress: Progress | None) -> MergedConve
         await run_in_thread_pool(folder.cleanup)
 
 
-async def _is_whole(objects: ObjectStore, manifest_key: str) -> bool:
-    """Whether a merge of the same chunks was finished, and read all their readable audio."""
+async def _whole(objects: ObjectStore, manifest_key: str, chunks: Sequence[Chunk]) -> dict[str, Any] | None:
+    """The manifest of a merge of the same chunks that was finished and read all their readable audio, or None."""
     try:
-        manifest = json.loads(await objects.read(manifest_key))  # written last: if it exists, all is written
+        manifest: dict[str, Any] = json.loads(await objects.read(manifest_key))
     except FileNotFoundError:
-        return False
-    return not any(refused.get("cut_short") for refused in (*manifest["dropped"], *manifest["damaged"]))
+        return None  # it is written last: if it exists, all is written
+    refused = [*manifest["dropped"], *manifest["damaged"]]
+    told = {*manifest["included"], *(one["name"] for one in manifest["dropped"])}
+    # A chunk without audio changes no key: the manifest must tell of it too.
+    is_whole = told == {chunk.id for chunk in chunks} and not any(one.get("cut_short") for one in refused)
+    return manifest if is_whole else None
+
+
+def _unchanged(manifest: dict[str, Any]) -> str:
+    """The reason for a skip, with the chunks that the merged file goes without."""
+    if not manifest["dropped"]:
+        return "unchanged"
+    left_out = ", ".join(f"{one['name']} ({one['reason']})" for one in manifest["dropped"])
+    return f"unchanged: {of_all(len(manifest['included']), len(manifest['dropped']))}; left out: {left_out}"
 
 
 async def _fetch(chunks: Sequence[Chunk], objects: ObjectStore, folder: Path) -> tuple[list[Source], list[Refused]]:
@@ -119,7 +144,7 @@ async def _fetch(chunks: Sequence[Chunk], objects: ObjectStore, folder: Path) ->
         except FileNotFoundError:
             missing.append(Refused(chunk.id, f"no object {key}"))
     if not sources:
-        raise NoContentFound(f"the audio of all {len(chunks)} chunks is missing, such as {missing[0].reason}")
+        raise NoContentFound(f"the audio of {counted(len(chunks), 'chunk')} is missing, such as {missing[0].reason}")
     return sources, missing
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from worker.conversations.settings import ConversationSettings
 from worker.errors import NoContentFound, Unchanged
 from worker.ground.groups import deciding
+from worker.ground.texts import counted
 from worker.models.summarizer import Summarizer, summarizer
 from worker.stores.conversations import conversation_store
 from worker.stores.transcripts import clean
@@ -31,7 +32,7 @@ class Summary:
 
     def describe(self) -> str:
         """One line for the history."""
-        return f"{len(self.text.split())} words from {self.words_read}"
+        return f"{counted(len(self.text.split()), 'word')} from {self.words_read:,}"
 
 
 async def summarize_conversation(conversation_id: str, language: str | None = None) -> Summary:

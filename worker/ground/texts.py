@@ -1,6 +1,7 @@
-"""Makes foreign text safe to show: escapes stand for control characters and for characters that cannot be printed.
+"""Texts for people: foreign text is made safe to show, and numbers of things are put in words.
 
-Only the shown text changes, never the stored one.
+Escapes stand for control characters and for characters that cannot be printed. Only the shown text changes, never the
+stored one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,11 @@ SHOWN = 80
 UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things in words: `1 message`, `2 messages`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def visible(text: str) -> str:

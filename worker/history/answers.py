@@ -13,6 +13,8 @@ from worker.history.events import State, StatusEvent
 from worker.history.histogram import Percentiles
 from worker.history.states import FAILURES, MessageState
 
+_SETTLED = (MessageState.COMPLETED, MessageState.SKIPPED, MessageState.CANCELLED)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredMessage:
@@ -75,9 +77,20 @@ class StoredMessage:
         """The newest error, its type and text on one line; empty if no attempt ended with one."""
         for event in reversed(self.events):
             if event.error is not None:
-                said = event.error.text.splitlines()
-                return f"{event.error.name}: {said[0] if said else ''}"
+                return event.error.line
         return ""
+
+    @property
+    def said_last(self) -> str:
+        """The reason why it waits, its newest error, or the text with which it ended; empty if there is none.
+
+        What was said before it came right, such as when it would be retried, does not count any more.
+        """
+        if self.waits_for:
+            return self.waits_for
+        if self.state in _SETTLED:
+            return self.events[-1].text if self.events else ""
+        return self.last_error or next((event.text for event in reversed(self.events) if event.text), "")
 
     @property
     def waits_for(self) -> str:

@@ -89,6 +89,12 @@ class ErrorInfo:
         """The type without its module; of a group, each of them."""
         return TYPES_BETWEEN.join(one.rpartition(".")[2] for one in self.types)
 
+    @property
+    def line(self) -> str:
+        """The name and the first line of the text; an error without a text is its name alone."""
+        said = self.text.strip().splitlines()
+        return f"{self.name}: {said[0]}" if said else self.name
+
 
 def _type_of(error: BaseException) -> str:
     kind = type(error)

@@ -154,7 +154,7 @@ def workers() -> Question[tuple[WorkerInfo, ...]]:
 
 
 _OF_THE_PROCESS = ("host", "pid", "at", "queues", "threads", "concurrency", "pool_size")
-"""What stays so when a process has ended, of what is known of it."""
+"""The facts about a process that stay true after its end."""
 
 
 def _worker(now: int, name: bytes, expires: int, ended: int, known: bytes) -> WorkerInfo:

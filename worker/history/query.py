@@ -149,19 +149,41 @@ def _cursor(below: int) -> int | None:
 
 
 def all_messages(
-    client: RedisClient, wanted: MessageFilter, *, at_once: int = _AT_ONCE, within: Sequence[str] = ()
+    client: RedisClient,
+    wanted: MessageFilter,
+    *,
+    at_once: int = _AT_ONCE,
+    within: Sequence[str] = (),
+    cursor: int | None = None,
 ) -> Iterator[StoredMessage]:
-    """Every matching message, newest first, read in pages of `at_once`; `within` as in `page_of_messages`.
+    """Every matching message, newest first, read in pages of `at_once`; the rest as in `page_of_messages`.
+
+    Raises:
+        ServerUnreachable: The server did not answer, or refused.
+    """
+    while True:
+        page = ask(client, page_of_messages(wanted, limit=at_once, cursor=cursor, within=within))
+        yield from page.messages
+        if (cursor := page.cursor) is None:
+            return
+
+
+def cursor_before(client: RedisClient, wanted: MessageFilter, *, within: Sequence[str] = ()) -> int | None:
+    """The cursor of a page that begins with the present first message: messages that come first later are not on it.
+
+    Returns:
+        The cursor, or None if no message matches.
 
     Raises:
         ServerUnreachable: The server did not answer, or refused.
     """
     cursor = None
     while True:
-        page = ask(client, page_of_messages(wanted, limit=at_once, cursor=cursor, within=within))
-        yield from page.messages
+        page = ask(client, page_of_messages(wanted, limit=1, cursor=cursor, within=within))
         if (cursor := page.cursor) is None:
-            return
+            return None
+        if page.messages:
+            return cursor + 1
 
 
 async def aall_messages(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from worker.errors import ConfigurationError
 from worker.ground.groups import deciding
+from worker.ground.texts import counted
 from worker.loops.loop_resources import loop_resource
 from worker.loops.thread_pool import cancel_requested, run_in_thread_pool
 from worker.models.embedded import EmbeddedModel, embedded_model
@@ -186,7 +187,7 @@ class EndpointEmbedder:
             rows = {int(entry["index"]): entry["embedding"] for entry in data}
             vectors = np.array([rows[number] for number in range(count)], np.float32)
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise ModelUnavailable(f"{self._model} answered with no embeddings for {count} texts") from error
+            raise ModelUnavailable(f"{self._model} answered with no embeddings for {counted(count, 'text')}") from error
         if vectors.ndim != 2 or not np.isfinite(vectors).all():  # noqa: PLR2004 - a row for each text
             raise ModelUnavailable(f"{self._model} answered with embeddings that are not valid")
         if vectors.shape[1] != self.dimensions:

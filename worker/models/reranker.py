@@ -7,6 +7,7 @@ import math
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
+from worker.ground.texts import counted
 from worker.loops.loop_resources import loop_resource
 from worker.models.endpoint import Endpoint
 from worker.models.failures import ModelUnavailable
@@ -72,7 +73,7 @@ class EndpointReranker:
             scores = {int(entry["index"]): float(entry["relevance_score"]) for entry in answer["results"]}
             ordered = [scores[number] for number in range(len(texts))]
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ModelUnavailable(f"{self.name} answered with no scores for {len(texts)} texts") from error
+            raise ModelUnavailable(f"{self.name} answered with no scores for {counted(len(texts), 'text')}") from error
         if not all(map(math.isfinite, ordered)):
             raise ModelUnavailable(f"{self.name} answered with scores that are not finite numbers")
         return ordered

@@ -24,7 +24,7 @@ from worker.history.answers import StoredMessage
 from worker.history.events import WorkerId
 from worker.history.filters import MessageFilter
 from worker.history.overview import queues
-from worker.history.query import all_messages, ask, count_messages, one_message
+from worker.history.query import all_messages, ask, count_messages, cursor_before, one_message
 from worker.history.states import APPLIES_TO, Action
 from worker.server.client import RedisClient
 from worker.server.scripts import Argument, Script
@@ -38,8 +38,20 @@ AT_ONCE = 100
 ASK_ABOVE = 10
 """The most messages that are changed without a question to the person."""
 
-Targets = MessageFilter | Sequence[str]
-"""A filter for all matching messages, or the ids of messages (a text is one id)."""
+MOST_NAMED = 1_000
+"""The most messages that a preview names one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The messages that matched a filter when they were counted: those on the page of this cursor, and after it."""
+
+    wanted: MessageFilter
+    up_to: int
+
+
+Targets = MessageFilter | Counted | Sequence[str]
+"""A filter for all matching messages, those that were counted, or the ids of messages (a text is one id)."""
 
 # The options that Dramatiq and we add to a message while it runs.
 _SPENT = ("retries", "traceback", "requeue_timestamp", "eta", "due_ms", "waits", "unique", FREED_AT_START)
@@ -66,11 +78,19 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """The effect that an action would have: the number of messages that it would change, and the newest of them."""
+    """The effect that an action would have.
+
+    Attributes:
+        action: replay, purge, cancel or run_now.
+        count: The number of messages that it would change.
+        messages: The newest of them.
+        targets: These messages, as the targets of the action: those that match only later are not changed unseen.
+    """
 
     action: str
     count: int
     messages: tuple[StoredMessage, ...]
+    targets: Counted | Sequence[str]
 
 
 def replay(client: RedisClient, targets: Targets, *, by: str | None = None) -> Outcome:
@@ -131,22 +151,23 @@ def preview(client: RedisClient, action: str, targets: Targets, *, limit: int = 
     Raises:
         ServerUnreachable: The server did not answer, or refused.
     """
-    found = _candidates(client, action, targets)
-    newest = tuple(islice(found, limit))
-    if len(newest) < limit:
-        return Preview(action, len(newest), newest)
     if isinstance(targets, MessageFilter):
-        count = count_messages(client, targets, within=APPLIES_TO[action])
-        return Preview(action, max(count, len(newest)), newest)  # some messages may be gone already
-    return Preview(action, len(newest) + sum(1 for _ in found), newest)
+        return _preview_of_filter(client, action, targets, limit)
+    found = list(_candidates(client, action, targets))
+    return Preview(action, len(found), tuple(found[:limit]), [one.id for one in found])
 
 
-def as_previewed(found: Preview, targets: Targets) -> Targets:
-    """The targets of an action without a question: for at most `ASK_ABOVE` messages, the previewed messages themselves.
-
-    So messages that match the filter only later are not changed unseen.
-    """
-    return [message.id for message in found.messages] if isinstance(targets, MessageFilter) else targets
+def _preview_of_filter(client: RedisClient, action: str, wanted: MessageFilter, limit: int) -> Preview:
+    states = APPLIES_TO[action]
+    up_to = cursor_before(client, wanted, within=states)
+    if up_to is None:
+        return Preview(action, 0, (), [])
+    found = list(islice(all_messages(client, wanted, within=states, cursor=up_to), MOST_NAMED + 1))
+    if len(found) <= MOST_NAMED:
+        return Preview(action, len(found), tuple(found[:limit]), [one.id for one in found])
+    count = count_messages(client, wanted, within=states)
+    # Some may be gone already.
+    return Preview(action, max(count, len(found)), tuple(found[:limit]), Counted(wanted, up_to))
 
 
 def pause(client: RedisClient, queue: str, *, by: str | None = None) -> bool:
@@ -206,10 +227,10 @@ def _act(
     who = mask_secrets(by or this_user())
     if isinstance(targets, str):
         targets = [targets]
-    target = mask_secrets(targets.describe() if isinstance(targets, MessageFilter) else " ".join(targets))[:1_000]
+    target = mask_secrets(_described(targets))[:1_000]
     done: list[str] = []
     refused: dict[str, str] = {}
-    if not isinstance(targets, MessageFilter):
+    if not isinstance(targets, MessageFilter | Counted):
         refused = dict.fromkeys(targets, "unknown")
     found = _candidates(client, action, targets, refused)
     while batch := list(islice(found, AT_ONCE)):
@@ -241,12 +262,22 @@ def _candidates(
     if isinstance(targets, MessageFilter):
         yield from all_messages(client, targets, within=states)
         return
+    if isinstance(targets, Counted):
+        yield from all_messages(client, targets.wanted, within=states, cursor=targets.up_to)
+        return
     for message_id in dict.fromkeys([targets] if isinstance(targets, str) else targets):
         message = ask(client, one_message(message_id))
         if message is not None and message.state in states:
             yield message
         elif message is not None and refused is not None:
             refused[message_id] = message.state
+
+
+def _described(targets: Targets) -> str:
+    """The targets in words, for the audit log."""
+    if isinstance(targets, Counted):
+        targets = targets.wanted
+    return targets.describe() if isinstance(targets, MessageFilter) else " ".join(targets)
 
 
 def _named(message: StoredMessage) -> list[Argument] | str:

@@ -9,15 +9,16 @@ from typing import Any, Self
 from dramatiq.common import q_name
 
 from worker.broker.sent import Sent
-from worker.operations.actions import Outcome, Preview
+from worker.operations.actions import Counted, Outcome, Preview
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
     """The result of an action on messages, or its effect in a dry run.
 
-    `count` is the number of changed messages. `ids` are their ids; over HTTP the first thousand, in a dry run the
-    newest. `refused` has the ids of unchanged messages, each with the reason.
+    `count` is the number of changed messages. `ids` are their ids, over HTTP the first thousand. `refused` has the ids
+    of unchanged messages, each with the reason. A dry run that counts more than a thousand has the ids of the newest,
+    and `up_to`, with which the same filter finds those that were counted and none that came later; else it is null.
     """
 
     action: str
@@ -25,6 +26,7 @@ class Done:
     count: int
     ids: tuple[str, ...]
     refused: Mapping[str, str]
+    up_to: int | None = None
 
     @classmethod
     def of(cls, outcome: Outcome, *, most: int | None = None) -> Self:
@@ -34,7 +36,10 @@ class Done:
     @classmethod
     def of_preview(cls, found: Preview) -> Self:
         """Describes a dry run."""
-        return cls(found.action, True, found.count, tuple(one.id for one in found.messages), {})
+        if isinstance(found.targets, Counted):
+            newest = tuple(one.id for one in found.messages)
+            return cls(found.action, True, found.count, newest, {}, found.targets.up_to)
+        return cls(found.action, True, found.count, tuple(found.targets), {})
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from typing import Self
 import redis
 
 from worker.errors import ServerRefused, ServerUnreachable
+from worker.ground.texts import counted
 from worker.history.answers import QueueInfo, WorkerInfo
 from worker.history.overview import queues, workers
 from worker.history.query import ask
@@ -164,4 +165,5 @@ def _unread(waiting: Sequence[QueueInfo], alive: Sequence[WorkerInfo]) -> Iterat
     read = {queue for worker in alive for queue in worker.queues}
     for queue in waiting if alive else ():
         if queue.queued and not queue.pause and queue.name not in read:
-            yield Complaint(f"{queue.queued} messages wait in queue {queue.name}, and no worker reads it", "start one")
+            waiting_messages = f"{counted(queue.queued, 'message')} {'waits' if queue.queued == 1 else 'wait'}"
+            yield Complaint(f"{waiting_messages} in queue {queue.name}, and no worker reads it", "start one")

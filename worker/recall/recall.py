@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from worker.errors import ConfigurationError, IndexMismatch, WorkerError
 from worker.ground.durations import format_duration
 from worker.ground.logs import get_logger
-from worker.ground.texts import shown
+from worker.ground.texts import counted, shown
 from worker.loops.loop_resources import loop_resource
 from worker.loops.thread_pool import run_in_thread_pool
 from worker.models.embedder import Vectors, embedder
@@ -98,7 +98,7 @@ class Answer:
     def describe(self) -> str:
         """One line for the history."""
         without = f", without {', '.join(one.part for one in self.left_out)}" if self.left_out else ""
-        return f"{len(self.hits)} hits{without}"
+        return f"{counted(len(self.hits), 'hit')}{without}"
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ import numpy as np
 
 from worker.errors import Fatal, NoContentFound, RetryLater, Unchanged
 from worker.ground.groups import deciding
-from worker.ground.texts import shown
+from worker.ground.texts import counted, shown
 from worker.loops.thread_pool import run_in_thread_pool
 from worker.models.embedder import Embedder, Vectors, embedder, refuses_not_everything
 from worker.recall.reading import CLOCK_TICK, FAILED, ReadFile, failed, read_files
@@ -74,8 +74,8 @@ class Synced:
 
     def describe(self) -> str:
         """One line for the history."""
-        text = f"{self.stored} files stored in {self.chunks} chunks, {self.removed} removed"
-        text += f"; now {self.totals.files} files, {self.totals.chunks} chunks"
+        text = f"{counted(self.stored, 'file')} stored in {counted(self.chunks, 'chunk')}, {self.removed:,} removed"
+        text += f"; now {counted(self.totals.files, 'file')}, {counted(self.totals.chunks, 'chunk')}"
         if left := left_out_of(self.totals):
             text += "; left out: " + _counted(left)
         if self.failed:
@@ -218,7 +218,7 @@ class _Syncing:
         await self.record.save(replace(sync, done=sync.done + count))
         if self.progress is not None:
             failures = f", {len(self.failed)} failed" if self.failed else ""
-            self.progress(self.record.sync.done, sync.matching, f"{self.chunks} chunks stored{failures}")
+            self.progress(self.record.sync.done, sync.matching, f"{counted(self.chunks, 'chunk')} stored{failures}")
 
     async def _embedded(self, files: Sequence[ReadFile]) -> list[FileChunks]:
         """The files with their vectors; a file fails if the embedder refuses its text."""
@@ -245,9 +245,10 @@ class _Syncing:
         totals = await self.index.totals(self.repository.name)
         if totals.files == 0 and not self.failed:
             left = _counted(left_out_of(totals))
+            seen = counted(self.record.sync.scanned, "file")
             raise NoContentFound(
-                f"nothing to index in {self.repository.path}: git would see {self.record.sync.scanned} files, "
-                f"{self.record.sync.matching} of them are wanted" + (f"; left out: {left}" if left else "")
+                f"nothing to index in {self.repository.path}: git would see {seen}, "
+                f"{self.record.sync.matching:,} of them wanted" + (f"; left out: {left}" if left else "")
             )
         if not (self.replaced or self.removed):
             raise Unchanged

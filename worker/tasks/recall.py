@@ -9,6 +9,7 @@ import dramatiq
 from worker import Fatal, ProcessingStatusContext, current_attempt, lease, run_async_in_new_loop
 from worker.broker import enqueue_unique
 from worker.errors import ConfigurationError
+from worker.ground.texts import counted
 from worker.recall import indexing, recall, recall_batches
 
 
@@ -46,7 +47,7 @@ def recall_batch(questions: list[str], repository: str | None = None, limit: int
             where = run_async_in_new_loop(recall_batches.recall_all(questions, key, **options))
         except recall.BadQuestion as error:
             raise Fatal(str(error)) from error
-        status.set_exit_message(f"{len(questions)} questions answered: {where}")
+        status.set_exit_message(f"{counted(len(questions), 'question')} answered: {where}")
 
 
 @dramatiq.actor(queue_name="cpu")

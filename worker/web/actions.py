@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException, Path, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, StrictBool, create_model, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StrictBool,
+    StrictInt,
+    create_model,
+    model_validator,
+)
 
 from worker.errors import ConfigurationError
 from worker.ground.logs import get_logger
@@ -54,11 +64,18 @@ class Order(_Body):
     """The messages of an action: by their ids, or by a filter."""
 
     model_config = ConfigDict(
-        json_schema_extra={"oneOf": [{"required": ["ids"]}, {"required": ["filter"]}]}, extra="forbid", frozen=True
+        json_schema_extra={"oneOf": [{"required": ["ids"], "not": {"required": ["up_to"]}}, {"required": ["filter"]}]},
+        extra="forbid",
+        frozen=True,
     )
 
     ids: Annotated[list[Name], Field(min_length=1, max_length=_MOST_IDS)] = []
     filter: Filter = Filter()
+    up_to: StrictInt | None = Field(
+        None,
+        ge=0,
+        description="With a filter: that of a dry run, to change no message that it has not counted.",
+    )
     dry_run: StrictBool = Field(False, description="Only shows the effect, without acting.")
     confirm: StrictBool = Field(False, description=f"Needed for more than {actions.ASK_ABOVE} messages.")
 
@@ -66,11 +83,16 @@ class Order(_Body):
     def _has_targets(self) -> Order:
         if len({"ids", "filter"} & self.model_fields_set) != 1:
             raise ValueError("give either ids or a filter; an empty filter is everything")
+        if {"ids", "up_to"} <= self.model_fields_set:
+            raise ValueError("up_to goes with a filter: leave it out beside ids")
         return self
 
     def targets(self) -> actions.Targets:
         """The messages of the action."""
-        return self.ids or self.filter.read()
+        if self.ids:
+            return self.ids
+        wanted = self.filter.read()
+        return wanted if self.up_to is None else actions.Counted(wanted, self.up_to)
 
 
 class NewMessage(_Body):
@@ -119,7 +141,7 @@ async def act(action: Action, order: Order, visitor: Acting, client: Client) -> 
             return told(Done.of_preview(found))
         if found.count > actions.ASK_ABOVE:
             raise HTTPException(409, f'this would change {found.count} messages: repeat it with "confirm": true')
-        targets = actions.as_previewed(found, targets)
+        targets = found.targets if isinstance(targets, MessageFilter) else targets
     outcome = await run_in_thread_pool(actions.ACTIONS[action], client, targets, by=visitor.name)
     return told(Done.of(outcome, most=_MOST_IDS))
 

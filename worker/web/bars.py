@@ -256,7 +256,7 @@ def _spans(axis: _Axis, attempt: TimelineAttempt, until: datetime) -> Iterator[S
         yield SpanBar(
             name=start.event.rpartition(".")[0],
             state=_state_of_span(end, attempt),
-            text=(end.error.text if end.error is not None else end.text) if end is not None else start.text,
+            text=(end.error.line if end.error is not None else end.text) if end is not None else start.text,
             depth=depths[start.id],
             bar=axis.bar(start.time, max(end.time if end is not None else until, start.time)),
         )

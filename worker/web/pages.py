@@ -42,19 +42,21 @@ from worker.history.query import (
 )
 from worker.history.states import MessageState
 from worker.history.timeline import attempts_of, requests_of
+from worker.loops.thread_pool import run_in_thread_pool
 from worker.server.async_client import AsyncRedisClient
 from worker.web import api, bars
 from worker.web.asked import Asked
 from worker.web.charts import charts, pace
-from worker.web.dependencies import Client, History, Visiting
+from worker.web.choice import ActorChoice, actors_to_choose
+from worker.web.dependencies import Client, Held, History, Visiting
 from worker.web.rates import busiest
-from worker.web.rendering import render
+from worker.web.rendering import FRAGMENT, render
 
 _EVERY = 2
 """Seconds between two refreshes of a page."""
 
 _HOUR = timedelta(hours=1)
-_GROUPS = 50
+_GROUPS, _AUDIT = 50, 200
 _FAILURES, _FAILURE_STEPS = 7, 10
 
 
@@ -78,13 +80,15 @@ router = APIRouter(include_in_schema=False, route_class=_PageRoute)
 
 
 @router.get("/")
-async def overview(request: Request, history: History, client: Client, visitor: Visiting) -> Response:
+async def overview(request: Request, history: History, held: Held, visitor: Visiting) -> Response:
     """The whole system at a glance."""
     now = datetime.now(UTC)
     minutes = await aask(history, windows(_HOUR))
     waiting = await aask(history, queues())
     alive = await aask(history, workers())
-    found = await busiest(client, _HOUR)
+    found = await busiest(held.client, _HOUR)
+    asks_whole = FRAGMENT not in request.headers and visitor.may_act
+    choice = await run_in_thread_pool(actors_to_choose, held.settings) if asks_whole else ActorChoice()
     due = await aask(history, delayed_messages(limit=1))
     failures = await _failures(history)
     causes = await aask(history, dead_by_cause())
@@ -98,7 +102,7 @@ async def overview(request: Request, history: History, client: Client, visitor: 
         charts=charts(minutes, waiting, now),
         actors=found.rates,
         actors_left_out=found.left_out,
-        known_actors=found.names,
+        choice=choice,
         queues=waiting,
         workers=_alive_first(alive),
         threads=sum(one.threads for one in alive if one.alive),
@@ -250,7 +254,8 @@ async def dead(request: Request, history: History, visitor: Visiting) -> Respons
     causes = await aask(history, dead_by_cause())
     groups = [await _group(history, cause, number) for cause, number in list(causes.items())[:_GROUPS]]
     counts = await _counts(history)
-    return render(request, visitor, "dead.html", refresh=_EVERY, counts=counts, groups=groups)
+    left_out = list(causes.values())[_GROUPS:]
+    return render(request, visitor, "dead.html", refresh=_EVERY, counts=counts, groups=groups, left_out=left_out)
 
 
 async def _group(history: AsyncRedisClient, cause: str, number: int) -> _Group:
@@ -312,9 +317,9 @@ async def live(request: Request, history: History, visitor: Visiting) -> Respons
 @router.get("/audit")
 async def audit(request: Request, history: History, visitor: Visiting) -> Response:
     """The actions of people."""
-    entries = await aask(history, audit_log(200))
+    entries = await aask(history, audit_log(_AUDIT))
     counts = await _counts(history)
-    return render(request, visitor, "audit.html", refresh=_EVERY, counts=counts, entries=entries)
+    return render(request, visitor, "audit.html", refresh=_EVERY, counts=counts, entries=entries, most=_AUDIT)
 
 
 @router.get("/login")

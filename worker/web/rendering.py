@@ -19,13 +19,12 @@ from worker.ground.tracebacks import from_the_programs_code
 from worker.ground.version import __version__
 from worker.history.answers import StoredMessage
 from worker.history.json_values import iso
-from worker.history.states import WAITS, Action, MessageState, actions_for
+from worker.history.states import WAITS, Action, actions_for
 from worker.web.security import Visitor
 
 FRAGMENT = "x-fragment"
 """The header with which a page's script asks only for the changing part of a page, without its frame."""
 
-_ENDED_WELL = (MessageState.COMPLETED, MessageState.SKIPPED, MessageState.CANCELLED)
 _LONG_TEXT = 160
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
@@ -114,15 +113,6 @@ def subject(of: Mapping[str, object]) -> str:
     return " ".join(f"{key}={value}" for key, value in of.items())
 
 
-def last_words(message: StoredMessage) -> str:
-    """The text of a message's newest event, or its error if it failed."""
-    if message.waits_for:
-        return message.waits_for
-    if message.state not in _ENDED_WELL and message.last_error:
-        return message.last_error
-    return next((event.text for event in reversed(message.events) if event.text), "")
-
-
 def took(message: StoredMessage) -> float | None:
     """Milliseconds of the last ended attempt, or None."""
     return next((one.duration_ms for one in reversed(message.events) if one.state.is_final and one.duration_ms), None)
@@ -147,7 +137,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    own = (duration, number, compact, rate, share, plain, short, subject, last_words, took, action_name)
+    own = (duration, number, compact, rate, share, plain, short, subject, took, action_name)
     for one in (*own, iso, from_the_programs_code):
         made.filters[one.__name__] = one
     # For an attribute, where it is escaped like all other text.

@@ -23,7 +23,8 @@ export function ask(title, body, yes, danger) {
   button.classList.toggle("danger", danger);
   dialog.returnValue = "no";
   dialog.showModal();
-  (yes ? button : document.getElementById("dialog-no")).focus();
+  // Enter on a list, and Enter again, must change nothing.
+  document.getElementById("dialog-no").focus();
   return new Promise((resolve) => {
     dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
   });
@@ -59,7 +60,9 @@ async function act(action, targets, refresh) {
   if (found.count > Math.min(found.ids.length, 20)) body.push(paragraph(`and ${messages(found.count - Math.min(found.ids.length, 20))} more`, "muted"));
   const danger = action === "purge" || action === "cancel";
   if (!(await ask(`${NAMES[action]} ${messages(found.count)}?`, body, `${NAMES[action]} ${messages(found.count)}`, danger))) return;
-  const done = await post(`/actions/${action}`, { ...targets, confirm: true });
+  // What was counted is what is done: not what matches only now.
+  const counted = found.up_to === null ? { ids: found.ids } : { ...targets, up_to: found.up_to };
+  const done = await post(`/actions/${action}`, { ...counted, confirm: true });
   const refused = Object.keys(done.refused).length;
   toast(`${messages(done.count)} ${DONE[action]}${refused ? `; ${messages(refused)} could not be` : ""}.`);
   refresh();
@@ -108,17 +111,20 @@ function handle(button, refresh) {
   return act(button.dataset.action, targets, refresh);
 }
 
+const acting = new WeakSet();
+
 export function watchActions(refresh) {
   document.addEventListener("click", async (event) => {
     const button = event.target.closest("[data-turn], [data-sync], [data-bulk], [data-action]");
-    if (!button) return;
-    button.disabled = true;
+    if (!button || acting.has(button)) return;
+    // A disabled button would lose the focus, which belongs to it again when the dialog closes.
+    acting.add(button);
     try {
       await handle(button, refresh);
     } catch (error) {
       toast(`That did not work: ${error.message}`);
     } finally {
-      button.disabled = false;
+      acting.delete(button);
     }
   });
   document.addEventListener("change", (event) => {

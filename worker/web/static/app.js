@@ -5,7 +5,7 @@ import { drawCharts } from "./charts.js";
 import { morph } from "./morph.js";
 import { logOut, request } from "./server.js";
 import { followTail } from "./tail.js";
-import { formatTimes, secondOfDay, setServerTime } from "./times.js";
+import { formatTimes, secondOfDay, setServerTime, withoutZone, withZone } from "./times.js";
 
 const main = document.getElementById("main");
 const status = document.getElementById("status");
@@ -20,8 +20,15 @@ let answeredAt = new Date();
 
 function isHeld() {
   if (paused || document.visibilityState !== "visible" || document.querySelector("dialog[open]")) return true;
-  // Somebody is about to act on what is listed: it must not move away.
-  return Boolean(document.querySelector('[data-list] tbody:hover, input[name="pick"]:checked'));
+  const why = heldBy();
+  if (why && !failures) tell("paused", why);
+  return Boolean(why);
+}
+
+// Somebody is about to act on what is listed: it must not move away. The page says so, because it is not live then.
+function heldBy() {
+  if (document.querySelector('input[name="pick"]:checked')) return `held since ${secondOfDay(answeredAt)}: some are selected`;
+  return document.querySelector("[data-list] tbody:hover") ? `held since ${secondOfDay(answeredAt)}: the pointer is on the list` : "";
 }
 
 async function refresh() {
@@ -53,9 +60,18 @@ function show(fresh) {
   setServerTime(next.dataset.now);
   formatTimes(next);
   enableButtons(next);
-  morph(main, next);
-  morph(document.getElementById("nav"), fresh.getElementById("nav"));
+  keepFocus(() => {
+    morph(main, next);
+    morph(document.getElementById("nav"), fresh.getElementById("nav"));
+  });
   drawCharts(main);
+}
+
+// What moves to another place in a list loses the focus, although it is still there.
+function keepFocus(change) {
+  const focused = document.activeElement;
+  change();
+  if (focused.isConnected && focused !== document.activeElement) focused.focus({ preventScroll: true });
 }
 
 // Buttons are served disabled: what is pressed before this script listens would be lost without a word.
@@ -107,13 +123,18 @@ document.getElementById("logout")?.addEventListener("click", logOut);
 document.getElementById("filters")?.addEventListener("submit", (event) => {
   event.preventDefault();
   const given = new URLSearchParams();
-  for (const [name, value] of new FormData(event.target)) if (value.trim()) given.append(name, value.trim());
+  const moments = new Set([...event.target.querySelectorAll("[data-moment]")].map((one) => one.name));
+  for (const [name, value] of new FormData(event.target)) {
+    const text = value.trim();
+    if (text) given.append(name, moments.has(name) ? withZone(text) : text);
+  }
   location.assign(given.size ? `${event.target.action}?${given}` : event.target.action);
 });
 document.getElementById("filters")?.addEventListener("change", (event) => {
   if (event.target.type === "checkbox" || event.target.nodeName === "SELECT") event.target.form.requestSubmit();
 });
 
+for (const field of document.querySelectorAll("[data-moment]")) field.value = withoutZone(field.value);
 setServerTime(main.dataset.now);
 formatTimes(document);
 setInterval(() => formatTimes(main), 1000);

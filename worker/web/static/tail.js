@@ -85,7 +85,8 @@ export function followTail(element) {
 function rowOf(event) {
   const row = document.createElement("tr");
   const about = Object.entries(event.subject).map(([key, value]) => `${key}=${value}`).join(" ");
-  const said = event.error ? `${event.error.type.split(", ").map((one) => one.split(".").pop()).join(", ")}: ${event.error.text}` : event.text;
+  const names = (event.error?.type ?? "").split(", ").map((one) => one.split(".").pop()).join(", ");
+  const said = event.error ? [names, event.error.text].filter(Boolean).join(": ") : event.text;
   const progress = event.done == null ? "" : `${event.done}${event.total ? ` of ${event.total}` : ""} `;
   cell(row, clockTime(new Date(event.time)), "num").title = event.time;
   const name = document.createElement("span");

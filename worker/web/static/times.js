@@ -36,6 +36,24 @@ export function clockTime(moment, now = serverNow()) {
   return same ? clock.format(moment) : `${day.format(moment)}, ${clock.format(moment)}`;
 }
 
+// A moment without a zone, as a visitor writes one, is local, like all times on the pages; the server reads UTC.
+const LOCAL_MOMENT = /^\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?$/;
+const UTC_MOMENT = /^\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d+)?)?Z$/;
+
+export function withZone(text) {
+  if (!LOCAL_MOMENT.test(text)) return text;
+  // A day alone would be read as one of UTC.
+  const moment = new Date(text.length === 10 ? `${text}T00:00` : text.replace(" ", "T"));
+  return Number.isNaN(moment.getTime()) ? text : moment.toISOString();
+}
+
+export function withoutZone(text) {
+  const moment = new Date(text);
+  if (!UTC_MOMENT.test(text) || Number.isNaN(moment.getTime())) return text;
+  const local = new Date(moment.getTime() - moment.getTimezoneOffset() * 60_000).toISOString();
+  return local.endsWith(":00.000Z") ? local.slice(0, 16) : local.slice(0, -1);
+}
+
 const toSeconds = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 
 export const secondOfDay = (moment) => toSeconds.format(moment);
