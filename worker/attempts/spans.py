@@ -47,7 +47,7 @@ class Span:
     """A named stretch of work, with its events from STARTED to its end."""
 
     def __init__(self, prefix: str, text: str, subject: Subject) -> None:
-        self.root: Span = self
+        self._root: Span | None = None  # not itself: only the collector could free it
         self.run = ""
         self.number = 0
         self.id = ""  # the id of its STARTED event; the ids of its other events begin with it
@@ -62,6 +62,11 @@ class Span:
         self._started_at = self._progress_at = time.monotonic()
         self._attempt: Attempt | None = None
         self._recorder: Recorder | None = None
+
+    @property
+    def root(self) -> Span:
+        """The outermost span, which may be itself."""
+        return self if self._root is None else self._root
 
     def start(
         self,
@@ -89,7 +94,7 @@ class Span:
         if root is None:
             self.run = attempt.message_id if attempt else uuid.uuid4().hex
         else:
-            self.root, self.run, self.number = root, root.run, root.next_number()
+            self._root, self.run, self.number = root, root.run, root.next_number()
         self.id = f"{self.run}:{attempt.number if attempt else 0}"
         if self.number:
             self.id = f"{self.id}/{self.number}"
@@ -193,7 +198,7 @@ def _outcome_of(error: BaseException) -> State:
 
 def message_state(state: State) -> str:
     """The state of a message after an attempt that ended in this state."""
-    return "dead" if state is State.FAILED else state.value
+    return "dead" if state is State.FAILED else state._value_
 
 
 current_span: ContextVar[Span | None] = ContextVar("current_span", default=None)

@@ -72,11 +72,17 @@ class Commit(Item):
     def texts(self) -> tuple[str, str]:
         """The commit in the form that the script reads: its fields, and its lines of events."""
         message = self.message
+        lines = ""
+        subjects: list[str] = []
+        for event in self.events:
+            lines += _line_of(event)
+            if event.subject:
+                subjects += subject_names(event.subject)
         return write_commit(
             (message.message_id, message.fence, message.attempt),
-            started=_STARTED_ONCE if message.at_most_once and self.started else _STARTED if self.started else "",
-            lines="".join(map(_line_of, self.events)),
-            subjects=[name for event in self.events if event.subject for name in subject_names(event.subject)],
+            started=(_STARTED_ONCE if message.at_most_once else _STARTED) if self.started else "",
+            lines=lines,
+            subjects=subjects,
             end=None if self.ending is None else _end_of(message, self.ending),
         )
 
@@ -123,13 +129,14 @@ def write_commit(
 
     `started` is `1` if it has begun, `once` if it may not begin again, or empty.
     """
-    fields = [*map(str, attempt), started]
+    message_id, fence, number = attempt
+    fields = [message_id, str(fence), str(number), started]
     if end is None:
         return _SEPARATOR.join([*fields, *_NO_END, str(len(subjects)), *subjects]), lines
-    *plain, follow_ups, group = end
-    fields += [*map(str, plain), str(len(subjects)), *subjects, *_parcels(follow_ups)]
-    if group is not None:
-        fields += [group.name, str(group.ttl_ms), *_parcels(group.callbacks)]
+    fields += [end.stream, end.entry, end.outcome, end.kind, end.error, end.took, end.waited, end.blocked, end.payload]
+    fields += [str(end.later), str(len(subjects)), *subjects, *_parcels(end.follow_ups)]
+    if end.group is not None:
+        fields += [end.group.name, str(end.group.ttl_ms), *_parcels(end.group.callbacks)]
     return _SEPARATOR.join(fields), lines
 
 
@@ -164,19 +171,25 @@ def _event_of(ending: Ending) -> StatusEvent | UsualEvent:
 
 def _end_of(message: TakenMessage, ending: Ending) -> End:
     event, outcome = _event_of(ending), outcome_of(ending)
-    retry = ending.retry if outcome == "retry" else None
-    error, blocked_ms = (None, None) if isinstance(event, UsualEvent) else (event.error, event.blocked_ms)
+    error = blocked = payload = ""
+    if not isinstance(event, UsualEvent):
+        error = event.error.type if event.error is not None else ""
+        blocked = str(round(event.blocked_ms)) if event.blocked_ms is not None else ""
+    later = NOT_DELAYED
+    if outcome == "retry" and ending.retry is not None:
+        payload, later = ending.retry.payload.decode(), ending.retry.delay_ms
+    # By position: most messages have one, and names take twice as long.
     return End(
-        stream=message.stream,
-        entry=message.entry,
-        outcome=outcome,
-        kind=event.state.value,
-        error=error.type if error is not None else "",
-        took=bucket(event.duration_ms),
-        waited=bucket(event.queued_ms),
-        blocked="" if blocked_ms is None else str(round(blocked_ms)),
-        payload=retry.payload.decode() if retry is not None else "",
-        later=retry.delay_ms if retry is not None else NOT_DELAYED,
-        follow_ups=ending.follow_ups,
-        group=ending.group,
+        message.stream,
+        message.entry,
+        outcome,
+        event.state._value_,  # `value` is a function of Python's
+        error,
+        bucket(event.duration_ms),
+        bucket(event.queued_ms),
+        blocked,
+        payload,
+        later,
+        ending.follow_ups,
+        ending.group,
     )

@@ -57,7 +57,13 @@ def to_line(event: StatusEvent) -> str:
 
 def usual_line(event: UsualEvent) -> str:
     """The event as `to_line` would write it."""
-    line = _begin(event.state, event.at, WorkerId.here(), event.attempt) + _times(event.duration_ms, event.queued_ms)
+    worker = WorkerId.here()
+    took = "" if event.duration_ms is None else f',"d":{event.duration_ms:.3f}'
+    # At one stroke, because every message has two.
+    line = (
+        f'{{"s":"{event.state._value_}","t":{event.at * 1000:.0f},"w":"{worker.host}:{worker.pid}",'
+        f'"n":{event.attempt}{took},"q":{event.queued_ms:.3f}'
+    )
     return f"{line}}}\n" if not event.subject else _storable(f"{line}{_subject(event.subject)}}}\n")
 
 
