@@ -827,7 +827,7 @@ def test_under_load_nothing_of_a_paused_queue_begins_but_what_was_held(
     @dramatiq.actor(queue_name="one")
     def work(name: str) -> None:
         begun.append(name)
-        time.sleep(0.001)
+        time.sleep(0.004)  # so long that far fewer than all are taken ahead
 
     two, of_two = noting(broker, "two")
     with working(broker, threads=4):
