@@ -160,3 +160,4 @@ def _move_actors(source: Broker, target: Broker) -> None:
         one.broker = target
         if one.actor_name not in target.actors:
             target.declare_actor(one)
+    target.actors.update({name: one for name, one in source.actors.items() if name not in target.actors})

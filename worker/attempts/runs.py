@@ -179,7 +179,7 @@ class Runs(dramatiq.Middleware):
         if self._recorder is None and (begun := cast("Delivery", message).run) is not None:
             begun.enter(has_thread=False)  # the loop has begun it, which must not wait here
             return
-        run = self._run_of(message)
+        run = self._run_of(broker, message)
         # Say first, then look: docs/explanation/waking-without-a-lock.md. A cancellation says so, then looks.
         self.running.add(run)
         if self._recorder is None and not cast("Delivery", message).begin(run):
@@ -220,9 +220,10 @@ class Runs(dramatiq.Middleware):
             self._end(run, NoContentFound("skipped by a middleware"), *dead)
             self._leave(run)
 
-    def _run_of(self, message: MessageProxy) -> AttemptRun:
+    def _run_of(self, broker: Broker, message: MessageProxy) -> AttemptRun:
         if self._recorder is None:
             return delivered_run(cast("Delivery", message))
+        message.actor_name = broker.get_actor(message.actor_name).actor_name  # it may have been sent under an old name
         due = message.options.get(DUE, message.message_timestamp)
         number = fence = int(message.options.get("retries", 0)) + int(message.options.get(WAITS, 0)) + 1
         queued_ms = max(0.0, time.time() * 1000 - due)

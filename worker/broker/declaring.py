@@ -52,6 +52,7 @@ def actor(
     broker: dramatiq.Broker | None = None,
     actor_class: type[Actor[..., object]] = Actor,
     subject: tuple[str, ...] = (),
+    aliases: tuple[str, ...] = (),
     at_most_once: bool = False,
     loop: Literal["shared", "new"] = "shared",
     concurrency: int | None = None,
@@ -83,6 +84,7 @@ def actor(
     broker: dramatiq.Broker | None = None,
     actor_class: type[Actor[..., object]] = Actor,
     subject: tuple[str, ...] = (),
+    aliases: tuple[str, ...] = (),
     at_most_once: bool = False,
     loop: Literal["shared", "new"] = "shared",
     concurrency: int | None = None,
@@ -105,6 +107,7 @@ def actor(
         broker: The broker, or None for the program's.
         actor_class: A subclass of our class of actors.
         subject: Names of the parameters that are a message's subject; the events carry their values.
+        aliases: Old names of the actor: messages that were sent under them run, and are told under its name of today.
         at_most_once: Whether an attempt begins only after the server has stored its begin, and is the message's last:
             after an error, an interruption or the loss of its worker, the message is a dead letter.
         loop: The loop of an async function: `"shared"`, the process's one long-lived loop, on which clients at module
@@ -114,11 +117,11 @@ def actor(
         **options: The options of the broker's middleware, such as `max_retries`; as in Dramatiq, None is without limit.
 
     Raises:
-        TypeError: A time is a bare number, or `subject` is no tuple.
+        TypeError: A time is a bare number, or `subject` or `aliases` is no tuple.
         ValueError: `subject` names something that is not a parameter, `queue_name` is not a valid name, `loop` is
             neither 'shared' nor 'new', `concurrency` is less than 1, or not for an async function on the shared loop,
-            no middleware of the broker knows an option, another actor has the name, or `at_most_once` cannot be
-            promised: with retries, or with another broker.
+            no middleware of the broker knows an option, another actor has the name or an alias, or `at_most_once`
+            cannot be promised: with retries, or with another broker.
     """
     if loop not in ("shared", "new"):
         raise ValueError(f"loop={loop!r}: write 'shared' or 'new'")
@@ -147,7 +150,10 @@ def actor(
             **given,
             **own,
         )
-        return cast("Actor[..., Any]", declare(body))
+        _check_aliases(bound, body.__name__, aliases)
+        declared = cast("Actor[..., Any]", declare(body))
+        bound.actors.update(dict.fromkeys(aliases, declared))
+        return declared
 
     return cast("ActorDecorator", decorate) if function is None else decorate(function)
 
@@ -157,6 +163,19 @@ def _check_at_most_once(broker: dramatiq.Broker) -> None:
         raise ValueError(  # noqa: TRY004 - what is asked for is wrong
             f"at_most_once=True: {type(broker).__name__} may deliver a message again; set WORKER_BROKER=streams"
         )
+
+
+def _check_aliases(broker: dramatiq.Broker, name: str, aliases: tuple[str, ...]) -> None:
+    if not isinstance(aliases, tuple):
+        raise TypeError(f"aliases={aliases!r} of {name}: write a tuple, such as ('old_name',)")
+    for alias in aliases:
+        if alias == name:
+            raise ValueError(f"aliases of {name}: {alias!r} is its own name: leave it out")
+        if (known := broker.actors.get(alias)) is not None:
+            raise ValueError(
+                f"aliases of {name}: {alias!r} is a name of the actor {known.actor_name} in {known.fn.__module__}: "
+                "leave it out, or rename that actor"
+            )
 
 
 def _check_concurrency(concurrency: int, loop: str, function: Callable[..., Any]) -> None:

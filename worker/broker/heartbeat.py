@@ -52,7 +52,7 @@ class Runners(NamedTuple):
 
     Attributes:
         own: The runners that it has: `thread`, `loop`, or both.
-        of_actors: The runner of each actor.
+        of_actors: The runner of each actor, by its names as the server is told them.
     """
 
     own: Sequence[str]

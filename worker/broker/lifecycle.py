@@ -56,9 +56,9 @@ class Lifecycle(dramatiq.Middleware):
     def _runners_on_loop(self, broker: Broker) -> dict[str, LoopRunner]:
         """The loop's runner, and one for each actor with a number of attempts of its own."""
         sizes = {LOOP: self._concurrency}
-        for name, actor in broker.actors.items():
+        for actor in broker.actors.values():
             if loop_body(actor) is not None and CONCURRENCY in actor.options:
-                sizes[runner_of_actor(name)] = actor.options[CONCURRENCY]
+                sizes[runner_of_actor(actor.actor_name)] = actor.options[CONCURRENCY]
         return {runner: LoopRunner(broker, self._running, size) for runner, size in sizes.items()}
 
     def _has_loop(self, broker: Broker) -> bool:

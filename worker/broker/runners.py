@@ -24,9 +24,14 @@ def runner_of(actor: dramatiq.Actor[..., object], runners: Container[str]) -> st
     return own if own in runners else LOOP
 
 
+def told_name(name: str, actor: dramatiq.Actor[..., object]) -> str:
+    """A name of an actor as the server is told it: an old one with the actor's name behind it."""
+    return name if name == actor.actor_name else f"{name}\x1f{actor.actor_name}"
+
+
 def expected_runner(broker: Broker, name: str) -> str:
     """The runner that an actor of this name will have, as far as its sender can know: in a worker like this process."""
     actor = broker.actors.get(name)
     if actor is None or GEVENT or loop_body(actor) is None or strangers_to_the_loop(broker):
         return THREAD
-    return runner_of(actor, (LOOP, runner_of_actor(name)))
+    return runner_of(actor, (LOOP, runner_of_actor(actor.actor_name)))

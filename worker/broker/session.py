@@ -22,7 +22,7 @@ from worker.broker.heartbeat import Heartbeat, Runners
 from worker.broker.holdings import Holdings
 from worker.broker.reader import Reader
 from worker.broker.room import Runner
-from worker.broker.runners import runner_of
+from worker.broker.runners import runner_of, told_name
 from worker.broker.standing import Standing
 from worker.broker.taken import Ending, TakenMessage, end_of, waiting_of
 from worker.errors import UnfitArguments, UnknownActor, WorkerError
@@ -291,6 +291,7 @@ class WorkerSession:
             message.stuff_exception(error)
             self._set_aside(message, error)
             return False
+        message.actor_name = actor.actor_name  # it may have been sent under an old name
         message.runner = runner_of(actor, self._runners)
         message.priority = priority_of(message.options, actor)
         message.at_most_once = bool(actor.options.get("at_most_once"))
@@ -333,7 +334,9 @@ class WorkerSession:
 
     def _describe_runners(self) -> Runners:
         actors = self._broker.actors.items()
-        return Runners(tuple(self._runners), {name: runner_of(actor, self._runners) for name, actor in actors})
+        return Runners(
+            tuple(self._runners), {told_name(name, actor): runner_of(actor, self._runners) for name, actor in actors}
+        )
 
 
 def _named(run: AttemptRun) -> tuple[str, str, int]:

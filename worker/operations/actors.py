@@ -70,7 +70,7 @@ def find_actor(settings: Settings, name: str) -> dramatiq.Actor[..., Any]:
     """
     actors = load_actors(settings)
     if name not in actors:
-        known = ", ".join(sorted(actors)) or "none"
+        known = ", ".join(sorted({one.actor_name for one in actors.values()})) or "none"
         if not _are_named(settings):
             raise ConfigurationError(f"no actor {name!r} among the built-in ones ({known}): {_UNSET}")
         raise ConfigurationError(f"no actor {name!r} in WORKER_ACTORS={','.join(settings.actors)}; there are: {known}")

@@ -1,4 +1,4 @@
--- include: transition, retention
+-- include: transition, retention, renamed
 -- Stores what happened to messages: events, and ends of attempts with all that goes with them, each together or not at
 -- all. A process that lost a message to another (its fence is old) changes nothing. worker/broker/commits.py writes the fields.
 -- Arguments: the name of this commit, so that one that is sent again is not stored twice; whether to do without events;
@@ -79,6 +79,16 @@ local function ran_as_cancelled(id, record, fence, attempt, started)
     and (started and record.attempts < attempt or call('GET', KEY.cancel(id)) == '')
 end
 
+-- Gives a message whose attempt begins the name that its actor has today.
+local function take_name(record)
+  local name = name_of_today(record.actor)
+  if name ~= record.actor then
+    mark(record.seq, 'actor:' .. record.actor, 0)
+    mark_as(record.seq, 'actor:' .. name)
+    record.actor = name
+  end
+end
+
 -- Answers whether the message has ended well.
 local function finish_attempt(id, record, outcome, error_type, payload, later)
   record.starts, record.losses = 0, 0
@@ -125,6 +135,7 @@ while position < #ARGV do
     elseif started and record.state ~= 'running' then
       set_more(record, 'once', start == 'once' and '1' or nil)
       set_more(record, 'unknown', nil)
+      take_name(record)
       transition(id, record, 'running')
     end
     record.attempts = math.max(record.attempts, attempt)

@@ -1,4 +1,4 @@
--- include: server, keys
+-- include: renamed
 -- Finds delayed messages, the next to be due first.
 -- Arguments: how many at most, and the last one that is known with the time when it is due (empty, -1: from the beginning).
 -- Answer: for each its id, its time and its record.
@@ -16,7 +16,7 @@ local found, members = {}, call('ZRANGE', KEY.due, from, from + most - 1, 'WITHS
 for i = 1, #members, 2 do
   local record = call('GET', KEY.record(members[i]))
   if record then
-    table.insert(found, { members[i], tonumber(members[i + 1]), record })
+    table.insert(found, { members[i], tonumber(members[i + 1]), with_name_of_today(record) })
   end
 end
 return found

@@ -14,7 +14,7 @@ local function look_at(seq)
   if record then
     count = count + 1
     table.insert(found, id)
-    table.insert(found, record)
+    table.insert(found, with_name_of_today(record))
   end
 end
 

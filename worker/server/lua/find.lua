@@ -93,7 +93,7 @@ local function look_at(seq, id, with_time, known)
       if record then
         count = count + 1
         table.insert(found, id)
-        table.insert(found, record)
+        table.insert(found, with_name_of_today(record))
       end
     end
   end
@@ -243,6 +243,6 @@ if rarest and fewest < RARE then
 else
   look_through_segments(rarest)
 end
-call('DEL', KEY.scratch(0), KEY.scratch(1), KEY.scratch(2), KEY.scratch(3))
+call('DEL', KEY.scratch(0), KEY.scratch(1), KEY.scratch(2), KEY.scratch(3), KEY.scratch(4))
 found[2] = count
 return found

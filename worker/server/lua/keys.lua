@@ -20,6 +20,7 @@ local KEY = {
   paused = PREFIX .. 'paused',
   queues = PREFIX .. 'queues',
   refusals = PREFIX .. 'refusals',
+  renamed = PREFIX .. 'renamed',
   runners = PREFIX .. 'runners',
   runners_of_actors = PREFIX .. 'runners-of-actors',
   runners_said_by = PREFIX .. 'runners-said-by',

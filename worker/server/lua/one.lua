@@ -1,6 +1,6 @@
--- include: server, keys
+-- include: renamed
 -- Reads a message.
 -- Arguments: its id.
 -- Answer: its record, or false.
 -- Keys: record.
-return call('GET', KEY.record(argument()))
+return with_name_of_today(call('GET', KEY.record(argument())))

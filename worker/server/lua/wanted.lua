@@ -1,4 +1,4 @@
--- include: server, keys, states, segments, record
+-- include: server, keys, states, segments, record, renamed
 -- Begins every script that finds messages. Its arguments come first: how many at most (0: only counts them), the number
 -- below which to look (-1: from the newest), since and until when they are in their state (ms; -1: any), an error's type (or
 -- empty), how many groups of marks, and then lists, each after its length: each group, of which they bear one mark; marks
@@ -10,6 +10,19 @@ for i = 1, number() do
   groups[i] = list()
 end
 local names, subjects = list(), list()
+
+-- An actor that was renamed is found under each of its names.
+for i = #names, 1, -1 do
+  local actor = string.match(names[i], '^actor:(.*)$')
+  local known_as = actor and all_names(actor) or {}
+  if known_as[2] or known_as[1] ~= actor then
+    for n, name in ipairs(known_as) do
+      known_as[n] = 'actor:' .. name
+    end
+    table.remove(names, i)
+    table.insert(groups, known_as)
+  end
+end
 
 -- What is worked out on the way is nobody else's: neither replicas nor the append-only file need it.
 redis.set_repl(redis.REPL_NONE)
