@@ -17,7 +17,9 @@ PAGES = [
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NOT_RUN = re.compile(r"<!-- not run: .+ -->\n\Z")
 _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
-_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_LINK = re.compile(r"""\]\(([^)\s]+)\)|^\[[^\]]+\]: (\S+)$|\bsrc(?:set)?="([^"]+)\"""", re.MULTILINE)
+_DEFINED = re.compile(r"^\[([^\]]+)\]: ", re.MULTILINE)
+_REFERRED = re.compile(r"\]\[([^\]]+)\]")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
@@ -70,8 +72,14 @@ def prose(page: Path) -> str:
 
 
 def links(page: Path) -> list[str]:
-    """What the page links to."""
-    return _LINK.findall(prose(page))
+    """What the page links to, with its pictures."""
+    return ["".join(found) for found in _LINK.findall(prose(page))]
+
+
+def names_of_links(page: Path) -> tuple[set[str], set[str]]:
+    """The names under which the page defines links at its end, and those that it uses."""
+    text = prose(page)
+    return set(_DEFINED.findall(text)), set(_REFERRED.findall(text))
 
 
 def anchors(page: Path) -> set[str]:

@@ -7,6 +7,7 @@ import inspect
 import re
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import partial
@@ -23,7 +24,7 @@ import typer.main
 import worker
 import worker.errors
 import worker.testing
-from tests.docs.pages import PAGES, ROOT, Block, anchors, blocks, command_lines, links, name_of, prose
+from tests.docs.pages import PAGES, ROOT, Block, anchors, blocks, command_lines, links, name_of, names_of_links, prose
 from tests.docs.settings_table import PAGE as SETTINGS_PAGE
 from tests.docs.settings_table import tables
 from worker.cli.app import app
@@ -38,6 +39,8 @@ ASSIGNMENT = re.compile(r"\w+=")
 SENDS = re.compile(r"\.a?send\w*\(")
 FILE_NAME = re.compile(r"# (\w+)\.py\n")
 WIDTH = 120
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+NOT_PUBLISHED = re.compile(r"git clone|pip install (.* )?dramatiq-bridge\b")
 
 # What an example may raise on purpose; anything else that comes out of one is a mistake in the page.
 ON_PURPOSE = re.compile(r"ConnectionRefusedError|worker\.errors\.\w+")
@@ -224,12 +227,32 @@ def test_every_state_and_field_of_an_event_is_in_the_reference() -> None:
 def test_every_link_leads_somewhere(page: Path) -> None:
     """Links to other pages, to their headings and to files."""
     for link in links(page):
-        if "://" in link:
+        if "://" in link and not link.startswith(REPOSITORY):
             continue
         path, _, anchor = link.partition("#")
-        target = (page.parent / path).resolve() if path else page
+        if path.startswith(REPOSITORY):
+            folder, path = ROOT, path.removeprefix(REPOSITORY).partition("/main/")[2]
+        else:
+            folder = page.parent
+        target = (folder / path).resolve() if path else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+def test_the_readme_can_be_read_anywhere() -> None:
+    """A package index shows it without the files around it: its links and pictures have whole addresses."""
+    readme = ROOT / "README.md"
+    found = links(readme)
+    assert any(one.endswith("/raw/main/docs/images/overview.svg") for one in found)
+    assert [one for one in found if not one.startswith("https://")] == []
+    defined, used = names_of_links(readme)
+    assert defined == used
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_nothing_is_fetched_that_is_not_published(page: Path) -> None:
+    """The package is installed from a checkout; after that an index has all that an extra adds."""
+    assert [line for line in page.read_text().splitlines() if NOT_PUBLISHED.search(line)] == []
 
 
 def test_the_index_names_every_page() -> None:
@@ -243,6 +266,7 @@ def test_the_index_names_every_page() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_lines_are_short(page: Path) -> None:
-    """Paragraphs fit an editor beside another; tables and blocks of code are as wide as they must be."""
+    """Paragraphs fit an editor beside another; tables, blocks of code and addresses are as wide as they must be."""
     lines = prose(page).splitlines()
-    assert [line for line in lines if len(line) > WIDTH and not line.startswith(("|", "<!--"))] == []
+    as_wide_as_it_must_be = re.compile(r"\||<!--|\[[^]]+\]: \S+$")
+    assert [line for line in lines if len(line) > WIDTH and not as_wide_as_it_must_be.match(line)] == []
