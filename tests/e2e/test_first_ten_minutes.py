@@ -134,6 +134,22 @@ def ones_own_worker(project: Project) -> Iterator[Path]:
         file.unlink()
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import nosuchlib", "ModuleNotFoundError: No module named 'nosuchlib', at {file}:1"),
+        ("\n\nwork(", "SyntaxError: '(' was never closed (broken.py, line 3), at {file}:3"),
+        ("\nundefined()", "NameError: name 'undefined' is not defined, at {file}:2"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_told_with_its_place(project: Project, code: str, said: str) -> None:
+    """In one line, without the way that led there."""
+    file = project.elsewhere / "broken.py"
+    file.write_text(code)
+    done = project.worker("enqueue", "x", code=2, variables={"WORKER_ACTORS": "broken"})
+    assert done.stderr == f"worker: WORKER_ACTORS=broken: broken cannot be imported: {said.format(file=file)}\n"
+
+
 def test_an_actor_that_is_called_in_a_loop_says_how_it_is_enqueued(project: Project) -> None:
     """Nothing runs, and nothing is written into the history, for nothing was tried."""
     last = python(project, "import asyncio, checks\nasync def main(): checks.check_port(8000)\nasyncio.run(main())")

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import inspect
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +20,7 @@ from worker.broker import ensure_broker
 from worker.broker.arguments import own_signature
 from worker.broker.configured import configured
 from worker.broker.sent import Sent
-from worker.errors import ConfigurationError, MissingExtra
+from worker.errors import ConfigurationError, MissingExtra, WorkerError
 from worker.settings import Settings
 
 T = TypeVar("T")
@@ -35,8 +36,8 @@ def load_actors(settings: Settings) -> dict[str, dramatiq.Actor[..., Any]]:
     """Imports the modules of `WORKER_ACTORS`, and returns every actor by name.
 
     Raises:
-        ConfigurationError: A module does not exist, or needs an extra that is not installed; or a module of this folder
-            has the name of this package, so that workers that start here do not find the package.
+        ConfigurationError: A module does not exist, cannot be imported, or needs an extra that is not installed; or a
+            module of this folder has the name of this package, so that workers that start here find it instead.
     """
     if (hides := namesake(Path.cwd())) is not None:
         raise ConfigurationError(f"{hides} {HIDES}: {RENAME}")
@@ -52,12 +53,17 @@ def load_actors(settings: Settings) -> dict[str, dramatiq.Actor[..., Any]]:
                     f"{_UNSET} (the built-in actors: pip install 'dramatiq-bridge[{error.extra}]')"
                 ) from error
             raise MissingExtra(error.extra, f"WORKER_ACTORS={','.join(settings.actors)}") from error
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-                raise
+        except WorkerError:
+            raise
+        except Exception as error:
+            if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+                raise ConfigurationError(
+                    f"WORKER_ACTORS={','.join(settings.actors)}: there is no module {error.name!r} here: "
+                    "install it, or start in the folder that holds it"
+                ) from error
             raise ConfigurationError(
-                f"WORKER_ACTORS={','.join(settings.actors)}: there is no module {error.name!r} here: "
-                "install it, or start in the folder that holds it"
+                f"WORKER_ACTORS={','.join(settings.actors)}: {module} cannot be imported: "
+                f"{type(error).__name__}: {error}, at {_place_of(error)}"
             ) from error
     return dict(ensure_broker().actors)
 
@@ -86,6 +92,14 @@ def namesake(folder: Path) -> Path | None:
         if found.is_file() and not found.samefile(_PACKAGE):
             return found
     return None
+
+
+def _place_of(error: Exception) -> str:
+    """The file and the line at which the import of a module failed."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}"
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if not one.filename.startswith("<frozen ")]
+    return f"{frames[-1].filename}:{frames[-1].lineno}"
 
 
 def _are_named(settings: Settings) -> bool:
