@@ -381,6 +381,9 @@ MISUSE = {
     ("events", "--state", "done"): ["--state done", "completed"],
     ("events", "--subject", "42"): ["--subject 42", "key=value"],
     ("events", "--since", "yesterday"): ["--since yesterday"],
+    ("events", "--since", "2h", "--until", "3h"): ["--since 2h: it is later than until 3h: swap them"],
+    ("messages", "--actor", "a", "--actor", "b"): ["--actor: 2 were given: at most 1"],
+    ("status", "--since", "400d"): ["--since 400d: at most 366d"],
     ("events", "--limit", "0"): ["--limit"],
     ("events", "--nonsense"): ["--nonsense", "--help"],
     ("nonsense",): ["nonsense", "--help"],
@@ -558,7 +561,8 @@ def test_a_running_up_says_so_in_json(project: Project, tmp_path: Path) -> None:
             up.terminate()
             assert up.wait(30) == 0
         said = [json.loads(line) for line in log.read_text().splitlines() if line.startswith('{"state"')]
-        assert said == [{"state": "up", "pools": ["cpu", "network"]}, {"state": "stopped", "exit_code": 0}]
+        known = {"pools": ["cpu", "network"]}
+        assert said == [{"state": "up", **known, "exit_code": None}, {"state": "stopped", **known, "exit_code": 0}]
     finally:
         other.down()
 

@@ -163,7 +163,7 @@ def test_a_failed_message_is_found_shown_and_replayed(project: Project) -> None:
     [asked] = project.json("show", sent)["requests"]
     assert (asked["text"], asked["by"]) == ("replay", project.json("audit", "--limit", "1")["actions"][0]["by"])
     assert "replay by" in project.worker("show", sent).stdout
-    assert "not a dead letter" in refused(project, "dead", "show", sent, code=1)
+    assert "not a dead letter" in refused(project, "dead", "show", sent, code=2)
 
 
 def test_hostile_text_of_messages_is_printed_as_text(project: Project) -> None:
@@ -281,13 +281,16 @@ def test_the_status_shows_everything_on_one_screen(project: Project) -> None:
 def test_a_watched_status_outlives_its_server(idle: Project) -> None:
     """It says that the server is away, and goes on when it is back."""
     with idle.piped("status", "--watch", "--json") as command:
-        assert "states" in json.loads(command.out.readline())
+        first = json.loads(command.out.readline())
+        assert first["states"] is not None
+        assert first["error"] is None
         idle.worker("down")
-        while "states" in (found := json.loads(command.out.readline())):
+        while (found := json.loads(command.out.readline()))["states"] is not None:
             pass
-        assert found["health"]["state"] == "unreachable" if "health" in found else "error" in found
+        assert set(found) == set(first)
+        assert found["error"] or found["health"]["state"] == "unreachable"
         idle.worker("queues")
-        while "states" not in json.loads(command.out.readline()):
+        while json.loads(command.out.readline())["states"] is None:
             pass
         command.process.send_signal(signal.SIGINT)
         assert "Traceback" not in command.err.read()
@@ -369,7 +372,7 @@ def test_messages_that_cannot_be_changed_are_told_with_the_reason(idle: Project)
     done = idle.worker("cancel", one, two, "unknown-id", code=1)
     assert done.stdout == "1 message cancelled\n"
     assert sorted(done.stderr.splitlines()) == sorted([f"worker: {one}: cancelled", "worker: unknown-id: unknown"])
-    assert refused(idle, "show", "unknown-id", code=1)
+    assert refused(idle, "show", "unknown-id", code=2)
 
 
 def test_pages_follow_each_other(idle: Project) -> None:
@@ -404,13 +407,14 @@ def test_an_export_holds_all_that_is_known(idle: Project) -> None:
 
 
 def test_health_is_an_exit_code(project: Project, idle: Project) -> None:
-    """0 healthy, 1 degraded, 2 unreachable; with the reasons."""
+    """0 healthy, 1 not: 2 is a command or a setting that cannot be used, as everywhere; with the reasons."""
     assert project.json("health") == {"state": "healthy", "reasons": [], "workers": 1}
     assert project.json("health", "--here")["workers"] == 1
     assert project.worker("health").stdout == "healthy  1 worker alive\n"
     assert idle.json("health", code=1)["state"] == "degraded"
     away = {"WORKER_REDIS_URL": "redis://me:hunter2@127.0.0.1:1/0"}
-    done = idle.worker("health", code=2, variables=away)
+    assert idle.worker("health", code=2, variables={"WORKER_LOG_LEVEL": "loud"}).stdout == ""
+    done = idle.worker("health", code=1, variables=away)
     assert done.stdout.startswith("unreachable")
     assert "hunter2" not in done.stdout
     assert "Traceback" not in done.stderr

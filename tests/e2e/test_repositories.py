@@ -120,6 +120,7 @@ def test_of_several_syncs_in_the_own_process_each_is_told(project: Project, tree
     assert "1 of 3 were not synced: b" in done.stderr
     told = json.loads(project.worker("repositories", "sync", "--here", "--json", code=1).stdout)
     assert [one["result"] for one in told["repositories"]] == ["unchanged", f"{tree / 'b'} is not there", "unchanged"]
+    assert {tuple(one) for one in told["repositories"]} == {("name", "message_id", "result")}
 
 
 def test_a_sync_needs_no_workers(project: Project, tree: Path) -> None:

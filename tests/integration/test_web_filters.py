@@ -68,11 +68,35 @@ def test_a_page_takes_the_filters_that_the_api_takes(web: httpx.Client) -> None:
 
 def test_a_question_refuses_a_name_that_it_does_not_know(web: httpx.Client) -> None:
     """As the command line and a body do: without the misspelt condition, everything would match."""
-    for path in ("/api/messages", "/api/messages/count", "/api/events", "/api/events/live"):
-        answer = web.get(path, params={"actor": "a", "colour": "red"})
+    for path in ("messages", "messages/count", "events", "events/live", "running", "delayed", "dead", "actors"):
+        answer = web.get(f"/api/{path}", params={"colour": "red"})
         assert answer.status_code == 422, path
-        assert answer.json()["detail"].startswith("query.colour: there is no such filter; there are ")
+        assert answer.json()["detail"].startswith("query.colour: there is no such parameter; there are ")
+    answer = web.post("/api/actions/purge?dry_run=true", json={"filter": {}})
+    assert answer.json()["detail"] == "query.dry_run: there is no such parameter; there are none"
+    for page in ("messages", "live"):
+        answer = web.get(f"/{page}", params={"colour": "red"})
+        assert answer.status_code == 422, page
+        assert "colour: there is no such filter; there are " in answer.text
     assert web.get("/api/messages", params={"limit": 1, "cursor": 5, "actor": "a"}).status_code == 200
+
+
+def test_of_two_values_of_one_condition_none_is_silently_dropped(web: httpx.Client) -> None:
+    """The API and the pages refuse them, as the command line does."""
+    for path in ("/api/messages", "/api/messages/count", "/api/events", "/messages", "/live"):
+        answer = web.get(path, params={"actor": ["a", "b"]})
+        assert (answer.status_code, "actor: 2 were given: at most 1" in answer.text) == (422, True), path
+
+
+def test_a_time_that_ends_before_it_begins_is_refused(web: httpx.Client) -> None:
+    """By the API, by an action and by the pages: nothing can match it."""
+    asked = {"since": "2h", "until": "3h"}
+    complaint = "since 2h: it is later than until 3h: swap them"
+    for path in ("/api/messages", "/api/messages/count", "/api/events", "/api/events/live", "/messages", "/live"):
+        answer = web.get(path, params=asked)
+        assert (answer.status_code, complaint in answer.text) == (422, True), path
+    assert complaint in web.post("/api/actions/purge", json={"filter": asked}).json()["detail"]
+    assert web.get("/api/messages", params={"since": "3h", "until": "2h"}).status_code == 200
 
 
 def test_a_complaint_has_the_words_of_the_table_and_no_others(web: httpx.Client) -> None:

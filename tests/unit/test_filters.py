@@ -17,7 +17,7 @@ from worker.cli.output import local_time
 from worker.errors import ConfigurationError
 from worker.history.events import State
 from worker.history.filters import EventFilter, MessageFilter, read_message_filter, read_moment
-from worker.history.overview import actor_rates
+from worker.history.overview import actor_rates, windows
 from worker.history.query import count_of_messages, page_of_messages
 from worker.history.states import MARKS
 
@@ -52,6 +52,14 @@ OPTIONS = {"actor": ONE, "queue": ONE, "error": ONE, "since": ONE, "until": ONE,
 
 
 T = TypeVar("T")
+
+
+def test_a_time_that_is_too_long_for_rates_is_refused() -> None:
+    """It is not silently shortened."""
+    actor_rates(timedelta(days=366))
+    for ask in (actor_rates, windows):
+        with pytest.raises(ConfigurationError, match="400d is too long: at most 366d"):
+            ask(timedelta(days=400))
 
 
 def read_or_refused(read: Callable[[], T]) -> T | None:
@@ -136,6 +144,7 @@ def test_a_time_on_the_command_line_is_local_as_those_that_commands_print(in_tok
     assert local_time(nine) == "2026-11-21 18:00:00.000"
     for read in (message_filter, event_filter):
         assert read({"since": "2026-11-21 18:00:00.000"}).since == nine
+        assert read({"since": ["2026-11-21 18:00:00.000"]}).since == nine  # as an option comes
         assert read({"since": "2026-11-21T10:00+01:00"}).since == nine
     assert read_message_filter({"since": "2026-11-21T09:00"}).since == nine
 
@@ -149,9 +158,10 @@ def test_a_time_before_all_computers_is_asked_for_as_such(text: str) -> None:
 
 def test_rates_of_ages_are_not_asked_of_the_server() -> None:
     """It would look at each hour of them, and answer nobody else meanwhile."""
-    [milliseconds, *_] = actor_rates(timedelta.max).arguments
-    assert isinstance(milliseconds, int)
-    assert milliseconds <= timedelta(days=4_000).total_seconds() * 1_000
+    with pytest.raises(ConfigurationError, match="too long: at most 366d"):
+        actor_rates(timedelta.max)
+    [milliseconds, *_] = actor_rates(timedelta(days=366)).arguments
+    assert milliseconds == timedelta(days=366).total_seconds() * 1_000
 
 
 def test_refusing_a_long_text_that_is_no_duration_takes_no_time() -> None:

@@ -45,7 +45,7 @@ _COMMANDS = {
     ),
     "health": (
         "worker.cli.system:health",
-        "Check whether messages are being run; exit code 0: healthy, 1: degraded, 2: unreachable.",
+        "Check whether messages are being run; exit code 0: healthy, 1: degraded or unreachable.",
     ),
     "doctor": ("worker.cli.doctor:doctor", "Check the server and the settings for problems, and show the remedies."),
     "config": (

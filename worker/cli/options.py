@@ -100,12 +100,14 @@ def _not_empty(given: Given) -> Given:
 def _in_local_time(given: Given, table: Sequence[FilterField]) -> Given:
     """The same values; a moment without a zone is one of the terminal's, as the times are that commands print."""
     moments = {field.name for field in table if field.kind is Kind.MOMENT}
-    return {name: _with_zone(value) if name in moments else value for name, value in given.items()}
+    return {name: _with_zones(value) if name in moments else value for name, value in given.items()}
 
 
-def _with_zone(value: str | Sequence[str] | None) -> str | Sequence[str] | None:
-    if not isinstance(value, str):
-        return value
+def _with_zones(value: str | Sequence[str] | None) -> str | Sequence[str] | None:
+    return _with_zone(value) if isinstance(value, str) else [_with_zone(text) for text in value or ()]
+
+
+def _with_zone(value: str) -> str:
     try:
         moment = datetime.fromisoformat(value)
         return value if moment.tzinfo is not None else moment.astimezone().isoformat()
@@ -122,8 +124,8 @@ def _option(field: FilterField) -> inspect.Parameter:
         help=f"{field.help} ({', '.join(words)})" if words else field.help,
         autocompletion=_beginning(words) if words else None,
     )
-    kind = list[str] | None if field.is_list else str | None
-    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind)
+    # A list for each: of a text that is given twice, the last would silently replace the first.
+    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=list[str] | None)
 
 
 def _with_options(

@@ -75,7 +75,7 @@ def sync(
         sent[name] = actor.send(name).message_id
         audit(client, SYNC, name, [sent[name]])
     if as_json:
-        print_json({"repositories": [{"name": name, "message_id": message_id} for name, message_id in sent.items()]})
+        print_json({"repositories": [_synced(name, message_id=message_id) for name, message_id in sent.items()]})
         return
     for name, message_id in sent.items():
         print_text(f"sync of {name} enqueued as {message_id}")
@@ -152,13 +152,18 @@ def _sync_here(client: RedisClient, names: list[str], *, as_json: bool) -> None:
             except WorkerError as error:  # the other repositories are still synced
                 text = str(error)
                 failed.append(name)
-            results.append({"name": name, "result": text})
+            results.append(_synced(name, result=text))
             if not as_json:
                 print_text(f"{name}: {text}")
     if as_json:
         print_json({"repositories": results})
     if failed:
         raise WorkerError(f"{len(failed)} of {len(names)} were not synced: {', '.join(failed)}")
+
+
+def _synced(name: str, *, message_id: str | None = None, result: str | None = None) -> dict[str, str | None]:
+    """A repository as JSON, with the message that syncs it, or with the result of its sync here."""
+    return {"name": name, "message_id": message_id, "result": result}
 
 
 def _result(name: str, progress: repository_sync.Progress) -> str:

@@ -37,12 +37,12 @@ def up(as_json: AsJson = False) -> None:
         signal.signal(number, stop)
     with RunningPools(pools, settings.actors, stop_timeout(settings)) as running:
         if as_json:
-            print_json({"state": "up", "pools": [pool.name for pool in running.pools]})
+            print_json({"state": "up", "pools": [pool.name for pool in running.pools], "exit_code": None})
         code = None
         while not asked_to_stop.wait(_WATCH_EVERY) and code is None:
             code = running.ended()
     if as_json:
-        print_json({"state": "stopped", "exit_code": code or 0})
+        print_json({"state": "stopped", "pools": [pool.name for pool in pools], "exit_code": code or 0})
     if code is not None:
         logger.error("workers ended by themselves: the others were stopped", exit_code=code)
         sys.exit(1)

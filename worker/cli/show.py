@@ -21,7 +21,7 @@ from worker.cli.output import (
     state_style,
 )
 from worker.cli.terminal import Styled
-from worker.errors import WorkerError
+from worker.errors import ConfigurationError
 from worker.ground.texts import counted, shown
 from worker.ground.tracebacks import from_the_programs_code
 from worker.history.answers import StoredMessage
@@ -37,7 +37,7 @@ WholeTracebacks = Annotated[
 ]
 
 
-class UnknownMessage(WorkerError):
+class UnknownMessage(ConfigurationError):
     """The history does not have the message."""
 
 

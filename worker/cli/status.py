@@ -26,7 +26,9 @@ from worker.cli.output import (
 )
 from worker.cli.system import HEALTH_STYLES, QUEUE_HEADINGS, WORKER_HEADINGS, queue_row, worker_row
 from worker.cli.terminal import Cell, Row, Styled, console, is_terminal, line_of, table_of, whole_screen
-from worker.errors import ServerUnreachable
+from worker.errors import ConfigurationError, ServerUnreachable
+from worker.ground.durations import format_duration
+from worker.ground.texts import shown
 from worker.history import overview, query
 from worker.history.answers import ActorRates, QueueInfo, StoredMessage, WorkerInfo
 from worker.history.as_json import Shown, States, messages_of
@@ -81,7 +83,9 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show the whole system on one screen."""
-    over = min(read_duration("--since", since), overview.LONGEST)
+    over = read_duration("--since", since)
+    if over > overview.LONGEST:
+        raise ConfigurationError(f"--since {shown(since)}: at most {format_duration(overview.LONGEST)}")
     settings = begin()
     client = connect(settings)
     if watch:
@@ -133,7 +137,10 @@ def _watch(client: RedisClient, settings: Settings, over: timedelta, *, as_json:
             try:
                 _print(look(client, settings, over), as_json=as_json)
             except ServerUnreachable as error:
-                print_json({"error": str(error)}) if as_json else print_text(f"the server is away: {error}")
+                if as_json:
+                    print_json(dict.fromkeys(_KEYS) | {"time": datetime.now(UTC), "error": str(error)})
+                else:
+                    print_text(f"the server is away: {error}")
             time.sleep(REFRESH_EVERY)
     last: list[RenderableType] = []
     with whole_screen() as show:
@@ -162,8 +169,14 @@ def _print(found: Status, *, as_json: bool) -> None:
             print_text(line)
 
 
+_KEYS = (
+    *("time", "server", "over_seconds", "health", "states", "actors", "queues", "workers"),
+    *("running", "dead_by_cause", "failures", "error"),
+)
+
+
 def _as_json(found: Status) -> dict[str, object]:
-    return {
+    return dict.fromkeys(_KEYS) | {
         "time": found.time,
         "server": found.server,
         "over_seconds": found.over.total_seconds(),

@@ -19,7 +19,6 @@ from worker.history.query import PAGE, ask
 from worker.operations.health import PROBE_TIMEOUT, HealthAnswer, HealthState, check_health
 from worker.server.connection import connect
 
-EXIT_CODES = {HealthState.HEALTHY: 0, HealthState.DEGRADED: 1, HealthState.UNREACHABLE: 2}
 HEALTH_STYLES = {HealthState.HEALTHY: "green", HealthState.DEGRADED: "yellow", HealthState.UNREACHABLE: "red"}
 
 
@@ -56,7 +55,7 @@ def health(
     here: Annotated[bool, typer.Option("--here", help="Only look at the workers of this host.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check whether messages are being run; exit code 0: healthy, 1: degraded, 2: unreachable."""
+    """Check whether messages are being run; exit code 0: healthy, 1: degraded or unreachable."""
     settings = begin()
     client = connect(settings, timeout=PROBE_TIMEOUT)
     found = check_health(client, settings, host=socket.gethostname() if here else None)
@@ -66,7 +65,7 @@ def health(
         print_texts(Styled(found.state, HEALTH_STYLES[found.state]), f"  {counted(found.workers, 'worker')} alive")
         for reason in found.reasons:
             print_text(reason)
-    raise typer.Exit(EXIT_CODES[found.state])
+    raise typer.Exit(0 if found.state is HealthState.HEALTHY else 1)
 
 
 QUEUE_HEADINGS = ("queue", "queued", "delayed", "running", "oldest waits", "paused")

@@ -21,7 +21,11 @@ def web(
     given = {"web_host": host, "web_port": port}
     settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
 
+    listens_at = None
+
     def listening(url: str) -> None:
+        nonlocal listens_at
+        listens_at = url
         if as_json:
             print_json({"state": "up", "url": url})
         else:
@@ -29,4 +33,4 @@ def web(
 
     serve(settings, listening)
     if as_json:
-        print_json({"state": "stopped"})
+        print_json({"state": "stopped", "url": listens_at})

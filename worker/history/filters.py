@@ -227,7 +227,17 @@ def _read(table: Sequence[FilterField], given: Given) -> dict[str, Any]:
     for name in given:
         if name not in names:
             raise ConfigurationError(f"{shown(name)}: there is no such filter; there are {', '.join(names)}")
-    return {one.name: read_field(one, given.get(one.name)) for one in table}
+    found = {one.name: read_field(one, given.get(one.name)) for one in table}
+    since, until = found["since"], found["until"]
+    if since is not None and until is not None and since > until:
+        raise ConfigurationError(
+            f"since {_as_given(given['since'])}: it is later than until {_as_given(given['until'])}: swap them"
+        )
+    return found
+
+
+def _as_given(value: str | Sequence[str] | None) -> str:
+    return shown(value if isinstance(value, str) else next(iter(value or ()), ""))
 
 
 def read_field(wanted: FilterField, given: str | Sequence[str] | None) -> Any:  # noqa: ANN401 - as the field's kind is

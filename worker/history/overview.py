@@ -13,6 +13,8 @@ from collections import defaultdict
 from datetime import datetime, timedelta
 from typing import Any
 
+from worker.errors import ConfigurationError
+from worker.ground.durations import format_duration
 from worker.history.answers import (
     ActorRates,
     AuditEntry,
@@ -40,6 +42,9 @@ def actor_rates(over: timedelta) -> Question[tuple[ActorRates, ...]]:
     """The rates of each actor over a time that ends now, the busiest first.
 
     A time of more than two hours begins at a full hour.
+
+    Raises:
+        ConfigurationError: The time is longer than `LONGEST`.
     """
 
     def read(answer: list[Any]) -> tuple[ActorRates, ...]:
@@ -60,6 +65,9 @@ def windows(over: timedelta) -> Question[tuple[Window, ...]]:
     """The counts of each minute, or of each hour if the time is longer than two hours; the oldest first.
 
     The last minute or hour is still running.
+
+    Raises:
+        ConfigurationError: The time is longer than `LONGEST`.
     """
 
     def read(answer: list[Any]) -> tuple[Window, ...]:
@@ -70,7 +78,9 @@ def windows(over: timedelta) -> Question[tuple[Window, ...]]:
 
 
 def _milliseconds(over: timedelta) -> int:
-    return round(min(over, LONGEST).total_seconds() * 1000)
+    if over > LONGEST:
+        raise ConfigurationError(f"{format_duration(over)} is too long: at most {format_duration(LONGEST)}")
+    return round(over.total_seconds() * 1000)
 
 
 def _window(start: datetime, length: int, fields: bytes) -> Window:

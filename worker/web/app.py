@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.resources import files
 
-from fastapi import FastAPI, Security
+from fastapi import Depends, FastAPI, Security
 from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
 
@@ -16,6 +16,7 @@ from worker.loops.loop_resources import close_loop_resources
 from worker.settings import Settings
 from worker.settings.groups import put_in_force
 from worker.web import actions, api, pages, probes, sessions
+from worker.web.parameters import only_known_parameters
 from worker.web.problems import tell_problems
 from worker.web.resources import Resources
 from worker.web.security import Guard
@@ -53,7 +54,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(Guard, resources=resources)
     tell_problems(app)
     token = [Security(HTTPBearer(auto_error=False))] if resources.keys.needed else []
-    app.include_router(api.router, prefix="/api", dependencies=token)
+    app.include_router(api.router, prefix="/api", dependencies=[*token, Depends(only_known_parameters)])
     app.add_api_route("/messages", actions.enqueue, methods=["POST"], status_code=201, include_in_schema=False)
     if api.recall is not None:
         app.add_api_route("/recall", api.recall.ask, methods=["POST"], include_in_schema=False)

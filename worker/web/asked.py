@@ -10,6 +10,9 @@ from starlette.datastructures import QueryParams
 
 from worker.history.filters import FilterField, Kind
 
+CURSOR = "cursor"
+"""The parameter of a page's URL beside those of its filter."""
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -27,6 +30,8 @@ class Asked:
     def read(cls, fields: Sequence[FilterField], url: QueryParams) -> Asked:
         """Reads a URL. Empty texts, which forms send too, count as not given."""
         found = {field.name: _texts(field, url.getlist(field.name)) for field in fields}
+        # A misspelt name is a filter that cannot be read: without it, far more would match.
+        found |= {name: tuple(url.getlist(name)) for name in url if name not in found and name != CURSOR}
         return cls(fields, {name: texts for name, texts in found.items() if texts})
 
     @property
@@ -51,5 +56,4 @@ class Asked:
 def _texts(field: FilterField, texts: Sequence[str]) -> tuple[str, ...]:
     # Words are written in any case here, and as the table has them in the API.
     written = (text.strip().lower() if field.kind is Kind.CHOICE else text.strip() for text in texts)
-    found = tuple(text for text in written if text)
-    return found if field.is_list else found[-1:]
+    return tuple(text for text in written if text)

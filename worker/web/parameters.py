@@ -8,7 +8,9 @@ from datetime import timedelta
 from types import GenericAlias
 from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import Query, Request
+from fastapi import Query, Request, params
+from fastapi.dependencies.utils import get_flat_params
+from fastapi.routing import APIRoute
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from worker.errors import ConfigurationError
@@ -41,10 +43,6 @@ Over = Annotated[
     str,
     Query(pattern="^([1-9][0-9]{0,3}m|[1-9][0-9]{0,2}h|[1-9][0-9]?d)$", description="A time that ends now."),
 ]
-
-
-_NO_FILTERS = ("limit", "cursor", "after")
-"""The parameters of questions beside those of their filters."""
 
 
 def read_over(over: str) -> timedelta:
@@ -107,8 +105,8 @@ def _asked_by(table: Sequence[FilterField], read: Callable[[Given], T]) -> Calla
     """A dependency of handlers: its query parameters are the fields of the table, its result is the filter."""
 
     async def asked(request: Request, **given: str | list[str] | None) -> T:
-        _refuse_unknown(request, table)
-        return read(given)
+        del given  # FastAPI checks and describes them; of a text that is there twice it has only the last
+        return read({field.name: request.query_params.getlist(field.name) for field in table})
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [inspect.Parameter("request", keyword, annotation=Request)]
@@ -120,12 +118,25 @@ def _asked_by(table: Sequence[FilterField], read: Callable[[Given], T]) -> Calla
     return asked
 
 
-def _refuse_unknown(request: Request, table: Sequence[FilterField]) -> None:
-    """Refuses a query with a name that the question does not know: without the condition, far more would match."""
-    filters = [field.name for field in table]
+async def only_known_parameters(request: Request) -> None:
+    """A dependency of every handler: refuses a query with a name that the handler does not know.
+
+    Without the condition that was meant, far more would match.
+
+    Raises:
+        ConfigurationError: There is such a name; the text lists the known ones.
+    """
+    if not request.query_params:
+        return
+    known = _parameters_of(request.scope["route"])
     for name in request.query_params:
-        if name not in filters and name not in _NO_FILTERS:
-            raise ConfigurationError(f"query.{shown(name)}: there is no such filter; there are {', '.join(filters)}")
+        if name not in known:
+            there_are = f"there are {', '.join(known)}" if known else "there are none"
+            raise ConfigurationError(f"query.{shown(name)}: there is no such parameter; {there_are}")
+
+
+def _parameters_of(route: APIRoute) -> list[str]:
+    return [one.alias for one in get_flat_params(route.dependant) if isinstance(one.field_info, params.Query)]
 
 
 message_filter = _asked_by(MESSAGE_FIELDS, read_message_filter)
