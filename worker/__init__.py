@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from worker.attempts.run import current_attempt
     from worker.attempts.status import ProcessingStatusContext
     from worker.bridge import loop_resource, run_async_in_new_loop, run_async_in_shared_loop, run_in_thread_pool
-    from worker.broker import create_broker
+    from worker.broker import Broker, create_broker
     from worker.broker.declaring import actor
     from worker.broker.named_leases import lease
     from worker.broker.sent import Sent
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Attempt",
+    "Broker",
     "Fatal",
     "NoContentFound",
     "ProcessingStatusContext",
@@ -42,6 +43,7 @@ __all__ = [
 # The imports above, for Python itself: where each name is loaded from.
 _HOMES = {
     "Attempt": "worker.attempts.attempt",
+    "Broker": "worker.broker",
     "Fatal": "worker.errors",
     "NoContentFound": "worker.errors",
     "ProcessingStatusContext": "worker.attempts.status",

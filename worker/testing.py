@@ -27,7 +27,7 @@ from worker.history.events import StatusEvent
 from worker.settings import Settings
 from worker.settings.groups import put_in_force
 
-__all__ = ["RecordedEvents", "StubWorker", "recorded_events", "stub_worker"]
+__all__ = ["RecordedEvents", "StubWorker", "recorded_events", "stub_broker", "stub_worker"]
 
 
 _QUICK = timedelta(milliseconds=20)
@@ -119,10 +119,35 @@ def stub_worker(*, settings: Settings | None = None, threads: int = 2) -> Iterat
         settings: The settings for the actors, with unchanged delays; or None for those in force, with short delays.
         threads: Worker threads.
     """
+    events = RecordedEvents()
+    with _stub(settings, events) as stub:
+        worker = dramatiq.Worker(stub, worker_timeout=20, worker_threads=threads)
+        worker.start()
+        try:
+            yield StubWorker(stub, worker, events)
+        finally:
+            worker.stop()
+
+
+@contextlib.contextmanager
+def stub_broker(*, settings: Settings | None = None) -> Iterator[StubBroker]:
+    """Makes a `StubBroker` with our middleware the program's broker until the block ends; the test starts workers.
+
+    Actors that were declared before are on it too, as with `stub_worker`. No server is started, and nothing recorded.
+    The module `worker.pytest_plugin` has it as a fixture.
+
+    Args:
+        settings: The settings for the actors, with unchanged delays; or None for those in force, with short delays.
+    """
+    with _stub(settings, RecordedEvents()) as stub:
+        yield stub
+
+
+@contextlib.contextmanager
+def _stub(settings: Settings | None, events: RecordedEvents) -> Iterator[StubBroker]:
     before = Settings.in_force()
     quick = {"min_backoff": timedelta(milliseconds=1), "max_backoff": _QUICK}
     put_in_force(settings or before.model_copy(update=quick))
-    events = RecordedEvents()
     own = ensure_broker()
     stub = (_QuickBroker if settings is None else StubBroker)(
         middleware=message_middleware(Settings.in_force(), events, RunningAttempts())
@@ -130,13 +155,10 @@ def stub_worker(*, settings: Settings | None = None, threads: int = 2) -> Iterat
     _move_actors(own, stub)
     dramatiq.set_broker(stub)
     stub.emit_after("process_boot")
-    worker = dramatiq.Worker(stub, worker_timeout=20, worker_threads=threads)
-    worker.start()
     try:
         with recorded_events(events), leases_kept_in(LocalLeases()):
-            yield StubWorker(stub, worker, events)
+            yield stub
     finally:
-        worker.stop()
         stub.close()
         _move_actors(stub, own)
         dramatiq.set_broker(own)

@@ -524,12 +524,22 @@ def test_a_server_that_may_not_be_started_is_one_line(project: Project) -> None:
     assert not (data / "valkey").exists()
 
 
-def test_each_use_of_the_embedded_server_is_one_line(project: Project) -> None:
-    """On standard error, as JSON where that is no terminal."""
-    done = project.worker("events", "--limit", "1")
+def test_each_use_of_the_embedded_server_is_one_line_for_those_who_ask(project: Project) -> None:
+    """On standard error, as JSON where that is no terminal; a script that has set no level gets nothing there."""
+    done = project.worker("events", "--limit", "1", variables={"WORKER_LOG_LEVEL": "info"})
     [line] = done.stderr.splitlines()
     assert json.loads(line)["event"] == "using the embedded Valkey"
     assert json.loads(line)["data"] == str(project.data_dir / "valkey")
+    assert project.worker("events", "--limit", "1").stderr == ""
+
+
+def test_what_the_locale_cannot_write_is_escaped(project: Project) -> None:
+    """JSON stays JSON, and a table is shown; no command ends with an error because of a text."""
+    few = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    message_id = project.send("écrire 🖊", "naïve")
+    [found] = project.json("messages", "--arguments", variables=few)["messages"]
+    assert found["actor"] == "écrire 🖊"
+    assert "\\u00e9crire" in project.worker("show", message_id, variables=few).stdout
 
 
 def test_every_command_takes_json_and_explains_itself(project: Project) -> None:

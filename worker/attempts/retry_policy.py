@@ -12,9 +12,10 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.errors import Retry
 from dramatiq.middleware import MiddlewareError, Retries
 from dramatiq.middleware.shutdown import Shutdown
+from dramatiq.results import Results
 
-from worker.attempts.run import current_run
-from worker.attempts.runs import WAITS
+from worker.attempts.run import Cancelled, current_run
+from worker.attempts.runs import WAITS, thrown_by
 from worker.errors import Fatal, LeaseTaken, NoContentFound, RetryLater
 from worker.ground.groups import deciding
 
@@ -67,6 +68,10 @@ class RetryPolicy(Retries):
             if name in actor.options and (name, actor.options[name]) != ("max_retries", 0):
                 raise UnusedOption(name, actor.options[name])
 
+    def after_declare_actor(self, broker: Broker, actor: dramatiq.Actor[..., object]) -> None:
+        """Lets an attempt that asks for a later time be expected: plug-ins that report errors do not report it."""
+        actor.options["throws"] = (*thrown_by(actor), RetryLater)
+
     def after_process_message(
         self,
         broker: Broker,
@@ -80,7 +85,10 @@ class RetryPolicy(Retries):
             return
         run = current_run.get()
         exception = deciding(exception)
-        if isinstance(exception, NoContentFound) or (run is not None and run.cancelled):
+        is_skipped = isinstance(exception, NoContentFound)
+        if is_skipped or (run is not None and run.cancelled):
+            if not is_skipped:
+                _store_cancelled(broker, message)
             return
         if broker.get_actor(message.actor_name).options.get("at_most_once"):
             message.fail()
@@ -93,6 +101,8 @@ class RetryPolicy(Retries):
             self.logger.warning("Message %r failed for good: %s", message.message_id, exception)
             message.fail()
             return
+        if isinstance(exception, RetryLater):
+            self.logger.info("Message %s asks for a later time: %r", message, exception)
         if isinstance(exception, LeaseTaken):
             message.options[WAITS] = message.options.get(WAITS, 0) + 1
             broker.enqueue(message, delay=_milliseconds(exception))  # type: ignore[arg-type]  # as Dramatiq's own does
@@ -100,6 +110,16 @@ class RetryPolicy(Retries):
         if isinstance(exception, RetryLater):
             exception = Retry(str(exception), delay=_milliseconds(exception))
         super().after_process_message(broker, message, result=result, exception=exception)  # type: ignore[no-untyped-call]
+
+
+def _store_cancelled(broker: Broker, message: MessageProxy) -> None:
+    """Stores that the message was cancelled, for those who wait for its result."""
+    results = next((one for one in broker.middleware if isinstance(one, Results)), None)
+    if results is None:
+        return
+    is_wanted, ttl_ms = results._lookup_options(broker, message)  # noqa: SLF001 - the options of message, actor and middleware
+    if is_wanted:
+        results.backend.store_exception(message, Cancelled("on request"), ttl_ms)
 
 
 def _milliseconds(error: RetryLater) -> int:

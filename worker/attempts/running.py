@@ -56,6 +56,11 @@ class RunningAttempts:
             with self._changed:
                 self._changed.notify()
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether the deadlines are watched."""
+        return self._thread is not None
+
     def start(self) -> None:
         """Starts to watch the deadlines."""
         with self._changed:

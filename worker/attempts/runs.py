@@ -37,6 +37,9 @@ logger = get_logger(__name__)
 DUE = "due_ms"
 """The option with a message's due time, for brokers that do not store it; milliseconds since the epoch."""
 
+DUE_AT = "eta"
+"""Dramatiq's option with the due time of a delayed message, until it is due."""
+
 WAITS = "waits"
 """The option with the number of attempts that ended without a retry being counted: those that waited for a lease."""
 
@@ -94,6 +97,12 @@ def as_body(function: Callable[P, R]) -> Callable[P, R]:
     return body
 
 
+def thrown_by(actor: dramatiq.Actor[..., object]) -> tuple[type[BaseException], ...]:
+    """The errors that an actor expects: Dramatiq's option `throws`."""
+    throws = actor.options.get("throws") or ()
+    return throws if isinstance(throws, tuple) else (throws,)
+
+
 def _call(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     return function(*args, **kwargs)
 
@@ -143,9 +152,9 @@ class Runs(dramatiq.Middleware):
     def after_declare_actor(self, broker: Broker, actor: dramatiq.Actor[..., object]) -> None:
         """Makes the actor's function a body."""
         actor.fn = as_body(actor.fn)
-        # So Dramatiq's worker logs a cancelled attempt, and groups of expected errors, as one line without a traceback.
-        throws = actor.options.get("throws") or ()
-        expected = (*(throws if isinstance(throws, tuple) else (throws,)), Cancelled)
+        # So neither Dramatiq's worker nor plug-ins that report errors take a cancelled attempt, or a group of expected
+        # errors, for a failure.
+        expected = (*thrown_by(actor), Cancelled)
         actor.options["throws"] = (*expected, groups_of(expected))
 
     def before_worker_boot(self, broker: Broker, worker: dramatiq.Worker) -> None:
@@ -178,6 +187,7 @@ class Runs(dramatiq.Middleware):
         """
         if self._recorder is None and (begun := cast("Delivery", message).run) is not None:
             begun.enter(has_thread=False)  # the loop has begun it, which must not wait here
+            self._tell_delay(broker, message)
             return
         run = self._run_of(broker, message)
         # Say first, then look: docs/explanation/waking-without-a-lock.md. A cancellation says so, then looks.
@@ -186,6 +196,8 @@ class Runs(dramatiq.Middleware):
             self.running.remove(run)
             raise SkipMessage("the message has gone to another process, or was cancelled")
         run.enter()
+        if self._recorder is None:
+            self._tell_delay(broker, message)
 
     def after_process_message(
         self,
@@ -219,6 +231,12 @@ class Runs(dramatiq.Middleware):
             dead = ("dead letter", "dead") if message.failed else ()
             self._end(run, NoContentFound("skipped by a middleware"), *dead)
             self._leave(run)
+
+    @staticmethod
+    def _tell_delay(broker: Broker, message: MessageProxy) -> None:
+        """Tells the middleware of a delay that is over: it passed on the server, and never in a worker's memory."""
+        if message.options.pop(DUE_AT, None) is not None:
+            broker.emit_before("delay_message", message)
 
     def _run_of(self, broker: Broker, message: MessageProxy) -> AttemptRun:
         if self._recorder is None:

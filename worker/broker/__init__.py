@@ -14,6 +14,7 @@ from dramatiq.middleware import (
     GroupCallbacks,
     Middleware,
 )
+from pydantic import SecretStr
 
 from worker.attempts.callbacks import Callbacks, Pipelines
 from worker.attempts.retry_policy import RetryPolicy
@@ -21,9 +22,11 @@ from worker.attempts.running import RunningAttempts
 from worker.attempts.runs import Runs
 from worker.attempts.shutdown import ShutdownNotifications
 from worker.attempts.time_limit import TimeLimit
+from worker.broker.adopting import Nowhere, WatchedOnDemand, adopt, is_strange
 from worker.broker.backend import NamespacedBackend
-from worker.broker.chain import OneOfAKind
+from worker.broker.chain import OneOfAKind, is_as_ever
 from worker.broker.composition import tell_repeats_apart
+from worker.broker.encoders import check_encoder
 from worker.broker.enqueueing import send_all
 from worker.broker.group_counts import CountedGroups
 from worker.broker.lifecycle import Lifecycle
@@ -31,6 +34,7 @@ from worker.broker.process import Process
 from worker.broker.sent import Sent
 from worker.broker.streams import StreamBroker
 from worker.broker.terms import read_terms
+from worker.errors import ConfigurationError
 from worker.history.events import Writer
 from worker.history.writer import default_writer
 from worker.server.client import RedisClient
@@ -41,7 +45,7 @@ from worker.settings.groups import put_in_force
 from worker.threads.greenlets import call_among_greenlets
 from worker.threads.os_threads import GEVENT
 
-__all__ = ["create_broker", "enqueue_unique", "ensure_broker", "message_middleware"]
+__all__ = ["Broker", "create_broker", "enqueue_unique", "ensure_broker", "for_actors", "message_middleware"]
 
 R = TypeVar("R")
 
@@ -58,12 +62,11 @@ def create_broker(settings: Settings | None = None, *, middleware: Iterable[Midd
             takes its place, as with the broker's `add_middleware`, and a line in the log tells it.
 
     Raises:
-        ConfigurationError: A setting is not valid.
+        ConfigurationError: A setting is not valid; or the program has set an encoder that does not give JSON.
     """
     if settings is None:
         settings = Settings.in_force()
-    put_in_force(settings)
-    tell_repeats_apart()
+    _begin(settings)
     client = connect(settings)
     broker = _lists_broker(settings, client) if settings.broker == "redis-lists" else _stream_broker(settings, client)
     for one in middleware:
@@ -71,15 +74,56 @@ def create_broker(settings: Settings | None = None, *, middleware: Iterable[Midd
     return broker
 
 
+class Broker(StreamBroker):
+    """Our broker on streams as a class, for programs that name theirs in a configuration, as with Django and Flask.
+
+    It opens no connection; its settings become those of this process.
+
+    Args:
+        url: The URL of the server, or None for `WORKER_REDIS_URL`.
+        middleware: The middleware of the program, added behind ours. Dramatiq's own, as it has them by default, change
+            nothing: ours do their work.
+
+    Raises:
+        ConfigurationError: A setting is not valid, or is `WORKER_BROKER=redis-lists`; or the program has set an encoder
+            that does not give JSON.
+    """
+
+    def __init__(self, *, url: str | None = None, middleware: Iterable[Middleware] | None = None) -> None:
+        settings = Settings.in_force()
+        if settings.broker != "streams":
+            raise ConfigurationError(
+                f"{settings.as_written('broker')} contradicts the class worker.Broker, which works on streams: unset it"
+            )
+        if url is not None:
+            settings = settings.model_copy(update={"redis_url": SecretStr(url)})
+        _begin(settings)
+        client, running = connect(settings), RunningAttempts()
+        super().__init__(settings, client, lambda: connect(settings), _on_streams(settings, client, running), running)
+        for one in middleware or ():
+            if not is_as_ever(one):
+                self.add_middleware(one)
+
+
+def _begin(settings: Settings) -> None:
+    """Makes these the settings of this process, which will have a broker."""
+    put_in_force(settings)
+    check_encoder()
+    tell_repeats_apart()
+
+
 def _stream_broker(settings: Settings, client: RedisClient) -> dramatiq.Broker:
     running = RunningAttempts()
-    middleware = [
+    return StreamBroker(settings, client, lambda: connect(settings), _on_streams(settings, client, running), running)
+
+
+def _on_streams(settings: Settings, client: RedisClient, running: RunningAttempts) -> list[Middleware]:
+    return [
         Process(settings, client),
         Lifecycle(running, settings.concurrency),
         *message_middleware(settings, None, running),
         CountedGroups(NamespacedBackend(client)),
     ]
-    return StreamBroker(settings, client, lambda: connect(settings), middleware, running)
 
 
 def _lists_broker(settings: Settings, client: RedisClient) -> dramatiq.Broker:
@@ -139,6 +183,13 @@ def ensure_broker() -> dramatiq.Broker:
     if dramatiq_broker.global_broker is None:
         dramatiq.set_broker(create_broker())
     return dramatiq.get_broker()
+
+
+def for_actors(broker: dramatiq.Broker) -> dramatiq.Broker:
+    """The broker itself, with the middleware of our actors if it is somebody else's."""
+    if is_strange(broker):
+        adopt(broker, message_middleware(Settings.in_force(), Nowhere(), WatchedOnDemand()))
+    return broker
 
 
 def enqueue_unique(

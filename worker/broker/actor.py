@@ -9,6 +9,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 import dramatiq
 
+from worker.broker.adopting import unrecorded_on
 from worker.broker.arguments import check_arguments
 from worker.broker.configured import Configured, configured
 from worker.broker.enqueueing import send_all
@@ -36,6 +37,11 @@ class Actor(dramatiq.Actor[P, R]):
         if (known := broker.actors.get(actor_name)) is not None:
             raise DeclaredTwice(actor_name, known.fn.__module__)
         super().__init__(fn, broker=broker, actor_name=actor_name, **declared)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Calls the function; on a broker of somebody else, which has no history, nothing is recorded of it."""
+        with unrecorded_on(self.broker):
+            return super().__call__(*args, **kwargs)
 
     def send(self, *args: P.args, **kwargs: P.kwargs) -> Sent[R]:
         """Enqueues a message for this actor. In a running event loop, which it blocks, it warns: `SendInLoopWarning`.

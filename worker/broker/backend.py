@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from typing import Any
 
+import dramatiq
 from dramatiq.encoder import Encoder
 from dramatiq.rate_limits.backends import RedisBackend
+from dramatiq.results import ResultFailure, ResultTimeout
+from dramatiq.results.backend import DEFAULT_TIMEOUT
 from dramatiq.results.backends import RedisBackend as ResultsBackend
 
+from worker.attempts.run import Cancelled
+from worker.history.events import State
+from worker.history.query import ask, one_message
 from worker.server.client import RedisClient
 from worker.server.connection import connect
 from worker.settings import Settings
+
+_LOOK_EVERY = 1_000
+"""Milliseconds between two looks whether a message was cancelled, whose result is waited for."""
 
 
 class NamespacedResults(ResultsBackend):  # type: ignore[misc]
@@ -25,6 +36,32 @@ class NamespacedResults(ResultsBackend):  # type: ignore[misc]
         client = client or connect(Settings.in_force())
         place = client.namespace.of_dramatiq("results")
         super().__init__(client=client, encoder=encoder, namespace=place, use_namespace_prefix_keys=True)
+
+    def get_result(self, message: dramatiq.Message[Any], *, block: bool = False, timeout: int | None = None) -> Any:  # noqa: ANN401 - as in Dramatiq
+        """The result of a message; times are in milliseconds.
+
+        Raises:
+            ResultMissing: There is no result yet, and `block` is false.
+            ResultTimeout: There was none for `timeout` milliseconds.
+            ResultFailure: The message is a dead letter, or was cancelled, before it began or while it ran.
+        """
+        if not block:
+            return super().get_result(message)
+        until = time.monotonic() + (DEFAULT_TIMEOUT if timeout is None else timeout) / 1000
+        while True:
+            left = round((until - time.monotonic()) * 1000)
+            try:
+                return super().get_result(message, block=True, timeout=max(0, min(left, _LOOK_EVERY)))
+            except ResultTimeout:
+                # One that never began has no worker that could store a result.
+                if self._was_cancelled(message):
+                    raise ResultFailure("the message was cancelled", Cancelled.__name__, "on request") from None
+                if left <= _LOOK_EVERY:
+                    raise
+
+    def _was_cancelled(self, message: dramatiq.Message[Any]) -> bool:
+        found = ask(self.client, one_message(message.message_id))
+        return found is not None and found.state == State.CANCELLED.value
 
 
 class NamespacedBackend(RedisBackend):  # type: ignore[misc]

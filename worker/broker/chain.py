@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from dramatiq import middleware as dramatiqs
@@ -29,11 +30,13 @@ class OneOfAKind(Broker):
 
         Args:
             middleware: The middleware.
-            position: `before` or `after`, a class, as in Dramatiq; else it is added as the last.
+            position: `before` or `after`, a class, as in Dramatiq; else it is added as the last. Dramatiq's class names
+                ours, which stands for it.
 
         Raises:
             ValueError: The chain has no middleware of the class that `before` or `after` names.
         """
+        position = {where: self._standing_for(kind) for where, kind in position.items()}
         known = [one for one in self.middleware if _are_of_a_kind(one, middleware)]
         if not known:
             super().add_middleware(middleware, **position)
@@ -51,6 +54,12 @@ class OneOfAKind(Broker):
         if not any(position.values()):
             self.middleware.remove(new)
             self.middleware.insert(chain.index(known[0]), new)
+
+    def _standing_for(self, kind: Any) -> Any:  # noqa: ANN401 - a class of middleware, or None, as in Dramatiq
+        """The class itself; or of ours that which stands for it, if the chain has none of its own."""
+        if kind is None or any(isinstance(one, kind) for one in self.middleware):
+            return kind
+        return next((type(one) for one in self.middleware if _stands_for(one) == kind), kind)
 
 
 def _are_of_a_kind(old: Middleware, new: Middleware) -> bool:
@@ -85,6 +94,27 @@ def _ours(new: Middleware, old: Middleware) -> Middleware:
     if type(new) is dramatiqs.GroupCallbacks and isinstance(old, CountedGroups):
         return old.with_ttl(new.barrier_ttl)
     return new
+
+
+def in_place_of(theirs: Middleware, ours: Sequence[Middleware]) -> Middleware | None:
+    """The one of ours that does the work of Dramatiq's own, with its values; None if that does it itself."""
+    if type(theirs) not in dramatiqs.default_middleware:
+        return None
+    found = next((one for one in ours if type(one) is not type(theirs) and _are_of_a_kind(one, theirs)), None)
+    if found is None:
+        return None
+    made = _ours(theirs, found)
+    return found if made is theirs else made
+
+
+def is_as_ever(middleware: Middleware) -> bool:
+    """Whether it is one of those that each broker of Dramatiq's has, with the values that they have by themselves."""
+    kind = type(middleware)
+    return kind in dramatiqs.default_middleware and _values(middleware) == _values(kind())
+
+
+def _values(middleware: Middleware) -> dict[str, object]:
+    return {name: value for name, value in vars(middleware).items() if isinstance(value, int | float | str | None)}
 
 
 def _name(middleware: Middleware) -> str:

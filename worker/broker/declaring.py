@@ -13,7 +13,7 @@ import dramatiq
 from dramatiq.brokers.stub import StubBroker
 
 from worker.attempts.subjects import SUBJECT
-from worker.broker import ensure_broker
+from worker.broker import ensure_broker, for_actors
 from worker.broker.actor import Actor
 from worker.broker.actor_body import with_status
 from worker.broker.runners import CONCURRENCY
@@ -130,7 +130,7 @@ def actor(
     given = in_milliseconds(options)
 
     def decorate(function: Callable[..., Any]) -> Actor[..., Any]:
-        bound = ensure_broker() if broker is None else broker
+        bound = for_actors(ensure_broker() if broker is None else broker)
         own: dict[str, object] = {}
         if subject and SUBJECT in bound.actor_options:
             own[SUBJECT] = subject

@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import dramatiq
+from dramatiq.errors import DecodeError
 
+from worker.broker.encoders import own_encoder
 from worker.errors import MessageRefused
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
@@ -112,17 +114,18 @@ def encode(message: dramatiq.Message[Any], max_bytes: int) -> bytes:
         MessageRefused: An argument or option is not plain JSON, or the whole is too large.
     """
     try:
-        line = _encode(
-            {
-                "queue_name": message.queue_name,
-                "actor_name": message.actor_name,
-                "args": message.args,
-                "kwargs": message.kwargs,
-                "options": message.options,
-                "message_id": message.message_id,
-                "message_timestamp": message.message_timestamp,
-            }
-        ).encode()
+        fields: Any = {
+            "queue_name": message.queue_name,
+            "actor_name": message.actor_name,
+            "args": message.args,
+            "kwargs": message.kwargs,
+            "options": message.options,
+            "message_id": message.message_id,
+            "message_timestamp": message.message_timestamp,
+        }
+        if (own := own_encoder()) is not None:
+            fields = json.loads(own.encode(fields))
+        line = _encode(fields).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise MessageRefused(
             f"a message for {message.actor_name} holds what JSON cannot ({error}): pass ids and plain values"
@@ -147,8 +150,9 @@ def decode(line: bytes) -> dramatiq.Message[Any]:
     size = f"{len(line)} bytes"
     try:
         text = line.decode()
-        fields, end = _decode(text)
-    except (ValueError, RecursionError) as error:
+        own = own_encoder()
+        fields, end = _decode(text) if own is None else (own.decode(line), len(text))
+    except (ValueError, RecursionError, DecodeError) as error:
         raise ValueError(f"not a message: {size} that are no JSON") from error
     if end != len(text):
         raise ValueError(f"not a message: {size} that are more than JSON")

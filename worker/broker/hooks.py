@@ -6,7 +6,7 @@ dropped with no more than a line in the log.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -41,7 +41,7 @@ class Hooks(OneOfAKind):
     """A broker that remembers which middleware has which hook: Dramatiq calls each of them for each, also in vain."""
 
     def __init__(self, middleware: list[Middleware]) -> None:
-        self._hooks: dict[str, list[_Hook]] = {}
+        self._hooks: dict[str, _Listeners] = {}
         super().__init__(middleware=middleware)
 
     def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as in Dramatiq
@@ -90,14 +90,41 @@ class Hooks(OneOfAKind):
                 release(failure)
             del failure, kwargs  # its traceback leads to this frame
 
-    def _listeners(self, hook: str) -> list[_Hook]:
+    def _listeners(self, hook: str) -> Sequence[_Hook]:
         found = self._hooks.get(hook)
-        if found is None:
-            known = getattr(Middleware, hook)
+        if found is None or found.are_outdated():
             chain = self.middleware if hook.startswith("before_") else self.middleware[::-1]
-            found = [getattr(one, hook) for one in chain if getattr(type(one), hook, None) is not known]
-            self._hooks[hook] = found
-        return found
+            found = self._hooks[hook] = _Listeners(hook, chain)
+        return found.hooks
+
+
+class _Listeners:
+    """The hooks of one name in a chain of middleware.
+
+    A program may set a hook on an instance of its own, at any time: that is looked at each time.
+    """
+
+    __slots__ = ("_name", "_own", "hooks")
+
+    def __init__(self, name: str, chain: Iterable[Middleware]) -> None:
+        known = getattr(Middleware, name)
+        self._name = name
+        self._own = [(vars(one), vars(one).get(name)) for one in chain if not _is_settled(one)]
+        self.hooks = [
+            getattr(one, name) for one in chain if getattr(type(one), name, None) is not known or name in vars(one)
+        ]
+
+    def are_outdated(self) -> bool:
+        """Whether a hook was set on an instance since, or taken away."""
+        for attributes, was in self._own:  # noqa: SIM110 - each message pays for it
+            if attributes.get(self._name) is not was:
+                return True
+        return False
+
+
+def _is_settled(middleware: Middleware) -> bool:
+    """Whether it is ours or Dramatiq's, on which nobody sets a hook."""
+    return type(middleware).__module__.startswith(("worker.", "dramatiq."))
 
 
 def _fail(taken: TakenMessage, error: Exception, later: Sequence[_Hook]) -> None:

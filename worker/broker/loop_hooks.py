@@ -10,6 +10,7 @@ from dramatiq.middleware import Middleware
 from dramatiq.results import Results
 
 HOOKS = (
+    "before_delay_message",
     "before_process_message",
     "after_process_message",
     "after_skip_message",
@@ -49,7 +50,7 @@ def runs_on_loop(middleware: Middleware) -> bool:
         or f"{kind.__module__}.{kind.__qualname__}" in _KNOWN_BY_NAME
     ):
         return True
-    return all(getattr(kind, hook) is getattr(Middleware, hook) for hook in HOOKS)
+    return all(getattr(kind, hook) is getattr(Middleware, hook) and hook not in vars(middleware) for hook in HOOKS)
 
 
 def strangers_to_the_loop(broker: Broker) -> list[str]:

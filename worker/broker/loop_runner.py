@@ -227,12 +227,21 @@ class LoopRunner:
             self._broker.emit_after("skip_message", message)
         elif error is not None:
             message.stuff_exception(error)
-            self._log(message, error)
-            self._broker.emit_after("process_message", message, exception=error)
+            self._tell_error(message, error)
         else:
             if result is not None:
                 self._log_discarded(message)
             self._broker.emit_after("process_message", message, result=result)
+
+    def _tell_error(self, message: TakenMessage, error: BaseException) -> None:
+        """Tells the middleware the error while it is handled: some look for it there, as on Dramatiq's threads."""
+        trace = error.__traceback__
+        try:
+            raise error  # noqa: TRY301 - so that it is handled here
+        except BaseException:  # noqa: BLE001 - the error of the attempt, which has ended
+            error.__traceback__ = trace  # without this frame
+            self._log(message, error)
+            self._broker.emit_after("process_message", message, exception=error)
 
     def _acknowledge(self, message: TakenMessage) -> None:
         signal = "nack" if message.failed else "ack"

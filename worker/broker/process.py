@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 
 import dramatiq
 import redis
 from dramatiq.broker import Broker
-from dramatiq.cli import RET_CONNECT
+from dramatiq.cli import LOGFORMAT, RET_CONNECT
 
 from worker.errors import ServerUnreachable, WorkerError
-from worker.ground.logs import configure_logs, get_logger
+from worker.ground.logs import configure_logs_in_place_of, get_logger
 from worker.server.client import RedisClient
 from worker.server.connection import address, check_server
 from worker.server.fitness import check_fitness
@@ -58,12 +59,15 @@ class Process(dramatiq.Middleware):
     def after_process_boot(self, broker: Broker) -> None:
         """Sets up logging, tells of misspelt variables, and of a server that cannot be used: consumers try again.
 
+        Our handler takes the place of the one that Dramatiq's command has given to the root. Where there is none,
+        because of `--skip-logging` or because the program has handlers of its own, logging stays as it is.
+
         Raises:
             SystemExit: The server's data have another layout; the line says what to do.
         """
         if GEVENT:
             unpatch()
-        configure_logs(self._settings.log_level, self._settings.log_format)
+        configure_logs_in_place_of(is_dramatiqs, self._settings.log_level, self._settings.log_format)
         spare_the_collector()
         for line in misspelt_variables():
             logger.warning(line)
@@ -78,3 +82,9 @@ class Process(dramatiq.Middleware):
         except WorkerError as error:
             logger.error(str(error))  # noqa: TRY400
             sys.exit(RET_CONNECT)
+
+
+def is_dramatiqs(handler: logging.Handler) -> bool:
+    """Whether Dramatiq's command has set up this handler."""
+    # Its format is the mark: a program that sets up logging has another one.
+    return getattr(handler.formatter, "_fmt", None) == LOGFORMAT

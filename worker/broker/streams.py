@@ -16,11 +16,13 @@ from typing import Any
 
 import dramatiq
 from dramatiq.broker import Consumer, MessageProxy
+from dramatiq.common import current_millis
 from dramatiq.errors import QueueJoinTimeout, QueueNotFound
 from dramatiq.middleware import Middleware
 
 from worker.attempts.run import current_run
 from worker.attempts.running import RunningAttempts
+from worker.attempts.runs import DUE_AT
 from worker.attempts.subjects import sent_subjects
 from worker.broker.arguments import check_message
 from worker.broker.consumer import StreamConsumer
@@ -34,12 +36,16 @@ from worker.broker.sent import Sent, answered, tell_taken
 from worker.broker.session import WorkerSession
 from worker.broker.taken import Group, TakenMessage
 from worker.broker.terms import PLAIN_TERMS, Terms
+from worker.ground.secrets import mask_secrets
 from worker.server.client import RedisClient
 from worker.server.scripts import Script
 from worker.settings import Settings
 from worker.threads.os_threads import new_lock
 
 _JOIN_EVERY = 0.02
+
+_LONGEST_TRACEBACK = 8_000
+"""The most characters of a traceback in a message that is retried: the last ones."""
 
 _WAITING = Script("waiting")
 _FLUSH = Script("flush")
@@ -123,7 +129,7 @@ class StreamBroker(Hooks):
             ServerUnreachable: The server did not answer.
             TypeError: The actor cannot be called with the message's arguments.
         """
-        message = _own(message)
+        message = _own(message) if delay is None else _delayed(message, delay)
         ending = ending_message()
         if ending is None:
             tell_if_in_loop()
@@ -154,6 +160,8 @@ class StreamBroker(Hooks):
         given, parcels = [], []
         for message in messages:
             one = _own(message) if terms.is_plain else _with_key(message, terms)
+            if delay is not None:
+                one = _delayed(one, delay)
             check_message(self, one)
             self.emit_before("enqueue", one, delay)
             given.append(one)
@@ -282,9 +290,9 @@ class StreamBroker(Hooks):
         """Adds a message to the attempt's end from which it follows."""
         if taken.ending is None:
             return
-        # The history has the traceback; here it would only make the message longer.
-        message.options.pop("traceback", None)
-        message.options.pop("requeue_timestamp", None)
+        if (trace := message.options.get("traceback")) is not None:
+            # Middleware and actors read it, as with Dramatiq's own broker; the whole is in the history.
+            message.options["traceback"] = mask_secrets(str(trace)[-_LONGEST_TRACEBACK:])
         if message.message_id == taken.message_id:
             taken.ending.retry = self._pack(taken.with_sent_arguments(message), delay, is_retry=True)
         else:
@@ -309,3 +317,8 @@ def _with_key(message: dramatiq.Message[Any], terms: Terms) -> dramatiq.Message[
 def _own(message: dramatiq.Message[Any]) -> dramatiq.Message[Any]:
     """The message itself, because Dramatiq's retries pass a proxy."""
     return message if isinstance(message, dramatiq.Message) else message.copy()
+
+
+def _delayed(message: dramatiq.Message[Any], delay: int) -> dramatiq.Message[Any]:
+    """The message with its due time as an option, as Dramatiq's own brokers have it until it is due."""
+    return message.copy(options={DUE_AT: current_millis() + delay})

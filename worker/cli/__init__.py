@@ -12,7 +12,7 @@ import typer
 
 from worker.cli.app import app
 from worker.errors import ConfigurationError, WorkerError
-from worker.ground.texts import visible
+from worker.ground.texts import visible, write_any_text
 
 FAILED = 1
 MISUSED = 2
@@ -27,6 +27,8 @@ _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 def main() -> None:
     """Runs the command; an error is one line on standard error, without a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        write_any_text(stream)
     sys.exit(_run())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any, get_type_hints
@@ -149,27 +150,36 @@ def _with_options(
     return run
 
 
-def begin() -> Settings:
+def begin(*, stays: bool = False) -> Settings:
     """Reads the settings that the command uses, sets up logging, and tells of misspelt variables, as all commands do.
+
+    Args:
+        stays: Whether the command runs until somebody stops it.
 
     Raises:
         ConfigurationError: Settings are not valid: one line for each.
     """
-    settings = read_settings()
+    settings = read_settings(stays=stays)
     for line in misspelt_variables():
         logger.warning(line)
     return settings
 
 
-def read_settings() -> Settings:
+def read_settings(*, stays: bool = False) -> Settings:
     """Reads the settings that the command uses, and sets up logging.
+
+    A script reads what a command prints: one that ends by itself logs only warnings there, unless it is told otherwise.
+
+    Args:
+        stays: Whether the command runs until somebody stops it.
 
     Raises:
         ConfigurationError: Settings are not valid: one line for each.
     """
     Settings.read_all()
     settings = Settings.in_force()
-    configure_logs(settings.log_level, settings.log_format)
+    is_told = stays or "log_level" in settings.model_fields_set or sys.stderr.isatty()
+    configure_logs(settings.log_level if is_told else "warning", settings.log_format)
     return settings
 
 

@@ -52,9 +52,8 @@ class Pool:
 
     def command(self, modules: Sequence[str], stop_timeout: float) -> list[str]:
         """The `dramatiq` command of the pool; at its end it waits `stop_timeout` seconds for its threads."""
-        # --skip-logging: the worker process sets up our own logging.
         words = [sys.executable, "-m", "dramatiq", *modules, "--queues", *self.queues]
-        words += ["--processes", "1", "--threads", str(self.threads), "--skip-logging"]
+        words += ["--processes", "1", "--threads", str(self.threads)]
         words += ["--worker-shutdown-timeout", str(round(stop_timeout * 1000))]
         # Computing work can wait; a page, an answer and the other queues should not.
         return ["nice", *words] if self.is_nice else words

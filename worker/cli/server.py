@@ -22,7 +22,7 @@ _WATCH_EVERY = 0.5
 
 def up(as_json: AsJson = False) -> None:
     """Start the workers, and the embedded server if no server is configured; Ctrl-C stops them."""
-    settings = begin()
+    settings = begin(stays=True)
     pools = pools_for(settings)
     client = connect(settings)
     check_server(client, settings)

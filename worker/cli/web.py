@@ -17,7 +17,7 @@ def web(
     as_json: AsJson = False,
 ) -> None:
     """Serve the dashboard and the API; Ctrl-C stops it."""
-    settings = begin()
+    settings = begin(stays=True)
     given = {"web_host": host, "web_port": port}
     settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
 

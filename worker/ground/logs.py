@@ -1,6 +1,7 @@
 """Logging: structlog in front, the standard library's handlers behind, so that every library's lines look alike.
 
-Only the edges set it up: the command line, and a worker process at its start. An import sets up nothing.
+Only the edges set it up: the command line, and a worker process at its start. An import sets up nothing. In a worker
+process, the handlers, loggers and structlog of the program must stay as it has set them up.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from worker.errors import RetryLater
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 _is_to_be_configured = False
+
+_FAILED_AS_EXPECTED = "Failed to process message %s with expected"
+"""The begin of Dramatiq's line about an error that an actor expects."""
 
 _DEEPEST = 5
 """Values within values that are looked at one by one; deeper ones are masked as a text."""
@@ -44,9 +48,13 @@ class _Logger:
 
     def __getattr__(self, method: str) -> Any:  # noqa: ANN401 - a method of structlog's logger
         structlog = _structlog()
-        if self._made is None:
-            own = logging.getLogger(self._name)
-            self._made = structlog.wrap_logger(own, wrapper_class=structlog.stdlib.BoundLogger)
+        if self._made is not None:
+            return getattr(self._made, method)
+        own, kind = logging.getLogger(self._name), structlog.stdlib.BoundLogger
+        if not structlog.is_configured():
+            # Not kept: the program, or a worker process, may yet set structlog up.
+            return getattr(structlog.wrap_logger(own, _before_handlers(), wrapper_class=kind), method)
+        self._made = structlog.wrap_logger(own, wrapper_class=kind)
         return getattr(self._made, method)
 
 
@@ -61,12 +69,37 @@ def configure_logs(level: str, form: str) -> None:
     """
     global _is_to_be_configured
     _is_to_be_configured = True
+    root = logging.getLogger()
+    root.handlers[:] = [_handler(level, form)]
+    root.setLevel(level.upper())
+
+
+def configure_logs_in_place_of(replaced: Callable[[logging.Handler], bool], level: str, form: str) -> None:
+    """Does what `configure_logs` does, in the place of certain handlers of the root alone.
+
+    Other handlers stay, and structlog stays if the program has configured it. If the root has none of those handlers,
+    logging is the program's: nothing changes.
+
+    Args:
+        replaced: Whether ours takes the place of a handler.
+        level: As in `configure_logs`.
+        form: As in `configure_logs`.
+    """
+    global _is_to_be_configured
+    root = logging.getLogger()
+    if not any(map(replaced, root.handlers)):
+        return
+    structlog = sys.modules.get("structlog")
+    _is_to_be_configured = structlog is None or not structlog.is_configured()
+    root.handlers[:] = [*(one for one in root.handlers if not replaced(one)), _handler(level, form)]
+    root.setLevel(level.upper())
+
+
+def _handler(level: str, form: str) -> logging.Handler:
     on_console = form == "console" or (form == "auto" and _on_a_terminal())
     handler = _Handler(console=on_console, whole=level == "debug")
     handler.addFilter(_is_wanted)
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    return handler
 
 
 class _Handler(logging.StreamHandler[TextIO]):
@@ -91,16 +124,39 @@ def _structlog() -> Any:  # noqa: ANN401 - a module
     if _is_to_be_configured:
         _is_to_be_configured = False
         structlog.configure(
-            processors=[
-                structlog.stdlib.filter_by_level,
-                structlog.stdlib.PositionalArgumentsFormatter(),
-                *_shared(),
-                structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-            ],
+            processors=_before_handlers(),
             logger_factory=structlog.stdlib.LoggerFactory(),
             cache_logger_on_first_use=True,
         )
     return structlog
+
+
+def _before_handlers() -> list[Processor]:
+    """The processors of a line that structlog began, until the standard library's handlers have it."""
+    structlog = _structlog()
+    return [
+        structlog.stdlib.filter_by_level,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        *_shared(),
+        _hand_over,
+    ]
+
+
+class _Line(dict[str, Any]):
+    """The fields of a line. Our handler writes each; to any other it is a text, as its `logging` expects."""
+
+    def __str__(self) -> str:
+        fields = [f"{name}={_masked(name, value)}" for name, value in self.items() if name not in _NOT_FIELDS]
+        return " ".join([mask_secrets(str(self.get("event", ""))), *fields])
+
+
+_NOT_FIELDS = {"event", "exc_info", "level", "logger", "stack", "timestamp"}
+"""The fields that a record has besides its text."""
+
+
+def _hand_over(logger: WrappedLogger, method: str, event: EventDict) -> tuple[tuple[_Line], dict[str, Any]]:
+    """The arguments for the standard library's logger."""
+    return (_Line(event),), {"extra": {"_logger": logger, "_name": method}, "exc_info": event.get("exc_info")}
 
 
 def _shared() -> list[Processor]:
@@ -193,14 +249,16 @@ def _is_wanted(record: logging.LogRecord) -> bool:
     if not record.name.startswith("dramatiq.worker"):
         return True
     error = record.exc_info[1] if record.exc_info else None
-    decides = deciding(error) if error is not None else None
-    if isinstance(decides, RetryLater) and isinstance(record.args, tuple):
-        # Waiting is no failure.
-        record.msg, record.args, record.exc_info = "Message %s asks for a later time: %r", (*record.args, error), None
-        record.levelno, record.levelname = logging.INFO, "INFO"
-        return logging.getLogger(record.name).isEnabledFor(logging.INFO)
+    if str(record.msg).startswith(_FAILED_AS_EXPECTED) and isinstance(_decides_now(), RetryLater):
+        return False  # waiting is no failure, and is told where it is decided
     if error is not None and all(isinstance(one, ON_PURPOSE) for one in errors_in(error)):
         # The service raised this on purpose: a line is enough, without a traceback.
         record.msg, record.args, record.exc_info = f"{record.getMessage()} {error!r}", None, None
     # Dramatiq warns about every result that is not stored; a service may return anything.
     return not str(record.msg).startswith("Actor '")
+
+
+def _decides_now() -> BaseException | None:
+    """The error that is being handled, or the one that decides in a group; Dramatiq's line names only its type."""
+    error = sys.exc_info()[1]
+    return None if error is None else deciding(error)

@@ -6,7 +6,11 @@ stored one.
 
 from __future__ import annotations
 
+import codecs
+import io
+import json
 import re
+from typing import TextIO
 
 SHOWN = 80
 """The most characters of a value that an error message shows."""
@@ -32,3 +36,25 @@ def shown(value: str) -> str:
     """The value for an error message: on one line, escaped, and cut after `SHOWN` characters."""
     line = visible(value[: SHOWN + 1]).replace("\n", "\\n").replace("\t", "\\t")
     return line if len(line) <= SHOWN else f"{line[:SHOWN]}…"
+
+
+def write_any_text(stream: TextIO) -> None:
+    r"""Lets a stream in an encoding of few characters write the others as JSON does, such as `\u00e9`.
+
+    So JSON stays JSON, and no text ends a command with an error.
+    """
+    # Another stream, such as a test's, takes any text.
+    if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower().replace("-", "") != "utf8":
+        stream.reconfigure(errors=_ESCAPES)
+
+
+_ESCAPES = "worker-escapes"
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+codecs.register_error(_ESCAPES, _escaped)

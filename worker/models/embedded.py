@@ -5,20 +5,40 @@ It must never use the network, or change the process's logging.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from worker.errors import MissingExtra
+
+
+@contextlib.contextmanager
+def _some_home() -> Iterator[None]:
+    """Gives the process a home folder until the block ends, if it has none: some containers' users do not."""
+    own = vars(Path)["home"]
+    try:
+        Path.home()
+    except RuntimeError:
+        type.__setattr__(Path, "home", lambda: Path(tempfile.gettempdir()))
+    try:
+        yield
+    finally:
+        type.__setattr__(Path, "home", own)
+
 
 # Importing wordllama calls logging.basicConfig, which does nothing as long as the root logger has a handler.
 _guard = logging.NullHandler()
 logging.getLogger().addHandler(_guard)
 try:
     import numpy as np
-    import wordllama
     from numpy.typing import NDArray
+
+    with _some_home():  # for the place of a download that is never made
+        import wordllama
 except ImportError as error:
     raise MissingExtra("tasks", "the embedded model") from error
 finally:

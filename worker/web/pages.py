@@ -161,7 +161,7 @@ async def messages(request: Request, history: History, client: Client, visitor: 
     )
 
 
-@router.get("/messages/{message_id}")
+@router.get("/messages/{message_id:path}")  # an id may hold a slash
 async def message(request: Request, history: History, visitor: Visiting, message_id: str) -> Response:
     """One message, with every attempt."""
     found = await aask(history, one_message(message_id))

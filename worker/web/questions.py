@@ -81,7 +81,7 @@ async def count(wanted: Wanted, history: History, cursor: Cursor = None) -> Resp
     return told(Count(total, cursor))
 
 
-@router.get("/messages/{message_id}", response_model=as_json.MessageDetail, responses=NOT_FOUND)
+@router.get("/messages/{message_id:path}", response_model=as_json.MessageDetail, responses=NOT_FOUND)
 async def message(message_id: MessageId, history: History, visitor: Visiting) -> Response:
     """One message with every attempt: events, durations, waits, progress, worker, errors."""
     found = await aask(history, one_message(message_id))

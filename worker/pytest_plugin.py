@@ -1,0 +1,17 @@
+"""Fixtures for pytest: `pytest_plugins = ["worker.pytest_plugin"]` in a project's `conftest.py` makes them known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from dramatiq.brokers.stub import StubBroker
+
+from worker import testing
+
+
+@pytest.fixture
+def stub_broker() -> Iterator[StubBroker]:
+    """A `StubBroker` with our middleware, on which every actor of the program is until the test ends; no server."""
+    with testing.stub_broker() as broker:
+        yield broker
