@@ -24,6 +24,9 @@ from worker.history.filters import MessageFilter
 from worker.history.overview import queues
 from worker.history.query import all_messages, ask, one_message
 
+# The browser's driver has a loop in this thread; its greenlets wait while a test sends.
+pytestmark = pytest.mark.filterwarnings("ignore:a send blocks the running event loop")
+
 PAGES = ["/", "/messages", "/running", "/delayed", "/dead", "/workers", "/queues", "/repositories", "/live", "/audit"]
 TOKEN, READ_TOKEN = "a token to act with", "a token to look with"
 SEND_MANY = """

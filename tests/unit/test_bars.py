@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -41,6 +42,8 @@ def ended(number: int, seconds: float, took_ms: float, state: State = State.FAIL
         duration_ms=took_ms,
         parent=f"m:{number}",
         blocked_ms=more.get("blocked_ms"),
+        longest_block_ms=more.get("longest_block_ms"),
+        longest_block_from_ms=more.get("longest_block_from_ms"),
     )
 
 
@@ -108,13 +111,17 @@ def test_what_is_very_short_can_be_seen() -> None:
 
 
 def test_blocked_time_is_a_part_of_the_run() -> None:
-    """Half of it blocked is half as wide, at its end, and never wider than the run."""
-    [row] = draw(message("completed", started(1, 0), ended(1, 2, 2_000, blocked_ms=1_000)), at(9)).rows
+    """Drawn where the longest block was and as long, never beyond the run; not at all if that is not known."""
+    block: dict[str, Any] = {"blocked_ms": 1_200, "longest_block_ms": 1_000, "longest_block_from_ms": 500}
+    [row] = draw(message("completed", started(1, 0), ended(1, 2, 2_000, **block)), at(9)).rows
     assert row.blocked is not None
-    assert (row.blocked.x, row.blocked.width) == (50, 50)
+    assert (row.blocked.x, row.blocked.width, row.blocked.ms) == (25, 50, 1_000)
+    block["longest_block_ms"] = 9_000
+    [row] = draw(message("completed", started(1, 0), ended(1, 2, 2_000, **block)), at(9)).rows
+    assert row.blocked is not None
+    assert (row.blocked.x, row.blocked.width) == (25, 75)
     [row] = draw(message("completed", started(1, 0), ended(1, 2, 2_000, blocked_ms=9_000)), at(9)).rows
-    assert row.blocked is not None
-    assert row.blocked.width == 100
+    assert row.blocked is None
 
 
 def test_what_runs_reaches_until_now() -> None:

@@ -30,6 +30,7 @@ def test_an_event_as_json_has_all_keys() -> None:
     found = to_json(Event.of(event, Shown(tracebacks=True)))
     assert json.loads(json.dumps(found)) == found
     absent = dict.fromkeys(["queue", "message_id", "attempt", "queued_ms", "blocked_ms", "blocked_at"])
+    absent |= dict.fromkeys(["longest_block_ms", "longest_block_from_ms"])
     assert found == absent | dict.fromkeys(["parent", "by", "done", "total"]) | {
         "event": "merge.failed",
         "state": "failed",

@@ -38,6 +38,7 @@ def events(draw: st.DrawFn) -> StatusEvent:
         about = dict.fromkeys(about)
     blocked = draw(MILLISECONDS)
     done = draw(st.none() | st.integers() | st.floats(allow_nan=False, allow_infinity=False))
+    longest = None if blocked is None else draw(MILLISECONDS)
     return StatusEvent(
         event=f"{prefix}.{state}",
         state=state,
@@ -50,6 +51,8 @@ def events(draw: st.DrawFn) -> StatusEvent:
         queued_ms=draw(MILLISECONDS),
         blocked_ms=blocked,
         blocked_at=None if blocked is None else draw(st.none() | TEXT),
+        longest_block_ms=longest,
+        longest_block_from_ms=longest,
         worker=WorkerId(draw(st.text("abc.-", min_size=1)), draw(st.integers(1, 10**6))),
         error=draw(st.none() | st.builds(ErrorInfo, type=TEXT, text=TEXT, traceback=TEXT)),
         done=done,

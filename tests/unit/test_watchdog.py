@@ -79,6 +79,25 @@ def test_the_final_event_says_how_long_the_loop_was_blocked_and_where(loop: Lite
 
 
 @pytest.mark.parametrize("loop", ["new", "shared"])
+def test_the_final_event_says_when_the_loop_was_blocked(loop: Literal["new", "shared"]) -> None:
+    """Between what came before the longest block and what came after it: so it is drawn in the span that blocked."""
+
+    async def service() -> None:
+        await asyncio.sleep(0.3)
+        blocks_here(0.15)
+        await asyncio.sleep(0.3)
+
+    event = final_event(service, loop)
+    assert event.longest_block_from_ms is not None
+    assert event.longest_block_ms is not None
+    assert event.blocked_ms is not None
+    assert event.duration_ms is not None
+    assert event.longest_block_from_ms > 290
+    assert event.longest_block_ms <= event.blocked_ms
+    assert event.longest_block_from_ms + event.longest_block_ms < event.duration_ms - 290
+
+
+@pytest.mark.parametrize("loop", ["new", "shared"])
 def test_waiting_and_the_thread_pool_do_not_count(loop: Literal["new", "shared"]) -> None:
     """Only what keeps the loop from turning does."""
     # A machine that is busy keeps it from turning for some tens of milliseconds.

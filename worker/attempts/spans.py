@@ -164,7 +164,13 @@ class Span:
         """The event that ends it."""
         values: dict[str, Any] = {"duration_ms": duration_ms}
         if blocked is not None and blocked.seconds:
-            values |= {"blocked_ms": blocked.seconds * 1000, "blocked_at": blocked.where}
+            began = time.monotonic() - duration_ms / 1000
+            values |= {
+                "blocked_ms": blocked.seconds * 1000,
+                "blocked_at": blocked.where,
+                "longest_block_ms": blocked.worst * 1000,
+                "longest_block_from_ms": max(0.0, blocked.began - began) * 1000,
+            }
         return self._event(
             self.outcome, ".end", parent=self.id, text=self.text[:TAKEN_TEXT], error=self.error, **values
         )

@@ -57,6 +57,8 @@ class Event:
     queued_ms: float | None
     blocked_ms: float | None
     blocked_at: str | None
+    longest_block_ms: float | None
+    longest_block_from_ms: float | None
     parent: str | None
     by: str | None
     worker: WorkerId
@@ -82,6 +84,8 @@ class Event:
             queued_ms=_exact(event.queued_ms),
             blocked_ms=_exact(event.blocked_ms),
             blocked_at=event.blocked_at,
+            longest_block_ms=_exact(event.longest_block_ms),
+            longest_block_from_ms=_exact(event.longest_block_from_ms),
             parent=event.parent,
             by=event.by,
             worker=event.worker,
@@ -108,6 +112,8 @@ class Attempt:
     duration_ms: float | None
     blocked_ms: float | None
     blocked_at: str | None
+    longest_block_ms: float | None
+    longest_block_from_ms: float | None
     worker: WorkerId | None
     text: str
     error: Error | None
@@ -126,6 +132,8 @@ class Attempt:
             duration_ms=attempt.duration_ms,
             blocked_ms=attempt.blocked_ms,
             blocked_at=attempt.blocked_at,
+            longest_block_ms=_exact(attempt.longest_block_ms),
+            longest_block_from_ms=_exact(attempt.longest_block_from_ms),
             worker=attempt.worker,
             text=attempt.text,
             error=None if attempt.error is None else Error.of(attempt.error, shown),

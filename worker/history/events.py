@@ -156,8 +156,9 @@ class StatusEvent:
 
     `event` is `<prefix>.<state>`; `parent` is the id of the STARTED event to which it belongs, or in which a span
     began. `by` is the person that asked for the action of a REQUESTED event. `blocked_ms` is the time for which the
-    attempt blocked its event loop, and `blocked_at` the place of the longest block. The message fields are None for
-    events outside a worker. Times are UTC; `…_ms` are milliseconds.
+    attempt blocked its event loop. `blocked_at` is the place of the longest block, `longest_block_ms` its time, and
+    `longest_block_from_ms` the time from the attempt's begin to it. The message fields are None for events outside a
+    worker. Times are UTC; `…_ms` are milliseconds.
     """
 
     event: str
@@ -174,6 +175,8 @@ class StatusEvent:
     queued_ms: float | None = None
     blocked_ms: float | None = None
     blocked_at: str | None = None
+    longest_block_ms: float | None = None
+    longest_block_from_ms: float | None = None
     parent: str | None = None
     by: str | None = None
     worker: WorkerId = field(default_factory=WorkerId.here)

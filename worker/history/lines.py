@@ -86,6 +86,8 @@ def _rest_of(event: StatusEvent) -> str:
     line = ""
     if event.blocked_ms is not None:
         line += f',"b":{event.blocked_ms:.3f},"ba":{_encode(event.blocked_at)}'
+    if event.longest_block_ms is not None and event.longest_block_from_ms is not None:
+        line += f',"bl":[{event.longest_block_from_ms:.3f},{event.longest_block_ms:.3f}]'
     if event.done is not None:
         line += f',"g":{_encode(event.done)},"o":{_encode(event.total)}'
     if event.by is not None:
@@ -113,6 +115,7 @@ def from_line(line: str | bytes, message_id: str, actor: str, queue: str) -> Sta
         run = message_id if "i" not in found or own != message_id else ""
         parent = found.get("p", _usual_parent(own, attempt, state))
         host, pid, *_ = found["w"].split(":")
+        longest_from, longest_block = found.get("bl", (None, None))
         return StatusEvent(
             event=f"{found.get('e', actor)}.{state.value}",
             state=state,
@@ -128,6 +131,8 @@ def from_line(line: str | bytes, message_id: str, actor: str, queue: str) -> Sta
             queued_ms=found.get("q"),
             blocked_ms=found.get("b"),
             blocked_at=found.get("ba"),
+            longest_block_ms=longest_block,
+            longest_block_from_ms=longest_from,
             parent=parent and f"{message_id}:{parent}",
             by=found.get("y"),
             worker=WorkerId(host, int(pid)),

@@ -24,6 +24,8 @@ class TimelineAttempt:
         duration_ms: Milliseconds that it took.
         blocked_ms: Milliseconds for which its event loop was blocked.
         blocked_at: The place of the longest block.
+        longest_block_ms: Milliseconds of the longest block.
+        longest_block_from_ms: Milliseconds from the attempt's begin to that of the longest block.
         worker: The process that ran it.
         text: The text of its end.
         error: The error's type, text and traceback.
@@ -39,6 +41,8 @@ class TimelineAttempt:
     duration_ms: float | None
     blocked_ms: float | None
     blocked_at: str | None
+    longest_block_ms: float | None
+    longest_block_from_ms: float | None
     worker: WorkerId | None
     text: str
     error: ErrorInfo | None
@@ -82,6 +86,8 @@ def _attempt(message: StoredMessage, number: int, events: list[StatusEvent]) -> 
         duration_ms=end.duration_ms if end is not None else None,
         blocked_ms=end.blocked_ms if end is not None else None,
         blocked_at=end.blocked_at if end is not None else None,
+        longest_block_ms=end.longest_block_ms if end is not None else None,
+        longest_block_from_ms=end.longest_block_from_ms if end is not None else None,
         worker=told.worker if told is not None else None,
         text=told.text if told is not None else "",
         error=end.error if end is not None else None,

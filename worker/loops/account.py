@@ -27,17 +27,31 @@ _LOOK_EVERY = 0.2
 
 @dataclass(slots=True)
 class Blocked:
-    """The stalls of a loop: their seconds in all, the seconds of the longest, and its place or an empty text."""
+    """The stalls of a loop: their seconds in all, and the longest.
+
+    Attributes:
+        seconds: The seconds of all.
+        worst: The seconds of the longest.
+        began: The begin of the longest, on the monotonic clock.
+        where: The place of the longest, or an empty text.
+    """
 
     seconds: float = 0.0
     worst: float = 0.0
+    began: float = 0.0
     where: str = ""
 
-    def add(self, seconds: float, where: str) -> None:
+    def add(self, seconds: float, began: float, where: str) -> None:
         """Adds a stall."""
         self.seconds += seconds
         if seconds >= self.worst:
-            self.worst, self.where = seconds, where or self.where
+            self.worst, self.began, self.where = seconds, began, where or self.where
+
+    def add_all(self, other: Blocked) -> None:
+        """Adds the stalls of another loop."""
+        rest = other.seconds - other.worst
+        self.add(other.worst, other.began, other.where)
+        self.seconds += rest
 
 
 class Account:
@@ -61,11 +75,11 @@ class Account:
         self._leave_at = inf
         self._unfinished: list[tuple[concurrent.futures.Future[Any], str]] | None = None
 
-    def add_blocked(self, seconds: float, where: str) -> None:
-        """Adds a stall."""
+    def stalls(self) -> Blocked:
+        """The stalls, to add some."""
         if self.blocked is None:
             self.blocked = Blocked()
-        self.blocked.add(seconds, where)
+        return self.blocked
 
     def add_unfinished(self, call: concurrent.futures.Future[Any], name: str) -> None:
         """Adds a blocking call, of a function of this name, that still runs but is no longer awaited."""

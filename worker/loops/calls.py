@@ -54,7 +54,7 @@ class Call:
             self._over = True
         if (own := own_account()) is not None:
             if self.blocked is not None and self.blocked.seconds:
-                own.add_blocked(self.blocked.seconds, self.blocked.where)
+                own.stalls().add_all(self.blocked)
             own.wait()
         if self.section is not None:
             self.section.waited()

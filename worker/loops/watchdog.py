@@ -120,13 +120,13 @@ class Turns:
 
     def _add_stall(self, began: float, now: float) -> None:
         note = self._noted if self._noted.began == began else _NOTHING
-        seconds = now - max(began, self._charged_at)
+        since = max(began, self._charged_at)
         if self._shared is None:
             if self._stalls is None:
                 self._stalls = Blocked()
-            self._stalls.add(seconds, note.where)
+            self._stalls.add(now - since, since, note.where)
         elif note.owner is not None:
-            note.owner.add_blocked(seconds, note.where)
+            note.owner.stalls().add(now - since, since, note.where)
             self._charged_at = now
 
     def _owner(self) -> Account | None:

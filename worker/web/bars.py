@@ -7,7 +7,7 @@ are made wide enough to be seen.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 
@@ -63,7 +63,7 @@ class AttemptBars:
         attempt: The attempt.
         wait: The bar from its due time to its start.
         run: The bar from its start to its end, or until now.
-        blocked: The bar of the time for which its loop was blocked, drawn at its end.
+        blocked: The bar of the longest block of its loop, or None if its time is not known.
         gap: The bar from its end until the next due time.
         spans: The bars of the spans inside it.
         marks: The places of progress events, each with its text.
@@ -222,7 +222,7 @@ def _row(axis: _Axis, attempt: TimelineAttempt, next_due: datetime | None, now: 
         attempt=attempt,
         wait=axis.bar(_due(attempt), attempt.started) if attempt.queued_ms else None,
         run=run,
-        blocked=_blocked(run, attempt.blocked_ms),
+        blocked=_blocked(axis, attempt, end),
         gap=axis.bar(end, next_due) if next_due is not None and next_due > end else None,
         spans=tuple(_spans(axis, attempt, end)),
         marks=tuple(
@@ -233,11 +233,12 @@ def _row(axis: _Axis, attempt: TimelineAttempt, next_due: datetime | None, now: 
     )
 
 
-def _blocked(run: Bar, ms: float | None) -> Bar | None:
-    if not ms or not run.ms:
+def _blocked(axis: _Axis, attempt: TimelineAttempt, end: datetime) -> Bar | None:
+    took, after = attempt.longest_block_ms, attempt.longest_block_from_ms
+    if took is None or after is None or attempt.started is None:
         return None
-    width = min(1.0, ms / run.ms) * run.width
-    return Bar(round(run.x + run.width - width, 3), round(width, 3), ms)
+    start = min(attempt.started + timedelta(milliseconds=after), end)
+    return replace(axis.bar(start, min(start + timedelta(milliseconds=took), end)), ms=took)
 
 
 def _progress(event: StatusEvent) -> str:

@@ -20,5 +20,5 @@ async def watch_this_loop(blocked: Blocked) -> None:
         await asyncio.sleep(LOOK_EVERY)
         found = turns.stop()
         if found is not None:
-            blocked.add(found.seconds, found.where)
+            blocked.add_all(found)
             logger.warning("the loop of the web was blocked", seconds=round(found.seconds, 3), where=found.where)
