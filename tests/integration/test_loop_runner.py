@@ -576,6 +576,23 @@ def test_results_groups_and_pipelines_work(broker: StreamBroker) -> None:
     assert called == ["after"]
 
 
+def test_a_coroutine_that_cancels_itself_as_it_returns_has_an_end(broker: StreamBroker) -> None:
+    """Its result is stored in a thread, for which its task then waits no more."""
+    broker.add_middleware(Results(backend=NamespacedResults(broker.client), store_results=True))
+
+    @actor(max_retries=0)
+    async def leaves() -> int:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        return 4
+
+    sent = leaves.send_many(leaves.message() for _ in range(60))
+    with working(broker):
+        broker.join("default", timeout=20_000)
+    assert {state_of(broker.client, one.message_id) for one in sent} == {"completed"}
+
+
 def test_an_exception_for_the_loops_thread_is_refused_and_told(
     broker: StreamBroker, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -185,6 +185,8 @@ class AttemptRun:
         self.in_body = False
         try:
             error = section.end(error)
+            if task.cancelling():
+                await task.forget_cancel()
             charge(self.account)
             self._interrupt = None  # its traceback has this frame
             if self.account.has_unfinished:

@@ -7,6 +7,7 @@ blocks run, and then it raises the original interrupt, never another error in it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from typing import Any
 
@@ -28,6 +29,11 @@ class SectionTask(asyncio.Task[None]):
     def cancel(self, msg: Any | None = None) -> bool:  # noqa: ANN401 - as asyncio has it
         """Requests a cancel, as asyncio does; False outside the section."""
         return self.has_section and super().cancel(msg)
+
+    async def forget_cancel(self) -> None:
+        """Takes the cancel of a section that ended before it came, so that it hits nothing after that."""
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
 
 
 class TaskSection:
