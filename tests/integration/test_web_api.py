@@ -9,10 +9,13 @@ import dramatiq
 import httpx
 import pytest
 
+from tests.integration.test_questions import Clocked, event_of
 from tests.support.waiting import wait_until
 from tests.support.web import STATES, serving, some_messages
+from worker.history.events import ErrorInfo, State
 from worker.operations import actions as broker_actions
 from worker.operations.actions import ASK_ABOVE, Preview
+from worker.server.client import RedisClient
 from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
 from worker.web import create_app
@@ -167,6 +170,25 @@ def test_what_failed_last_is_told_first(web: httpx.Client) -> None:
     assert ids(web, state="dead", cursor=cursor) == others
     newest = web.get("/").text.partition("Newest failures")[2]
     assert newest.index(oldest) < min(map(newest.index, others))
+
+
+def test_causes_that_a_page_leaves_out_are_counted(settings: Settings, client: RedisClient) -> None:
+    """With the number of their dead letters, and a way to them."""
+    clocked = Clocked(client)
+    for number in range(52):
+        error = ErrorInfo(f"Error{number:02}", "", "")
+        clocked.note((event_of(f"m{number}", State.FAILED, error=error), "dead"))
+    with serving(create_app(settings)) as web:
+        page = web.get("/dead").text
+        assert (page.count('class="panel group"'), "Error49" in page, "Error50" in page) == (50, True, False)
+        assert "The 50 most frequent of 52 causes are shown; the others have 2 dead letters." in page
+
+
+def test_the_overview_tells_for_how_many_attempts_there_is_room(web: httpx.Client) -> None:
+    """Those on the loop run beside those on threads: there are never more than there is room for."""
+    [worker] = get(web, "/workers")["workers"]
+    assert worker["concurrency"] > 0
+    assert f"of {worker['threads'] + worker['concurrency']:,} at once" in web.get("/").text
 
 
 def test_actors_queues_and_windows_are_told(web: httpx.Client) -> None:

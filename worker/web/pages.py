@@ -105,7 +105,7 @@ async def overview(request: Request, history: History, held: Held, visitor: Visi
         choice=choice,
         queues=waiting,
         workers=_alive_first(alive),
-        threads=sum(one.threads for one in alive if one.alive),
+        room=sum(one.threads + one.concurrency for one in alive if one.alive),
         oldest=max((one.oldest_seconds for one in waiting if one.oldest_seconds is not None), default=None),
         next_due=due[0].since if due else None,
         causes=causes,
