@@ -11,6 +11,7 @@ import dramatiq
 import pytest
 
 from tests.support.attempts import attempt_run
+from tests.support.waiting import wait_until
 from worker.broker import holdings as holdings_module
 from worker.broker import room as room_module
 from worker.broker.holdings import Holdings
@@ -284,6 +285,34 @@ def test_what_others_would_run_elsewhere_takes_room_where_it_was_asked_for() -> 
     assert held.rooms[LOOP].runner.drain() == messages
     held.ended(messages[0])
     assert held.wait_for_room(0) == {THREAD: 1, LOOP: 3}
+
+
+def test_a_quick_runner_that_has_room_in_a_moment_is_asked_for_with_the_others(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others have room all the time: to ask for them alone would keep it waiting for that answer."""
+    held = Holdings({THREAD: WorkQueue(2), LOOP: WorkQueue(4)}, on_loop)
+    for _ in range(10):
+        clock.now += 0.05
+        running = [taken(runner=LOOP) for _ in range(held.wait_for_room(0).get(LOOP, 0))]
+        held.put(running)
+        for message in held.rooms[LOOP].runner.drain():
+            message.run = attempt_run()
+            held.ended(message)
+    while room := held.wait_for_room(0).get(LOOP, 0):
+        held.put([taken(runner=LOOP) for _ in range(room)])
+    waiting = held.rooms[LOOP].runner.drain()
+
+    def end_some() -> None:
+        wait_until(lambda: held._room_made.asleep)
+        for message in waiting[:300]:
+            held.ended(message)
+
+    monkeypatch.setattr(holdings_module, "MOMENT", 60.0)
+    thread = threading.Thread(target=end_some)
+    thread.start()
+    assert held.wait_for_room(0).keys() == {THREAD, LOOP}
+    thread.join()
 
 
 def on_loop(message: TakenMessage) -> bool:

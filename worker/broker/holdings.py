@@ -10,6 +10,9 @@ from worker.broker.taken import TakenMessage
 from worker.threads.doorbell import Doorbell
 from worker.threads.os_threads import new_lock
 
+MOMENT = 0.02
+"""Seconds for which runners with room wait for one that will have some in a moment."""
+
 CANCELLED_KEPT = 10_000
 """Cancelled deliveries that are remembered, because one of them may be in an answer that is not read yet."""
 
@@ -112,6 +115,8 @@ class Holdings:
         """The number of messages that may be taken now, for each runner with room; waits at most `timeout` seconds."""
         self._measure()
         self._room_made.sleep(unless=lambda: self._free() or not self._open, timeout=timeout)
+        # The others are asked for together with a quick one: to ask twice would keep that waiting for the server.
+        self._room_made.sleep(unless=lambda: not self._is_early() or not self._open, timeout=MOMENT)
         self._measure()
         return self._free()
 
@@ -145,6 +150,9 @@ class Holdings:
         for message in self.take_waiting():
             self.rooms[message.taken_for].drop(message)
         self._entries.clear()
+
+    def _is_early(self) -> bool:
+        return bool(self._free()) and any(room.has_soon() for room in self.rooms.values())
 
     def _free(self) -> dict[str, int]:
         return {name: free for name, room in self.rooms.items() if (free := room.free())}

@@ -91,6 +91,10 @@ class Room:
         """Whether more messages are held than the runner runs."""
         return len(self._by_id) > self._size
 
+    def has_soon(self) -> bool:
+        """Whether there is no room, but will be in a moment: its attempts are quick."""
+        return self._ahead >= AT_ONCE // 2 and self.is_ahead() and self.free() == 0
+
     def measure(self) -> None:
         """Measures the speed of attempts, which decides how many messages are taken ahead."""
         now = time.monotonic()
