@@ -360,6 +360,22 @@ def test_an_enqueued_message_is_named(project: Project) -> None:
     ]
 
 
+def test_a_message_is_enqueued_with_the_options_of_configure(project: Project) -> None:
+    """All at once; a second one with its key, or its id, is not enqueued, and the line says so."""
+    queued(project)
+    at = (datetime.now(UTC) + timedelta(hours=1)).isoformat(timespec="seconds")
+    words = ["--key", "k", "--ttl", "2h", "--until", "start", "--at", at, "--priority", "high", "--queue-name", "slow"]
+    words += ["--message-id", "row 7", "--time-limit", "2m", "--max-retries", "3"]
+    assert project.json("enqueue", "merge_conversation", "c", *words)["message_id"] == "row 7"
+    said = project.worker("enqueue", "merge_conversation", "c", "--key", "k").stdout
+    assert said == "nothing was enqueued: message row 7 is in the way\n"
+    [message] = queued(project)
+    assert (message.state, message.priority, message.queue) == ("delayed", "high", "slow")
+    assert abs(message.since - datetime.fromisoformat(at)) < timedelta(minutes=1)
+    options = json.loads(message.payload)["options"]
+    assert (options["unique"], options["time_limit"], options["max_retries"]) == ("k", 120_000, 3)
+
+
 @pytest.mark.parametrize(("delay", "seconds"), [("1h 30m", 5_400), ("365d", 31_536_000)])
 def test_a_delayed_message_is_delayed_until_its_time(project: Project, delay: str, seconds: int) -> None:
     """However long that is: it costs no worker anything."""
@@ -377,6 +393,9 @@ MISUSE = {
     ("enqueue", "merge_conversation", "a", "b"): ["merge_conversation(conversation_id: str)", "too many"],
     ("enqueue", "summarize_conversation", "c", "[1]", "x"): ["summarize_conversation("],
     ("enqueue", "merge_conversation", "c", "--delay", "soon"): ["--delay", "soon", "10s"],
+    ("enqueue", "merge_conversation", "c", "--delay", "5000"): ["--delay 5000", "5s", "1h23m20s"],
+    ("enqueue", "merge_conversation", "c", "--at", "2036-11-21T09:00"): ["--at 2036-11-21T09:00", "no time zone"],
+    ("enqueue", "merge_conversation", "c", "--ttl", "5m"): ["--ttl", "give key= too"],
     ("enqueue",): ["actor", "--help"],
     ("events", "--state", "done"): ["--state done", "completed"],
     ("events", "--subject", "42"): ["--subject 42", "key=value"],

@@ -406,6 +406,17 @@ def test_messages_are_enqueued_later_or_once(web: httpx.Client) -> None:
     assert get(web, f"/messages/{first['message_id']}")["state"] == "delayed"
 
 
+def test_messages_are_enqueued_with_the_options_of_configure(web: httpx.Client) -> None:
+    """All at once."""
+    body = {"actor": "anything", "key": "all", "ttl": "2h", "until": "start", "at": "2036-11-21T09:00:00+01:00"}
+    body |= {"priority": "high", "queue_name": "slow", "message_id": "row 7", "time_limit": "2m", "max_age": "1d"}
+    sent = post(web, "/messages", body | {"max_retries": 3, "min_backoff": "1s", "max_backoff": "1m"}, code=201)
+    assert sent == {"message_id": "row 7", "actor": "anything", "queue": "slow", "is_new": True}
+    found = get(web, "/messages/row%207")
+    assert (found["state"], found["priority"]) == ("delayed", "high")
+    assert found["since"].startswith("2036-11-21T08:00:")
+
+
 NOT_TAKEN: list[object] = [
     {"actor": "convert"},
     {"actor": "convert", "args": ["seven"]},

@@ -60,7 +60,7 @@ def milliseconds(name: str, value: object) -> int | None:
 def _read(name: str, text: str) -> timedelta:
     number = _number_in(text)
     if number is not None:
-        raise TypeError(_refusal(name, number))
+        raise TypeError(_refusal(name, number, text))
     try:
         return parse_duration(text)
     except ValueError:
@@ -74,11 +74,11 @@ def _number_in(text: str) -> float | None:
         return None
 
 
-def _refusal(name: str, value: object) -> str:
+def _refusal(name: str, value: object, text: str | None = None) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < FOREVER_MS:
-        return f"{name}={value!r:.100}: write a timedelta, a text such as '10m', math.inf, or None"
+        return f"{name}={(text or repr(value))[:100]}: write a timedelta, a text such as '10m', math.inf, or None"
     return (
-        f"{name}={value!r}: write {_as_milliseconds(value)} if milliseconds were meant, "
+        f"{name}={text or repr(value)}: write {_as_milliseconds(value)} if milliseconds were meant, "
         f'"{_spelled_out(value * 1000)}" if seconds'
     )
 

@@ -97,7 +97,7 @@ def enqueue(
 def _about_option(error: ConfigurationError, names: Iterable[str]) -> ConfigurationError:
     """The error with the option's name as it is typed here: it begins with `delay=` in Python."""
     name, equals, rest = str(error).partition("=")
-    return ConfigurationError(f"--{name.replace('_', '-')} {rest}") if equals and name in names else error
+    return ConfigurationError(f"--{name.replace('_', '-')} {rest.lstrip()}") if equals and name in names else error
 
 
 def _read_moment(text: str) -> datetime:
