@@ -9,7 +9,7 @@ endif
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo check test lint types suite clock browser screenshots soak quality example bench bench-broker bench-quick bench-history bench-recall lock clean
+.PHONY: help install demo check compat test lint types suite clock browser screenshots soak quality example bench bench-broker bench-quick bench-history bench-recall lock clean
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -60,6 +60,9 @@ soak: $(INSTALLED) ## What takes minutes: 100,000 calls through the bridge, and 
 
 quality: $(INSTALLED) ## Summaries of eight real meetings, which must lie beside the checkout, against a person's
 	$(BIN)/pytest -m quality
+
+compat: $(INSTALLED) ## Programs and plug-ins of others on our broker, and what differs from Dramatiq's own
+	$(PYTEST) $(SIDE_BY_SIDE) tests/compat
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.integration.test_questions import Clocked, event_of
+from tests.support.brokers import own_broker
 from tests.support.waiting import wait_until
 from tests.support.web import STATES, serving, some_messages
 from worker.history.events import ErrorInfo, State
@@ -95,6 +96,17 @@ def test_arguments_and_tracebacks_are_shown_on_request(known: Settings, actors: 
             assert "Traceback" not in answer
             assert "<script>" not in answer
             assert '\\"fail\\"' not in answer
+
+
+def test_a_message_is_told_whose_id_has_signs_of_a_path(web: httpx.Client, known: Settings) -> None:
+    """On its page and by the API, as others make ids."""
+    with own_broker(known) as broker:
+        message: dramatiq.Message[Any] = dramatiq.Message(
+            queue_name="default", actor_name="x", args=(), kwargs={}, options={}, message_id="orders/2026?x#y"
+        )
+        broker.enqueue(message)
+    for path in ("/api/messages/", "/messages/"):
+        assert "orders/2026?x#y" in web.get(f"{path}orders%2F2026%3Fx%23y").raise_for_status().text
 
 
 def test_messages_are_found_by_anything_in_any_combination(web: httpx.Client) -> None:
