@@ -6,14 +6,12 @@ A test returns what the program shows; the table says of both what that is.
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 import dramatiq
 import pytest
-from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import Retries
 from dramatiq.middleware.current_message import CurrentMessage
 
@@ -54,38 +52,15 @@ def two_with_one_id(broker: dramatiq.Broker) -> object:
     return sorted(ran)
 
 
-@row("Priorities", dramatiqs=[1, 2, 9], ours=[9, 2, 1])
-def priorities(broker: dramatiq.Broker) -> object:
-    ran: list[int] = []
-    has_begun, may_end = threading.Event(), threading.Event()
+@row("Priorities", dramatiqs=1, ours=3)
+def priorities(broker: Any) -> object:
+    for priority in (-7, -1, 0, 1, 9):
 
-    @dramatiq.actor
-    def gate() -> None:
-        has_begun.set()
-        may_end.wait(60)
+        def note() -> None: ...
 
-    def declare(priority: int) -> Any:
-        def note() -> None:
-            ran.append(priority)
-
-        return dramatiq.actor(actor_name=f"note_{priority}", priority=priority)(note)
-
-    notes = [declare(priority) for priority in (9, 2, 1)]
-    worker: Any = dramatiq.Worker(broker, worker_threads=1, worker_timeout=50)
-    worker.queue_prefetch = 10
-    worker.start()
-    try:
-        gate.send()
-        assert has_begun.wait(60)
-        for note in notes:
-            note.send()
-        if isinstance(broker, RedisBroker):
-            wait_until(lambda: worker.work_queue.qsize() == len(notes))
-        may_end.set()
-        wait_until(lambda: len(ran) == len(notes))
-    finally:
-        worker.stop()
-    return ran
+        dramatiq.actor(actor_name=f"note_{priority}", priority=priority)(note).send()
+    kinds = ("list", "stream")
+    return sum(1 for kind in kinds for key in broker.client.scan_iter(_type=kind) if b"default" in key)
 
 
 @row("A shutdown that interrupts an attempt", dramatiqs=1, ours=None)
