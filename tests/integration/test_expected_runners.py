@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import dramatiq
 import pytest
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware
@@ -138,6 +139,47 @@ def test_a_whole_queue_is_moved_without_a_pause(broker: StreamBroker) -> None:
     assert [_KEEP.run(broker.client, keep)[1] for _ in range(3)] == [0, 0, -1]
     assert (waiting(broker, LOOP), waiting(broker, THREAD)) == (0, 2_500)
     assert not broker.client.exists("{worker}:misplaced")
+
+
+def test_what_waits_in_a_queue_that_is_read_later_is_moved_then(broker: StreamBroker, settings: Settings) -> None:
+    """A worker of other queues has said that the actor runs on threads, when nobody knew of this queue."""
+    ran: list[int] = []
+
+    async def passes(number: int) -> None:
+        ran.append(number)
+
+    sent = actor(queue_name="later")(passes)
+    sent.send(1)
+    assert runners(broker) == {b"passes": b"loop"}
+    with stream_broker(settings) as other:
+        other.add_middleware(Blocks())
+        actor(queue_name="later")(passes)
+
+        @actor
+        def another() -> None:
+            """Gives the first worker a queue."""
+
+        worker = dramatiq.Worker(other, queues={"default"}, worker_threads=1, worker_timeout=50)
+        worker.start()
+        wait_until(lambda: runners(other)[b"passes"] == b"thread")
+        wait_until(lambda: not other.client.exists("{worker}:misplaced"))
+        worker.stop()
+        with working(other):
+            wait_until(lambda: ran == [1])
+
+
+def test_a_runner_that_a_living_process_says_again_in_time_is_kept(broker: StreamBroker) -> None:
+    """The process that said it last is gone: for three leases that changes nothing, and then another has said it."""
+    gone: list[Argument] = ["gone", 1, "{}", 1, LOOP, 1, "default", "passes", LOOP]
+    _JOIN.run(broker.client, gone)
+    _JOIN.run(broker.client, ["lives", 60_000, "{}", 1, LOOP, 1, "default"])
+    keep: list[Argument] = ["lives", 60_000, "{}", 2, 100, 1, 60, *[60_000, 10_000] * 4]
+    wait_until(lambda: _KEEP.run(broker.client, keep) and broker.client.hexists("{worker}:runners-unsaid", "passes"))
+    assert runners(broker) == {b"passes": b"loop"}
+    _JOIN.run(broker.client, ["lives", 0, "{}", 1, LOOP, 1, "default", "passes", LOOP])
+    _KEEP.run(broker.client, keep)
+    assert not broker.client.exists("{worker}:runners-unsaid")
+    assert runners(broker) == {b"passes": b"loop"}
 
 
 def test_another_server_is_told_again(broker: StreamBroker) -> None:

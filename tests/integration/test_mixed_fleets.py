@@ -13,13 +13,14 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware
 
 from tests.support.brokers import stream_broker
-from tests.support.stored import state_of
+from tests.support.stored import state_of, stored
 from tests.support.waiting import wait_until
 from tests.support.workers import working
 from worker import actor
 from worker.broker.actor import Actor
 from worker.broker.streams import StreamBroker
 from worker.server.embedded import EmbeddedServer
+from worker.server.keys import LOOP
 from worker.settings import Settings
 
 
@@ -67,3 +68,44 @@ def test_a_process_goes_on_with_messages_after_another_that_ran_them_otherwise_i
             pass
         after = waits.send()
         wait_until(lambda: state_of(broker.client, after.message_id) == "completed")
+
+
+def test_a_message_whose_actor_and_runner_went_with_their_last_process_is_found_by_another(
+    settings: Settings, valkey: EmbeddedServer
+) -> None:
+    """As after an actor was removed: a worker that does not know it tells so, instead of nobody looking there."""
+    with process(settings, "in its own place") as (broker, waits, _, _):
+        message = waits.message()
+    with stream_broker(settings, lease=timedelta(seconds=1)) as broker:
+        sent = broker.enqueue(message)
+        assert broker.client.xlen(broker.client.namespace.stream("default", "normal", "loop.waits")) == 1
+
+        @actor
+        def another() -> None:
+            """Gives the worker the queue."""
+
+        with working(broker):
+            wait_until(lambda: state_of(broker.client, sent.message_id) == "delayed")
+        assert stored(broker.client, sent.message_id).waits_for == "no worker here knows actor waits"
+
+
+def test_a_message_that_its_sender_expected_on_a_loop_is_found_by_workers_without_one(
+    settings: Settings, valkey: EmbeddedServer
+) -> None:
+    """The first worker has neither the actor nor a loop: it meets the message as any other that it cannot run."""
+    with stream_broker(settings) as sender:
+
+        @actor
+        async def elsewhere() -> None:
+            """Is known to its sender alone."""
+
+        sent = elsewhere.send()
+        assert sender.client.xlen(sender.client.namespace.stream("default", "normal", LOOP)) == 1
+    with stream_broker(settings, lease=timedelta(seconds=1)) as broker:
+
+        @actor
+        def another() -> None:
+            """Gives the worker the queue."""
+
+        with working(broker):
+            wait_until(lambda: state_of(broker.client, sent.message_id) == "delayed")

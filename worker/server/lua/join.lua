@@ -14,8 +14,8 @@ if call('ZSCORE', KEY.leases, token) then
 end
 call('HSETNX', KEY.layout, 'version', 2)
 
--- Sets the runner of an actor; answers whether it did. One that has joined before only takes the place of a process that is gone: its runner may
--- be one that no process has any more.
+-- Sets the runner of an actor; answers whether it did. One that has joined before only takes the place of a process that
+-- is gone: its runner may be one that no process has any more.
 local function set_runner(actor, runner)
   local by = call('HGET', KEY.runners_said_by, actor)
   if lease == 0 and by and tonumber(call('ZSCORE', KEY.leases, by) or 0) >= now then
@@ -39,17 +39,32 @@ local function set_name(actor, new)
   end
 end
 
+local has_runner = {}
+for _, runner in ipairs(own_runners) do
+  remember_runner(runner)
+  has_runner[runner] = true
+end
+
+-- While a queue had no readers, nobody moved what waits in it for runners that its actors had before. What lies in a stream
+-- of its own, this process comes upon.
+local function look_through_others()
+  for _, runner in ipairs(all_runners()) do
+    if not has_runner[runner] then
+      call('SADD', KEY.misplaced, runner)
+    end
+  end
+end
+
 while position < #ARGV do
   local name, new = string.match(argument(), '^([^\31]*)\31?(.*)$')
   if set_runner(name, argument()) then
     set_name(name, new)
   end
 end
-for _, runner in ipairs(own_runners) do
-  remember_runner(runner)
-end
 for _, queue in ipairs(own_queues) do
-  call('SADD', KEY.queues, queue)
+  if call('SADD', KEY.queues, queue) == 1 then
+    look_through_others()
+  end
   for _, priority in ipairs(PRIORITIES) do
     for _, runner in ipairs(own_runners) do
       redis.pcall('XGROUP', 'CREATE', KEY.stream(queue, priority, runner), 'workers', '0', 'MKSTREAM')

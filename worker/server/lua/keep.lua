@@ -1,4 +1,4 @@
--- include: lost, retention, stopped
+-- include: lost, retention, stopped, unsaid
 -- The heartbeat of a worker process: it renews its lease, takes over the messages of dead processes, and enqueues delayed
 -- messages that are due. To look around is to look at the readers of every stream, to move entries from wrong streams, and
 -- to drop messages that the history need not keep any more.
@@ -164,6 +164,7 @@ if more then
   next_due = 0
 end
 if look_around then
+  forget_unsaid(3 * lease)
   if move_misplaced() then
     next_due = 0
   end

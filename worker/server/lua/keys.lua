@@ -24,6 +24,7 @@ local KEY = {
   runners = PREFIX .. 'runners',
   runners_of_actors = PREFIX .. 'runners-of-actors',
   runners_said_by = PREFIX .. 'runners-said-by',
+  runners_unsaid = PREFIX .. 'runners-unsaid',
   segments = PREFIX .. 'segments',
   seq = PREFIX .. 'seq',
   states = PREFIX .. 'states',

@@ -2,7 +2,8 @@
 -- The runners of actors: what a process runs a message with.
 -- Keys: runners, runners_of_actors.
 
--- What runs the messages of an actor, as the last worker said that joined and has it, or a sender before any has.
+-- What runs the messages of an actor, as the last worker said that joined and has it, or a sender before any has; as long
+-- as a worker says it (unsaid.lua).
 local runners = {}
 local function runner_of(actor)
   local runner = runners[actor]
