@@ -405,6 +405,22 @@ def test_a_failed_message_is_retried_until_it_succeeds(broker: StreamBroker) -> 
     assert b'"retries":2' in found.payload
 
 
+def test_a_retried_message_holds_no_half_of_a_secret(broker: StreamBroker) -> None:
+    """Its traceback is masked before it is cut: behind the cut, nobody would know a secret for one."""
+    said = f"postgresql://me:{'hunter2' * 20}@db/{'x' * 7_930}"
+
+    @dramatiq.actor(max_retries=5)
+    def fragile() -> None:
+        raise ValueError(said)
+
+    message = fragile.send_with_options(min_backoff=60_000, max_backoff=60_000)
+    with working(broker):
+        wait_until(lambda: stored(broker, message).state == "delayed")
+    payload = stored(broker, message).payload
+    assert b"xxxxx" in payload
+    assert b"hunter2" not in payload
+
+
 def test_a_message_of_the_largest_size_can_still_be_retried(make_broker: MakeBroker) -> None:
     """What a retry adds to it does not count."""
     broker = make_broker(max_message_bytes=1_024)

@@ -6,6 +6,8 @@ Scripts on the server, commands and pages read what it gives.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from dramatiq import get_encoder
 from dramatiq.encoder import Encoder, JSONEncoder
@@ -27,6 +29,18 @@ def own_encoder() -> Encoder | None:
     """The encoder that the program has set, or None for Dramatiq's own."""
     encoder = get_encoder()
     return None if type(encoder) is JSONEncoder else encoder
+
+
+def encoded(own: Encoder, fields: Mapping[str, Any]) -> Any:  # noqa: ANN401 - what JSON gives
+    """The plain fields that a program's own encoder makes of a message's.
+
+    Raises:
+        ValueError: The encoder failed, with whatever error, or gave no JSON.
+    """
+    try:
+        return json.loads(own.encode(dict(fields)))
+    except Exception as error:
+        raise ValueError(f"{type(own).__name__} raised {type(error).__name__}: {error}") from error
 
 
 def check_encoder() -> None:

@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import dramatiq
-from dramatiq.errors import DecodeError
 
-from worker.broker.encoders import own_encoder
+from worker.broker.encoders import encoded, own_encoder
 from worker.errors import MessageRefused
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
@@ -124,7 +123,7 @@ def encode(message: dramatiq.Message[Any], max_bytes: int) -> bytes:
             "message_timestamp": message.message_timestamp,
         }
         if (own := own_encoder()) is not None:
-            fields = json.loads(own.encode(fields))
+            fields = encoded(own, fields)
         line = _encode(fields).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise MessageRefused(
@@ -148,12 +147,13 @@ def decode(line: bytes) -> dramatiq.Message[Any]:
     """
     # The error does not show the content, because people who may not see arguments see it.
     size = f"{len(line)} bytes"
+    own = own_encoder()
     try:
         text = line.decode()
-        own = own_encoder()
         fields, end = _decode(text) if own is None else (own.decode(line), len(text))
-    except (ValueError, RecursionError, DecodeError) as error:
-        raise ValueError(f"not a message: {size} that are no JSON") from error
+    except Exception as error:
+        complaint = "are no JSON" if own is None else f"{type(own).__name__} cannot read ({type(error).__name__})"
+        raise ValueError(f"not a message: {size} that {complaint}") from error
     if end != len(text):
         raise ValueError(f"not a message: {size} that are more than JSON")
     try:

@@ -45,7 +45,7 @@ from worker.threads.os_threads import new_lock
 _JOIN_EVERY = 0.02
 
 _LONGEST_TRACEBACK = 8_000
-"""The most characters of a traceback in a message that is retried: the last ones."""
+"""The most characters of a traceback in a message that is retried: the last ones, after secrets are masked."""
 
 _WAITING = Script("waiting")
 _FLUSH = Script("flush")
@@ -292,7 +292,7 @@ class StreamBroker(Hooks):
             return
         if (trace := message.options.get("traceback")) is not None:
             # Middleware and actors read it, as with Dramatiq's own broker; the whole is in the history.
-            message.options["traceback"] = mask_secrets(str(trace)[-_LONGEST_TRACEBACK:])
+            message.options["traceback"] = mask_secrets(str(trace)[-2 * _LONGEST_TRACEBACK :])[-_LONGEST_TRACEBACK:]
         if message.message_id == taken.message_id:
             taken.ending.retry = self._pack(taken.with_sent_arguments(message), delay, is_retry=True)
         else:
