@@ -166,6 +166,27 @@ def test_a_reader_who_has_seen_enough_is_no_error(project: Project, history: lis
     assert "BrokenPipe" not in said
 
 
+@pytest.mark.parametrize("words", ["health --here", "messages", "--help"])
+def test_a_closed_or_full_output_is_told_in_one_line(project: Project, words: str) -> None:
+    """Its caller has closed it, as programs that start others do, or the disk is full: no traceback."""
+
+    def said(output: str) -> tuple[int, list[str]]:
+        shell = f"exec {sys.executable} -m worker {words} >{output}"
+        done = subprocess.run(
+            ["sh", "-c", shell],
+            env=project.environment,
+            cwd=project.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stderr.splitlines()
+
+    code, lines = said("&-")
+    assert (code in (0, 1), lines) == (True, [])
+    assert said("/dev/full") == (1, ["worker: nothing more can be written: No space left on device"])
+
+
 def test_a_piped_table_of_events_is_plain_text_a_line_each(project: Project, history: list[StatusEvent]) -> None:
     """No colours, no frames, no markup, nothing cut off, and a traceback only as its error's first line."""
     out = project.worker("events").stdout

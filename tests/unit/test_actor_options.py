@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, assert_type
@@ -78,10 +79,51 @@ def test_the_events_of_an_actor_bear_its_name(stub: StubWorker) -> None:
     assert [event.event for event in stub.events] == ["welcome.started", "welcome.completed"]
 
 
-def test_an_option_that_no_middleware_knows_is_refused(stub: StubWorker) -> None:
-    """As in Dramatiq; the line names it."""
-    with pytest.raises(ValueError, match="undefined: abortable"):
-        actor(abortable=True)(print)
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("abortable", "@actor: no middleware of the broker knows the option 'abortable': add the middleware"),
+        ("tme_limit", "@actor: no middleware of the broker knows the option 'tme_limit': did you mean time_limit?"),
+        ("queue", "@actor: no middleware of the broker knows the option 'queue': did you mean queue_name?"),
+        ("retries", "@actor: no middleware of the broker knows the option 'retries': did you mean max_retries?"),
+        ("delay", "@actor: delay is an option of messages: write actor.configure(delay=…).send(…)"),
+        ("key", "@actor: key is an option of messages: write actor.configure(key=…).send(…)"),
+    ],
+)
+def test_an_option_that_no_middleware_knows_is_refused(stub: StubWorker, name: str, line: str) -> None:
+    """The line names it and the nearest one, or the place where it belongs."""
+    option: Any = {name: "1s"}
+    with pytest.raises(ValueError, match=f"^{re.escape(line)}"):
+        actor(**option)(print)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("max_retries", "3", "max_retries='3': write a whole number, or None for no limit"),
+        ("retry_when", 3, "retry_when=3: write a function of the number of retries and the error"),
+        ("throws", "KeyError", "throws='KeyError': write an error's class, or a tuple of classes"),
+        ("throws", (KeyError, "x"), "throws=(<class 'KeyError'>, 'x'): write an error's class, or a tuple of classes"),
+        ("throws", [KeyError], "throws=[<class 'KeyError'>]: write an error's class, or a tuple of classes"),
+    ],
+)
+def test_a_value_with_which_no_attempt_could_end_is_refused(
+    stub: StubWorker, name: str, value: object, line: str
+) -> None:
+    """It would come out only after an error, and hide that; so for `@actor` as for Dramatiq's own decorator."""
+    for decorator in (actor, dramatiq.actor):
+        with pytest.raises(TypeError, match=f"^{re.escape(line)}"):
+            decorator(**{name: value})(print)  # type: ignore[call-overload]
+    assert stub.broker.actors == {}
+
+
+@pytest.mark.parametrize("priority", ["high", 1.5, None, True])
+def test_a_priority_that_is_no_whole_number_is_refused(stub: StubWorker, priority: Any) -> None:
+    """By `@actor` as by `configure`: else the first send would raise."""
+    with pytest.raises(TypeError, match=r"^priority=.*: write a whole number"):
+        actor(priority=priority)(print)
+    with pytest.raises(TypeError, match=r"^max_retries='3': write a whole number"):
+        actor(actor_name="ours")(print).configure(max_retries="3")  # type: ignore[arg-type]
 
 
 def test_an_actor_may_be_declared_on_a_broker_of_its_own(stub: StubWorker) -> None:

@@ -14,6 +14,7 @@ from dramatiq.middleware import MiddlewareError, Retries
 from dramatiq.middleware.shutdown import Shutdown
 from dramatiq.results import Results
 
+from worker.attempts.option_values import check_values
 from worker.attempts.run import Cancelled, current_run
 from worker.attempts.runs import WAITS, thrown_by
 from worker.errors import Fatal, LeaseTaken, NoContentFound, RetryLater
@@ -42,6 +43,10 @@ class UnusedOption(MiddlewareError, ValueError):
         )
 
 
+class BadValue(MiddlewareError, TypeError):
+    """An option with which no attempt could end; an error of the middleware's, for Dramatiq swallows all others."""
+
+
 class RetryPolicy(Retries):
     """Dramatiq's retries, and the errors with which a service decides the next step.
 
@@ -57,11 +62,16 @@ class RetryPolicy(Retries):
         return options | {"at_most_once"}
 
     def before_declare_actor(self, broker: Broker, actor: dramatiq.Actor[..., object]) -> None:
-        """Refuses what an actor that runs at most once never uses.
+        """Refuses a value with which no attempt could end, and what an actor that runs at most once never uses.
 
         Raises:
-            UnusedOption: It has such an option.
+            BadValue: An option has such a value.
+            UnusedOption: It has an option that it never uses.
         """
+        try:
+            check_values(actor.options)
+        except TypeError as error:
+            raise BadValue(f"{error} ({actor.actor_name})") from error
         if not actor.options.get("at_most_once"):
             return
         for name in _OF_RETRIES:

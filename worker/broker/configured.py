@@ -11,6 +11,7 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar
 
 import dramatiq
 
+from worker.attempts.option_values import check_priority, check_values
 from worker.broker.enqueueing import send_all
 from worker.broker.envelope import PRIORITY
 from worker.broker.sent import Sent
@@ -113,11 +114,9 @@ def configured(
     terms = read_terms(key=key, ttl=ttl, until=until, delay=delay, at=at, once=message_id is not None)
     given = {name: value for name, value in in_milliseconds(options).items() if value is not None}
     _check_known(actor.broker, options)
+    check_values(given)
     if priority is not None:
-        if not isinstance(priority, int) or isinstance(priority, bool):
-            raise TypeError(
-                f"priority={priority!r}: write a whole number; a lower one is more urgent, 0 is the default"
-            )
+        check_priority(priority)
         given[PRIORITY] = priority
     if queue_name is not None and not _QUEUE.fullmatch(queue_name):
         raise ValueError(
@@ -137,6 +136,14 @@ def _check_known(broker: dramatiq.Broker, options: Mapping[str, object]) -> None
             raise ValueError(f"configure(): {name} is an option of actors: give it to @actor")
         if name in broker.actor_options:
             continue
-        near = difflib.get_close_matches(name, [*_OWN, *broker.actor_options], 1)
-        hint = f"did you mean {near[0]}?" if near else "add the middleware that reads it, or use send_with_options"
+        hint = (
+            nearest(name, [*_OWN, *broker.actor_options])
+            or "add the middleware that reads it, or use send_with_options"
+        )
         raise ValueError(f"configure(): no middleware of the broker knows the option {name!r}: {hint}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The hint for a misspelled option, or empty if none is like it."""
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f"did you mean {near[0]}?" if near else ""

@@ -6,16 +6,18 @@ forms work side by side.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 import dramatiq
 from dramatiq.brokers.stub import StubBroker
 
+from worker.attempts.option_values import check_priority
 from worker.attempts.subjects import SUBJECT
 from worker.broker import ensure_broker, for_actors
 from worker.broker.actor import Actor
 from worker.broker.actor_body import with_status
+from worker.broker.configured import nearest
 from worker.broker.runners import CONCURRENCY
 from worker.broker.streams import StreamBroker
 from worker.broker.times import Time, in_milliseconds
@@ -23,6 +25,10 @@ from worker.loops.callables import makes_coroutine
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_OWN = ("queue_name", "priority", "actor_name", "broker", "actor_class", "aliases", "loop", CONCURRENCY)
+
+_OF_MESSAGES = {"key", "ttl", "until", "delay", "at", "message_id"}
 
 
 class ActorDecorator(Protocol):
@@ -117,7 +123,7 @@ def actor(
         **options: The options of the broker's middleware, such as `max_retries`; as in Dramatiq, None is without limit.
 
     Raises:
-        TypeError: A time is a bare number, or `subject` or `aliases` is no tuple.
+        TypeError: A time is a bare number, `subject` or `aliases` is no tuple, or another value is of a wrong type.
         ValueError: `subject` names something that is not a parameter, `queue_name` is not a valid name, `loop` is
             neither 'shared' nor 'new', `concurrency` is less than 1, or not for an async function on the shared loop,
             no middleware of the broker knows an option, another actor has the name or an alias, or `at_most_once`
@@ -127,10 +133,12 @@ def actor(
         raise ValueError(f"loop={loop!r}: write 'shared' or 'new'")
     if not issubclass(actor_class, Actor):
         raise TypeError(f"actor_class={actor_class!r}: write a subclass of worker.broker.actor.Actor")
+    check_priority(priority)
     given = in_milliseconds(options)
 
     def decorate(function: Callable[..., Any]) -> Actor[..., Any]:
         bound = for_actors(ensure_broker() if broker is None else broker)
+        _check_known(bound, options)
         own: dict[str, object] = {}
         if subject and SUBJECT in bound.actor_options:
             own[SUBJECT] = subject
@@ -158,6 +166,16 @@ def actor(
     return cast("ActorDecorator", decorate) if function is None else decorate(function)
 
 
+def _check_known(broker: dramatiq.Broker, options: Iterable[str]) -> None:
+    for name in options:
+        if name in broker.actor_options:
+            continue
+        if name in _OF_MESSAGES:
+            raise ValueError(f"@actor: {name} is an option of messages: write actor.configure({name}=…).send(…)")
+        hint = nearest(name, [*_OWN, *broker.actor_options]) or "add the middleware that reads it to the broker"
+        raise ValueError(f"@actor: no middleware of the broker knows the option {name!r}: {hint}")
+
+
 def _check_at_most_once(broker: dramatiq.Broker) -> None:
     if not isinstance(broker, StreamBroker | StubBroker):
         raise ValueError(  # noqa: TRY004 - what is asked for is wrong
@@ -179,8 +197,8 @@ def _check_aliases(broker: dramatiq.Broker, name: str, aliases: tuple[str, ...])
 
 
 def _check_concurrency(concurrency: int, loop: str, function: Callable[..., Any]) -> None:
-    if concurrency < 1:
-        raise ValueError(f"concurrency={concurrency}: write a number from 1")
+    if not isinstance(concurrency, int) or concurrency < 1:
+        raise ValueError(f"concurrency={concurrency!r}: write a number from 1")
     if loop != "shared" or not makes_coroutine(function):
         raise ValueError(
             f"concurrency={concurrency} is for async actors on the shared loop; "

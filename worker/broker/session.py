@@ -204,8 +204,9 @@ class WorkerSession:
         ending = message.ending or Ending()
         ending.rejected = rejected
         if ending.event is None:
-            # No middleware has recorded it.
-            state, text = (State.FAILED, "dead letter") if rejected else (State.COMPLETED, "")
+            # No middleware has recorded it: what it raised may have kept them from being told.
+            has_failed = rejected or message._exception is not None  # noqa: SLF001 - where Dramatiq puts it
+            state, text = (State.FAILED, "dead letter") if has_failed else (State.COMPLETED, "")
             ending.event = end_of(message, state, text)
         # The room is made before the end is stored: then the reader looks for it.
         self.holdings.ended(message)
