@@ -115,7 +115,7 @@ def test_questions_leave_a_server_that_only_answers_them(
         pair.fail_over()
         pair.old.client.replicaof(HOST, "1")  # it hears no news
         broker = create_broker(own)
-        broker.enqueue(message())
+        await asyncio.to_thread(broker.enqueue, message())
         broker.close()
         await asyncio.sleep(0.1)
         assert await aask(aclient, state_counts()) == {"queued": 1}

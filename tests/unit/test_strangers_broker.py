@@ -149,7 +149,7 @@ def test_the_fixture_is_a_stub_broker_with_our_middleware(settings: Settings, st
 
 def test_actors_are_back_on_their_own_broker_after_a_stub_broker(settings: Settings) -> None:
     """Also after an error in the block."""
-    own = dramatiq.get_broker() if dramatiq.broker.global_broker else StubBroker()
+    own = StubBroker()
     dramatiq.set_broker(own)
 
     @actor
