@@ -26,8 +26,10 @@ from worker import (
     current_attempt,
     run_async_in_new_loop,
 )
+from worker.attempts.subjects import sent_subjects
 from worker.broker.in_loop import SendInLoopWarning
 from worker.errors import LeaseTaken
+from worker.operations.actors import first_that_fits
 from worker.testing import StubWorker, stub_worker
 
 
@@ -76,6 +78,21 @@ def test_a_subject_that_is_sent_by_name_is_told_through_a_decorator_that_adds_ar
     actor(subject=("user_id",))(in_session(works)).send(user_id=7)
     stub.join()
     assert [event.subject for event in stub.events] == [{"user_id": 7}] * 2
+
+
+@pytest.mark.parametrize("annotation", ["Unknown", "asyncio.Unknown", "'Unknown' | None", "Settings[int]"])
+def test_annotations_are_for_type_checkers_and_need_not_be_evaluated(stub: StubWorker, annotation: str) -> None:
+    """Only these may see the names, and only these can do what is written: the actor is declared, sent and run."""
+
+    async def looks(box: str) -> None: ...
+
+    looks.__annotations__["box"] = annotation
+    made = actor(subject=("box",))(looks)
+    assert first_that_fits(made, lambda signature: list(signature.parameters)) == ["box"]
+    assert sent_subjects(made, ("7",), {}) == "box=7"
+    made.send("7")
+    stub.join()
+    assert [event.state for event in stub.events] == ["started", "completed"]
 
 
 def test_a_sync_function_is_run_as_it_is(stub: StubWorker) -> None:

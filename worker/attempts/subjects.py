@@ -6,12 +6,12 @@ It never fails a message: where arguments do not fit, the subject has what their
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dramatiq
 
+from worker.ground.signatures import signature_of
 from worker.history.events import Subject
 from worker.history.lines import subject_names
 
@@ -91,12 +91,3 @@ def check_subject(name: str, subject: tuple[str, ...], function: Callable[..., A
             raise ValueError(f"subject of {name}: {parameter!r} is not one of its parameters {signature}")
         if parameter in _TAKEN:
             raise ValueError(f"subject of {name}: a parameter of a subject cannot be called {parameter!r}: rename it")
-
-
-def signature_of(function: Callable[..., Any]) -> inspect.Signature:
-    """The function's signature, with its annotations as far as Python knows their names."""
-    try:
-        return inspect.signature(function, eval_str=True)
-    except NameError:
-        # An annotation may have names that only a type checker can see.
-        return inspect.signature(function)

@@ -9,7 +9,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 import dramatiq
 
-from worker.broker.adopting import unrecorded_on
+from worker.broker.adopting import call_unrecorded, is_recorded
 from worker.broker.arguments import check_arguments
 from worker.broker.configured import Configured, configured
 from worker.broker.enqueueing import send_all
@@ -40,8 +40,9 @@ class Actor(dramatiq.Actor[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Calls the function; on a broker of somebody else, which has no history, nothing is recorded of it."""
-        with unrecorded_on(self.broker):
+        if is_recorded(self.broker):
             return super().__call__(*args, **kwargs)
+        return call_unrecorded(super().__call__, *args, **kwargs)
 
     def send(self, *args: P.args, **kwargs: P.kwargs) -> Sent[R]:
         """Enqueues a message for this actor. In a running event loop, which it blocks, it warns: `SendInLoopWarning`.

@@ -13,9 +13,10 @@ from typing import Any, ParamSpec
 from worker.attempts.loop_body import LOOP_BODY, LoopBody
 from worker.attempts.results import SETTLES, settled
 from worker.attempts.status import ProcessingStatusContext
-from worker.attempts.subjects import SubjectReader, check_subject, signature_of
+from worker.attempts.subjects import SubjectReader, check_subject
 from worker.broker.arguments import DECLARED
 from worker.errors import RunningLoopError
+from worker.ground.signatures import signature_of
 from worker.loops.bridge import run_async_in_new_loop, run_async_in_shared_loop
 from worker.loops.callables import makes_coroutine
 

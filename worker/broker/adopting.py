@@ -5,9 +5,9 @@ Nothing here may start a server, or wait for one: what happens on such a broker 
 
 from __future__ import annotations
 
-import contextlib
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from typing import ParamSpec, TypeVar
 
 from dramatiq.broker import Broker
 from dramatiq.middleware import Middleware
@@ -20,6 +20,9 @@ from worker.attempts.spans import recorder_override
 from worker.broker.chain import in_place_of
 from worker.broker.runners import CONCURRENCY
 from worker.history.events import StatusEvent
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _adopted: weakref.WeakSet[Broker] = weakref.WeakSet()
 
@@ -46,15 +49,16 @@ def adopt(broker: Broker, ours: Sequence[Middleware]) -> None:
             new.after_declare_actor(broker, actor)
 
 
-@contextlib.contextmanager
-def unrecorded_on(broker: Broker) -> Iterator[None]:
-    """Records no direct call of an actor until the block ends, if the broker was adopted."""
-    if broker not in _adopted or current_run.get() is not None or recorder_override.get() is not None:
-        yield
-        return
+def is_recorded(broker: Broker) -> bool:
+    """Whether a direct call of an actor is recorded: not if the broker was adopted."""
+    return broker not in _adopted or current_run.get() is not None or recorder_override.get() is not None
+
+
+def call_unrecorded(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Calls a function of which nothing is recorded."""
     token = recorder_override.set(Nowhere())
     try:
-        yield
+        return function(*args, **kwargs)
     finally:
         recorder_override.reset(token)
 

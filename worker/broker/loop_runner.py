@@ -239,7 +239,7 @@ class LoopRunner:
         try:
             raise error  # noqa: TRY301 - so that it is handled here
         except BaseException:  # noqa: BLE001 - the error of the attempt, which has ended
-            error.__traceback__ = trace  # without this frame
+            error.with_traceback(trace)  # without this frame; an error may refuse that its attributes are set
             self._log(message, error)
             self._broker.emit_after("process_message", message, exception=error)
 

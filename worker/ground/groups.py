@@ -50,7 +50,7 @@ def release(error: BaseException) -> None:
     while waiting:
         one = waiting.pop()
         if isinstance(one, BaseExceptionGroup):
-            one.__traceback__ = None
+            one.with_traceback(None)
             waiting += one.exceptions
 
 

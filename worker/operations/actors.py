@@ -21,6 +21,7 @@ from worker.broker.arguments import own_signature
 from worker.broker.configured import configured
 from worker.broker.sent import Sent
 from worker.errors import ConfigurationError, MissingExtra, WorkerError
+from worker.ground.signatures import signature_of
 from worker.settings import Settings
 
 T = TypeVar("T")
@@ -127,11 +128,7 @@ def first_that_fits(actor: dramatiq.Actor[..., Any], fit: Callable[[inspect.Sign
 
 
 def _signatures_of(function: Callable[..., Any]) -> list[inspect.Signature]:
-    try:
-        inner = inspect.signature(function, eval_str=True)
-    except NameError:
-        # An annotation may have names that only a type checker can see.
-        inner = inspect.signature(function)
+    inner = signature_of(function)
     own = own_signature(function)
     return [inner] if own is None or list(own.parameters) == list(inner.parameters) else [inner, own]
 
