@@ -139,6 +139,10 @@ def ones_own_worker(project: Project) -> Iterator[Path]:
     [
         ("import nosuchlib", "ModuleNotFoundError: No module named 'nosuchlib', at {file}:1"),
         ("\n\nwork(", "SyntaxError: '(' was never closed (broken.py, line 3), at {file}:3"),
+        (
+            "from worker import actor\n\nactor(concurrency=0)(print)",
+            "ValueError: concurrency=0: write a number from 1, at {file}:3",
+        ),
         ("\nundefined()", "NameError: name 'undefined' is not defined, at {file}:2"),
     ],
 )

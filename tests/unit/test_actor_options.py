@@ -117,6 +117,30 @@ def test_a_value_with_which_no_attempt_could_end_is_refused(
     assert stub.broker.actors == {}
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("queue_name", None, "queue_name=None: write a text, such as 'network'"),
+        ("queue_name", "a b", "queue_name='a b': begin with a letter or an underscore"),
+        ("actor_name", "", "actor_name='': write a text, such as 'make_report'"),
+        ("actor_name", 3, "actor_name=3: write a text, such as 'make_report'"),
+        ("aliases", ("", "old"), "aliases=('', 'old') of print: write a tuple, such as ('old_name',)"),
+        ("aliases", (3,), "aliases=(3,) of print: write a tuple, such as ('old_name',)"),
+        ("broker", 3, "broker=3: write a dramatiq.Broker, or None for the program's"),
+        ("actor_class", 3, "actor_class=3: write a subclass of worker.broker.actor.Actor"),
+        ("concurrency", "3", "concurrency='3': write a number from 1"),
+    ],
+)
+def test_a_name_or_an_object_of_the_wrong_kind_is_refused(
+    stub: StubWorker, name: str, value: object, line: str
+) -> None:
+    """In a line that names the option, the value and what to write."""
+    option: Any = {name: value}
+    with pytest.raises((TypeError, ValueError), match=f"^{re.escape(line)}"):
+        actor(**option)(print)
+    assert stub.broker.actors == {}
+
+
 @pytest.mark.parametrize("priority", ["high", 1.5, None, True])
 def test_a_priority_that_is_no_whole_number_is_refused(stub: StubWorker, priority: Any) -> None:
     """By `@actor` as by `configure`: else the first send would raise."""

@@ -118,11 +118,8 @@ def configured(
     if priority is not None:
         check_priority(priority)
         given[PRIORITY] = priority
-    if queue_name is not None and not _QUEUE.fullmatch(queue_name):
-        raise ValueError(
-            f"queue_name={shown(queue_name)!r}: begin with a letter or an underscore, "
-            "and go on with letters, digits, dots, dashes and underscores"
-        )
+    if queue_name is not None:
+        check_queue_name(queue_name)
     if message_id is not None and not message_id:
         raise ValueError("message_id is empty: leave it out, or write an id")
     named = {"queue_name": queue_name, "message_id": message_id}
@@ -141,6 +138,22 @@ def _check_known(broker: dramatiq.Broker, options: Mapping[str, object]) -> None
             or "add the middleware that reads it, or use send_with_options"
         )
         raise ValueError(f"configure(): no middleware of the broker knows the option {name!r}: {hint}")
+
+
+def check_queue_name(name: object) -> None:
+    """Checks the name of a queue.
+
+    Raises:
+        TypeError: It is no text.
+        ValueError: It has other characters than a queue's name may have.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"queue_name={name!r}: write a text, such as 'network'")
+    if not _QUEUE.fullmatch(name):
+        raise ValueError(
+            f"queue_name={shown(name)!r}: begin with a letter or an underscore, "
+            "and go on with letters, digits, dots, dashes and underscores"
+        )
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

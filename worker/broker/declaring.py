@@ -17,7 +17,7 @@ from worker.attempts.subjects import SUBJECT
 from worker.broker import ensure_broker, for_actors
 from worker.broker.actor import Actor
 from worker.broker.actor_body import with_status
-from worker.broker.configured import nearest
+from worker.broker.configured import check_queue_name, nearest
 from worker.broker.runners import CONCURRENCY
 from worker.broker.streams import StreamBroker
 from worker.broker.times import Time, in_milliseconds
@@ -131,8 +131,15 @@ def actor(
     """
     if loop not in ("shared", "new"):
         raise ValueError(f"loop={loop!r}: write 'shared' or 'new'")
-    if not issubclass(actor_class, Actor):
+    if not (isinstance(actor_class, type) and issubclass(actor_class, Actor)):
         raise TypeError(f"actor_class={actor_class!r}: write a subclass of worker.broker.actor.Actor")
+    if not isinstance(broker, dramatiq.Broker | None):
+        raise TypeError(f"broker={broker!r}: write a dramatiq.Broker, or None for the program's")
+    if actor_name is not None and not _is_name(actor_name):
+        raise TypeError(
+            f"actor_name={actor_name!r}: write a text, such as 'make_report', or None for the function's name"
+        )
+    check_queue_name(queue_name)
     check_priority(priority)
     given = in_milliseconds(options)
 
@@ -183,8 +190,12 @@ def _check_at_most_once(broker: dramatiq.Broker) -> None:
         )
 
 
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and bool(name)
+
+
 def _check_aliases(broker: dramatiq.Broker, name: str, aliases: tuple[str, ...]) -> None:
-    if not isinstance(aliases, tuple):
+    if not (isinstance(aliases, tuple) and all(map(_is_name, aliases))):
         raise TypeError(f"aliases={aliases!r} of {name}: write a tuple, such as ('old_name',)")
     for alias in aliases:
         if alias == name:

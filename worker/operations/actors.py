@@ -30,6 +30,7 @@ HIDES = "hides the package `worker`, which has the same name, from Python"
 RENAME = "rename it"
 
 _PACKAGE = Path(__file__).parents[1] / "__init__.py"
+_DRAMATIQ = Path(dramatiq.__file__).parent
 _UNSET = "WORKER_ACTORS is not set: name the modules of your actors, such as WORKER_ACTORS=checks in .env"
 
 
@@ -96,11 +97,13 @@ def namesake(folder: Path) -> Path | None:
 
 
 def _place_of(error: Exception) -> str:
-    """The file and the line at which the import of a module failed."""
+    """The file and the line at which the import of a module failed, before it led into this package or Dramatiq."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}"
     frames = [one for one in traceback.extract_tb(error.__traceback__) if not one.filename.startswith("<frozen ")]
-    return f"{frames[-1].filename}:{frames[-1].lineno}"
+    outside = [one for one in frames if not {_PACKAGE.parent, _DRAMATIQ} & set(Path(one.filename).parents)]
+    last = (outside or frames)[-1]
+    return f"{last.filename}:{last.lineno}"
 
 
 def _are_named(settings: Settings) -> bool:
