@@ -153,7 +153,9 @@ def gather(wanted: Iterable[Contender], environments: Path) -> Field:
 def run(options: argparse.Namespace) -> Figures:
     """Measures, prints the tables, and returns everything."""
     contenders = QUICK if options.quick and not options.only else CONTENDERS
-    field = gather([one for one in contenders if not options.only or one.name in options.only], options.environments)
+    field = gather(
+        [one for one in contenders if not options.only or one.name in options.only], options.environments.absolute()
+    )
     usual = SHORT if options.quick else USUAL
     size = Size(options.messages or usual.messages, options.rounds or usual.rounds, options.seconds or usual.seconds)
     measurements = [

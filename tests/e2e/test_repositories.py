@@ -20,7 +20,7 @@ from worker.history.filters import EventFilter
 from worker.history.query import read_events
 
 MANY = 60
-SO_MANY_MORE = 400
+SO_MANY_MORE = 200
 """That it takes seconds to store them: time enough to kill who does it."""
 
 
@@ -88,7 +88,8 @@ def stored(project: Project) -> bool:
 
 def test_a_killed_worker_is_followed_by_one_that_goes_on(project: Project, tree: Path) -> None:
     """What was stored is not stored again, and there is one sync at a time, however many messages."""
-    project.environment["WORKER_REPOSITORY_ROOTS"] = str(tree.parent)
+    # Small batches, so that many are still to come when the first progress is told, a second after the start.
+    project.environment |= {"WORKER_REPOSITORY_ROOTS": str(tree.parent), "WORKER_SYNC_BATCH": "4"}
     write(tree, {f"more/part{number}.py": f"def more_{number}(): ...\n" for number in range(SO_MANY_MORE)})
     with project.background(WORKER, "up"):
         first, second = (project.enqueue("sync_repository", str(tree)) for _ in range(2))
