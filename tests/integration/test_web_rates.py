@@ -92,8 +92,9 @@ def test_ten_thousand_actors_hold_the_loop_for_no_more_than_a_moment(settings: S
     if path == "/api/actors":
         assert [one["actor"] for one in answer.json()["actors"]] == busiest
         return
-    assert answer.text.count('<option value="actor-') == MOST_NAMED
-    assert f'<option value="{busiest[MOST_NAMED - 1]}">' in answer.text
-    if path == "/":
+    if path == "/messages":
+        assert answer.text.count('<option value="actor-') == MOST_NAMED
+        assert f'<option value="{busiest[MOST_NAMED - 1]}">' in answer.text
+    else:
         assert answer.text.count('data-key="actor-actor-') == MOST_SHOWN
         assert f"{MANY - MOST_SHOWN:,} less busy actors are not shown" in answer.text.replace("\N{THIN SPACE}", ",")
