@@ -23,7 +23,7 @@ import pytest
 from tests.support.account import settled
 from tests.support.project import ROOT
 from tests.support.scene import Scene, scene
-from tests.support.waiting import TIMEOUT
+from tests.support.waiting import TIMEOUT, wait_until
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "600"))
 SENDERS = 3
@@ -121,7 +121,8 @@ def disturb(opened: Scene) -> list[Sample]:
             next(workers)(opened, drawn.choice(VICTIMS))
             next_worker = time.monotonic() + WORKER_EVERY
         samples.append(measured(opened, time.monotonic() - began))
-        time.sleep(0.5)
+        more, over = samples[-1].ended + 20, began + SECONDS
+        wait_until(lambda: opened.ended() >= more or time.monotonic() >= over)  # noqa: B023 - called at once
     return samples
 
 
