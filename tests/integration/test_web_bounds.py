@@ -33,8 +33,8 @@ from worker.history.writer import EventWriter
 from worker.server.connection import connect
 from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
-from worker.web import api, connections, create_app, live, pages, probes, sessions
-from worker.web.connections import BoundedProtocol
+from worker.web import api, connections, create_app, door, live, pages, probes, sessions
+from worker.web.connections import BoundedProtocol, Waiting
 from worker.web.door import Visitor
 
 MANY = 1_000
@@ -116,11 +116,11 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Held:
 
 
 def slowest(web: httpx.Client) -> float:
-    """How long a probe takes, but for two in twenty."""
+    """How long a probe with a connection of its own takes, but for two in twenty: a kept one may just be cut off."""
     took = []
     for _ in range(20):
         began = time.monotonic()
-        assert web.get("/health/live").status_code == 200
+        assert web.get("/health/live", headers={"Connection": "close"}).status_code == 200
         took.append(time.monotonic() - began)
     return sorted(took)[-3]
 
@@ -159,6 +159,63 @@ def test_a_thousand_connections_that_wait_are_bounded(
     with connected(web, connections.MOST // 2, sent):
         wait_until(lambda: held() <= 1)
         assert slowest(web) < WITHIN
+
+
+def test_a_probe_comes_in_where_all_places_are_taken(
+    web: httpx.Client, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By visitors that nobody may cut off; also if its request comes a moment after its connection."""
+    monkeypatch.setattr(door, "MOST", 1)
+    tail = b"GET /api/events/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+
+        def comes(sent: bytes) -> socket.socket:
+            [one] = stack.enter_context(connected(web, 1, sent))
+            one.settimeout(TIMEOUT)
+            return one
+
+        assert comes(tail).recv(12)[-3:] == b"200"
+        late = comes(b"")
+        wait_until(lambda: held.seen == 2)
+        late.sendall(b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert late.recv(12)[-3:] == b"200"
+        assert comes(tail).recv(12)[-3:] == b"200"  # the probe has made room
+        assert closed(comes(tail))
+
+
+def closed(one: socket.socket) -> bool:
+    """Whether nothing comes any more."""
+    with contextlib.suppress(ConnectionError):
+        return one.recv(12) == b""
+    return True
+
+
+def test_a_visitor_is_read_before_it_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has sent a probe's request, but the loop saw first that a further visitor came."""
+    monkeypatch.setattr(door, "MOST", 1)
+
+    async def comes_in() -> bytes:
+        came: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        def protocol(one: Visitor) -> Any:
+            came.set_result(one.head)
+            return asyncio.Protocol()
+
+        with socket.create_server(("127.0.0.1", 0)) as listening, socket.socket() as first, socket.socket() as other:
+            entrance = door.Door([listening], Waiting[BoundedProtocol](), [], protocol)
+            entrance.open()
+            first.connect(listening.getsockname())
+            for _ in range(2):
+                await asyncio.sleep(0)  # a turn of the loop
+            assert entrance.connections == 1
+            other.connect(listening.getsockname())
+            first.sendall(b"GET /health/live HTTP/1.1\r\n\r\n")
+            async with asyncio.timeout(TIMEOUT):
+                head = await came
+            await entrance.close()
+            return head
+
+    assert asyncio.run(comes_in()).startswith(b"GET /health/live")
 
 
 def test_a_probe_does_not_wait_for_all_the_requests_that_came_before_it(web: httpx.Client) -> None:

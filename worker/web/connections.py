@@ -10,15 +10,14 @@ import ctypes
 import gc
 import socket
 import time
-from collections.abc import Callable
-from itertools import takewhile
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, Protocol, TypeVar
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MOST = 400
-"""Connections at once. Each is an open file, of which a process often has 1,024."""
+"""Connections at once that have come in, and as many at the door. Each is an open file; a process often has 1,024."""
 
 REQUEST_WITHIN = 20.0
 """Seconds in which a whole request must come: since the connection was made, or the last one was answered."""
@@ -77,51 +76,34 @@ class Connection(Protocol):
         ...
 
 
-class Place:
-    """A place in the row of those that wait for a whole request.
-
-    Attributes:
-        holder: The connection, or None while it comes in and when it waits no more.
-        since: Beginning of its wait, in seconds of the monotonic clock.
-    """
-
-    __slots__ = ("holder", "since")
-
-    def __init__(self, holder: Connection) -> None:
-        self.holder: Connection | None = holder
-        self.since = time.monotonic()
+C = TypeVar("C", bound=Connection)
 
 
-class Waiting:
-    """The connections of a server that wait for a whole request, in the order in which they began to."""
+class Waiting(Generic[C]):
+    """Connections that wait for a whole request, in the order in which they began to."""
 
     def __init__(self) -> None:
-        self._row: dict[Place, None] = {}
+        self._since: dict[C, float] = {}
 
-    def enter(self, one: Connection) -> Place:
-        """A place at the end of the row."""
-        place = Place(one)
-        self._row[place] = None
-        return place
+    def __len__(self) -> int:
+        return len(self._since)
 
-    def leave(self, place: Place) -> None:
-        """Its holder does not wait any more."""
-        self._row.pop(place, None)
-        place.holder = None
+    def __iter__(self) -> Iterator[C]:
+        return iter(self._since)
 
-    def make_room(self) -> None:
-        """Cuts off the connection that has waited for longest."""
-        for place in self._row:
-            if place.holder is not None:
-                place.holder.cut_off()
-                return
+    def enter(self, one: C, since: float | None = None) -> None:
+        """It waits, if it did not already: from now on, or since a time of the monotonic clock, in seconds."""
+        self._since.setdefault(one, time.monotonic() if since is None else since)
+
+    def leave(self, one: C) -> None:
+        """It waits no more."""
+        self._since.pop(one, None)
 
     def cut_off_late(self) -> None:
         """Cuts off those whose request did not come within the time."""
         latest = time.monotonic() - REQUEST_WITHIN
-        for place in list(takewhile(lambda place: place.since < latest, self._row)):
-            if place.holder is not None:
-                place.holder.cut_off()
+        for one in [one for one, since in self._since.items() if since < latest]:
+            one.cut_off()
 
 
 class BoundedProtocol(H11Protocol):
@@ -129,23 +111,22 @@ class BoundedProtocol(H11Protocol):
 
     Args:
         waiting: The connections of the server that wait for a whole request.
-        place: Its place among them.
+        since: Beginning of its wait, in seconds of the monotonic clock.
         head: Bytes that the visitor has sent already.
         options: Uvicorn's own.
     """
 
-    def __init__(self, waiting: Waiting, place: Place, head: bytes, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
+    def __init__(self, waiting: Waiting[BoundedProtocol], since: float, head: bytes, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
         super().__init__(**options)
         self._waiting = waiting
-        self._place: Place | None = place
+        self._since = since
         self._head = head
         self._read_timer = _Timer()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Reads what came before it was made."""
         super().connection_made(transport)
-        if self._place is not None:
-            self._place.holder = self
+        self._waiting.enter(self, self._since)
         connected: socket.socket | None = transport.get_extra_info("socket")
         if connected is not None:
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
@@ -188,15 +169,10 @@ class BoundedProtocol(H11Protocol):
 
     def _watch_request(self) -> None:
         if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY) or self.transport.is_closing():
-            self._wait_no_more()
-        elif self._place is None:
-            self._place = self._waiting.enter(self)
+            self._waiting.leave(self)
+        else:
+            self._waiting.enter(self)
 
     def _forget(self) -> None:
         self._read_timer.stop()
-        self._wait_no_more()
-
-    def _wait_no_more(self) -> None:
-        if self._place is not None:
-            self._waiting.leave(self._place)
-            self._place = None
+        self._waiting.leave(self)

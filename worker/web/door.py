@@ -10,6 +10,7 @@ import asyncio
 import errno
 import re
 import socket
+import time
 from collections.abc import Callable, Collection, Sequence
 
 from worker.ground.logs import get_logger
@@ -44,17 +45,17 @@ class Visitor:
 
     Attributes:
         socket: Its socket.
+        since: Time at which it came, in seconds of the monotonic clock.
         head: Bytes that it has sent.
-        place: Its place among those that wait for a whole request.
     """
 
-    __slots__ = ("__weakref__", "_door", "head", "place", "socket")
+    __slots__ = ("__weakref__", "_door", "head", "since", "socket")
 
-    def __init__(self, door: Door, waiting: Waiting, connected: socket.socket) -> None:
+    def __init__(self, door: Door, connected: socket.socket) -> None:
         self._door = door
         self.socket = connected
+        self.since = time.monotonic()
         self.head = b""
-        self.place = waiting.enter(self)
 
     def read(self) -> None:
         """Reads what it has sent; once the head is whole, its turn comes."""
@@ -83,24 +84,24 @@ class Door:
 
     Args:
         listening: The bound sockets.
-        waiting: The connections that wait for a whole request.
-        protocols: The connections that have come in.
+        inside: The connections that have come in and wait for a whole request.
+        protocols: All connections that have come in.
         protocol: Makes the protocol of a visitor.
     """
 
     def __init__(
         self,
         listening: Sequence[socket.socket],
-        waiting: Waiting,
+        inside: Waiting[BoundedProtocol],
         protocols: Collection[object],
         protocol: Callable[[Visitor], BoundedProtocol],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._listening = listening
-        self._waiting = waiting
+        self._outside = Waiting[Visitor]()
+        self._inside = inside
         self._protocols = protocols
         self._protocol = protocol
-        self._visitors: set[Visitor] = set()
         self._admitted: dict[Visitor, None] = {}
         self._begins = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -108,7 +109,11 @@ class Door:
     @property
     def connections(self) -> int:
         """The number of connections."""
-        return len(self._visitors) + len(self._protocols)
+        return len(self._outside) + self._come_in
+
+    @property
+    def _come_in(self) -> int:
+        return len(self._tasks) + len(self._protocols)
 
     def open(self) -> None:
         """Begins to accept."""
@@ -125,8 +130,13 @@ class Door:
             self._begin(visitor)
         if self._tasks:
             await asyncio.wait(self._tasks)
-        for visitor in list(self._visitors):
+        for visitor in list(self._outside):
             visitor.cut_off()
+
+    def cut_off_late(self) -> None:
+        """Cuts off those whose request did not come within the time."""
+        self._outside.cut_off_late()
+        self._inside.cut_off_late()
 
     def admit(self, visitor: Visitor) -> None:
         """Lets it in when its turn comes: a probe at once, others in order."""
@@ -141,9 +151,8 @@ class Door:
     def forget(self, visitor: Visitor) -> None:
         """Keeps nothing of a visitor that is cut off."""
         self._loop.remove_reader(visitor.socket)
-        self._visitors.discard(visitor)
         self._admitted.pop(visitor, None)
-        self._waiting.leave(visitor.place)
+        self._outside.leave(visitor)
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(_ACCEPTED_AT_ONCE):
@@ -171,13 +180,18 @@ class Door:
 
     def _welcome(self, connected: socket.socket) -> None:
         connected.setblocking(False)
-        visitor = Visitor(self, self._waiting, connected)
-        self._visitors.add(visitor)
+        visitor = Visitor(self, connected)
+        self._outside.enter(visitor, visitor.since)
         self._loop.add_reader(connected, visitor.read)
-        # A probe is known before room is made: it might be the only one that can be cut off.
         visitor.read()
-        if self.connections > MOST:
-            self._waiting.make_room()
+        if len(self._outside) > MOST:
+            self._make_room_outside()
+
+    def _make_room_outside(self) -> None:
+        oldest = next(iter(self._outside))
+        oldest.read()  # it may have sent a probe's request meanwhile, and come in
+        if len(self._outside) > MOST:
+            oldest.cut_off()
 
     def _go_on(self) -> None:
         """Lets one in; more in one turn would be in the process, where none can be cut off, before one is answered."""
@@ -188,16 +202,22 @@ class Door:
 
     def _begin(self, visitor: Visitor) -> None:
         del self._admitted[visitor]
-        visitor.place.holder = None
+        if self._come_in >= MOST and not self._make_room_inside() and not _PROBE.match(visitor.head):
+            visitor.cut_off()
+            return
+        self._outside.leave(visitor)
         task = self._loop.create_task(self._let_in(visitor))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _make_room_inside(self) -> bool:
+        for oldest in self._inside:
+            oldest.cut_off()
+            return True
+        return False
 
     async def _let_in(self, visitor: Visitor) -> None:
         try:
             await self._loop.connect_accepted_socket(lambda: self._protocol(visitor), visitor.socket)
         except OSError:  # it has left
-            self._waiting.leave(visitor.place)
             visitor.socket.close()
-        finally:
-            self._visitors.discard(visitor)

@@ -104,7 +104,7 @@ class Server(uvicorn.Server):
         self._app = app
         self._listening = listening
         self._memory = Memory()
-        self._waiting = Waiting()
+        self._waiting = Waiting[BoundedProtocol]()
         self._door: Door
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -117,7 +117,7 @@ class Server(uvicorn.Server):
     def _protocol(self, visitor: Visitor) -> BoundedProtocol:
         return BoundedProtocol(
             self._waiting,
-            visitor.place,
+            visitor.since,
             visitor.head,
             config=self.config,
             server_state=self.server_state,
@@ -126,7 +126,7 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Looks after the connections, ten times a second."""
-        self._waiting.cut_off_late()
+        self._door.cut_off_late()
         self._memory.look(self._door.connections)
         return await super().on_tick(counter)
 
