@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from worker.cli.output import MESSAGE_STYLES, state_style
-from worker.history.as_json import States
 from worker.history.events import State
+from worker.history.lists_as_json import States
 from worker.history.states import (
     APPLIES_TO,
     ATTEMPT_MARKS,

@@ -10,8 +10,9 @@ from worker.cli.options import AsJson, Limit, MessageId, WithArguments, filters_
 from worker.cli.output import MESSAGE_HEADINGS, message_row, print_json, print_table
 from worker.cli.show import UnknownMessage, WholeTracebacks, find_message, show_message
 from worker.errors import ConfigurationError
-from worker.history.as_json import MessagePage, Shown, messages_of
+from worker.history.as_json import Shown, messages_of
 from worker.history.filters import MessageFilter
+from worker.history.lists_as_json import MessagePage
 from worker.history.query import PAGE
 from worker.history.states import Action, MessageState
 

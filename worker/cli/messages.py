@@ -23,6 +23,7 @@ from worker.cli.output import (
 )
 from worker.cli.terminal import Row
 from worker.history import as_json as json_of
+from worker.history import lists_as_json
 from worker.history.answers import Count, Page, StoredMessage, WorkerInfo
 from worker.history.filters import MessageFilter
 from worker.history.overview import workers
@@ -62,7 +63,7 @@ def messages(
     page = read_page(client, wanted, limit, cursor)
     if as_json:
         shown = json_of.Shown(arguments=arguments, tracebacks=True)
-        print_json(json_of.MessagePage(json_of.messages_of(page.messages, shown), page.cursor))
+        print_json(lists_as_json.MessagePage(json_of.messages_of(page.messages, shown), page.cursor))
         return
     headings, more = (*MESSAGE_HEADINGS, "arguments") if arguments else MESSAGE_HEADINGS, arguments
     print_table(headings, [[*message_row(one), *([one.arguments] if more else [])] for one in page.messages])
@@ -75,7 +76,7 @@ def running(limit: Limit = PAGE, cursor: Cursor = None, as_json: AsJson = False)
     page = read_page(client, MessageFilter(states=(MessageState.RUNNING,)), limit, cursor)
     if as_json:
         alive = ask(client, workers())
-        print_json(json_of.RunningPage(running_as_json(page.messages, alive), page.cursor))
+        print_json(lists_as_json.RunningPage(running_as_json(page.messages, alive), page.cursor))
         return
     print_table(RUNNING_HEADINGS, [running_row(one) for one in page.messages])
     tell_of_more(page.cursor)
@@ -91,7 +92,7 @@ def delayed(
     found = list(islice(_all_delayed(open_server(), limit, after), limit))
     following = cursor_after(found[-1]) if len(found) == limit else None
     if as_json:
-        print_json(json_of.DelayedPage(json_of.messages_of(found, json_of.Shown()), following))
+        print_json(lists_as_json.DelayedPage(json_of.messages_of(found, json_of.Shown()), following))
         return
     headings = ("message", "due", "in", "actor", "queue", "attempts", "subject", "last error")
     print_table(headings, [_delayed_row(one) for one in found])

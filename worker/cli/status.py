@@ -31,9 +31,10 @@ from worker.ground.durations import format_duration
 from worker.ground.texts import shown
 from worker.history import overview, query
 from worker.history.answers import ActorRates, QueueInfo, StoredMessage, WorkerInfo
-from worker.history.as_json import Shown, States, messages_of
+from worker.history.as_json import Shown, messages_of
 from worker.history.filters import MessageFilter
 from worker.history.histogram import Percentiles
+from worker.history.lists_as_json import States
 from worker.history.query import ask
 from worker.history.states import FAILED, FAILING, WAITS, MessageState
 from worker.operations.health import Health, HealthAnswer, check_health

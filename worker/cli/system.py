@@ -13,7 +13,7 @@ from worker.cli.terminal import Row, Styled
 from worker.ground.texts import counted
 from worker.history import overview
 from worker.history.answers import QueueInfo, WorkerInfo
-from worker.history.as_json import AuditLog, Queues, Workers
+from worker.history.lists_as_json import AuditLog, Queues, Workers
 from worker.history.overview import audit_log
 from worker.history.query import PAGE, ask
 from worker.operations.health import PROBE_TIMEOUT, HealthAnswer, HealthState, check_health

@@ -1,7 +1,7 @@
 """Messages, attempts and events as JSON: one description for the command line and for HTTP.
 
-Arguments and tracebacks are null unless they are asked for. The other answers of the history have the fields of their
-classes. `worker.history.json_values.to_json` writes both.
+Arguments and tracebacks are null unless they are asked for. `worker.history.lists_as_json` has the lists of them.
+The other answers of the history have the fields of their classes. `worker.ground.json_values.to_json` writes all.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
-from worker.history.answers import ActorRates, AuditEntry, QueueInfo, StoredMessage, Window, WorkerInfo
+from worker.history.answers import StoredMessage, WorkerInfo
 from worker.history.events import ErrorInfo, StatusEvent, SubjectValue, WorkerId
-from worker.history.states import MessageState
 from worker.history.timeline import TimelineAttempt, attempts_of, requests_of
 
 
@@ -255,95 +254,6 @@ class RunningMessage(Message):
             heartbeat=next((one.heartbeat for one in workers if worker == WorkerId(one.host, one.pid)), None),
             progress=None if last is None or last.progress is None else Event.of(last.progress, shown),
         )
-
-
-# ---------------------------------------------------------------------- lists
-
-
-@dataclass(frozen=True, slots=True)
-class MessagePage:
-    """Some messages. `cursor` leads to the next page; null after the last one."""
-
-    messages: list[Message]
-    cursor: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class DelayedPage:
-    """Some delayed messages, the next due first. `cursor` leads to the next page; null after the last one."""
-
-    messages: list[Message]
-    cursor: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class RunningPage:
-    """Some running messages, the last enqueued first. `cursor` leads to the next page; null after the last one."""
-
-    messages: list[RunningMessage]
-    cursor: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class EventPage:
-    """Some events, oldest first. The live tail continues after `position`, without a gap."""
-
-    events: list[Event]
-    position: str
-
-
-@dataclass(frozen=True, slots=True)
-class States:
-    """The number of messages in each state."""
-
-    states: dict[str, int]
-
-    @classmethod
-    def of(cls, counts: Mapping[str, int]) -> Self:
-        """Describes counts; a state without messages has 0."""
-        return cls({state.value: 0 for state in MessageState} | dict(counts))
-
-
-@dataclass(frozen=True, slots=True)
-class DeadByCause:
-    """The number of dead letters by cause, the most frequent first."""
-
-    dead_by_cause: dict[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Actors:
-    """The rates of each actor over a time that ends now, the busiest first."""
-
-    actors: tuple[ActorRates, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Windows:
-    """The counts of each minute, or of each hour, the oldest first."""
-
-    windows: tuple[Window, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Queues:
-    """The queues, by name."""
-
-    queues: tuple[QueueInfo, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Workers:
-    """The worker processes, by name."""
-
-    workers: tuple[WorkerInfo, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class AuditLog:
-    """The actions of people, newest first."""
-
-    actions: tuple[AuditEntry, ...]
 
 
 def messages_of(messages: Iterable[StoredMessage], shown: Shown) -> list[Message]:

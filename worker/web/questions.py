@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Response
 
-from worker.history import as_json
+from worker.history import as_json, lists_as_json
 from worker.history.answers import Count
 from worker.history.filters import EventFilter, MessageFilter
 from worker.history.overview import audit_log, queues, windows, workers
@@ -57,7 +57,7 @@ async def session(visitor: Visiting) -> shapes.Session:
     return shapes.Session.model_validate(visitor)
 
 
-@router.get("/messages", response_model=as_json.MessagePage)
+@router.get("/messages", response_model=lists_as_json.MessagePage)
 async def messages(
     wanted: Wanted, history: History, visitor: Visiting, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
 ) -> Response:
@@ -66,7 +66,7 @@ async def messages(
     A page may be short although there are more: ask again with its cursor.
     """
     page = await aask(history, page_of_messages(wanted, limit=limit, cursor=cursor))
-    return told(as_json.MessagePage(as_json.messages_of(page.messages, shown_to(visitor)), page.cursor))
+    return told(lists_as_json.MessagePage(as_json.messages_of(page.messages, shown_to(visitor)), page.cursor))
 
 
 @router.get("/messages/count", response_model=Count)
@@ -90,7 +90,7 @@ async def message(message_id: MessageId, history: History, visitor: Visiting) ->
     return told(as_json.MessageDetail.of(found, shown_to(visitor)))
 
 
-@router.get("/running", response_model=as_json.RunningPage)
+@router.get("/running", response_model=lists_as_json.RunningPage)
 async def running(history: History, visitor: Visiting, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Response:
     """Messages that run: the worker and its last heartbeat, the start, and the progress."""
     page, known = await asyncio.gather(
@@ -98,10 +98,10 @@ async def running(history: History, visitor: Visiting, limit: Limit = DEFAULT_LI
     )
     shown = shown_to(visitor)
     running_now = [as_json.RunningMessage.at(one, known, shown) for one in page.messages]
-    return told(as_json.RunningPage(running_now, page.cursor))
+    return told(lists_as_json.RunningPage(running_now, page.cursor))
 
 
-@router.get("/delayed", response_model=as_json.DelayedPage)
+@router.get("/delayed", response_model=lists_as_json.DelayedPage)
 async def delayed(
     history: History,
     visitor: Visiting,
@@ -114,57 +114,57 @@ async def delayed(
     after = None if cursor is None else last_of_page(cursor)
     found = await aask(history, delayed_messages(limit=limit, after=after))
     following = cursor_after(found[-1]) if len(found) == limit else None
-    return told(as_json.DelayedPage(as_json.messages_of(found, shown_to(visitor)), following))
+    return told(lists_as_json.DelayedPage(as_json.messages_of(found, shown_to(visitor)), following))
 
 
-@router.get("/states", response_model=as_json.States)
+@router.get("/states", response_model=lists_as_json.States)
 async def states(history: History) -> Response:
     """The number of messages in each state."""
     counts = await aask(history, state_counts())
-    return told(as_json.States.of(counts))
+    return told(lists_as_json.States.of(counts))
 
 
-@router.get("/dead", response_model=as_json.DeadByCause)
+@router.get("/dead", response_model=lists_as_json.DeadByCause)
 async def dead(history: History) -> Response:
     """The number of dead letters by cause: an error's type, `lost` (their workers died) or `unknown`."""
-    return told(as_json.DeadByCause(await aask(history, dead_by_cause())))
+    return told(lists_as_json.DeadByCause(await aask(history, dead_by_cause())))
 
 
-@router.get("/actors", response_model=as_json.Actors)
+@router.get("/actors", response_model=lists_as_json.Actors)
 async def actors(client: Client, over: Over = "1h") -> Response:
     """The rates of each actor over a time that ends now, the busiest first."""
     return await all_rates(client, read_over(over))
 
 
-@router.get("/windows", response_model=as_json.Windows)
+@router.get("/windows", response_model=lists_as_json.Windows)
 async def windows_over_time(history: History, over: Over = "1h") -> Response:
     """The counts of each minute, or of each hour if the time is longer than two hours; the oldest first."""
-    return told(as_json.Windows(await aask(history, windows(read_over(over)))))
+    return told(lists_as_json.Windows(await aask(history, windows(read_over(over)))))
 
 
-@router.get("/queues", response_model=as_json.Queues)
+@router.get("/queues", response_model=lists_as_json.Queues)
 async def queues_by_name(history: History) -> Response:
     """The queues: the messages that wait, the wait of the oldest, and whether they are paused."""
-    return told(as_json.Queues(await aask(history, queues())))
+    return told(lists_as_json.Queues(await aask(history, queues())))
 
 
-@router.get("/workers", response_model=as_json.Workers)
+@router.get("/workers", response_model=lists_as_json.Workers)
 async def worker_processes(history: History) -> Response:
     """The worker processes: their attempts and their troubles, as of their last heartbeat."""
-    return told(as_json.Workers(await aask(history, workers())))
+    return told(lists_as_json.Workers(await aask(history, workers())))
 
 
-@router.get("/audit", response_model=as_json.AuditLog)
+@router.get("/audit", response_model=lists_as_json.AuditLog)
 async def audit(history: History, limit: Limit = DEFAULT_LIMIT) -> Response:
     """The actions of people, newest first."""
-    return told(as_json.AuditLog(await aask(history, audit_log(limit))))
+    return told(lists_as_json.AuditLog(await aask(history, audit_log(limit))))
 
 
-@router.get("/events", response_model=as_json.EventPage)
+@router.get("/events", response_model=lists_as_json.EventPage)
 async def events(
     wanted: WantedEvents, history: History, client: Client, visitor: Visiting, limit: Limit = DEFAULT_LIMIT
 ) -> Response:
     """The newest events that match, oldest first, and the position after which the live tail goes on."""
     position = await aposition(history)
     found = await run_in_thread_pool(read_events, client, wanted, limit)
-    return told(as_json.EventPage(as_json.events_of(found, shown_to(visitor)), position))
+    return told(lists_as_json.EventPage(as_json.events_of(found, shown_to(visitor)), position))
