@@ -19,7 +19,7 @@ from tests.support.workers import working
 from worker import NoContentFound, RetryLater, actor, current_attempt, testing
 from worker.settings import Settings
 
-pytest_plugins = ["worker.pytest_plugin"]
+pytest_plugins = ["worker.testing.pytest_plugin"]
 
 
 @pytest.fixture

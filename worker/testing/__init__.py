@@ -134,7 +134,7 @@ def stub_broker(*, settings: Settings | None = None) -> Iterator[StubBroker]:
     """Makes a `StubBroker` with our middleware the program's broker until the block ends; the test starts workers.
 
     Actors that were declared before are on it too, as with `stub_worker`. No server is started, and nothing recorded.
-    The module `worker.pytest_plugin` has it as a fixture.
+    The module `worker.testing.pytest_plugin` has it as a fixture.
 
     Args:
         settings: The settings for the actors, with unchanged delays; or None for those in force, with short delays.

@@ -1,4 +1,4 @@
-"""Fixtures for pytest: `pytest_plugins = ["worker.pytest_plugin"]` in a project's `conftest.py` makes them known."""
+"""Fixtures for pytest: with `pytest_plugins = ["worker.testing.pytest_plugin"]`, a `conftest.py` makes them known."""
 
 from __future__ import annotations
 
