@@ -21,11 +21,11 @@ from tests.support.project import WORKER, Project
 from tests.support.waiting import wait_until
 from worker.cli.config import GROUPS
 from worker.cli.pools import stop_timeout
+from worker.ground.json_values import to_json
 from worker.history.answers import StoredMessage
 from worker.history.as_json import Shown, events_of
 from worker.history.events import ErrorInfo, State, StatusEvent
 from worker.history.filters import EventFilter, MessageFilter
-from worker.history.json_values import to_json
 from worker.history.query import all_messages, ask, read_events, state_counts
 from worker.history.writer import EventWriter
 from worker.operations.actions import this_user

@@ -22,9 +22,9 @@ from tests.support.audio_files import decode
 from tests.support.model_endpoint import fails, model_endpoint, says
 from tests.support.project import BIN, ROOT, WORKER, Project, interrupt
 from tests.support.waiting import TIMEOUT, wait_until
+from worker.ground.json_values import to_json
 from worker.history.as_json import Shown, events_of
 from worker.history.events import State
-from worker.history.json_values import to_json
 from worker.history.query import ask, one_message
 
 SAMPLE = Path(str(files("worker") / "sample"))

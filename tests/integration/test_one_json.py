@@ -16,9 +16,9 @@ from tests.support.logs import logging_put_back
 from tests.support.waiting import wait_until
 from tests.support.web import serving, some_messages
 from worker.cli.app import app
+from worker.ground.json_values import to_json
 from worker.history.as_json import Event, ExportedMessage, Shown
 from worker.history.events import State, StatusEvent
-from worker.history.json_values import to_json
 from worker.operations.actions import pause
 from worker.server.connection import connect
 from worker.server.embedded import EmbeddedServer

@@ -26,6 +26,7 @@ from tests.support.model_endpoint import Answer as EndpointAnswer
 from tests.support.model_endpoint import ModelEndpoint, Request, as_json, fails, model_endpoint
 from worker.bridge import run_async_in_new_loop, run_in_thread_pool
 from worker.errors import ConfigurationError, IndexMismatch, NoContentFound
+from worker.ground.json_values import to_json
 from worker.models.embedder import embedder
 from worker.models.settings import ModelSettings
 from worker.recall import recall_batches, snippets
@@ -502,6 +503,13 @@ def test_a_batch_of_questions_is_kept_a_line_for_each_answer(indexed: Path) -> N
     assert [line["question"] for line in lines] == ["read_config", "fetch_url"]
     assert [[hit["path"] for hit in line["hits"]] for line in lines] == [["disk.py"], ["web/client.py"]]
     assert told == [(1, 2), (2, 2)]
+
+
+def test_a_line_of_a_batch_is_what_the_command_line_and_http_answer(indexed: Path) -> None:
+    """With its times in the same form."""
+    [line] = answered("read_config", limit=1)
+    assert line == to_json(run_async_in_new_loop(recall("read_config", limit=1)))
+    assert line["hits"][0]["created"].endswith("Z")
 
 
 def test_a_batch_without_questions_is_no_content(settings: Settings) -> None:

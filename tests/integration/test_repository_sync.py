@@ -20,10 +20,11 @@ from tests.support.git_trees import write
 from tests.support.searching import found_by_text
 from worker.bridge import run_async_in_new_loop
 from worker.errors import ConfigurationError, Fatal, NoContentFound, RetryLater, Unchanged
+from worker.ground.json_values import to_json
 from worker.models.embedder import EmbeddedEmbedder, Embedder, Vectors
 from worker.recall import reading, repository_sync
 from worker.recall.chunking import cut
-from worker.recall.repositories import add_repository, describe_repository, name_of, remove_repository
+from worker.recall.repositories import RepositoryAnswer, add_repository, describe_repository, name_of, remove_repository
 from worker.recall.repository_sync import Synced, sync_repository
 from worker.recall.scanning import Found
 from worker.recall.settings import RecallSettings
@@ -75,12 +76,13 @@ def indexed(name: str = "tree") -> dict[str, str]:
 
 
 def record(name: str = "tree") -> dict[str, Any]:
-    async def ask() -> dict[str, Any]:
+    async def ask() -> RepositoryAnswer:
         found = await (await repository_store()).get(name)
         assert found is not None
         return await describe_repository(found)
 
-    return run_async_in_new_loop(ask)
+    described: dict[str, Any] = to_json(run_async_in_new_loop(ask))
+    return described
 
 
 def found_by_word(word: str, name: str = "tree") -> list[str]:

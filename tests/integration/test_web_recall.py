@@ -168,8 +168,8 @@ def test_the_web_process_starts_without_its_database(
     async def index() -> None:
         ready.append(await search_index())
 
-    monkeypatch.setattr("worker.web.recall.repository_store", database)
-    monkeypatch.setattr("worker.web.recall.search_index", index)
+    monkeypatch.setattr("worker.recall.loading.repository_store", database)
+    monkeypatch.setattr("worker.recall.loading.search_index", index)
     put_in_force(RecallSettings(recall_timeout=timedelta(seconds=3)))
     with serving(create_app(known)) as web:
         assert len(ready) == 1

@@ -18,10 +18,10 @@ from tests.support.web import serving
 from worker import actor
 from worker.bridge import run_async_in_new_loop
 from worker.ground.extras import is_installed
-from worker.history.json_values import to_json
+from worker.ground.json_values import to_json
 from worker.models.settings import ModelSettings
 from worker.recall import repository_sync
-from worker.recall.repositories import add_repository, describe_repository
+from worker.recall.repositories import add_repository, describe_repositories
 from worker.server.embedded import EmbeddedServer
 from worker.settings import Settings
 from worker.settings.groups import put_in_force
@@ -55,13 +55,9 @@ def web(known: Settings) -> Iterator[httpx.Client]:
 
 def described(name: str) -> dict[str, Any]:
     """What `worker repositories show --json` prints."""
-
-    async def asked() -> dict[str, Any]:
-        found = await (await repository_store()).get(name)
-        assert found is not None
-        return await describe_repository(found)
-
-    return run_async_in_new_loop(asked)
+    [found] = run_async_in_new_loop(describe_repositories([name])).repositories
+    described: dict[str, Any] = to_json(found)
+    return described
 
 
 def note(name: str, sync: Sync) -> None:
@@ -75,7 +71,7 @@ def note(name: str, sync: Sync) -> None:
 
 def test_repositories_are_described_as_on_the_command_line(web: httpx.Client) -> None:
     """One by its name, all in the order in which they were added."""
-    both = [to_json(described(name)) for name in ("shop", "new")]
+    both = [described(name) for name in ("shop", "new")]
     assert web.get("/api/repositories").json() == {"repositories": both}
     assert web.get("/api/repositories/shop").json() == both[0]
     assert both[0]["files"] == 2

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from worker.ground.json_values import to_json
 from worker.history.as_json import Event, Shown
 from worker.history.events import TAKEN_TEXT, TAKEN_TRACEBACK, ErrorInfo, State, StatusEvent, WorkerId
-from worker.history.json_values import to_json
 
 
 def test_an_event_as_json_has_all_keys() -> None:

@@ -15,10 +15,10 @@ import typer
 
 from worker.cli.terminal import Cell, Row, Styled, console, is_terminal, line_of, table_of
 from worker.ground.durations import format_duration
+from worker.ground.json_values import to_json
 from worker.ground.texts import UNPRINTABLE, visible
 from worker.history.answers import StoredMessage
 from worker.history.events import State, StatusEvent
-from worker.history.json_values import to_json
 from worker.history.states import MessageState
 
 _STYLES = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -28,7 +27,7 @@ def recall(
     begin()
     answer = run_async_in_new_loop(find(question, repository=repository, limit=limit))
     if as_json:
-        print_json(asdict(answer))
+        print_json(answer)
         return
     for hit in answer.hits:
         _print_hit(hit)

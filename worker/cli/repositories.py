@@ -20,8 +20,9 @@ from worker.operations.actors import find_actor
 from worker.operations.audit import SYNC, audit
 from worker.recall import repository_sync
 from worker.recall.repositories import (
+    RepositoryAnswer,
     add_repository,
-    describe_repository,
+    describe_repositories,
     known_repositories,
     lease_name,
     remove_repository,
@@ -85,32 +86,32 @@ def sync(
 def list_(as_json: AsJson = False) -> None:
     """List the repositories, with the numbers of their stored files and chunks."""
     begin()
-    found = run_async_in_new_loop(lambda: _described([]))
+    found = run_async_in_new_loop(describe_repositories)
     if as_json:
-        print_json({"repositories": found})
+        print_json(found)
         return
     headings = ("repository", "files", "chunks", "errors", "last sync", "progress", "path")
-    print_table(headings, [_row(one) for one in found])
+    print_table(headings, [_row(one) for one in found.repositories])
 
 
 @app.command()
 def show(name: Name, as_json: AsJson = False) -> None:
     """Show the stored files and chunks of a repository, and its last sync."""
     begin()
-    [found] = run_async_in_new_loop(lambda: _described([name]))
+    [found] = run_async_in_new_loop(lambda: describe_repositories([name])).repositories
     if as_json:
         print_json(found)
         return
-    print_text(f"{found['name']}: {found['path']}")
-    for word in ("include", "exclude"):
-        if found[word]:
-            print_text(f"{word}: {' '.join(found[word])}")
-    stored = ", ".join(counted(found[f"{thing}s"], thing) for thing in ("file", "chunk", "byte"))
-    print_text(f"stored: {stored}")
-    if found["left_out"]:
-        print_text("left out: " + ", ".join(f"{count} {reason}" for reason, count in found["left_out"].items()))
-    print_text(f"errors: {found['errors']}")
-    _show_sync(found["sync"])
+    print_text(f"{found.name}: {found.path}")
+    for word, globs in (("include", found.include), ("exclude", found.exclude)):
+        if globs:
+            print_text(f"{word}: {' '.join(globs)}")
+    stored = (counted(found.files, "file"), counted(found.chunks, "chunk"), counted(found.bytes, "byte"))
+    print_text(f"stored: {', '.join(stored)}")
+    if found.left_out:
+        print_text("left out: " + ", ".join(f"{count} {reason}" for reason, count in found.left_out.items()))
+    print_text(f"errors: {found.errors}")
+    _show_sync(found)
 
 
 @app.command()
@@ -128,10 +129,6 @@ def remove(name: Name, as_json: AsJson = False) -> None:
         print_json({"removed": name})
     else:
         print_text(f"repository {name} removed")
-
-
-async def _described(names: list[str]) -> list[dict[str, Any]]:
-    return [await describe_repository(one) for one in await known_repositories(names)]
 
 
 def _sync_here(client: RedisClient, names: list[str], *, as_json: bool) -> None:
@@ -177,27 +174,27 @@ def _result(name: str, progress: repository_sync.Progress) -> str:
     return synced.describe()
 
 
-def _row(found: dict[str, Any]) -> Row:
-    sync = found["sync"]
-    state = "never" if sync is None else Styled(sync["state"], state_style(sync["state"]))
-    progress = "" if sync is None else f"{sync['done']}/{sync['matching']}"
-    counts = (str(found[word]) for word in ("files", "chunks", "errors"))
-    return (found["name"], *counts, state, progress, found["path"])
+def _row(found: RepositoryAnswer) -> Row:
+    sync = found.sync
+    state = "never" if sync is None else Styled(sync.state, state_style(sync.state))
+    progress = "" if sync is None else f"{sync.done}/{sync.matching}"
+    counts = (str(count) for count in (found.files, found.chunks, found.errors))
+    return (found.name, *counts, state, progress, found.path)
 
 
-def _show_sync(sync: dict[str, Any] | None) -> None:
+def _show_sync(found: RepositoryAnswer) -> None:
+    sync = found.sync
     if sync is None:
         print_text("never synced")
         return
-    heard = ago(sync["updated_at"])
-    print_text(f"last sync: {sync['state']}, last update {heard} ago")
-    done, matching = sync["done"], sync["matching"]
-    print_text(f"files: {sync['scanned']} scanned, {matching} wanted, {done} done")
+    print_text(f"last sync: {sync.state}, last update {ago(sync.updated_at)} ago")
+    done, matching = sync.done, sync.matching
+    print_text(f"files: {sync.scanned} scanned, {matching} wanted, {done} done")
     out = console()
     if out.is_terminal and matching:
         out.print(ProgressBar(total=matching, completed=done, width=_BAR), Text(f" {done * 100 // matching}%"))
     elif matching:
         filled = done * _BAR // matching
         print_text(f"[{'#' * filled}{'.' * (_BAR - filled)}] {done * 100 // matching}%")
-    if sync["text"]:
-        print_text(sync["text"])
+    if sync.text:
+        print_text(sync.text)

@@ -81,7 +81,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A part that the answer goes without, and the reason."""
+    """A part that the answer goes without, because it was too slow or failed, and the reason."""
 
     part: str
     reason: str

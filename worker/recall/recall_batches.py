@@ -5,13 +5,12 @@ It must never hold all answers at once: many questions with many hits do not fit
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from worker.errors import NoContentFound
+from worker.ground.json_values import compact
 from worker.loops.thread_pool import run_in_thread_pool
 from worker.recall.recall import Answer, check_question, recall
 from worker.stores.objects import object_store
@@ -57,4 +56,4 @@ async def recall_all(
 def _append(file: Path, answer: Answer) -> None:
     """Adds an answer, as one line."""
     with file.open("a", encoding="utf-8") as opened:
-        opened.write(json.dumps(asdict(answer), default=str) + "\n")
+        opened.write(compact(answer) + "\n")

@@ -9,10 +9,11 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from worker.errors import ConfigurationError, Fatal
 from worker.ground.texts import shown
@@ -23,9 +24,44 @@ from worker.recall.settings import RecallSettings
 from worker.stores.chunks import Totals
 from worker.stores.database import is_storable
 from worker.stores.index import search_index
-from worker.stores.repositories import Repository, repository_store
+from worker.stores.repositories import Repository, Sync, repository_store
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+
+
+class NoSuchRepository(ConfigurationError):
+    """No repository has this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no repository is called {name!r}: see `worker repositories list`")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepositoryAnswer:
+    """A repository, its files and chunks in the index, and its last sync, as the command line and HTTP tell it.
+
+    `left_out` counts the files that were left out, by the reason, and `errors` those that could not be read or cut.
+    `sync` is null if it was never synced.
+    """
+
+    name: str
+    path: str
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    added_at: datetime
+    files: int
+    chunks: int
+    bytes: int
+    left_out: Mapping[str, int]
+    errors: int
+    sync: Sync | None
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryAnswers:
+    """Repositories, in the order of their adding."""
+
+    repositories: tuple[RepositoryAnswer, ...]
 
 
 async def add_repository(
@@ -108,19 +144,33 @@ async def known_repositories(names: Sequence[str] = ()) -> list[Repository]:
     """The repositories of these names; without any, all.
 
     Raises:
-        ConfigurationError: One of the names is unknown.
+        NoSuchRepository: One of the names is unknown.
     """
-    store = await repository_store()
     if not names:
-        return await store.all()
-    return [await _known(name) for name in names]
+        return await (await repository_store()).all()
+    return [await known_repository(name) for name in names]
 
 
-async def _known(name: str) -> Repository:
+async def known_repository(name: str) -> Repository:
+    """The repository of this name.
+
+    Raises:
+        NoSuchRepository: No repository has it.
+    """
     found = await (await repository_store()).get(name)
     if found is None:
-        raise ConfigurationError(f"no repository is called {name!r}: see `worker repositories list`")
+        raise NoSuchRepository(name)
     return found
+
+
+async def describe_repositories(names: Sequence[str] = ()) -> RepositoryAnswers:
+    """Describes the repositories of these names; without any, all.
+
+    Raises:
+        NoSuchRepository: One of the names is unknown.
+        WorkerError, SQLAlchemyError, OSError, RuntimeError: The database or the index cannot be opened or read.
+    """
+    return RepositoryAnswers(tuple([await describe_repository(one) for one in await known_repositories(names)]))
 
 
 def lease_name(name: str) -> str:
@@ -132,41 +182,34 @@ async def remove_repository(name: str) -> None:
     """Removes a repository and its chunks in the index; its files stay.
 
     Raises:
-        ConfigurationError: There is no repository of this name.
+        NoSuchRepository: There is no repository of this name.
     """
-    await _known(name)
+    await known_repository(name)
     # In this order, an interrupted removal can be repeated.
     await (await search_index()).remove_repository(name)
     await (await repository_store()).remove(name)
 
 
-async def describe_repository(repository: Repository) -> dict[str, Any]:
-    """A repository, the numbers of its stored files and chunks, and its last sync, as JSON types."""
+async def describe_repository(repository: Repository) -> RepositoryAnswer:
+    """Counts a repository's stored files and chunks.
+
+    Raises:
+        WorkerError, SQLAlchemyError, OSError, RuntimeError: The index cannot be opened or read.
+    """
     totals = await (await search_index()).totals(repository.name)
-    sync = repository.sync
-    return {
-        "name": repository.name,
-        "path": str(repository.path),
-        "include": list(repository.include),
-        "exclude": list(repository.exclude),
-        "added_at": repository.added_at,
-        "files": totals.files,
-        "chunks": totals.chunks,
-        "bytes": totals.bytes,
-        "left_out": left_out_of(totals),
-        "errors": failures_in(totals),
-        "sync": None
-        if sync is None
-        else {
-            "state": sync.state.value,
-            "started_at": sync.started_at,
-            "updated_at": sync.updated_at,
-            "scanned": sync.scanned,
-            "matching": sync.matching,
-            "done": sync.done,
-            "text": sync.text,
-        },
-    }
+    return RepositoryAnswer(
+        name=repository.name,
+        path=str(repository.path),
+        include=repository.include,
+        exclude=repository.exclude,
+        added_at=repository.added_at,
+        files=totals.files,
+        chunks=totals.chunks,
+        bytes=totals.bytes,
+        left_out=left_out_of(totals),
+        errors=failures_in(totals),
+        sync=repository.sync,
+    )
 
 
 def left_out_of(totals: Totals) -> dict[str, int]:

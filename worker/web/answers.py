@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi.responses import Response
 
+from worker.ground.json_values import compact
 from worker.history.as_json import Shown
-from worker.history.json_values import compact
 from worker.web.security import Visitor
 
 

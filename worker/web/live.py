@@ -19,11 +19,11 @@ from math import inf
 
 import redis
 
+from worker.ground.json_values import compact
 from worker.ground.logs import get_logger
 from worker.history.as_json import Event, Shown
 from worker.history.events import StatusEvent
 from worker.history.filters import EventFilter
-from worker.history.json_values import compact
 from worker.history.tail import afollow_events, aposition
 from worker.server.async_client import AsyncRedisClient
 from worker.server.troubles import trouble

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from fastapi.responses import Response
 
+from worker.ground.json_values import compact
 from worker.history.answers import ActorRates
-from worker.history.json_values import compact
 from worker.history.overview import actor_rates
 from worker.history.query import ask
 from worker.loops.thread_pool import run_in_thread_pool

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable
-from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, HTTPException
+from fastapi import APIRouter, HTTPException, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from worker.ground.logs import get_logger
 from worker.loops.thread_pool import run_in_thread_pool
 from worker.operations.actors import load_actors
 from worker.operations.audit import ENQUEUE
-from worker.recall import indexing, recall
-from worker.recall.loading import load_models
-from worker.recall.settings import RecallSettings
+from worker.recall import indexing, loading, recall
 from worker.settings import Settings
-from worker.stores.chunks import Kind
-from worker.stores.index import search_index
-from worker.stores.repositories import repository_store
 from worker.web import actions, shapes
+from worker.web.answers import told
 from worker.web.dependencies import Acting, Held
 from worker.web.parameters import Name
 from worker.web.problems import NOT_FOUND, WITH_BODY, Problem
 from worker.web.unavailable import unreadable_told
-
-logger = get_logger(__name__)
 
 router = APIRouter(tags=["recall"], responses=WITH_BODY)
 
@@ -50,38 +40,6 @@ class Question(_Body):
     limit: int = Field(10, ge=1, le=recall.MOST_HITS, strict=True)
 
 
-class Hit(shapes.Shape):
-    """Something that was found."""
-
-    kind: Kind
-    repository: shapes.Text = Field(description="Empty for what is in none.")
-    path: shapes.Text = Field(
-        description="The file's within its repository; else the conversation's id, or the note's."
-    )
-    start_line: int
-    end_line: int
-    language: shapes.Text | None
-    symbol: shapes.Text | None
-    score: float = Field(description="Higher is better; only within one answer comparable.")
-    snippet: shapes.Text
-    changed: bool | None = Field(description="Whether the file is another than the one that was indexed.")
-    created: shapes.Time
-
-
-class LeftOut(shapes.Shape):
-    """A part that the answer goes without, and the reason."""
-
-    part: shapes.Text
-    reason: shapes.Text
-
-
-class Answer(shapes.Shape):
-    """The hits, the best first."""
-
-    hits: list[Hit]
-    left_out: list[LeftOut] = Field(description="The parts that were too slow or failed, with the reasons.")
-
-
 class Note(_Body):
     """A note to be found later."""
 
@@ -100,16 +58,17 @@ class Captured(shapes.Shape):
 
 @router.post(
     "/recall",
+    response_model=recall.Answer,
     responses={503: {"model": Problem, "description": "The index cannot be asked, or must be rebuilt."}},
 )
-async def ask(asked: Question) -> Answer:
+async def ask(asked: Question) -> Response:
     """Finds code, conversations and notes that answer a question."""
     with unreadable_told():
         try:
             answer = await recall.recall(asked.question, repository=asked.repository, limit=asked.limit)
         except recall.BadQuestion as error:
             raise HTTPException(422, str(error)) from error
-    return Answer.model_validate(answer)
+    return told(answer)
 
 
 @router.post("/capture", status_code=202, responses=NOT_FOUND)
@@ -126,16 +85,5 @@ async def get_ready(settings: Settings) -> None:
     A part that fails is only logged: the question or the note that needs it fails with the reason.
     """
     # One after another, because threads that import the same modules may find them half loaded.
-    await _tried("actors", run_in_thread_pool(load_actors, settings))
-    await _tried("models", run_in_thread_pool(load_models))
-    limit = RecallSettings.in_force().recall_timeout
-    await _tried("search index", search_index(), limit)
-    await _tried("database", repository_store(), limit)
-
-
-async def _tried(part: str, work: Awaitable[object], limit: timedelta | None = None) -> None:
-    try:
-        async with asyncio.timeout(limit.total_seconds() if limit else None):
-            await work
-    except Exception as error:  # noqa: BLE001 - an edge: the rest of this process does not depend on it
-        logger.warning("a part of recall is not ready", part=part, error=str(error) or type(error).__name__)
+    await loading.tried("actors", run_in_thread_pool(load_actors, settings))
+    await loading.load_all()

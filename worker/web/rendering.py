@@ -15,10 +15,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
 from worker.ground.extras import is_installed
+from worker.ground.json_values import iso
 from worker.ground.tracebacks import from_the_programs_code
 from worker.ground.version import __version__
 from worker.history.answers import StoredMessage
-from worker.history.json_values import iso
 from worker.history.states import WAITS, Action, actions_for
 from worker.web.security import Visitor
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
-from worker.history import json_values
+from worker.ground import json_values
 
 
 def readable(text: object) -> object:

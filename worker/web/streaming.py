@@ -17,9 +17,9 @@ from fastapi import APIRouter, Depends, Header, HTTPException, Query
 from sse_starlette import EventSourceResponse
 
 from worker.errors import ConfigurationError
+from worker.ground.json_values import iso
 from worker.history.as_json import Shown
 from worker.history.filters import EventFilter
-from worker.history.json_values import iso
 from worker.web.answers import shown_to
 from worker.web.dependencies import Held, Visiting
 from worker.web.live import MOST_FOLLOWERS, Batch, LiveTail, place_of
