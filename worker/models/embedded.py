@@ -19,15 +19,20 @@ from worker.errors import MissingExtra
 @contextlib.contextmanager
 def _some_home() -> Iterator[None]:
     """Gives the process a home folder until the block ends, if it has none: some containers' users do not."""
-    own = vars(Path)["home"]
     try:
         Path.home()
     except RuntimeError:
+        own = vars(Path).get("home")  # in Python 3.13 it is a base's
         type.__setattr__(Path, "home", lambda: Path(tempfile.gettempdir()))
+    else:
+        yield
+        return
     try:
         yield
     finally:
-        type.__setattr__(Path, "home", own)
+        type.__delattr__(Path, "home")
+        if own is not None:
+            type.__setattr__(Path, "home", own)
 
 
 # Importing wordllama calls logging.basicConfig, which does nothing as long as the root logger has a handler.
