@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
@@ -194,6 +195,43 @@ def test_a_message_that_kills_its_process_twice_is_a_dead_letter(tmp_path: Path,
         message = ask(opened.client, one_message(poison))
         assert message is not None
         assert [event.state for event in message.events] == [State.STARTED, State.LOST, State.STARTED, State.LOST]
+
+
+def test_of_a_hundred_coroutines_only_the_one_that_kills_their_process_is_a_dead_letter(tmp_path: Path) -> None:
+    """It is run with fewer and fewer of the others until it is alone, and each of them completes."""
+    with scene(tmp_path, WORKER_LEASE="1s") as opened:
+        before = opened.send_many("work", [[300]] * 60)
+        poison = opened.send("kills")
+        sent = [*before, poison, *opened.send_many("work", [[300]] * 39)]
+        starts = 0
+        while opened.ended() < 100:
+            # As a supervisor would.
+            starts += 1
+            worker = opened.start(str(starts), variables={"WORKER_CONCURRENCY": "100"})
+            wait_until(partial(_ends_or_all_end, worker, opened, 100), explain=opened.explain)
+        assert settle(opened, sent) == {"completed": 99, "dead": 1}
+        assert opened.states()["dead"] == 1
+        assert starts <= 4, "in the crowd, among few, alone, and the one that lives"
+        runs = Counter(run.message_id for run in opened.ledger("began"))
+        assert runs[poison] == starts - 1
+        assert sum(runs.values()) <= 100 + 100 + 8 + 1
+
+
+@pytest.mark.clock
+def test_a_hundred_coroutines_of_a_killed_process_are_soon_run_again(tmp_path: Path) -> None:
+    """Few at a time, because one of them may be why: that takes far less time than one after the other."""
+    with scene(tmp_path, WORKER_LEASE="1s") as opened:
+        hundred = {"WORKER_CONCURRENCY": "100"}
+        victim = opened.start_ready("victim", variables=hundred)
+        sent = opened.send_many("work", [[300]] * 100)
+        wait_until(lambda: opened.states()["running"] == 100, explain=opened.explain)
+        victim.kill()
+        opened.start_ready("other", variables=hundred)
+        wait_until(lambda: opened.states()["queued"] < 100 and opened.ledger("began")[100:], explain=opened.explain)
+        began_at = time.monotonic()
+        opened.wait_for_end(100)
+        assert time.monotonic() - began_at < 100 * 0.3 / 3
+        assert settle(opened, sent) == {"completed": 100}
 
 
 def test_a_message_that_was_cancelled_is_not_run_again_when_its_worker_dies(quick: Scene) -> None:

@@ -100,6 +100,26 @@ def test_a_message_that_no_living_worker_knows_is_found_by_one(broker: StreamBro
         assert runners(sender) == {b"known": b"loop"}
 
 
+def test_a_sender_is_heard_again_when_all_workers_have_stopped(broker: StreamBroker, settings: Settings) -> None:
+    """What they leave on the server is no worker that lives."""
+
+    @actor
+    async def known() -> None:
+        """Gives the worker a queue."""
+
+    with working(broker):
+        wait_until(lambda: broker.client.exists("{worker}:leases"))
+    with stream_broker(settings) as sender:
+
+        @actor
+        async def new() -> None:
+            """Comes after the worker."""
+
+        new.send()
+        assert runners(sender) == {b"known": b"loop", b"new": b"loop"}
+        assert waiting(sender, LOOP) == 1
+
+
 class Blocks(Middleware):
     """A middleware that says nothing of the loop."""
 

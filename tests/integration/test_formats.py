@@ -88,7 +88,7 @@ def taken(client: RedisClient, message: dramatiq.Message[Any]) -> TakenMessage:
     assert sending._ENQUEUE_NEW.run(client, sent[:6]) == [1]
     queue, actor = message.queue_name, message.actor_name
     heartbeat._JOIN.run(client, [TOKEN, 60_000, "{}", 1, "thread", 1, queue, actor, "thread"])
-    _, _, (stream, entry, _, fence, *_, payload) = reader._TAKE.run(client, [TOKEN, 1, "thread", 1, queue])
+    _, _, (stream, entry, _, fence, *_, payload) = reader._TAKE.run(client, [TOKEN, 1, 8, 1, "thread", 1, queue])
     assert payload == sent.payload
     return TakenMessage(
         message,
@@ -96,7 +96,7 @@ def taken(client: RedisClient, message: dramatiq.Message[Any]) -> TakenMessage:
         entry=entry.decode(),
         fence=fence,
         attempt=1,
-        redelivered=False,
+        losses=0,
         waited_ms=0,
         epoch=1,
         payload=payload,

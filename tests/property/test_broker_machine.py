@@ -282,6 +282,7 @@ some_runners = st.fixed_dictionaries(
     {}, optional={"a": st.sampled_from(["thread", "loop"]), "b": st.sampled_from(RUNNERS)}
 )
 some_room = st.dictionaries(st.sampled_from(RUNNERS), st.integers(1, 6), min_size=1)
+some_suspects = st.sampled_from([(0, 0), (0, 2), (1, 1), (1, 8)])
 some_ids = st.lists(st.sampled_from([*IDS, "nobody"]), min_size=1, max_size=6, unique=True)
 a_person = st.sampled_from(["ann", "bob"])
 
@@ -419,18 +420,29 @@ class BrokerMachine(RuleBasedStateMachine):
 
     # ------------------------------------------------------------------ processes take and give back
 
-    @rule(data=st.data(), room=some_room, turn=st.booleans(), lost=st.booleans())
-    def take(self, data: st.DataObject, room: dict[str, int], turn: bool, lost: bool) -> None:
+    @rule(data=st.data(), suspects=some_suspects, room=some_room, turn=st.booleans(), lost=st.booleans())
+    def take(
+        self, data: st.DataObject, suspects: tuple[int, int], room: dict[str, int], turn: bool, lost: bool
+    ) -> None:
         """For the runners with room; sometimes the answer does not arrive."""
-        self._take(self._a_process(data), room, QUEUES[::-1] if turn else QUEUES, known=not lost)
+        queues = QUEUES[::-1] if turn else QUEUES
+        self._take(self._a_process(data), room, queues, suspects=suspects, known=not lost)
 
-    def _take(self, process: Process, room: dict[str, int], queues: list[str], *, known: bool = True) -> None:
+    def _take(
+        self,
+        process: Process,
+        room: dict[str, int],
+        queues: list[str],
+        *,
+        suspects: tuple[int, int] = (1, 8),
+        known: bool = True,
+    ) -> None:
         places: list[Argument] = [part for pair in room.items() for part in pair]
-        answer = TAKE.run(self.client, [process.token, len(room), *places, *queues])
+        answer = TAKE.run(self.client, [process.token, *suspects, len(room), *places, *queues])
         if process.token not in self.model.alive:
             assert answer is None
             return
-        given = self.model.take(process.token, room, queues)
+        given = self.model.take(process.token, suspects, room, queues)
         assert {one.decode() for one in answer[1]} == set(self.model.paused)
         self._sync()
         self._described(process, answer[2:], given, known=known)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-PRIORITIES = ("back", "high", "normal", "low")
+PRIORITIES = ("suspect", "lost", "back", "high", "normal", "low")
 RUNNERS = ("thread", "loop", "loop.b")
 """Worker threads, the loop, and the place on the loop that one actor has for itself."""
 
@@ -51,6 +51,10 @@ class Message:
     def is_final(self) -> bool:
         """Whether it has ended."""
         return self.state in FINAL
+
+    def waits_as(self, priority: str) -> str:
+        """The priority with which it waits, where it would wait with this one if no process had died that had it."""
+        return ("suspect" if self.losses > 1 else "lost") if self.losses else priority
 
 
 @dataclass
@@ -178,7 +182,7 @@ class Model:
 
     def expect(self, actors: dict[str, str]) -> bool:
         """A sender says which runners it expects; that counts where no process lives, or has said it."""
-        if self.alive:
+        if any(self.alive.values()):
             return False
         self.runners = actors | self.runners
         return True
@@ -301,7 +305,7 @@ class Model:
         if later >= 0:
             self.due[message.id] = None
         else:
-            self._add_entry(message, priority)
+            self._add_entry(message, message.waits_as(priority))
 
     def _add_entry(self, message: Message, priority: str) -> None:
         place = message.queue, priority, self.runner_of(message.actor)
@@ -317,15 +321,16 @@ class Model:
 
     # ------------------------------------------------------------------ what processes do
 
-    def take(self, token: str, rooms: dict[str, int], queues: list[str]) -> list[Given]:
+    def take(self, token: str, suspects: tuple[int, int], rooms: dict[str, int], queues: list[str]) -> list[Given]:
         """Gives entries to a process, the most urgent first; those that are good for nothing any more are removed."""
         given: list[Given] = []
         left = dict(rooms)
+        allowed = dict(zip(("suspect", "lost"), suspects, strict=True))
         for stream in itertools.product(PRIORITIES, queues, left):
             priority, queue, runner = stream
             entries = self.stream(queue, priority, runner)
             for entry in [one for one in entries if one.holder is None and queue not in self.paused]:
-                if not left[runner]:
+                if not left[runner] or not allowed.get(priority, 1):
                     break
                 if not self._is_good(entry):
                     entries.remove(entry)
@@ -333,6 +338,10 @@ class Model:
                     entry.holder = token
                     given.append(((queue, priority, runner), entry))
                     left[runner] -= 1
+                    if priority == "suspect":
+                        allowed = dict.fromkeys(allowed, 0)
+                    elif priority == "lost":
+                        allowed["lost"] -= 1
         return given
 
     def look(self, given: list[Given]) -> list[Given]:
@@ -530,7 +539,7 @@ class Model:
             del self.due[message_id]
             message = self.messages[message_id]
             message.state = "queued"
-            self._add_entry(message, message.priority)
+            self._add_entry(message, message.waits_as(message.priority))
         if look_around:
             self._move_misplaced()
         return held, lost
@@ -544,18 +553,34 @@ class Model:
 
     def _reclaim(self, most_starts: int) -> int:
         lost = 0
+        certain = self._certainly_guilty(most_starts)
         for stream in itertools.product({one[0] for one in self.streams}, PRIORITIES, RUNNERS):
             entries = self.stream(*stream)
             dead = {one.holder for one in entries if one.holder is not None and not self.alive.get(one.holder)}
             for holder in sorted(one for one in dead if one is not None):
                 for entry in [one for one in entries if one.holder == holder]:
                     entries.remove(entry)
-                    lost += self._take_over(stream, entry, most_starts, was_told=holder in self.ending)
+                    lost += self._take_over(stream, entry, certain, was_told=holder in self.ending)
         self.alive = {token: alive for token, alive in self.alive.items() if alive}
         self.ending &= self.alive.keys()
         return lost
 
-    def _take_over(self, stream: Stream, entry: Entry, most_starts: int, *, was_told: bool) -> int:
+    def _certainly_guilty(self, most_starts: int) -> set[str]:
+        """The messages that ran in a process that is gone, and of which no other can have taken it down."""
+        held: dict[str, list[Message]] = {}
+        for entry in itertools.chain.from_iterable(self.streams.values()):
+            message = self.current(entry)
+            if message is not None and entry.holder is not None and not self.alive.get(entry.holder):
+                held.setdefault(entry.holder, []).append(message)
+        certain = set()
+        for messages in held.values():
+            ran = [one for one in messages if one.state == "running"]
+            doubtful = [one for one in ran if one.losses]
+            alone = doubtful if len(doubtful) == 1 else ran if len(messages) == 1 else []
+            certain |= {one.id for one in alone if one.starts >= most_starts}
+        return certain
+
+    def _take_over(self, stream: Stream, entry: Entry, certain: set[str], *, was_told: bool) -> int:
         if entry.message_id not in self.messages:
             self.stream(*stream).append(Entry(entry.message_id, entry.fence))
             return 0
@@ -564,7 +589,7 @@ class Model:
             return self._take_over_cancelled(entry, was_told=was_told)
         was_running = message.state == "running"
         message.losses += not was_told
-        is_last = (was_running and message.once) or (not was_told and message.starts >= most_starts)
+        is_last = (was_running and message.once) or (not was_told and message.id in certain)
         if was_running:
             message.starts -= was_told
             self._tell_gone(message, was_told=was_told)

@@ -32,7 +32,7 @@ def taken(message_id: str = "", *, queue: str = "q", epoch: int = 1, runner: str
         entry=f"{number}-0",
         fence=1,
         attempt=1,
-        redelivered=False,
+        losses=0,
         waited_ms=0.0,
         epoch=epoch,
         payload=b"{}",

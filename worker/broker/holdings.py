@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 
 from worker.broker.room import Room, Runner
+from worker.broker.suspects import Suspects
 from worker.broker.taken import TakenMessage
 from worker.threads.doorbell import Doorbell
 from worker.threads.os_threads import new_lock
@@ -26,10 +27,12 @@ class Holdings:
 
     Attributes:
         rooms: The room of each runner.
+        suspects: Those of the messages that dead processes had.
     """
 
     def __init__(self, runners: Mapping[str, Runner], admit: Callable[[TakenMessage], bool]) -> None:
         self.rooms = {name: Room(runner) for name, runner in runners.items()}
+        self.suspects = Suspects()
         self._admit = admit
         self._lock = new_lock()
         self._room_made = Doorbell()
@@ -61,6 +64,8 @@ class Holdings:
         for message in messages:
             self._entries.add((message.stream, message.entry))
             if self._admit(message):
+                if message.losses > 0:
+                    self.suspects.add(message)
                 # Where the server was asked for it: else this process would never have enough of that.
                 self.rooms[message.taken_for].add(message)
                 admitted.append(message)
@@ -96,6 +101,8 @@ class Holdings:
         if message.ended:
             return
         message.ended = True
+        if message.losses > 0:
+            self.suspects.remove(message)
         room = self.rooms[message.taken_for]
         room.remove(message)
         message.run = None  # which has the message: only the collector could free them
@@ -150,6 +157,7 @@ class Holdings:
         for message in self.take_waiting():
             self.rooms[message.taken_for].drop(message)
         self._entries.clear()
+        self.suspects.clear()
 
     def _is_early(self) -> bool:
         return bool(self._free()) and any(room.has_soon() for room in self.rooms.values())

@@ -25,7 +25,7 @@ from worker.history.events import ErrorInfo, State, StatusEvent
 from worker.history.lines import to_line
 from worker.server.client import RedisClient
 from worker.server.connection import streams_in
-from worker.server.keys import PRIORITIES
+from worker.server.keys import LOST, PRIORITIES, SUSPECT
 from worker.server.scripts import Argument, Script
 
 logger = get_logger(__name__)
@@ -81,6 +81,7 @@ class Reader:
         self._roused = threading.Event()
         self._waits = False
         self._left_out: list[Room] = []
+        self._allowed = self._holdings.suspects.allowed()
         self._places: dict[bytes, tuple[str, str]] = {}
         self.error: str | None = None
         self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
@@ -100,7 +101,7 @@ class Reader:
     def room_was_made(self, others: RedisClient) -> None:
         """Wakes the reader if it waits for some runners only, and one of the others has room again."""
         # Say first, then look: docs/explanation/waking-without-a-lock.md. The reader says that it waits, then looks.
-        if self._waits and any(room.free() for room in self._left_out):
+        if self._waits and (any(room.free() for room in self._left_out) or self._may_take_more_suspects()):
             self.rouse(others)
 
     def stop(self, others: RedisClient, timeout: float) -> None:
@@ -155,8 +156,11 @@ class Reader:
             return
         queues = self._heartbeat.queues
         turn = next(self._turns) % len(queues)
+        self._allowed = self._holdings.suspects.allowed()
         rooms: list[Argument] = [part for pair in room.items() for part in pair]
-        answer = _TAKE.run(self._client, [term.token, len(room), *rooms, *queues[turn:], *queues[:turn]])
+        answer = _TAKE.run(
+            self._client, [term.token, *self._allowed, len(room), *rooms, *queues[turn:], *queues[:turn]]
+        )
         if answer is None:
             self._heartbeat.lose(term)
             return
@@ -171,14 +175,16 @@ class Reader:
         if not queues:
             self._roused.wait(WAIT_MS / 1000)  # all are paused
             return
-        milliseconds = round(LOOK_AFTER * 1000) if self._holdings.is_ahead() else WAIT_MS
+        milliseconds = self._patience()
         # Say first, then look: docs/explanation/waking-without-a-lock.md.
         self._left_out = [room for name, room in self._holdings.rooms.items() if name not in runners]
         self._waits = True
         try:
-            if self._roused.is_set() or any(room.free() for room in self._left_out):
+            if self._roused.is_set() or any(room.free() for room in self._left_out) or self._may_take_more_suspects():
                 return
-            streams: Any = dict.fromkeys(self._streams_of(queues, runners), ">")
+            left_out = [name for name, most in zip((SUSPECT, LOST), self._allowed, strict=True) if not most]
+            priorities = [one for one in PRIORITIES if one not in left_out]
+            streams: Any = dict.fromkeys(self._streams_of(queues, runners, priorities), ">")
             found: Any = self._client.xreadgroup("workers", term.token, streams, 1, milliseconds)
         finally:
             self._waits = False
@@ -188,6 +194,20 @@ class Reader:
                 entries += [stream, entry]
         if entries:
             self._put(_LOOK.run(self._client, [term.token, *entries]), term)
+
+    def _patience(self) -> int:
+        """Milliseconds for which the reader waits at the server."""
+        if self._holdings.is_ahead():
+            return round(LOOK_AFTER * 1000)
+        changes_in = self._holdings.suspects.changes_in()
+        return WAIT_MS if changes_in is None else min(WAIT_MS, round(changes_in * 1000) + 1)
+
+    def _may_take_more_suspects(self) -> bool:
+        """Whether priorities for which the reader does not wait are allowed again."""
+        # Most processes hold none of them, and pay for this comparison alone.
+        return 0 in self._allowed and any(
+            more and not before for more, before in zip(self._holdings.suspects.allowed(), self._allowed, strict=True)
+        )
 
     def _look_for_lost(self, term: Term) -> None:
         """Finds messages that the server gave to us in a lost answer, or for a request that reached it late."""
@@ -229,7 +249,7 @@ class Reader:
             entry=entry.decode(),
             fence=fence,
             attempt=attempts + 1,
-            redelivered=losses > 0,
+            losses=losses,
             waited_ms=now - float(since),
             epoch=term.epoch,
             payload=payload,
@@ -254,10 +274,12 @@ class Reader:
         kept = json.dumps({"undecodable": base64.b64encode(payload).decode()})
         _BURY.run(self._client, [stream, entry, buried, queue, kept, to_line(event)])
 
-    def _streams_of(self, queues: Sequence[str], runners: Iterable[str]) -> list[str]:
-        """The streams of these queues and runners, the most urgent first."""
+    def _streams_of(
+        self, queues: Sequence[str], runners: Iterable[str], priorities: Sequence[str] = PRIORITIES
+    ) -> list[str]:
+        """The streams of these queues, runners and priorities, the most urgent first."""
         names = self._client.namespace
-        return [names.stream(queue, one, runner) for one in PRIORITIES for queue in queues for runner in runners]
+        return [names.stream(queue, one, runner) for one in priorities for queue in queues for runner in runners]
 
     def _place_of(self, stream: bytes) -> tuple[str, str]:
         """The name of a stream, and its queue."""

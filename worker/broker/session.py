@@ -166,7 +166,7 @@ class WorkerSession:
         """
         message.run = run
         self._committer.take(Commit(message, started=True, events=[] if started is None else [started]))
-        return message.redelivered or message.at_most_once or FREED_AT_START in message.options
+        return message.losses > 0 or message.at_most_once or FREED_AT_START in message.options
 
     def is_begin_stored(self, message: TakenMessage) -> bool:
         """Waits until the server has stored the begin of an attempt; False if it does not: the message goes back."""

@@ -45,7 +45,7 @@ class TakenMessage(MessageProxy):
         entry: The entry's id; each delivery has its own.
         fence: A number that grows with every delivery of the message; only the newest may be stored.
         attempt: The number of its next attempt.
-        redelivered: Whether a process that had it before has died.
+        losses: The number of processes that had it and died, since an attempt ended.
         epoch: The number of the lease's term in which it was taken.
         payload: The message as the server has it.
         priority: The actor's priority, by which runners choose.
@@ -66,7 +66,7 @@ class TakenMessage(MessageProxy):
         entry: str,
         fence: int,
         attempt: int,
-        redelivered: bool,
+        losses: int,
         waited_ms: float,
         epoch: int,
         payload: bytes,
@@ -86,7 +86,7 @@ class TakenMessage(MessageProxy):
         self.entry = entry
         self.fence = fence
         self.attempt = attempt
-        self.redelivered = redelivered
+        self.losses = losses
         self.epoch = epoch
         self.payload = payload
         self.priority = 0

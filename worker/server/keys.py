@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-PRIORITIES = ("back", "high", "normal", "low")
-"""Priorities in order, the most urgent first; `back` is for messages that were given back or lost."""
+SUSPECT, LOST = "suspect", "lost"
+"""The priorities of messages that dead processes had: more than once, and once."""
+
+PRIORITIES = (SUSPECT, LOST, "back", "high", "normal", "low")
+"""Priorities in order, the most urgent first; `back` is for messages that were given back."""
 
 THREAD = "thread"
 """The runner of messages that worker threads run."""

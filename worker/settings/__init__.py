@@ -59,7 +59,7 @@ class Settings(SettingsGroup):
     )
     grace: Duration = Field(timedelta(seconds=20), description="Time that running attempts get to end after SIGTERM.")
     max_crashes: int = Field(
-        2, ge=1, le=100, description="Number of crashed workers after which a message becomes a dead letter."
+        2, ge=1, le=100, description="Number of workers that a message takes down before it becomes a dead letter."
     )
     unknown_actor: Duration = Field(
         timedelta(minutes=10),

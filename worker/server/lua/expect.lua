@@ -4,7 +4,7 @@
 -- Arguments: for each actor its name and its runner.
 -- Answer: 1, or 0 if a worker lives.
 -- Keys: leases, runners.
-if call('EXISTS', KEY.leases) == 1 then
+if call('ZRANGE', KEY.leases, now, '+inf', 'BYSCORE', 'LIMIT', 0, 1)[1] then
   return 0
 end
 while position < #ARGV do

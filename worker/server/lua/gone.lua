@@ -78,7 +78,7 @@ local function restore_entry(id)
     return
   end
   if record.state == 'running' then
-    give_to_others(id, record, '?:0', 'lost', 'the server lost what its worker held', most_starts)
+    give_to_others(id, record, '?:0', 'lost', 'the server lost what its worker held', record.starts >= most_starts)
   else
     transition(id, record, 'queued', { at = record.at, priority = 'back' })
     save(id, record)

@@ -1,4 +1,4 @@
--- include: lost, retention, stopped, unsaid
+-- include: lost, suspects, retention, stopped, unsaid
 -- The heartbeat of a worker process: it renews its lease, takes over the messages of dead processes, and enqueues delayed
 -- messages that are due. To look around is to look at the readers of every stream, to move entries from wrong streams, and
 -- to drop messages that the history need not keep any more.
@@ -52,7 +52,7 @@ local function take_over(stream, entry, dead, was_told)
   end
   local kind, text = ending_of(was_told)
   if not FINAL[record.state] and is_current(fields[1][2], record.fence) then
-    give_to_others(id, record, dead, kind, text, most_starts)
+    give_to_others(id, record, dead, kind, text, is_certain(record, dead, most_starts))
   elseif runs_as_cancelled(id, record, fields[1][2]) then
     call('DEL', KEY.cancel(id))
     end_attempt(id, record, dead, kind, text, false)
@@ -65,14 +65,31 @@ local function is_dead(consumer)
   return not expires or tonumber(expires) < now
 end
 
--- Answers whether the dead process holds nothing of the stream any more.
-local function take_over_all(stream, dead)
-  local pending = call('XPENDING', stream, 'workers', '-', '+', 500, dead)
-  local was_told = #pending > 0 and call('SISMEMBER', KEY.ending, dead) == 1
-  for _, found in ipairs(pending) do
-    take_over(stream, found[1], dead, was_told)
+-- What dead processes hold: for each stream and process some entries at a time.
+local MOST_TAKEN_OVER = 500
+local function all_that_is_left()
+  local left = {}
+  for _, queue in ipairs(call('SMEMBERS', KEY.queues)) do
+    for _, stream in ipairs(streams_of(queue)) do
+      local consumers = redis.pcall('XINFO', 'CONSUMERS', stream, 'workers')
+      for _, consumer in ipairs(consumers.err and {} or consumers) do
+        if is_dead(consumer[2]) then
+          local entries = call('XPENDING', stream, 'workers', '-', '+', MOST_TAKEN_OVER, consumer[2])
+          table.insert(left, { stream = stream, dead = consumer[2], entries = entries })
+        end
+      end
+    end
   end
-  if #pending < 500 then
+  return left
+end
+
+-- Answers whether the dead process holds nothing of the stream any more.
+local function take_over_all(stream, dead, entries)
+  local was_told = #entries > 0 and call('SISMEMBER', KEY.ending, dead) == 1
+  for _, entry in ipairs(entries) do
+    take_over(stream, entry[1], dead, was_told)
+  end
+  if #entries < MOST_TAKEN_OVER then
     call('XGROUP', 'DELCONSUMER', stream, 'workers', dead)
     return true
   end
@@ -84,15 +101,14 @@ local function reclaim()
   if (#expired == 0 and not look_around) or now < tonumber(call('GET', KEY.patience) or 0) then
     return false
   end
-  local unfinished = {}
-  for _, queue in ipairs(call('SMEMBERS', KEY.queues)) do
-    for _, stream in ipairs(streams_of(queue)) do
-      local consumers = redis.pcall('XINFO', 'CONSUMERS', stream, 'workers')
-      for _, consumer in ipairs(consumers.err and {} or consumers) do
-        if is_dead(consumer[2]) and not take_over_all(stream, consumer[2]) then
-          unfinished[consumer[2]] = true
-        end
-      end
+  local unfinished, all = {}, all_that_is_left()
+  -- All of them before any is taken over: which it was is seen only by those beside it.
+  for _, left in ipairs(all) do
+    find_suspects(left.stream, left.dead, left.entries)
+  end
+  for _, left in ipairs(all) do
+    if not take_over_all(left.stream, left.dead, left.entries) then
+      unfinished[left.dead] = true
     end
   end
   for _, dead in ipairs(expired) do

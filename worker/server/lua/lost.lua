@@ -16,14 +16,14 @@ local function end_attempt(id, record, worker, kind, text, is_last)
   count(record.actor, kind)
 end
 
--- Gives a message to others, or makes it a dead letter if it has taken too many processes down. After the kind `cancelled`
--- it is no crash, and the start does not count.
-local function give_to_others(id, record, worker, kind, text, most_starts)
+-- Gives a message to others, or makes it a dead letter if it is certain that it takes processes down. After the kind
+-- `cancelled` it is no crash, and the start does not count.
+local function give_to_others(id, record, worker, kind, text, is_certain)
   local ran = record.state == 'running'
   local is_last = ran and more_field(record, 'once') ~= nil
   if kind == 'lost' then
     record.losses = record.losses + 1
-    is_last = is_last or record.starts >= most_starts
+    is_last = is_last or is_certain
   elseif ran then
     record.starts = record.starts - 1
   end

@@ -1,7 +1,7 @@
 -- include: server, keys, runners
 -- The streams in which entries wait: one for each queue, priority and runner.
 -- Keys: stream.
-local PRIORITIES = { 'back', 'high', 'normal', 'low' }
+local PRIORITIES = { 'suspect', 'lost', 'back', 'high', 'normal', 'low' }
 
 -- The streams of a queue, the most urgent first.
 local function streams_of(queue)

@@ -65,6 +65,15 @@ local function is_cancelled(id, record, state)
   return record.state == 'running' and state ~= 'completed' and state ~= 'skipped' and call('EXISTS', KEY.cancel(id)) == 1
 end
 
+-- The priority with which a message waits. One that a process had when it died may have been why: a process begins few
+-- of these at once (worker/broker/suspects.py), and of those that were lost more than once, one.
+local function priority_of(record, priority)
+  if record.losses > 0 then
+    return record.losses == 1 and 'lost' or 'suspect'
+  end
+  return priority or record.priority
+end
+
 local begin_again
 
 -- A message that has ended is enqueued if its own attempt has enqueued it; what was cancelled is over.
@@ -111,7 +120,7 @@ local function transition(id, record, state, how)
     record.fence = record.fence + 1
   end
   if state == 'queued' then
-    add_entry(id, record.fence, record.queue, how.priority or record.priority, record.actor)
+    add_entry(id, record.fence, record.queue, priority_of(record, how.priority), record.actor)
   elseif state == 'delayed' then
     delay(id, record.at)
   else
