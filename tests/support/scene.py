@@ -152,12 +152,16 @@ class Scene:
         quick = {"WORKER_MIN_BACKOFF": "10ms", "WORKER_MAX_BACKOFF": "100ms", "WORKER_LOG_LEVEL": "info"}
         own = {"FAULTS_FOLDER": str(folder), "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
         self._environment = forget_environment(dict(os.environ)) | quick | variables | own
-        self._port = self.server.port
+        self.url = f"redis://{HOST}:{self.server.port}/0"
         self.broker = self._sender()
 
     def go_through(self, port: int) -> None:
         """Workers that are started from now on reach the server at that port, and so does the sender."""
-        self._port = port
+        self.go_to(f"redis://{HOST}:{port}/0")
+
+    def go_to(self, url: str) -> None:
+        """Workers that are started from now on reach the server under that URL, and so does the sender."""
+        self.url = url
         self.broker.close()
         self.broker = self._sender()
 
@@ -165,11 +169,6 @@ class Scene:
         broker = create_broker(Settings.model_validate({"redis_url": self.url, "data_dir": self.folder}))
         assert isinstance(broker, StreamBroker)
         return broker
-
-    @property
-    def url(self) -> str:
-        """The address under which the server is reached."""
-        return f"redis://{HOST}:{self._port}/0"
 
     # ------------------------------------------------------------------ workers
 

@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 
 import redis
 from dramatiq.errors import ConnectionClosed
-from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from worker.broker.envelope import PLAIN, Parcel
 from worker.errors import ServerRefused, ServerUnreachable
-from worker.server.bounds import BoundedRetry, within
+from worker.server.bounds import within
 from worker.server.client import RedisClient
-from worker.server.connection import WORTH_ANOTHER_TRY
+from worker.server.connection import tries_again
 from worker.server.fitness import check_fitness
 from worker.server.keys import THREAD
 from worker.server.line import Line
@@ -60,7 +60,7 @@ class Sender:
         self._told: frozenset[str] = frozenset()
         self._own = _OwnLine()
         self._fit_until = 0.0
-        self._retry = BoundedRetry(ExponentialWithJitterBackoff(base=0.05, cap=1), _TRIES_AGAIN, WORTH_ANOTHER_TRY)
+        self._retry = tries_again(_TRIES_AGAIN, client.primary, client.bound)
 
     def send(self, parcels: Sequence[Parcel]) -> list[str]:
         """Enqueues messages, hundreds in each round trip.

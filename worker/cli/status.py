@@ -39,7 +39,7 @@ from worker.history.query import ask
 from worker.history.states import FAILED, FAILING, WAITS, MessageState
 from worker.operations.health import Health, HealthAnswer, check_health
 from worker.server.client import RedisClient
-from worker.server.connection import address, check_server, connect
+from worker.server.connection import check_server, connect, whereabouts
 from worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def look(client: RedisClient, settings: Settings, over: timedelta) -> Status:
     now = datetime.now(UTC)
     return Status(
         time=now,
-        server=address(settings),
+        server=whereabouts(client, settings),
         over=over,
         health=check_health(client, settings),
         messages=ask(client, query.state_counts()),

@@ -18,7 +18,7 @@ from worker.errors import ServerUnreachable
 from worker.operations.actors import HIDES, RENAME, namesake
 from worker.operations.health import HealthState, check_health, unreachable
 from worker.server.client import RedisClient
-from worker.server.connection import address
+from worker.server.connection import whereabouts
 from worker.server.fitness import Info, cluster_trouble, eviction_doubt, eviction_trouble
 from worker.server.layout import LAYOUT, read_layout, remedy
 from worker.settings import Settings
@@ -99,7 +99,7 @@ def _check_server(client: RedisClient, settings: Settings) -> Iterator[Finding]:
         complaint = unreachable(error, settings)
         yield _problem("reach", complaint.found, complaint.remedy)
         return
-    yield check_reach(took_ms, address(settings))
+    yield check_reach(took_ms, whereabouts(client, settings))
     yield check_version(info)
     yield check_cluster(info)
     yield check_role(info)

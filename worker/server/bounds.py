@@ -14,6 +14,7 @@ from math import inf
 from types import TracebackType
 from typing import Any, TypeVar
 
+from redis.exceptions import AuthenticationError
 from redis.retry import Retry
 
 T = TypeVar("T")
@@ -85,6 +86,8 @@ class BoundedRetry(Retry):
         """The answer of `do`, which is called again after an error that may pass."""
 
         def is_worth_it(error: Exception) -> bool:
-            return seconds_left() > 0 and (is_retryable is None or is_retryable(error))
+            # A wrong password does not become right meanwhile.
+            may_pass = seconds_left() > 0 and not isinstance(error, AuthenticationError)
+            return may_pass and (is_retryable is None or is_retryable(error))
 
         return super().call_with_retry(do, fail, is_worth_it, with_failure_count)

@@ -12,6 +12,7 @@ from worker.server.bounds import within
 from worker.server.keys import Namespace
 from worker.server.line import Line
 from worker.server.pools import EmbeddedPool
+from worker.server.primary import Primary
 
 
 class RedisClient(redis.Redis):
@@ -20,17 +21,27 @@ class RedisClient(redis.Redis):
     Args:
         namespace: The namespace of its scripts.
         bound: Seconds that each of its calls may take as a whole, with connecting and repeated tries.
+        primary: The primary that its connections look for, or None where its place is fixed.
         options: The options of redis-py's client.
 
     Attributes:
         namespace: The namespace of its scripts.
         bound: The bound of its next calls.
+        primary: The primary that its connections look for, or None where its place is fixed.
     """
 
-    def __init__(self, namespace: Namespace, *, bound: float = inf, **options: Any) -> None:  # noqa: ANN401 - redis-py's own
+    def __init__(
+        self,
+        namespace: Namespace,
+        *,
+        bound: float = inf,
+        primary: Primary | None = None,
+        **options: Any,  # noqa: ANN401 - redis-py's own
+    ) -> None:
         super().__init__(**options)
         self.namespace = namespace
         self.bound = bound
+        self.primary = primary
 
     def line(self) -> Line:
         """A connection from the same pool, for the calls of one thread; the caller bounds them.

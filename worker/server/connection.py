@@ -6,10 +6,7 @@ Making a client opens no connection; the first command starts an embedded server
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Iterator
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 import redis
 from redis import asyncio as redis_asyncio
@@ -24,7 +21,10 @@ from worker.server.client import RedisClient
 from worker.server.embedded import EmbeddedServer
 from worker.server.keys import Namespace
 from worker.server.pools import EmbeddedPool, announce
+from worker.server.primary import Primary
+from worker.server.sentinels import primary_of
 from worker.server.troubles import trouble
+from worker.server.urls import ServerUrl, complaints_about, read_url
 from worker.server.wires import DEMOTED, AsyncTlsWire, AsyncUnixWire, AsyncWire, Generations, TlsWire, UnixWire, Wire
 from worker.settings import Settings
 
@@ -33,25 +33,13 @@ MAX_CONNECTIONS = 4096
 
 _TRIES_AGAIN = 2
 
+_BETWEEN_TRIES = 0.1
+"""Seconds between two tries on the average, while another server becomes the primary."""
+
 _OPTIONS: dict[str, Any] = {"max_connections": MAX_CONNECTIONS, "health_check_interval": 0, "client_name": "worker"}
 
 _WIRES: dict[str, Any] = {"rediss": TlsWire, "unix": UnixWire}
 _ASYNC_WIRES: dict[str, Any] = {"rediss": AsyncTlsWire, "unix": AsyncUnixWire}
-
-
-_NOT_IN_URLS = frozenset(
-    {
-        "credential_provider",
-        "decode_responses",
-        "encoding",
-        "encoding_errors",
-        "event_dispatcher",
-        "redis_connect_func",
-        "retry",
-        "retry_on_error",
-    }
-)
-"""Parameters that are objects, or that change the form of answers."""
 
 
 def connect(settings: Settings, *, timeout: float | None = None) -> RedisClient:
@@ -68,17 +56,23 @@ def connect(settings: Settings, *, timeout: float | None = None) -> RedisClient:
     namespace = Namespace(settings.namespace)
     bound = settings.server_timeout.total_seconds() if timeout is None else timeout
     # Calls without a bound of their own, such as a transaction's, have at least that of each wait.
-    options = _options(bound) | {"retry": BoundedRetry(_backoff(), _TRIES_AGAIN, WORTH_ANOTHER_TRY)}
+    options = _options(bound)
     if settings.redis_url is None:
         if settings.embedded == "never":
             raise ConfigurationError("no server: set WORKER_REDIS_URL (WORKER_EMBEDDED=never forbids the embedded one)")
+        options["retry"] = tries_again(_TRIES_AGAIN)
         return RedisClient(namespace, bound=bound, connection_pool=EmbeddedPool(settings, options))
-    url = settings.redis_url.get_secret_value()
-    with _complaints_about(url):
-        pool = redis.ConnectionPool.from_url(url, **options | _of_network(url))
-        pool.connection_class = _WIRES.get(_scheme(url), Wire)
+    given = settings.redis_url.get_secret_value()
+    url = read_url(given)
+    with complaints_about(given):
+        pool = redis.ConnectionPool.from_url(url.plain, **options | _of_network(url))
+        pool.connection_class = _WIRES.get(url.scheme, Wire)
+        primary = primary_of(url, pool.connection_kwargs, bound)
+        pool.connection_kwargs |= {"retry": tries_again(_TRIES_AGAIN, primary, bound)}
         pool.connection_class(**pool.connection_kwargs)  # which connects to nothing
-    return RedisClient(namespace, bound=bound, connection_pool=pool)
+    if primary is not None:
+        pool.connection_kwargs["primary"] = primary
+    return RedisClient(namespace, bound=bound, primary=primary, connection_pool=pool)
 
 
 async def aconnect(settings: Settings) -> AsyncRedisClient:
@@ -88,11 +82,13 @@ async def aconnect(settings: Settings) -> AsyncRedisClient:
         ConfigurationError: The same as in `connect`.
         ServerUnreachable: The embedded server did not start, or runs and does not answer.
     """
-    connect(settings).close()  # refuses bad settings
+    blocking = connect(settings)  # refuses bad settings
+    blocking.close()
     namespace = Namespace(settings.namespace)
     bound = settings.server_timeout.total_seconds()
     # With the library's own retries, callers would wait for seconds while the server is away.
-    options = _options(bound) | {"retry": AsyncRetry(_backoff(), _TRIES_AGAIN, _OF_SERVERS)}
+    tries = blocking.connection_pool.connection_kwargs["retry"].get_retries()
+    options = _options(bound) | {"retry": AsyncRetry(_backoff(blocking.primary), tries, _OF_SERVERS)}
     if settings.redis_url is None:
         server = EmbeddedServer(settings)
         path = str(await asyncio.to_thread(server.ensure_running))
@@ -100,16 +96,19 @@ async def aconnect(settings: Settings) -> AsyncRedisClient:
         return _owning(
             namespace, bound, redis_asyncio.ConnectionPool(connection_class=AsyncUnixWire, path=path, **options)
         )
-    url = settings.redis_url.get_secret_value()
-    with _complaints_about(url):
-        pool = redis_asyncio.ConnectionPool.from_url(url, **options | _of_network(url))
-        pool.connection_class = _ASYNC_WIRES.get(_scheme(url), AsyncWire)  # from_url takes none beside a rediss: URL
+    given = settings.redis_url.get_secret_value()
+    url = read_url(given)
+    with complaints_about(given):
+        pool = redis_asyncio.ConnectionPool.from_url(url.plain, **options | _of_network(url))
+        pool.connection_class = _ASYNC_WIRES.get(url.scheme, AsyncWire)  # from_url takes none beside a rediss: URL
         pool.connection_class(**pool.connection_kwargs)
+    if blocking.primary is not None:
+        pool.connection_kwargs["primary"] = blocking.primary
     return _owning(namespace, bound, pool)
 
 
 _OF_SERVERS: tuple[type[redis.RedisError], ...] = (redis.ConnectionError, redis.TimeoutError, *DEMOTED)
-WORTH_ANOTHER_TRY: tuple[type[Exception], ...] = (*_OF_SERVERS, TimeoutError)
+_WORTH_ANOTHER_TRY: tuple[type[Exception], ...] = (*_OF_SERVERS, TimeoutError)
 """The errors after which a call is tried again within its bound; a server that was demoted has not carried it out."""
 
 
@@ -117,12 +116,14 @@ def _options(bound: float) -> dict[str, Any]:
     return _OPTIONS | {"socket_timeout": bound, "generations": Generations()}
 
 
-def _of_network(url: str) -> dict[str, Any]:
-    return {} if _scheme(url) == "unix" else {"socket_keepalive": True}
+def _of_network(url: ServerUrl) -> dict[str, Any]:
+    return {} if url.scheme == "unix" else {"socket_keepalive": True}
 
 
-def _scheme(url: str) -> str:
-    return url.partition(":")[0].lower()
+def tries_again(usual: int, primary: Primary | None = None, bound: float = 0.0) -> BoundedRetry:
+    """The further tries of a call: so many as usual, or where another server may become the primary, for its bound."""
+    tries = usual if primary is None else max(usual, round(bound / _BETWEEN_TRIES))
+    return BoundedRetry(_backoff(primary), tries, _WORTH_ANOTHER_TRY)
 
 
 def _owning(namespace: Namespace, bound: float, pool: redis_asyncio.ConnectionPool) -> AsyncRedisClient:
@@ -132,38 +133,8 @@ def _owning(namespace: Namespace, bound: float, pool: redis_asyncio.ConnectionPo
     return client
 
 
-@contextlib.contextmanager
-def _complaints_about(url: str) -> Iterator[None]:
-    """Refuses a URL from which no connection can be made; the library's own error may show the password."""
-    shown = f"WORKER_REDIS_URL={mask_secrets(url)}"
-    try:
-        _, _, query = url.partition("?")
-        given = sorted(name for name, _ in parse_qsl(query, keep_blank_values=True))
-        if ours := _NOT_IN_URLS.intersection(given):
-            raise ConfigurationError(f"{shown}: its parameter {min(ours)} cannot be set in a URL: leave it out")
-        if (name := _path_of(url)) and not name.isdecimal():
-            raise ConfigurationError(
-                f"{shown}: {name} is not the number of a database: leave it out, and set WORKER_NAMESPACE to keep "
-                "environments apart"
-            )
-        yield
-    except (TypeError, AttributeError, redis.RedisError) as error:
-        raise ConfigurationError(
-            f"{shown}: one of its parameters ({', '.join(given) or 'none'}) is unknown or has a bad value: leave it out"
-        ) from error
-    except ValueError as error:
-        raise ConfigurationError(
-            f"{shown} is not an address: write redis://host:6379/0, rediss://… or unix:///path"
-        ) from error
-
-
-def _path_of(url: str) -> str:
-    """The path of the URL, which should be a database's number; redis-py reads any other path as 0."""
-    return "" if url.startswith("unix:") else unquote(urlsplit(url).path).strip("/")
-
-
-def _backoff() -> ExponentialWithJitterBackoff:
-    return ExponentialWithJitterBackoff(base=0.05, cap=1)
+def _backoff(primary: Primary | None) -> ExponentialWithJitterBackoff:
+    return ExponentialWithJitterBackoff(base=0.05, cap=1 if primary is None else 2 * _BETWEEN_TRIES)
 
 
 def streams_in(answer: Any) -> list[tuple[bytes, list[Any]]]:  # noqa: ANN401 - as the server answers
@@ -180,6 +151,12 @@ def address(settings: Settings) -> str:
     if settings.redis_url is None:
         return f"embedded, in {settings.data_dir}"
     return mask_secrets(settings.redis_url.get_secret_value())
+
+
+def whereabouts(client: RedisClient, settings: Settings) -> str:
+    """The server's address for people, with the place of the primary where it was found."""
+    found = client.primary.last if client.primary is not None else None
+    return address(settings) if found is None else f"{address(settings)} (primary {found})"
 
 
 def check_server(client: RedisClient, settings: Settings) -> None:

@@ -6,6 +6,8 @@ import redis
 from redis import exceptions
 
 from worker.errors import ServerRefused, ServerUnreachable
+from worker.server.informants import InformantsRefuseError
+from worker.server.wires import NotEnoughReplicasError
 
 AWAY = "check WORKER_REDIS_URL, that the server runs, and that this machine may reach it"
 
@@ -27,6 +29,7 @@ _OTHERWISE = "see `worker doctor`, and the server's log"
 
 # redis-py leaves the code out of the text of errors for which it has a type.
 _CODES: dict[type[Exception], str] = {
+    NotEnoughReplicasError: "NOREPLICAS",
     exceptions.NoPermissionError: "NOPERM",
     exceptions.ReadOnlyError: "READONLY",
     exceptions.OutOfMemoryError: "OOM",
@@ -56,6 +59,8 @@ def described(error: Exception, where: str = "") -> tuple[str, str]:
     at = f" at {where}" if where else ""
     if not is_refusal(error):
         return f"no answer from Redis{at} ({reason})", AWAY
+    if isinstance(error, InformantsRefuseError):
+        return f"Redis{at} refuses ({reason})", error.remedy
     code = _code_of(error, reason)
     if code == "NOAUTH":
         reason = "Authentication required"  # not that HELLO is the wrong word, as the server says in a handshake

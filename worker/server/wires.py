@@ -3,10 +3,14 @@
 In a planned failover the address points to the new primary, and the former one goes on answering: writes with READONLY,
 questions with old data. Such an answer closes the connection, and all of its pool that were made before. Every few
 seconds a connection asks, before its next command, whether its server would accept a write.
+
+Where sentinels tell where the primary is, each connection asks them before it connects, and the server that it has
+found before its first command.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterable
 from math import inf
@@ -19,9 +23,19 @@ from redis._parsers import _HiredisParser
 
 from worker.server.bounds import bound_waits, left_or, seconds_left
 from worker.server.names import addresses_of
+from worker.server.primary import Primary
 
-DEMOTED = (exceptions.ReadOnlyError, exceptions.ClusterDownError, exceptions.MovedError)
+DEMOTED = (
+    exceptions.ReadOnlyError,
+    exceptions.ClusterDownError,
+    exceptions.MovedError,
+)
 """The answers of a server that accepts no writes, as a demoted one; to redis-py MASTERDOWN is a CLUSTERDOWN."""
+
+
+class NotEnoughReplicasError(exceptions.ReadOnlyError):
+    """A primary that may be the primary no more refuses, because it has lost replicas: ask where the primary is."""
+
 
 LOOK_EVERY = 5.0
 """Seconds after which a connection asks again whether its server would accept a write."""
@@ -45,21 +59,31 @@ class Generations:
 class _Leaving:
     """The part of a connection that notices that its server was demoted; the same for both kinds of clients."""
 
-    def __init__(self, *, generations: Generations, **options: Any) -> None:  # noqa: ANN401 - redis-py's own
+    def __init__(self, *, generations: Generations, primary: Primary | None = None, **options: Any) -> None:  # noqa: ANN401 - redis-py's own
         self._generations = generations
         self._generation = generations.present
         self._looks_at = inf
+        self._primary = primary
         super().__init__(**options)
 
     def _begin_generation(self) -> None:
         self._generation = self._generations.present
-        self._looks_at = time.monotonic() + LOOK_EVERY
+        # One that was found may have been demoted since, and nobody has told it to whoever was asked.
+        self._looks_at = time.monotonic() + (LOOK_EVERY if self._primary is None else 0.0)
 
     def _is_left(self) -> bool:
         return self._generation != self._generations.present
 
     def _is_due(self) -> bool:
-        return time.monotonic() > self._looks_at
+        return time.monotonic() >= self._looks_at
+
+    def _note(self, error: exceptions.ResponseError) -> None:
+        """Ends this generation of connections if the answer tells that the server was demoted."""
+        if self._primary is not None and str(error).startswith("NOREPLICAS"):
+            self._generations.end(self._generation)
+            raise NotEnoughReplicasError(str(error)) from error
+        if isinstance(error, DEMOTED):
+            self._generations.end(self._generation)
 
 
 class _Parser(_HiredisParser):
@@ -120,6 +144,8 @@ class _Wire(_Leaving):
     def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:
         """Connects, unless it is connected."""
         if self._sock is None:
+            if self._primary is not None:
+                self.host, self.port = self._primary.find()
             self._begin_generation()
         super().connect_check_health(check_health, retry_socket_connect)  # type: ignore[misc]
 
@@ -137,8 +163,8 @@ class _Wire(_Leaving):
         """Reads an answer; one that tells that the server was demoted ends this generation of connections."""
         try:
             return super().read_response(*args, **options)  # type: ignore[misc]
-        except DEMOTED:
-            self._generations.end(self._generation)
+        except redis.ResponseError as error:
+            self._note(error)
             raise
 
     def check_health(self) -> None:
@@ -149,12 +175,17 @@ class _Wire(_Leaving):
         self.send_command("EVAL", AS_IF_TO_WRITE, 0, check_health=False)  # type: ignore[attr-defined]
         try:
             self.read_response()
+        except NotEnoughReplicasError:
+            self.disconnect()  # type: ignore[attr-defined]
+            raise
         except DEMOTED as error:
             self.disconnect()  # type: ignore[attr-defined]
             raise _was_demoted() from error
         except redis.ResponseError:
             pass  # a refusal is told by the command that meets it
 
+    host: str
+    port: int
     _sock: Any
     _socket_timeout: float | None
     _socket_connect_timeout: float | None
@@ -209,6 +240,8 @@ class _AsyncWire(_Leaving):
     async def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:
         """Connects, unless it is connected."""
         if not self.is_connected:
+            if self._primary is not None:
+                self.host, self.port = await asyncio.to_thread(self._primary.find)
             self._begin_generation()
         await super().connect_check_health(check_health, retry_socket_connect)  # type: ignore[misc]
 
@@ -223,8 +256,8 @@ class _AsyncWire(_Leaving):
         """Reads an answer; one that tells that the server was demoted ends this generation of connections."""
         try:
             return await super().read_response(*args, **options)  # type: ignore[misc]
-        except DEMOTED:
-            self._generations.end(self._generation)
+        except redis.ResponseError as error:
+            self._note(error)
             raise
 
     async def check_health(self) -> None:
@@ -235,12 +268,17 @@ class _AsyncWire(_Leaving):
         await self.send_command("EVAL", AS_IF_TO_WRITE, 0, check_health=False)  # type: ignore[attr-defined]
         try:
             await self.read_response()
+        except NotEnoughReplicasError:
+            await self.disconnect()  # type: ignore[attr-defined]
+            raise
         except DEMOTED as error:
             await self.disconnect()  # type: ignore[attr-defined]
             raise _was_demoted() from error
         except redis.ResponseError:
             pass
 
+    host: str
+    port: int
     is_connected: bool
 
 
