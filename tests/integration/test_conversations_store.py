@@ -1,16 +1,14 @@
-"""Conversations and chunks in real SQLite files."""
+"""Conversations and chunks in real SQLite files, and in a real PostgreSQL."""
 
 from __future__ import annotations
 
 import itertools
-import sqlite3
 import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -20,11 +18,15 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from pydantic import SecretStr
+from sqlalchemy import Table, text
+from sqlalchemy.ext.asyncio import create_async_engine
 
+from tests.support.postgres import Postgres
 from worker.bridge import run_async_in_new_loop
 from worker.errors import ConfigurationError
 from worker.settings import Settings
 from worker.settings.groups import put_in_force
+from worker.stores import conversations
 from worker.stores.conversations import Chunk, Conversation, ConversationStore, conversation_store
 from worker.stores.settings import StoreSettings
 
@@ -46,25 +48,44 @@ def chunk(name: str, seconds: float = 0) -> Chunk:
     return Chunk(id=name, started_at=NOON + timedelta(seconds=seconds), audio_key=f"{name}.ogg", transcript=name)
 
 
-def by_sql(settings: Settings, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, settings: Settings) -> Settings:
+    """Settings whose database is a SQLite file that nobody made, or an empty PostgreSQL."""
+    if request.param == "postgresql":
+        server: Postgres = request.getfixturevalue("postgres")
+        put_in_force(StoreSettings(database_url=SecretStr(server.url(server.create()))))
+    return settings
+
+
+def insert(table: Table, rows: Sequence[Mapping[str, object]]) -> None:
     """Writes past the store, as older programs did: no foreign key is checked."""
-    with closing(sqlite3.connect(settings.data_dir / "conversations.db")) as connection, connection:
-        connection.executemany(statement, rows)
+
+    async def write() -> None:
+        engine = create_async_engine(StoreSettings.in_force().database_url.get_secret_value())
+        try:
+            async with engine.begin() as connection:
+                if engine.dialect.name == "postgresql":
+                    await connection.execute(text("SET LOCAL session_replication_role = replica"))
+                await connection.execute(table.insert(), rows)
+        finally:
+            await engine.dispose()
+
+    if rows:
+        run_async_in_new_loop(write)
 
 
-def insert_legacy(settings: Settings, conversation_id: str | None, names: dict[str, float]) -> None:
+def insert_legacy(conversation_id: str | None, names: Mapping[str, float]) -> None:
     """Chunks that name their conversation in themselves, or none; each with its seconds after noon."""
     rows = [
-        (name, conversation_id, f"{NOON + timedelta(seconds=seconds):%Y-%m-%d %H:%M:%S.%f}")
+        {"id": name, "conversation_id": conversation_id, "started_at": NOON + timedelta(seconds=seconds)}
         for name, seconds in names.items()
     ]
-    by_sql(settings, "INSERT INTO chunks (id, conversation_id, started_at) VALUES (?, ?, ?)", rows)
+    insert(conversations._chunks, rows)
 
 
-def link(settings: Settings, conversation_id: str, names: Iterable[str]) -> None:
+def link(conversation_id: str, names: Iterable[str]) -> None:
     """Links chunks through the table."""
-    rows = [(name, conversation_id) for name in names]
-    by_sql(settings, "INSERT INTO chunk_conversations (chunk_id, conversation_id) VALUES (?, ?)", rows)
+    insert(conversations._links, [{"chunk_id": name, "conversation_id": conversation_id} for name in names])
 
 
 def names_of(conversation_id: str) -> list[str]:
@@ -72,10 +93,10 @@ def names_of(conversation_id: str) -> list[str]:
 
 
 @pytest.fixture
-def schema(settings: Settings) -> Settings:
+def schema(database: Settings) -> Settings:
     """Settings whose database has its tables, and nothing in them."""
     assert ask(lambda store: store.get("nobody")) is None
-    return settings
+    return database
 
 
 class Linked(NamedTuple):
@@ -109,22 +130,22 @@ def test_chunks_linked_either_way_come_once_each_by_time_and_then_id(schema: Set
     mine, other = uuid.uuid4().hex, uuid.uuid4().hex
     for one in chunks:
         owner = mine if one.directly else other if one.elsewhere else None
-        insert_legacy(schema, owner, {f"{mine}/{one.name}": one.seconds})
-    link(schema, mine, [f"{mine}/{one.name}" for one in chunks if one.by_table])
-    link(schema, other, [f"{mine}/{one.name}" for one in chunks if one.elsewhere])
+        insert_legacy(owner, {f"{mine}/{one.name}": one.seconds})
+    link(mine, [f"{mine}/{one.name}" for one in chunks if one.by_table])
+    link(other, [f"{mine}/{one.name}" for one in chunks if one.elsewhere])
     wanted = sorted((one for one in chunks if one.directly or one.by_table), key=lambda one: (one.seconds, one.name))
     assert names_of(mine) == [f"{mine}/{one.name}" for one in wanted]
 
 
 def test_a_conversation_nobody_recorded_still_has_its_older_chunks(schema: Settings) -> None:
     """Older chunks name a conversation that has no row."""
-    insert_legacy(schema, "old", {"b": 1, "a": 2})
+    insert_legacy("old", {"b": 1, "a": 2})
     assert ask(lambda store: store.get("old")) is None
     assert names_of("old") == ["b", "a"]
     assert names_of("other") == []
 
 
-def test_what_is_created_is_found_again(settings: Settings) -> None:
+def test_what_is_created_is_found_again(database: Settings) -> None:
     """With its audio and its transcript, and nothing made of it yet."""
     chunks = [chunk("a", 2), chunk("b", 1), Chunk(id="c", started_at=NOON)]
     ask(lambda store: store.create("new", chunks))
@@ -138,7 +159,7 @@ def test_what_is_created_is_found_again(settings: Settings) -> None:
     assert conversation == Conversation(id="new", created_at=conversation.created_at if conversation else NOON)
 
 
-def test_chunks_are_ordered_by_the_instant_whatever_zone_their_time_is_in(settings: Settings) -> None:
+def test_chunks_are_ordered_by_the_instant_whatever_zone_their_time_is_in(database: Settings) -> None:
     """13:00 in a zone five hours ahead is before noon in UTC."""
     ahead = timezone(timedelta(hours=5))
     early = Chunk(id="early", started_at=datetime(2024, 3, 1, 13, tzinfo=ahead))
@@ -146,7 +167,7 @@ def test_chunks_are_ordered_by_the_instant_whatever_zone_their_time_is_in(settin
     assert names_of("zones") == ["early", "noon"]
 
 
-def test_times_come_back_as_the_instants_they_were(settings: Settings) -> None:
+def test_times_come_back_as_the_instants_they_were(database: Settings) -> None:
     """With their zone: what is naive cannot be compared with what is aware."""
     ask(lambda store: store.create("times", [chunk("a")]))
     [found] = ask(lambda store: store.chunks("times"))
@@ -157,7 +178,7 @@ def test_times_come_back_as_the_instants_they_were(settings: Settings) -> None:
     assert abs(conversation.created_at - datetime.now(UTC)) < timedelta(minutes=1)
 
 
-def test_a_conversation_is_created_once(settings: Settings) -> None:
+def test_a_conversation_is_created_once(database: Settings) -> None:
     """The second time changes nothing and says which id is taken."""
     ask(lambda store: store.create("twice", [chunk("a")]))
     with pytest.raises(ConfigurationError, match="'twice'.*choose another id"):
@@ -165,7 +186,7 @@ def test_a_conversation_is_created_once(settings: Settings) -> None:
     assert names_of("twice") == ["a"]
 
 
-def test_a_conversation_with_a_chunk_that_exists_is_not_created_at_all(settings: Settings) -> None:
+def test_a_conversation_with_a_chunk_that_exists_is_not_created_at_all(database: Settings) -> None:
     """Neither the conversation nor its other chunks are left behind."""
     ask(lambda store: store.create("first", [chunk("a")]))
     with pytest.raises(ConfigurationError, match="'second'"):
@@ -175,7 +196,7 @@ def test_a_conversation_with_a_chunk_that_exists_is_not_created_at_all(settings:
     assert names_of("third") == ["b"]
 
 
-def test_merged_audio_and_summary_are_kept_side_by_side(settings: Settings) -> None:
+def test_merged_audio_and_summary_are_kept_side_by_side(database: Settings) -> None:
     """Saving one leaves the other, and saving again replaces."""
     ask(lambda store: store.create("c", []))
     ask(lambda store: store.save_merged("c", "merged/1.mp3"))
@@ -189,7 +210,7 @@ def test_merged_audio_and_summary_are_kept_side_by_side(settings: Settings) -> N
 
 def test_saving_for_a_conversation_nobody_recorded_records_it(schema: Settings) -> None:
     """Its older chunks stay linked."""
-    insert_legacy(schema, "old", {"a": 0})
+    insert_legacy("old", {"a": 0})
     ask(lambda store: store.save_merged("old", "merged/1.mp3"))
     found = ask(lambda store: store.get("old"))
     assert found is not None
@@ -324,7 +345,7 @@ def test_a_database_that_cannot_be_opened_is_one_line(tmp_path: Path, settings: 
         assert "\n" not in str(raised.value)
 
 
-def test_readers_and_writers_of_one_file_do_not_fail_each_other(settings: Settings) -> None:
+def test_readers_and_writers_of_one_database_do_not_fail_each_other(database: Settings) -> None:
     """Four threads write forty conversations, two read all the while."""
     names = [f"{writer}-{number}" for writer, number in itertools.product(range(4), range(10))]
     ended = threading.Event()

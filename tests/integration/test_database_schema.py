@@ -5,9 +5,8 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, MetaData, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from tests.support.postgres import Postgres, running_postgres
+from tests.support.postgres import Postgres
 from worker.bridge import run_async_in_new_loop
 from worker.errors import ConfigurationError
 from worker.settings import Settings
@@ -53,15 +52,6 @@ sys.stdin.readline()
 run_async_in_new_loop(use)
 """
 
-numbers = count()
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    """A server for this module's tests; each makes a database of its own."""
-    with running_postgres() as server:
-        yield server
-
 
 @pytest.fixture(params=["postgresql", "sqlite"])
 def empty(request: pytest.FixtureRequest, settings: Settings, tmp_path: Path) -> str:
@@ -69,7 +59,8 @@ def empty(request: pytest.FixtureRequest, settings: Settings, tmp_path: Path) ->
     if request.param == "sqlite":
         url = f"sqlite+aiosqlite:///{tmp_path}/c.db"
     else:
-        url = request.getfixturevalue("postgres").create(f"test{next(numbers)}")
+        server: Postgres = request.getfixturevalue("postgres")
+        url = server.url(server.create())
     use(url)
     return url
 
@@ -183,8 +174,8 @@ def test_who_may_not_make_tables_works_with_a_database_that_another_has_upgraded
     postgres: Postgres, settings: Settings
 ) -> None:
     """Before that, the user gets one line; afterwards all works."""
-    name = f"test{next(numbers)}"
-    url = postgres.create(name)
+    name = postgres.create()
+    url = postgres.url(name)
     postgres.sql(name, f"CREATE USER user_of_{name}")
     plain = url.replace("postgres@", f"user_of_{name}@")
     use(plain)

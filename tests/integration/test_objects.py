@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +23,7 @@ from worker.bridge import run_async_in_new_loop, run_in_thread_pool
 from worker.errors import ConfigurationError
 from worker.settings import Settings
 from worker.settings.groups import put_in_force
+from worker.stores import objects
 from worker.stores.objects import ObjectsFailed, ObjectStore, object_store
 from worker.stores.settings import StoreSettings
 
@@ -304,11 +306,16 @@ QUESTIONS: dict[str, Callable[[ObjectStore, Path], Awaitable[object]]] = {
 @pytest.mark.parametrize("question", QUESTIONS.values(), ids=QUESTIONS.keys())
 @pytest.mark.parametrize("away", [False, True], ids=["refuses", "is away"])
 def test_an_s3_that_fails_is_one_line(
-    s3: Settings, tmp_path: Path, question: Callable[[ObjectStore, Path], Awaitable[object]], away: bool
+    s3: Settings,
+    tmp_path: Path,
+    question: Callable[[ObjectStore, Path], Awaitable[object]],
+    away: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It names the object, and what the server said, without its secrets; and it is typed."""
+    monkeypatch.setattr(objects, "_PATIENCE", timedelta(seconds=0.5))
     if away:
-        os.environ["AWS_ENDPOINT_URL"] = "http://127.0.0.1:1"
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with pytest.raises(ObjectsFailed) as raised:
         ask(lambda store: question(store, tmp_path))
     said = str(raised.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import shutil
 import signal
@@ -12,6 +13,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 from tests.support.waiting import wait_until
 
@@ -35,22 +38,28 @@ class Postgres:
             self.port: int = unused.getsockname()[1]
         if self._user is not None:
             os.chown(folder, self._user, -1)
+        self._databases = itertools.count()
         self._run("initdb", "-D", "data", "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C")
+        self.start()
+
+    def start(self) -> None:
+        """Starts it, with the databases that it had."""
         options = ["-D", "data", "-p", str(self.port), "-k", "", "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
-        with (folder / "log").open("w") as log:
+        with (self._folder / "log").open("a") as log:
             self._process = subprocess.Popen(
-                [self._programs / "postgres", *options], cwd=folder, user=self._user, stdout=log, stderr=log
+                [self._programs / "postgres", *options], cwd=self._folder, user=self._user, stdout=log, stderr=log
             )
-        wait_until(self._answers, explain=(folder / "log").read_text)
+        wait_until(self._answers, explain=(self._folder / "log").read_text)
 
     def url(self, database: str) -> str:
         """The URL of a database, for the driver that our documentation names."""
         return f"postgresql+asyncpg://postgres@127.0.0.1:{self.port}/{database}"
 
-    def create(self, database: str) -> str:
-        """Makes an empty database; its URL."""
-        self.sql("postgres", f"CREATE DATABASE {database}")
-        return self.url(database)
+    def create(self) -> str:
+        """Makes an empty database; its name."""
+        name = f"test{next(self._databases)}"
+        self.sql("postgres", f"CREATE DATABASE {name}")
+        return name
 
     def sql(self, database: str, statement: str, user: str = "postgres") -> str:
         """Runs a statement; its rows, one a line."""
@@ -58,9 +67,22 @@ class Postgres:
         return self._run("psql", *where, "-AtX", "-v", "ON_ERROR_STOP=1", "-c", statement)
 
     def stop(self) -> None:
-        """Ends it at once."""
+        """Ends it at once, as if it had crashed: its connections are cut, and its databases stay."""
         self._process.send_signal(signal.SIGQUIT)
         self._process.wait()
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """It keeps its connections and answers nothing, until the block ends."""
+        server = psutil.Process(self._process.pid)
+        processes = [server, *server.children(recursive=True)]
+        for one in processes:
+            one.suspend()
+        try:
+            yield
+        finally:
+            for one in processes:
+                one.resume()
 
     def _answers(self) -> bool:
         try:

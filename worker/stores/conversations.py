@@ -6,7 +6,7 @@ link both in a table, so that a chunk can belong to several. Every query reads b
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -130,6 +130,13 @@ class ConversationStore:
         await self._update(conversation_id, summary=summary, summary_digest=digest)
 
     async def _update(self, conversation_id: str, **values: str) -> None:
+        try:
+            await self._update_or_insert(conversation_id, values)
+        except IntegrityError:
+            # Another has recorded the conversation meanwhile.
+            await self._update_or_insert(conversation_id, values)
+
+    async def _update_or_insert(self, conversation_id: str, values: Mapping[str, str]) -> None:
         statement = _conversations.update().where(_conversations.c.id == conversation_id).values(**values)
         async with transaction(self._engine) as connection:
             if (await connection.execute(statement)).rowcount == 0:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 from sqlalchemy.types import TypeDecorator
 
 from worker.errors import ConfigurationError, WorkerError
+from worker.ground.durations import format_duration
 from worker.ground.secrets import mask_secrets
 from worker.loops.thread_pool import run_in_thread_pool
 from worker.stores.schema import VERSION, upgrade, version_of
@@ -26,6 +28,9 @@ from worker.stores.settings import StoreSettings
 
 _BUSY_SECONDS = 10
 """Seconds that a writer waits for another."""
+
+_PATIENCE = timedelta(seconds=30)
+"""The time that a transaction may take as a whole, with connecting."""
 
 _SHOWN = 500
 """The most characters of an error that are told."""
@@ -48,7 +53,7 @@ class DatabaseFailed(WorkerError):
 
 @contextlib.contextmanager
 def failures_told() -> Iterator[None]:
-    """Turns errors of the database into one typed error with one line of text.
+    """Turns errors of the database, and time-outs, into one typed error with one line of text.
 
     Raises:
         DatabaseFailed: The database failed.
@@ -68,8 +73,24 @@ def failures_told() -> Iterator[None]:
 async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """A transaction, whose errors are told as by `failures_told`."""
     with failures_told():
-        async with engine.begin() as connection:
+        async with _patience(), engine.begin() as connection:
             yield connection
+
+
+@contextlib.asynccontextmanager
+async def _patience() -> AsyncIterator[None]:
+    """Gives up a server that does not answer.
+
+    Raises:
+        TimeoutError: It took too long.
+    """
+    try:
+        async with asyncio.timeout(_PATIENCE.total_seconds()) as bound:
+            yield
+    except TimeoutError as error:
+        if not bound.expired():
+            raise
+        raise TimeoutError(f"no answer within {format_duration(_PATIENCE)}") from error
 
 
 def is_storable(text: str) -> bool:
@@ -134,7 +155,8 @@ async def upgrade_database() -> Upgrade:
 
 def _engine(url: str) -> AsyncEngine:
     try:
-        return create_async_engine(url)
+        # A restart of the server cuts the connections that are kept: each is asked for a sign of life before its use.
+        return create_async_engine(url, pool_pre_ping=True)
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"WORKER_DATABASE_URL={mask_secrets(url)}: its driver is missing: pip install {error.name}"
@@ -153,10 +175,10 @@ async def _prepare(engine: AsyncEngine, url: str) -> str | None:
         if file and file != ":memory:":
             return await run_in_thread_pool(_prepare_file, url, Path(file))
     with failures_told():
-        async with engine.connect() as connection:
+        async with _patience(), engine.connect() as connection:
             before = await connection.run_sync(version_of)
         if before != VERSION:
-            async with engine.begin() as connection:
+            async with engine.begin() as connection:  # an upgrade takes as long as it takes
                 if engine.dialect.name == "postgresql":
                     # Held until the transaction ends; those that wait find the schema upgraded.
                     await connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))

@@ -25,13 +25,15 @@ from worker.loops.thread_pool import run_in_thread_pool
 from worker.stores.settings import StoreSettings
 
 if TYPE_CHECKING:
-    from obstore.store import RetryConfig
+    from obstore.store import BackoffConfig, RetryConfig
 
 
 _PATIENCE = timedelta(seconds=30)
-"""The time in which a request to S3 is tried again."""
+"""The time in which a request to S3 is tried again. One request takes 30 s at most, unless `AWS_TIMEOUT` says more."""
 
-_RETRIES: RetryConfig = {"max_retries": 3, "retry_timeout": _PATIENCE}
+_MOST_RETRIES = 1_000
+"""More than `_PATIENCE` has room for."""
+
 _SHOWN = 500
 """The most characters of an error that are told."""
 
@@ -106,6 +108,10 @@ class ObjectStore:
         except FileNotFoundError as error:
             if error.filename is not None:
                 raise  # a file of this machine, not an object
+            if "NoSuchBucket" in str(error):
+                where = self.location(key)
+                said = f"the object {where} cannot be read or written: there is no such bucket; see WORKER_OBJECTS_URL"
+                raise ObjectsFailed(mask_secrets(said)) from error
             raise FileNotFoundError(mask_secrets(f"there is no object {self.location(key)}")) from error
         except (BaseError, OSError) as error:
             # Below that, the library shows its structures, some dozen lines of them.
@@ -125,11 +131,19 @@ async def object_store() -> AsyncIterator[ObjectStore]:
     try:
         folder = _folder(url)
         # Making the folder is one or two system calls; a listing or a copy would need the thread pool.
-        backend = LocalStore(folder, mkdir=True) if folder is not None else from_url(url, retry_config=_RETRIES)
+        backend = LocalStore(folder, mkdir=True) if folder is not None else _s3(url)
     except (BaseError, OSError, ValueError) as error:
         said = f"WORKER_OBJECTS_URL={url}: {str(error).splitlines()[0]}; write file:///folder or s3://bucket"
         raise ConfigurationError(mask_secrets(said)) from error
     yield ObjectStore(backend, url)
+
+
+def _s3(url: str) -> Backend:
+    # The last of many tries comes when the time is over: a server may refuse for most of it.
+    waits: BackoffConfig = {"init_backoff": _PATIENCE / 300, "max_backoff": _PATIENCE / 10}
+    retries: RetryConfig = {"max_retries": _MOST_RETRIES, "retry_timeout": _PATIENCE, "backoff": waits}
+    # Options of the client would put those of the environment out of force.
+    return from_url(url, retry_config=retries)
 
 
 def _folder(url: str) -> Path | None:
