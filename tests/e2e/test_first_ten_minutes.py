@@ -45,17 +45,32 @@ def python(project: Project, code: str, code_of_exit: int = 1) -> str:
 
 
 def test_a_misspelt_variable_is_told_by_every_command_with_the_right_name(project: Project) -> None:
-    """Also one in the project's `.env`, and also where the command answers with JSON."""
+    """Also one in the project's `.env`, and also where the command answers with JSON; those like no setting follow."""
     (project.elsewhere / ".env").write_text("WORKER_ACTOR=checks\n")
     try:
-        done = project.worker("queues", "--json", variables={"WORKER_REDIS_ULR": "redis://host"})
+        variables = {"WORKER_REDIS_ULR": "redis://host", "WORKER_X": "1", "WORKER_NOSUCHTHING": "1"}
+        done = project.worker("queues", "--json", variables=variables)
     finally:
         (project.elsewhere / ".env").unlink()
     assert json.loads(done.stdout) == {"queues": []}
-    assert said(done.stderr)[:2] == [
+    assert said(done.stderr)[:3] == [
         "WORKER_ACTOR in .env names no setting: write WORKER_ACTORS, or unset it",
         "WORKER_REDIS_ULR names no setting: write WORKER_REDIS_URL, or unset it",
+        "WORKER_NOSUCHTHING, WORKER_X name no settings: unset them, or see `worker config` for the names",
     ]
+
+
+def test_workers_that_are_started_together_tell_of_a_variable_once(project: Project) -> None:
+    """`worker up` has told of it, so its workers do not."""
+    project.environment |= {"WORKER_CONCURENCY": "7", "WORKER_ACTORS": "checks"}
+    log = project.folder / "worker.log"
+    try:
+        with project.background(str(BIN / "worker"), "up"):
+            wait_until(lambda: log.exists() and "ready for action" in log.read_text())
+    finally:
+        del project.environment["WORKER_CONCURENCY"], project.environment["WORKER_ACTORS"]
+    told = [line for line in said(log.read_text()) if line.startswith("WORKER_CONCURENCY")]
+    assert told == ["WORKER_CONCURENCY names no setting: write WORKER_CONCURRENCY, or unset it"]
 
 
 def test_a_worker_tells_of_a_misspelt_variable_when_it_begins(project: Project) -> None:

@@ -366,12 +366,16 @@ def test_many_messages_are_not_changed_without_a_yes(idle: Project) -> None:
 
 
 def test_messages_that_cannot_be_changed_are_told_with_the_reason(idle: Project) -> None:
-    """Exit code 1; the others are changed all the same."""
+    """Exit code 1 for another state, and 2 for an id that nothing has, as everywhere; the others are changed."""
     one, two = (idle.send("nobody", number) for number in range(2))
     idle.worker("cancel", one)
-    done = idle.worker("cancel", one, two, "unknown-id", code=1)
+    told = sorted([f"worker: {one}: cancelled", "worker: unknown-id: unknown"])
+    tried = idle.worker("cancel", one, two, "unknown-id", "--dry-run", code=2)
+    assert sorted(tried.stderr.splitlines()) == sorted(["1 message would be cancelled", *told])
+    done = idle.worker("cancel", one, two, "unknown-id", code=2)
     assert done.stdout == "1 message cancelled\n"
-    assert sorted(done.stderr.splitlines()) == sorted([f"worker: {one}: cancelled", "worker: unknown-id: unknown"])
+    assert sorted(done.stderr.splitlines()) == told
+    assert idle.worker("cancel", two, code=1).stderr == f"worker: {two}: cancelled\n"
     assert refused(idle, "show", "unknown-id", code=2)
 
 

@@ -78,6 +78,11 @@ def test_a_question_refuses_a_name_that_it_does_not_know(web: httpx.Client) -> N
         answer = web.get(f"/{page}", params={"colour": "red"})
         assert answer.status_code == 422, page
         assert "colour: there is no such filter; there are " in answer.text
+    for page in ("", "running", "delayed", "dead", "workers", "queues", "audit", "login", "messages/m-1"):
+        answer = web.get(f"/{page}", params={"colour": "red"})
+        assert answer.status_code == 422, page
+        assert "colour: there is no such parameter of this page; there are " in answer.text
+    assert web.get("/delayed", params={"cursor": "1/a"}).status_code == 200
     assert web.get("/api/messages", params={"limit": 1, "cursor": 5, "actor": "a"}).status_code == 200
 
 

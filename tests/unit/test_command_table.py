@@ -36,5 +36,5 @@ finally:
     print(sorted(name for name in sys.modules if name.startswith("worker.cli.")))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout.splitlines()[-1] == "['worker.cli.app']"
+    assert done.stdout.splitlines()[-1] == "['worker.cli.app', 'worker.cli.exit_codes']"
     assert "conversations" in done.stdout

@@ -49,6 +49,7 @@ def test_help_loads_the_table_of_commands_and_what_draws_it() -> None:
         "worker",
         "worker.cli",
         "worker.cli.app",
+        "worker.cli.exit_codes",
         "worker.errors",
         "worker.ground",
         "worker.ground.extras",

@@ -19,7 +19,7 @@ from worker.server.fitness import check_fitness
 from worker.server.layout import check_layout
 from worker.server.troubles import trouble
 from worker.settings import Settings
-from worker.settings.unread import misspelt_variables
+from worker.settings.unread import unknown_variables
 from worker.threads.os_threads import GEVENT
 from worker.threads.unpatched import unpatch
 
@@ -57,8 +57,9 @@ class Process(dramatiq.Middleware):
         self._client = client
 
     def after_process_boot(self, broker: Broker) -> None:
-        """Sets up logging, tells of misspelt variables, and of a server that cannot be used: consumers try again.
+        """Sets up logging, and tells of variables that name no setting, and of a server that cannot be used.
 
+        Consumers try again to reach a server.
         Our handler takes the place of the one that Dramatiq's command has given to the root. Where there is none,
         because of `--skip-logging` or because the program has handlers of its own, logging stays as it is.
 
@@ -69,7 +70,7 @@ class Process(dramatiq.Middleware):
             unpatch()
         configure_logs_in_place_of(is_dramatiqs, self._settings.log_level, self._settings.log_format)
         spare_the_collector()
-        for line in misspelt_variables():
+        for line in unknown_variables():
             logger.warning(line)
         try:
             check_server(self._client, self._settings)

@@ -13,12 +13,9 @@ import sys
 import typer
 
 from worker.cli.app import app
+from worker.cli.exit_codes import DONE, FAILED, INTERRUPTED, MISUSED
 from worker.errors import ConfigurationError, WorkerError
 from worker.ground.texts import visible, write_any_text
-
-FAILED = 1
-MISUSED = 2
-INTERRUPTED = 130
 
 LONGEST = 500
 """The most characters of an error about the command line."""
@@ -49,17 +46,27 @@ def _run() -> int:
         return _complain(str(error), FAILED)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EPIPE):
-            raise
-        _forget_output()
-        return 0 if error.errno == errno.EPIPE else _complain(f"nothing more can be written: {error.strerror}", FAILED)
+    except (SystemExit, OSError) as error:
+        return _when_nothing_can_be_written(error)
 
 
 def _command() -> int:
     code = int(app(standalone_mode=False) or 0)
     sys.stdout.flush()  # here, where a failure still has its line
     return code
+
+
+def _when_nothing_can_be_written(error: SystemExit | OSError) -> int:
+    """The exit code if the output's reader has seen enough, as `head` has, or the disk is full; raises all else again.
+
+    Raises:
+        SystemExit, OSError: The error itself, which is about something else.
+    """
+    cause = error.__context__ if isinstance(error, SystemExit) else error  # Typer ends the process for a broken pipe
+    if not isinstance(cause, OSError) or cause.errno not in (errno.ENOSPC, errno.EPIPE):
+        raise error
+    _forget_output()
+    return DONE if cause.errno == errno.EPIPE else _complain(f"nothing more can be written: {cause.strerror}", FAILED)
 
 
 def _forget_output() -> None:

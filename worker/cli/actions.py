@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from worker.cli.exit_codes import FAILED, MISUSED
 from worker.cli.options import AsJson, filters_messages, open_server
 from worker.cli.output import MESSAGE_HEADINGS, message_row, print_aside, print_json, print_table, print_text
 from worker.errors import ConfigurationError
@@ -15,7 +16,7 @@ from worker.ground.texts import counted, shown
 from worker.history.filters import MessageFilter
 from worker.history.states import Action
 from worker.operations import actions
-from worker.operations.actions import ACTIONS, ASK_ABOVE, Outcome, Preview, Targets
+from worker.operations.actions import ACTIONS, ASK_ABOVE, UNKNOWN, Outcome, Preview, Targets
 from worker.operations.answers import Done, Turned
 
 SHOWN = 20
@@ -90,7 +91,9 @@ def choose(wanted: MessageFilter, ids: Sequence[str] | None, *, everything: bool
 
 
 def act(action: str, targets: Targets, *, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Previews or takes an action, and prints the result; exit code 1 if messages named by id were refused.
+    """Previews or takes an action, and prints the result.
+
+    The exit code is 2 if nobody has an id that was named, and else 1 if a message that was named was not changed.
 
     Raises:
         ConfigurationError: There are many messages, `--yes` is missing, and there is no terminal to ask on.
@@ -99,6 +102,7 @@ def act(action: str, targets: Targets, *, dry_run: bool, yes: bool, as_json: boo
     found = actions.preview(client, action, targets, limit=SHOWN)
     if dry_run:
         _tell_preview(found, as_json=as_json)
+        _end(found.refused)
         return
     if found.count > ASK_ABOVE and not yes:
         _confirm(found)
@@ -106,8 +110,8 @@ def act(action: str, targets: Targets, *, dry_run: bool, yes: bool, as_json: boo
     chosen = found.targets if isinstance(targets, MessageFilter) and not yes else targets
     outcome = ACTIONS[action](client, chosen)
     _tell(outcome, as_json=as_json)
-    if outcome.refused and not isinstance(targets, MessageFilter):
-        raise typer.Exit(1)
+    if not isinstance(targets, MessageFilter):
+        _end(outcome.refused)
 
 
 def _confirm(found: Preview) -> None:
@@ -116,7 +120,7 @@ def _confirm(found: Preview) -> None:
         raise ConfigurationError(f"{name} is about {number}: add --yes, or --dry-run to see which")
     if not typer.confirm(f"{name} {number}?", err=True):
         print_aside("nothing was done")
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 def _tell_preview(found: Preview, *, as_json: bool) -> None:
@@ -127,6 +131,7 @@ def _tell_preview(found: Preview, *, as_json: bool) -> None:
     left_out = found.count - len(found.messages)
     newest = f", the newest {len(found.messages)} are listed" if left_out > 0 else ""
     print_aside(f"{counted(found.count, 'message')} would be {_DONE[found.action]}{newest}")
+    _tell_refused(found.refused)
 
 
 def _tell(outcome: Outcome, *, as_json: bool) -> None:
@@ -134,5 +139,14 @@ def _tell(outcome: Outcome, *, as_json: bool) -> None:
         print_json(Done.of(outcome))
         return
     print_text(f"{counted(len(outcome.done), 'message')} {_DONE[outcome.action]}")
-    for message_id, reason in outcome.refused.items():
+    _tell_refused(outcome.refused)
+
+
+def _tell_refused(refused: Mapping[str, str]) -> None:
+    for message_id, reason in refused.items():
         print_aside(f"worker: {shown(message_id)}: {reason}")
+
+
+def _end(refused: Mapping[str, str]) -> None:
+    if refused:
+        raise typer.Exit(MISUSED if UNKNOWN in refused.values() else FAILED)

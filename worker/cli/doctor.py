@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from worker.cli.config import APPLICATION
+from worker.cli.exit_codes import DONE, FAILED
 from worker.cli.options import AsJson, begin
 from worker.cli.output import print_json, print_table
 from worker.cli.terminal import Styled
@@ -27,4 +28,4 @@ def doctor(as_json: AsJson = False) -> None:
             (one.name, Styled(one.severity, _SEVERITY_STYLES[one.severity]), one.found, one.remedy) for one in found
         ]
         print_table(("check", "result", "found", "what to do"), rows)
-    raise typer.Exit(0 if is_well else 1)
+    raise typer.Exit(DONE if is_well else FAILED)

@@ -30,7 +30,7 @@ from worker.history.filters import (
 from worker.server.client import RedisClient
 from worker.server.connection import check_server, connect
 from worker.settings import Settings
-from worker.settings.unread import misspelt_variables
+from worker.settings.unread import unknown_variables
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ def _with_options(
 
 
 def begin(*, stays: bool = False) -> Settings:
-    """Reads the settings that the command uses, sets up logging, and tells of misspelt variables, as all commands do.
+    """Reads the settings that the command uses, sets up logging, and tells of variables that name no setting.
 
     Args:
         stays: Whether the command runs until somebody stops it.
@@ -160,7 +160,7 @@ def begin(*, stays: bool = False) -> Settings:
         ConfigurationError: Settings are not valid: one line for each.
     """
     settings = read_settings(stays=stays)
-    for line in misspelt_variables():
+    for line in unknown_variables():
         logger.warning(line)
     return settings
 

@@ -17,6 +17,7 @@ from worker.errors import ConfigurationError
 from worker.ground.logs import get_logger
 from worker.operations.actors import load_actors
 from worker.settings import Settings
+from worker.settings.environment import of_children
 
 logger = get_logger(__name__)
 
@@ -108,6 +109,7 @@ class RunningPools:
             self._processes.append(
                 subprocess.Popen(
                     pool.command(self.modules, self.stop_timeout),
+                    env=of_children(),
                     stdin=subprocess.DEVNULL,
                     stdout=self._log_file,
                     stderr=self._log_file,

@@ -7,6 +7,7 @@ import sys
 import threading
 from types import FrameType
 
+from worker.cli.exit_codes import FAILED
 from worker.cli.options import AsJson, begin
 from worker.cli.output import print_json, print_text
 from worker.cli.pools import RunningPools, pools_for, stop_timeout
@@ -45,7 +46,7 @@ def up(as_json: AsJson = False) -> None:
         print_json({"state": "stopped", "pools": [pool.name for pool in pools], "exit_code": code or 0})
     if code is not None:
         logger.error("workers ended by themselves: the others were stopped", exit_code=code)
-        sys.exit(1)
+        sys.exit(FAILED)
 
 
 def down(as_json: AsJson = False) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from worker.cli.exit_codes import DONE, FAILED
 from worker.cli.options import AsJson, Limit, begin, open_server
 from worker.cli.output import ago, local_time, print_json, print_table, print_text, print_texts, rough, tell_of_limit
 from worker.cli.terminal import Row, Styled
@@ -65,7 +66,7 @@ def health(
         print_texts(Styled(found.state, HEALTH_STYLES[found.state]), f"  {counted(found.workers, 'worker')} alive")
         for reason in found.reasons:
             print_text(reason)
-    raise typer.Exit(0 if found.state is HealthState.HEALTHY else 1)
+    raise typer.Exit(DONE if found.state is HealthState.HEALTHY else FAILED)
 
 
 QUEUE_HEADINGS = ("queue", "queued", "delayed", "running", "oldest waits", "paused")

@@ -38,6 +38,9 @@ AT_ONCE = 100
 ASK_ABOVE = 10
 """The most messages that are changed without a question to the person."""
 
+UNKNOWN = "unknown"
+"""The reason for which an id is refused of which nothing is kept."""
+
 MOST_NAMED = 1_000
 """The most messages that a preview names one by one."""
 
@@ -85,12 +88,14 @@ class Preview:
         count: The number of messages that it would change.
         messages: The newest of them.
         targets: These messages, as the targets of the action: those that match only later are not changed unseen.
+        refused: The ids of messages that it would not change, each with the reason.
     """
 
     action: str
     count: int
     messages: tuple[StoredMessage, ...]
     targets: Counted | Sequence[str]
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 def replay(client: RedisClient, targets: Targets, *, by: str | None = None) -> Outcome:
@@ -153,8 +158,11 @@ def preview(client: RedisClient, action: str, targets: Targets, *, limit: int = 
     """
     if isinstance(targets, MessageFilter):
         return _preview_of_filter(client, action, targets, limit)
-    found = list(_candidates(client, action, targets))
-    return Preview(action, len(found), tuple(found[:limit]), [one.id for one in found])
+    refused = {} if isinstance(targets, Counted) else _all_unknown(targets)
+    found = list(_candidates(client, action, targets, refused))
+    for one in found:
+        refused.pop(one.id, None)
+    return Preview(action, len(found), tuple(found[:limit]), [one.id for one in found], refused)
 
 
 def _preview_of_filter(client: RedisClient, action: str, wanted: MessageFilter, limit: int) -> Preview:
@@ -229,9 +237,7 @@ def _act(
         targets = [targets]
     target = mask_secrets(_described(targets))[:1_000]
     done: list[str] = []
-    refused: dict[str, str] = {}
-    if not isinstance(targets, MessageFilter | Counted):
-        refused = dict.fromkeys(targets, "unknown")
+    refused = {} if isinstance(targets, MessageFilter | Counted) else _all_unknown(targets)
     found = _candidates(client, action, targets, refused)
     while batch := list(islice(found, AT_ONCE)):
         arguments: list[Argument] = [action, who, _here(), target]
@@ -254,9 +260,11 @@ def _act(
     return Outcome(action, tuple(done), refused)
 
 
-def _candidates(
-    client: RedisClient, action: str, targets: Targets, refused: dict[str, str] | None = None
-) -> Iterator[StoredMessage]:
+def _all_unknown(ids: Sequence[str]) -> dict[str, str]:
+    return dict.fromkeys([ids] if isinstance(ids, str) else ids, UNKNOWN)
+
+
+def _candidates(client: RedisClient, action: str, targets: Targets, refused: dict[str, str]) -> Iterator[StoredMessage]:
     """The messages for which the action is valid; for other ids, `refused` gets the state as the reason."""
     states = APPLIES_TO[action]
     if isinstance(targets, MessageFilter):
@@ -269,7 +277,7 @@ def _candidates(
         message = ask(client, one_message(message_id))
         if message is not None and message.state in states:
             yield message
-        elif message is not None and refused is not None:
+        elif message is not None:
             refused[message_id] = message.state
 
 

@@ -39,7 +39,7 @@ class Done:
         if isinstance(found.targets, Counted):
             newest = tuple(one.id for one in found.messages)
             return cls(found.action, True, found.count, newest, {}, found.targets.up_to)
-        return cls(found.action, True, found.count, tuple(found.targets), {})
+        return cls(found.action, True, found.count, tuple(found.targets), found.refused)
 
 
 @dataclass(frozen=True, slots=True)

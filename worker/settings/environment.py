@@ -16,6 +16,9 @@ from worker.ground.project import project_root
 
 _PREFIX = "WORKER_"
 
+_TOLD = "_WORKER_VARIABLES_ARE_TOLD"
+"""Set for workers whose parent has told of the variables that name no setting."""
+
 # Kubernetes sets these in every container, for each service of the namespace: for one named `worker-web`
 # WORKER_WEB_SERVICE_HOST, WORKER_WEB_PORT=tcp://10.0.0.1:80 and WORKER_WEB_PORT_80_TCP_ADDR.
 _OF_A_SERVICE = re.compile(r".*_SERVICE_(HOST|PORT(_.+)?)|.*_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
@@ -60,6 +63,16 @@ def variables_of_ours() -> dict[str, str]:
     places = ((_dotenv(), " in .env"), (_environment(), ""))
     found = {name: place for values, place in places for name in values if name.startswith(_PREFIX)}
     return dict(sorted(found.items()))
+
+
+def of_children() -> dict[str, str]:
+    """The environment for workers that this process begins: it has told of the variables that name no setting."""
+    return {**os.environ, _TOLD: "1"}
+
+
+def is_told() -> bool:
+    """Whether the process that began this one has told of the variables that name no setting."""
+    return _TOLD in os.environ
 
 
 def _environment() -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 
-from worker.settings.environment import variable, variables_of_ours
+from worker.settings.environment import is_told, variable, variables_of_ours
 from worker.settings.groups import Doubt, SettingsGroup
 
 OF_THE_APPLICATION = (
@@ -44,12 +44,27 @@ def variables_without_effect(groups: Iterable[type[SettingsGroup]]) -> Iterator[
             )
 
 
-def misspelt_variables() -> Iterator[str]:
-    """Yields a line for each variable, of the environment or of `.env`, that names no setting but resembles one."""
+def unknown_variables() -> Iterator[str]:
+    """Yields lines on the variables, of the environment or of `.env`, that name no setting.
+
+    Each that resembles one has a line; all others share one, for a program may have variables of its own. A process
+    that began this one may have told them before.
+    """
+    if is_told():
+        return
     known = _known()
+    others = []
     for name, place in variables_of_ours().items():
-        if name not in known and (nearest := _nearest(name, known)) is not None:
+        if name in known:
+            continue
+        if (nearest := _nearest(name, known)) is not None:
             yield f"{name}{place} names no setting: {_remedy(nearest)}"
+        else:
+            others.append(f"{name}{place}")
+    if len(others) == 1:
+        yield f"{others[0]} names no setting: {_remedy(None)}"
+    elif others:
+        yield f"{', '.join(others)} name no settings: unset them, or see `worker config` for the names"
 
 
 def _known() -> set[str]:

@@ -7,15 +7,13 @@ fragment. No page changes anything: actions go through the JSON API.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.routing import APIRoute
 
-from worker.errors import ConfigurationError, ServerUnreachable
+from worker.errors import ConfigurationError
 from worker.history.answers import Count, Page, StoredMessage, WorkerInfo
 from worker.history.events import StatusEvent, WorkerId
 from worker.history.filters import (
@@ -49,34 +47,16 @@ from worker.web.asked import Asked
 from worker.web.charts import charts, pace
 from worker.web.choice import ActorChoice, actors_to_choose
 from worker.web.dependencies import Client, Held, History, Visiting
+from worker.web.page_route import EVERY, PageRoute
 from worker.web.rates import busiest
 from worker.web.rendering import FRAGMENT, render
-
-_EVERY = 2
-"""Seconds between two refreshes of a page."""
 
 _HOUR = timedelta(hours=1)
 _GROUPS, _AUDIT = 50, 200
 _FAILURES, _FAILURE_STEPS = 7, 10
 
 
-class _PageRoute(APIRoute):
-    """Shows a page, and not JSON, if the server does not answer."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-
-        async def page(request: Request) -> Response:
-            try:
-                return await handle(request)
-            except ServerUnreachable as error:
-                visitor = request.state.visitor
-                return render(request, visitor, "problem.html", code=503, detail=str(error), counts={}, refresh=_EVERY)
-
-        return page
-
-
-router = APIRouter(include_in_schema=False, route_class=_PageRoute)
+router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 
 @router.get("/")
@@ -96,7 +76,7 @@ async def overview(request: Request, history: History, held: Held, visitor: Visi
         request,
         visitor,
         "overview.html",
-        refresh=_EVERY,
+        refresh=EVERY,
         counts=await _counts(history),
         pace=pace(minutes, now),
         charts=charts(minutes, waiting, now),
@@ -146,7 +126,7 @@ async def messages(request: Request, history: History, client: Client, visitor: 
         visitor,
         "messages.html",
         code=422 if complaint else 200,
-        refresh=_EVERY if cursor is None and not complaint else None,
+        refresh=EVERY if cursor is None and not complaint else None,
         counts=await _counts(history),
         asked=asked,
         is_first=cursor is None,
@@ -174,7 +154,7 @@ async def message(request: Request, history: History, visitor: Visiting, message
         request,
         visitor,
         "message.html",
-        refresh=_EVERY,
+        refresh=EVERY,
         counts=counts,
         message=found,
         attempts=attempts,
@@ -205,7 +185,7 @@ async def running(request: Request, history: History, visitor: Visiting) -> Resp
         request,
         visitor,
         "running.html",
-        refresh=_EVERY,
+        refresh=EVERY,
         counts=await _counts(history),
         runs=[_run(one, heard_of) for one in page.messages],
         cursor=page.cursor,
@@ -231,7 +211,7 @@ async def delayed(request: Request, history: History, visitor: Visiting) -> Resp
         request,
         visitor,
         "delayed.html",
-        refresh=_EVERY,
+        refresh=EVERY,
         counts=await _counts(history),
         messages=found,
         later=cursor_after(last) if last is not None else "",
@@ -255,7 +235,7 @@ async def dead(request: Request, history: History, visitor: Visiting) -> Respons
     groups = [await _group(history, cause, number) for cause, number in list(causes.items())[:_GROUPS]]
     counts = await _counts(history)
     left_out = list(causes.values())[_GROUPS:]
-    return render(request, visitor, "dead.html", refresh=_EVERY, counts=counts, groups=groups, left_out=left_out)
+    return render(request, visitor, "dead.html", refresh=EVERY, counts=counts, groups=groups, left_out=left_out)
 
 
 async def _group(history: AsyncRedisClient, cause: str, number: int) -> _Group:
@@ -269,7 +249,7 @@ async def worker_processes(request: Request, history: History, visitor: Visiting
     """The worker processes, with their attempts and their problems."""
     found = await aask(history, workers())
     counts = await _counts(history)
-    return render(request, visitor, "workers.html", refresh=_EVERY, counts=counts, workers=_alive_first(found))
+    return render(request, visitor, "workers.html", refresh=EVERY, counts=counts, workers=_alive_first(found))
 
 
 @router.get("/queues")
@@ -277,7 +257,7 @@ async def queues_by_name(request: Request, history: History, visitor: Visiting) 
     """The queues, with buttons to pause and resume."""
     found = await aask(history, queues())
     counts = await _counts(history)
-    return render(request, visitor, "queues.html", refresh=_EVERY, counts=counts, queues=found)
+    return render(request, visitor, "queues.html", refresh=EVERY, counts=counts, queues=found)
 
 
 async def repositories(request: Request, history: History, visitor: Visiting) -> Response:
@@ -286,7 +266,7 @@ async def repositories(request: Request, history: History, visitor: Visiting) ->
     found, complaint = await api.repositories.overview()
     counts = await _counts(history)
     known = {"counts": counts, "repositories": found, "complaint": complaint}
-    return render(request, visitor, "repositories.html", refresh=_EVERY, **known)
+    return render(request, visitor, "repositories.html", refresh=EVERY, **known)
 
 
 if api.repositories is not None:
@@ -319,7 +299,7 @@ async def audit(request: Request, history: History, visitor: Visiting) -> Respon
     """The actions of people."""
     entries = await aask(history, audit_log(_AUDIT))
     counts = await _counts(history)
-    return render(request, visitor, "audit.html", refresh=_EVERY, counts=counts, entries=entries, most=_AUDIT)
+    return render(request, visitor, "audit.html", refresh=EVERY, counts=counts, entries=entries, most=_AUDIT)
 
 
 @router.get("/login")
