@@ -18,6 +18,7 @@ from dramatiq.middleware.current_message import CurrentMessage
 
 from tests.compat.conftest import Brokers
 from tests.docs.pages import ROOT
+from tests.support.stored import stored
 from tests.support.waiting import wait_until
 from tests.support.workers import working
 
@@ -95,6 +96,36 @@ def wrong_arguments(broker: dramatiq.Broker) -> object:
     except TypeError:
         return "TypeError"
     return "sent"
+
+
+@row("A message for an actor that the worker does not know", dramatiqs="dead", ours="delayed")
+def unknown_actor(broker: Any) -> object:
+    @dramatiq.actor
+    def note() -> None: ...
+
+    sent = broker.enqueue(note.message().copy(actor_name="elsewhere"))
+    with working(broker):
+        if isinstance(broker, RedisBroker):
+            wait_until(lambda: broker.client.exists("dramatiq:default.XQ.msgs"))
+            return "dead"
+        wait_until(lambda: stored(broker.client, sent.message_id).waits_for != "")
+    return stored(broker.client, sent.message_id).state
+
+
+@row("A middleware of a kind that is there", dramatiqs=2, ours=1)
+def second_middleware(broker: dramatiq.Broker) -> object:
+    broker.add_middleware(Retries(max_retries=1))
+    return sum(isinstance(one, Retries) for one in broker.middleware)
+
+
+@row("`broker.consume` without a worker", dramatiqs="a consumer", ours="RuntimeError")
+def consume(broker: dramatiq.Broker) -> object:
+    broker.declare_queue("default")
+    try:
+        broker.consume("default").close()
+    except RuntimeError as error:
+        return type(error).__name__
+    return "a consumer"
 
 
 @row("A retry of a message whose lists the function has changed", dramatiqs=[[1, 0], [1, 0, 0]], ours=[[1, 0], [1, 0]])
