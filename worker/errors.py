@@ -57,10 +57,18 @@ class RetryLater(WorkerError):
     """
 
     def __init__(self, delay: timedelta | float, reason: str = "") -> None:
-        self.delay = delay if isinstance(delay, timedelta) else timedelta(seconds=delay)
-        if self.delay < timedelta(0):
-            raise ValueError(f"delay is {delay!r}: pass 0 seconds or more")
+        self.delay = _delay_of(delay)
         super().__init__(reason or f"retry in {self.delay.total_seconds():g} s")
+
+
+def _delay_of(delay: timedelta | float) -> timedelta:
+    try:
+        found = delay if isinstance(delay, timedelta) else timedelta(seconds=delay)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"RetryLater(delay={delay!r:.80}): write seconds, such as 30, or a timedelta") from None
+    if found < timedelta(0):
+        raise ValueError(f"RetryLater(delay={delay!r:.80}): write 0 seconds or more")
+    return found
 
 
 class LeaseTaken(RetryLater):

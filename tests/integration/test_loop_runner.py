@@ -225,14 +225,15 @@ def test_errors_are_retried_skipped_and_snoozed_as_on_a_thread(broker: StreamBro
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # Dramatiq's thread ends with it
 @pytest.mark.parametrize("loop", ["shared", "new"])
 def test_an_error_that_the_middleware_is_not_told_is_no_success(broker: StreamBroker, loop: Any) -> None:
-    """Where an option of the message keeps its error from being judged, it is a dead letter, and never completed."""
+    """Where an option of the actor keeps its error from being judged, it is a dead letter, and never completed."""
 
     @actor(loop=loop)
     async def fails() -> None:
         raise KeyError("lost")
 
+    fails.options["throws"] = "KeyError"  # after its declaration, which refuses it
     with working(broker):
-        message = fails.send_with_options(throws="KeyError")
+        message = fails.send()
         wait_until(lambda: state_of(broker.client, message.message_id) in ("dead", "completed"))
     assert state_of(broker.client, message.message_id) == "dead"
     assert event_states(broker.client, message.message_id)[-1] == "failed"

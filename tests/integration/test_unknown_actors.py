@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import dramatiq
 import pytest
@@ -14,6 +15,7 @@ from tests.support.noting import noting
 from tests.support.stored import stored
 from tests.support.waiting import wait_until
 from tests.support.workers import working
+from worker.broker.envelope import pack
 from worker.broker.streams import StreamBroker
 from worker.cli.show import show_message
 from worker.history.as_json import MessageDetail, Shown
@@ -28,6 +30,26 @@ def broker(settings: Settings, valkey: EmbeddedServer) -> Iterator[StreamBroker]
     """A broker with the usual settings."""
     with stream_broker(settings) as made:
         yield made
+
+
+@pytest.mark.parametrize("options", [{"throws": "KeyError"}, {"max_retries": "3"}, {"on_success": ["note"]}], ids=str)
+def test_a_message_with_an_option_that_nobody_can_read_ends_no_thread(
+    broker: StreamBroker, options: dict[str, Any]
+) -> None:
+    """Another program has sent it, for ours refuses it: it waits, and the others run on the worker's one thread."""
+    note, runs = noting()
+    message = note.message_with_options(args=(1,), **options) if "on_success" not in options else note.message(1)
+    message = message.copy(options=options)
+    with pytest.raises(TypeError):
+        broker.enqueue(message)
+    broker._sender.send([pack(message, 1_000)])
+    with working(broker, threads=1):
+        wait_until(lambda: stored(broker.client, message.message_id).waits_for != "")
+        note.send(2)
+        wait_until(lambda: runs == [2])
+    [(name, value)] = options.items()
+    told = stored(broker.client, message.message_id).waits_for
+    assert told.startswith(f"no worker here takes this option: {name}={value!r}: write ")
 
 
 def test_a_message_for_an_unknown_actor_waits_for_a_worker_that_knows_it(

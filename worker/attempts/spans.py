@@ -138,7 +138,7 @@ class Span:
         self._progress_at = now
         return True
 
-    def progress(self, done: float, total: float | None, text: str) -> None:
+    def progress(self, done: float | None, total: float | None, text: str) -> None:
         """Records progress."""
         if self._recorder is None:
             raise RuntimeError("this ProcessingStatusContext was not entered: use it with `with` or `async with`")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from contextvars import Token
 from types import TracebackType
 from typing import Self
@@ -18,9 +19,13 @@ from worker.attempts.run import AttemptRun, current_run
 from worker.attempts.spans import Span, current_span
 from worker.errors import NoContentFound
 from worker.ground.groups import deciding, release
+from worker.ground.texts import shown
 from worker.history.events import SubjectValue
 
 __all__ = ["ProcessingStatusContext"]
+
+_LARGEST = 2**63
+"""Greater numbers are of no use to anybody, and not all readers of JSON take them."""
 
 
 class ProcessingStatusContext:
@@ -41,25 +46,28 @@ class ProcessingStatusContext:
     def __init__(self, event_prefix: str, message: str = "", **subject: SubjectValue) -> None:
         if not event_prefix:
             raise ValueError("event_prefix is empty: name the work, such as 'merge_conversation'")
-        self._span = Span(event_prefix, message, subject)
+        if not isinstance(event_prefix, str):
+            raise TypeError(f"event_prefix={shown(repr(event_prefix))}: name the work, such as 'merge_conversation'")
+        self._span = Span(event_prefix, _text(message), subject)
         self._outer: Span | None = None
         self._run: AttemptRun | None = None
         self._token: Token[Span | None] | None = None
 
     def set_exit_message(self, text: str) -> None:
         """Sets the text of the event that ends this context."""
-        self._span.text = text
+        self._span.text = _text(text)
 
     def progress(self, done: float, total: float | None = None, text: str = "") -> None:
         """Records a progress event: the finished amount, and the total amount or None.
 
-        You can call it often: one call per second is recorded, the first a second after the start.
+        You can call it often: one call per second is recorded, the first a second after the start. What is no number is
+        left out.
 
         Raises:
             RuntimeError: The context was not entered.
         """
         if self._span.progress_is_due():
-            self._span.progress(done, total, text)
+            self._span.progress(_number(done), _number(total), _text(text))
 
     def __enter__(self) -> Self:
         if self._token is not None:
@@ -105,6 +113,22 @@ class ProcessingStatusContext:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         return self.__exit__(kind, error, trace)
+
+
+def _text(given: object) -> str:
+    """A text for the history, whatever a program gives: recording never fails the work."""
+    return given if isinstance(given, str) else "" if given is None else str(given)
+
+
+def _number(given: object) -> float | None:
+    """A number for the history, or None for anything else."""
+    if isinstance(given, int):
+        return given if abs(given) < _LARGEST else None
+    try:
+        number = float(given)  # type: ignore[arg-type]  # of another kind, such as numpy's
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _in_running_loop() -> bool:

@@ -34,7 +34,8 @@ from worker.broker.process import Process
 from worker.broker.sent import Sent
 from worker.broker.streams import StreamBroker
 from worker.broker.terms import read_terms
-from worker.errors import ConfigurationError
+from worker.errors import ConfigurationError, WorkerError
+from worker.ground.texts import shown
 from worker.history.events import Writer
 from worker.history.writer import default_writer
 from worker.server.client import RedisClient
@@ -63,13 +64,13 @@ def create_broker(settings: Settings | None = None, *, middleware: Iterable[Midd
 
     Raises:
         ConfigurationError: A setting is not valid; or the program has set an encoder that does not give JSON.
+        TypeError: `settings` is no `Settings`, or `middleware` holds something else.
     """
     if settings is None:
         settings = Settings.in_force()
-    _begin(settings)
-    client = connect(settings)
+    client = _begin(settings)
     broker = _lists_broker(settings, client) if settings.broker == "redis-lists" else _stream_broker(settings, client)
-    for one in middleware:
+    for one in _each(middleware):
         broker.add_middleware(one)
     return broker
 
@@ -87,6 +88,7 @@ class Broker(StreamBroker):
     Raises:
         ConfigurationError: A setting is not valid, or is `WORKER_BROKER=redis-lists`; or the program has set an encoder
             that does not give JSON.
+        TypeError: `url` is no text, or `middleware` holds something else.
     """
 
     def __init__(self, *, url: str | None = None, middleware: Iterable[Middleware] | None = None) -> None:
@@ -95,21 +97,35 @@ class Broker(StreamBroker):
             raise ConfigurationError(
                 f"{settings.as_written('broker')} contradicts the class worker.Broker, which works on streams: unset it"
             )
+        if not isinstance(url, str | None):
+            raise TypeError(f"url={shown(repr(url))}: write a text, such as 'redis://host:6379', or None")
         if url is not None:
             settings = settings.model_copy(update={"redis_url": SecretStr(url)})
-        _begin(settings)
-        client, running = connect(settings), RunningAttempts()
+        client, running = _begin(settings), RunningAttempts()
         super().__init__(settings, client, lambda: connect(settings), _on_streams(settings, client, running), running)
-        for one in middleware or ():
+        for one in _each(middleware or ()):
             if not is_as_ever(one):
                 self.add_middleware(one)
 
 
-def _begin(settings: Settings) -> None:
-    """Makes these the settings of this process, which will have a broker."""
+def _begin(settings: Settings) -> RedisClient:
+    """Makes these the settings of this process, which will have a broker; a client of their server."""
+    before = Settings.in_force()
     put_in_force(settings)
-    check_encoder()
+    try:
+        client = connect(settings)
+        check_encoder()
+    except WorkerError:
+        put_in_force(before)  # a program that goes on must not have what it could not begin with
+        raise
     tell_repeats_apart()
+    return client
+
+
+def _each(middleware: Iterable[Middleware]) -> Iterable[Middleware]:
+    if not isinstance(middleware, Iterable):
+        raise TypeError(f"middleware={shown(repr(middleware))}: write a list, such as [Results(backend=…)]")
+    return middleware
 
 
 def _stream_broker(settings: Settings, client: RedisClient) -> dramatiq.Broker:

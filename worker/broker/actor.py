@@ -9,11 +9,11 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 import dramatiq
 
+from worker.attempts.option_values import check_values
 from worker.broker.adopting import call_unrecorded, is_recorded
-from worker.broker.arguments import check_arguments
-from worker.broker.configured import Configured, configured
-from worker.broker.enqueueing import send_all
-from worker.broker.in_loop import tell_if_in_loop
+from worker.broker.arguments import check_kinds
+from worker.broker.configured import Configured, by_name, check_id, configured
+from worker.broker.enqueueing import enqueue_elsewhere, send_all
 from worker.broker.sent import Sent, as_sent
 from worker.broker.streams import StreamBroker
 from worker.broker.terms import read_terms
@@ -43,6 +43,24 @@ class Actor(dramatiq.Actor[P, R]):
         if is_recorded(self.broker):
             return super().__call__(*args, **kwargs)
         return call_unrecorded(super().__call__, *args, **kwargs)
+
+    def message_with_options(
+        self,
+        *,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,  # noqa: ANN401 - as in Dramatiq
+    ) -> dramatiq.Message[R]:
+        """A message with options, as in Dramatiq; it is not enqueued.
+
+        Raises:
+            TypeError: `args` is no list, `kwargs` no dictionary, or no attempt could end with an option.
+        """
+        check_kinds(args, kwargs)
+        if options:
+            options = {name: by_name(value) for name, value in options.items()}
+            check_values(options)
+        return super().message_with_options(args=tuple(args), kwargs=dict(kwargs) if kwargs else {}, **options)
 
     def send(self, *args: P.args, **kwargs: P.kwargs) -> Sent[R]:
         """Enqueues a message for this actor. In a running event loop, which it blocks, it warns: `SendInLoopWarning`.
@@ -77,12 +95,13 @@ class Actor(dramatiq.Actor[P, R]):
         Raises:
             MessageRefused: An argument is not plain JSON, or the message is too large.
             ServerUnreachable: The server did not answer.
-            TypeError: The actor cannot be called with these arguments.
+            TypeError: The actor cannot be called with these arguments, or no attempt could end with an option.
         """
-        if not isinstance(self.broker, StreamBroker):  # which checks every message that it enqueues
-            tell_if_in_loop()
-            check_arguments(self, args, kwargs or {})
-        return as_sent(super().send_with_options(args=args, kwargs=kwargs, delay=delay, **options))
+        if isinstance(self.broker, StreamBroker):  # which checks every message that it enqueues
+            return as_sent(super().send_with_options(args=args, kwargs=kwargs, delay=delay, **options))
+        message = self.message_with_options(args=args, kwargs=kwargs, **options)
+        ms = round(delay / timedelta(milliseconds=1)) if isinstance(delay, timedelta) else delay
+        return enqueue_elsewhere(self.broker, message, ms)
 
     def send_many(self, messages: Iterable[dramatiq.Message[R]]) -> list[Sent[R]]:
         """Enqueues thousands of messages in a few round trips: `a.send_many(a.message(id) for id in ids)`.
@@ -183,7 +202,7 @@ class Actor(dramatiq.Actor[P, R]):
             ServerUnreachable: The server did not answer.
             TypeError: The actor cannot be called with these arguments, or the delay is a bare number.
         """
-        message = self.message_with_options(args=tuple(args), kwargs=dict(kwargs))
+        message = self.message_with_options(args=args, kwargs=kwargs)
         return send_all(self.broker, [message], read_terms(key=key, ttl=ttl, until=until, delay=delay))[0]
 
     def send_once(
@@ -201,5 +220,6 @@ class Actor(dramatiq.Actor[P, R]):
             ServerUnreachable: The server did not answer.
             TypeError: The actor cannot be called with these arguments, or the delay is a bare number.
         """
-        message = self.message_with_options(args=tuple(args), kwargs=dict(kwargs)).copy(message_id=message_id)
+        check_id(message_id)
+        message = self.message_with_options(args=args, kwargs=kwargs).copy(message_id=message_id)
         return send_all(self.broker, [message], read_terms(delay=delay, once=True))[0]

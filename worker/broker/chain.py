@@ -14,6 +14,7 @@ from worker.attempts.shutdown import ShutdownNotifications
 from worker.attempts.time_limit import TimeLimit
 from worker.broker.group_counts import CountedGroups
 from worker.ground.logs import get_logger
+from worker.ground.texts import shown
 
 logger = get_logger(__name__)
 
@@ -34,8 +35,13 @@ class OneOfAKind(Broker):
                 ours, which stands for it.
 
         Raises:
+            TypeError: It is no middleware.
             ValueError: The chain has no middleware of the class that `before` or `after` names.
         """
+        if isinstance(middleware, type):
+            raise TypeError(f"{middleware.__name__} is a class: write {middleware.__name__}(…)")
+        if not hasattr(middleware, "actor_options"):
+            raise TypeError(f"{shown(repr(middleware))} is no middleware: write an object of a class of them")
         position = {where: self._standing_for(kind) for where, kind in position.items()}
         known = [one for one in self.middleware if _are_of_a_kind(one, middleware)]
         if not known:

@@ -12,6 +12,7 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar
 import dramatiq
 
 from worker.attempts.option_values import check_priority, check_values
+from worker.broker.arguments import each_of, no_message
 from worker.broker.enqueueing import send_all
 from worker.broker.envelope import PRIORITY
 from worker.broker.sent import Sent
@@ -27,8 +28,11 @@ _QUEUE = re.compile(r"[a-zA-Z_][a-zA-Z0-9._-]*")
 
 _OWN = ("key", "ttl", "until", "delay", "at", "priority", "queue_name", "message_id")
 
-_OF_ACTORS = {"at_most_once", "concurrency", "retry_when", "subject", "throws"}
-"""Options that are read from the actor alone."""
+_OF_ACTORS = {
+    *("actor_class", "actor_name", "aliases", "at_most_once", "broker", "concurrency", "loop"),
+    *("retry_when", "subject", "throws"),
+}
+"""Options of the actor alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ class Configured(Generic[P, R]):
         """
         if self.terms.once:
             raise ValueError("message_id= is the id of one message: give each its own, with configure(…).send(…)")
-        return send_all(self.actor.broker, map(self._with_options, messages), self.terms)
+        return send_all(self.actor.broker, map(self._with_options, each_of(messages)), self.terms)
 
     async def asend_many(self, messages: Iterable[dramatiq.Message[R]]) -> list[Sent[R]]:
         """Does what `send_many` does without blocking the running loop."""
@@ -89,6 +93,8 @@ class Configured(Generic[P, R]):
     def _with_options(self, message: dramatiq.Message[R]) -> dramatiq.Message[R]:
         # Made by the actor, which turns other actors among the options into their names.
         own = self.actor.message_with_options(**self.options)
+        if not isinstance(message, dramatiq.Message):
+            raise no_message(message)
         return message.copy(options=own.options, **self.fields)
 
 
@@ -112,16 +118,17 @@ def configured(
         ValueError: A value is not valid, two contradict each other, or no middleware knows an option.
     """
     terms = read_terms(key=key, ttl=ttl, until=until, delay=delay, at=at, once=message_id is not None)
-    given = {name: value for name, value in in_milliseconds(options).items() if value is not None}
+    given = {name: by_name(value) for name, value in in_milliseconds(options).items() if value is not None}
     _check_known(actor.broker, options)
+    _check_callbacks(actor.broker, given)
     check_values(given)
     if priority is not None:
         check_priority(priority)
         given[PRIORITY] = priority
     if queue_name is not None:
         check_queue_name(queue_name)
-    if message_id is not None and not message_id:
-        raise ValueError("message_id is empty: leave it out, or write an id")
+    if message_id is not None:
+        check_id(message_id)
     named = {"queue_name": queue_name, "message_id": message_id}
     return Configured(actor, terms, {name: value for name, value in named.items() if value is not None}, given)
 
@@ -140,6 +147,33 @@ def _check_known(broker: dramatiq.Broker, options: Mapping[str, object]) -> None
         raise ValueError(f"configure(): no middleware of the broker knows the option {name!r}: {hint}")
 
 
+def check_id(message_id: object) -> None:
+    """Checks an id that a program gives to a message.
+
+    Raises:
+        TypeError: It is no text.
+        ValueError: It is empty.
+    """
+    if not isinstance(message_id, str):
+        raise TypeError(f"message_id={shown(repr(message_id))}: write a text, such as 'order-7'")
+    if not message_id:
+        raise ValueError("message_id is empty: leave it out, or write an id")
+
+
+def by_name(value: object) -> object:
+    """The value; of an actor, which stands for itself in Dramatiq's callbacks, its name."""
+    return value.actor_name if isinstance(value, dramatiq.Actor) else value
+
+
+def _check_callbacks(broker: dramatiq.Broker, options: Mapping[str, object]) -> None:
+    """Refuses the name of an actor that nobody has: it would come out only after the message's end."""
+    for option in ("on_success", "on_failure", "on_retry_exhausted"):
+        name = options.get(option)
+        if isinstance(name, str) and name not in broker.actors:
+            hint = nearest(name, broker.actors) or "import the module that declares it, or use send_with_options"
+            raise ValueError(f"{option}={shown(name)!r}: this program has no actor of that name: {hint}")
+
+
 def check_queue_name(name: object) -> None:
     """Checks the name of a queue.
 
@@ -148,7 +182,7 @@ def check_queue_name(name: object) -> None:
         ValueError: It has other characters than a queue's name may have.
     """
     if not isinstance(name, str):
-        raise TypeError(f"queue_name={name!r}: write a text, such as 'network'")
+        raise TypeError(f"queue_name={shown(repr(name))}: write a text, such as 'network'")
     if not _QUEUE.fullmatch(name):
         raise ValueError(
             f"queue_name={shown(name)!r}: begin with a letter or an underscore, "

@@ -21,6 +21,7 @@ from worker.broker.configured import check_queue_name, nearest
 from worker.broker.runners import CONCURRENCY
 from worker.broker.streams import StreamBroker
 from worker.broker.times import Time, in_milliseconds
+from worker.ground.texts import shown
 from worker.loops.callables import makes_coroutine
 
 P = ParamSpec("P")
@@ -138,6 +139,10 @@ def actor(
     if actor_name is not None and not _is_name(actor_name):
         raise TypeError(
             f"actor_name={actor_name!r}: write a text, such as 'make_report', or None for the function's name"
+        )
+    if function is not None and not callable(function):
+        raise TypeError(
+            f"@actor: {shown(repr(function))} is no function: write @actor, or @actor(…) with options by name"
         )
     check_queue_name(queue_name)
     check_priority(priority)

@@ -7,11 +7,12 @@ from typing import TypeVar
 
 import dramatiq
 
-from worker.broker.arguments import check_message
+from worker.broker.arguments import check_message, each_of
 from worker.broker.in_loop import tell_if_in_loop
 from worker.broker.sent import Sent, as_sent
 from worker.broker.streams import StreamBroker
 from worker.broker.terms import PLAIN_TERMS, Terms
+from worker.broker.times import check_delay
 
 R = TypeVar("R")
 
@@ -26,17 +27,19 @@ def send_all(
     Raises:
         MessageRefused: A message is not plain JSON, or is too large.
         ServerUnreachable: The server did not answer.
-        TypeError: An actor cannot be called with a message's arguments.
+        TypeError: An actor cannot be called with a message's arguments, or one is no message.
     """
     if isinstance(broker, StreamBroker):
-        return broker.enqueue_many(messages, terms)
-    return [enqueue_elsewhere(broker, message, terms.delay()) for message in messages]
+        return broker.enqueue_many(each_of(messages), terms)
+    return [enqueue_elsewhere(broker, message, terms.delay()) for message in each_of(messages)]
 
 
 def enqueue_elsewhere(broker: dramatiq.Broker, message: dramatiq.Message[R], delay: int | None = None) -> Sent[R]:
     """Enqueues a message on a broker other than ours, with the same check of its arguments."""
     tell_if_in_loop()
     check_message(broker, message)
+    if delay is not None:
+        check_delay(delay)
     if message.queue_name not in broker.get_declared_queues():
         broker.declare_queue(message.queue_name)
     return as_sent(broker.enqueue(message, delay=delay))

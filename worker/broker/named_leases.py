@@ -24,6 +24,7 @@ import redis
 from worker.attempts.run import current_attempt
 from worker.errors import LeaseTaken
 from worker.ground.logs import get_logger
+from worker.ground.texts import shown
 from worker.loops.thread_pool import cancel_requested, run_in_thread_pool
 from worker.server.connection import connect
 from worker.server.scripts import Script
@@ -47,9 +48,12 @@ def lease(name: str) -> Lease:
         name: The name of the work that must not happen twice at once, such as `merge:42`.
 
     Raises:
+        TypeError: The name is no text, or empty.
         LeaseTaken: On entry, if another message has the lease. Let it pass: the message is retried in some seconds,
             which does not count against its retry budget, and the event names the other message.
     """
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"lease({shown(repr(name))}): write the name of the work, such as 'merge:42'")
     return Lease(name)
 
 

@@ -24,7 +24,7 @@ from worker.attempts.run import current_run
 from worker.attempts.running import RunningAttempts
 from worker.attempts.runs import DUE_AT
 from worker.attempts.subjects import sent_subjects
-from worker.broker.arguments import check_message
+from worker.broker.arguments import check_message, no_message
 from worker.broker.consumer import StreamConsumer
 from worker.broker.envelope import FREED_AT_START, Parcel, pack, priority_of
 from worker.broker.hooks import Hooks, ending_message
@@ -36,6 +36,7 @@ from worker.broker.sent import Sent, answered, tell_taken
 from worker.broker.session import WorkerSession
 from worker.broker.taken import Group, TakenMessage
 from worker.broker.terms import PLAIN_TERMS, Terms
+from worker.broker.times import FOREVER_MS, check_delay
 from worker.ground.secrets import mask_secrets
 from worker.server.client import RedisClient
 from worker.server.scripts import Script
@@ -309,16 +310,31 @@ class StreamBroker(Hooks):
 
 
 def _with_key(message: dramatiq.Message[Any], terms: Terms) -> dramatiq.Message[Any]:
+    own = _own(message)
     if not terms.key:
-        return _own(message)
-    return message.copy(options={"unique": terms.key} | ({FREED_AT_START: True} if terms.until == "start" else {}))
+        return own
+    return own.copy(options={"unique": terms.key} | ({FREED_AT_START: True} if terms.until == "start" else {}))
 
 
-def _own(message: dramatiq.Message[Any]) -> dramatiq.Message[Any]:
-    """The message itself, because Dramatiq's retries pass a proxy."""
-    return message if isinstance(message, dramatiq.Message) else message.copy()
+def _own(message: dramatiq.Message[Any] | MessageProxy) -> dramatiq.Message[Any]:
+    """The message itself, because Dramatiq's retries pass a proxy.
+
+    Raises:
+        TypeError: It is no message.
+    """
+    if isinstance(message, dramatiq.Message):
+        return message
+    if not isinstance(message, MessageProxy):
+        raise no_message(message)
+    copied: dramatiq.Message[Any] = message.copy()
+    return copied
 
 
 def _delayed(message: dramatiq.Message[Any], delay: int) -> dramatiq.Message[Any]:
-    """The message with its due time as an option, as Dramatiq's own brokers have it until it is due."""
-    return message.copy(options={DUE_AT: current_millis() + delay})
+    """The message with its due time as an option, as Dramatiq's own brokers have it until it is due.
+
+    Raises:
+        TypeError: It is no message, or the delay is no number of milliseconds.
+    """
+    check_delay(delay)
+    return _own(message).copy(options={DUE_AT: current_millis() + min(delay, FOREVER_MS)})

@@ -69,9 +69,9 @@ def read_terms(
     if key is None and (ttl is not None or until is not None):
         raise ValueError(f"{'ttl' if ttl is not None else 'until'}= belongs to a key: give key= too")
     if key is not None and (not isinstance(key, str) or not key):
-        raise TypeError(f"key={key!r}: write a text, such as 'merge:42'")
+        raise TypeError(f"key={shown(repr(key))}: write a text, such as 'merge:42'")
     if until not in (None, "start", "end"):
-        raise ValueError(f"until={until!r}: write 'start' or 'end'")
+        raise ValueError(f"until={shown(repr(until))}: write 'start' or 'end'")
     if at is not None:
         if delay is not None:
             raise ValueError("at= and delay= both say when a message is due: give one of them")
@@ -97,13 +97,13 @@ def _ttl(given: timedelta | str | float) -> int:
         ttl = timedelta(seconds=given)
     found = milliseconds("ttl", ttl)
     if not found:
-        raise ValueError(f"ttl={given!r}: write a time longer than nothing")
+        raise ValueError(f"ttl={shown(repr(given))}: write a time longer than nothing")
     return found
 
 
 def _check_moment(at: datetime) -> None:
     if not isinstance(at, datetime):
-        raise TypeError(f"at={at!r}: write a datetime with a time zone")
+        raise TypeError(f"at={shown(repr(at))}: write a datetime with a time zone")
     if at.tzinfo is None or at.utcoffset() is None:
         raise ValueError(
             f"at={at.isoformat()} has no time zone: write datetime(…, tzinfo=ZoneInfo('Europe/Berlin')), or tzinfo=UTC"

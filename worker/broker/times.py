@@ -57,6 +57,19 @@ def milliseconds(name: str, value: object) -> int | None:
     return min(max(round(exact), int(exact > 0)), FOREVER_MS)
 
 
+def check_delay(delay: object) -> None:
+    """Checks a delay that is given as Dramatiq has it, in milliseconds.
+
+    Raises:
+        TypeError: It is no number of milliseconds.
+    """
+    if not isinstance(delay, int | float) or isinstance(delay, bool) or not abs(delay) < math.inf:
+        raise TypeError(
+            f"delay={shown(repr(delay))}: write milliseconds, such as 10_000; "
+            "`configure(delay=…)` takes a timedelta, '10m' and math.inf too"
+        )
+
+
 def _read(name: str, text: str) -> timedelta:
     number = _number_in(text)
     if number is not None:

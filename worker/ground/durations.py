@@ -1,10 +1,12 @@
 """Durations as people write them: `500ms`, `10s`, `5m`, `1h`, `7d`, or a number of seconds.
 
-The settings and the command line read them; all other modules use `timedelta`.
+The settings and the command line read them; all other modules use `timedelta`. Calls take seconds too.
 """
 
 from __future__ import annotations
 
+import contextlib
+import math
 import re
 from datetime import timedelta
 
@@ -28,6 +30,22 @@ def parse_duration(text: str) -> timedelta:
         return timedelta(seconds=sum(float(number) * _UNITS[unit or "s"] for number, unit in _PART.findall(text)))
     except OverflowError as error:
         raise ValueError(f"'{shown(text)}' is too long a duration: at most 999999999d") from error
+
+
+def in_seconds(name: str, given: object) -> float:
+    """A time that a program gives in seconds, or as a `timedelta`.
+
+    Raises:
+        TypeError: It is neither; the text names it as `name`.
+    """
+    if isinstance(given, timedelta):
+        return given.total_seconds()
+    if isinstance(given, int | float) and not isinstance(given, bool):
+        with contextlib.suppress(OverflowError):
+            seconds = float(given)
+            if not math.isnan(seconds):
+                return seconds
+    raise TypeError(f"{name}={shown(repr(given))}: write seconds, such as 30, or a timedelta")
 
 
 def format_duration(duration: timedelta | float) -> str:

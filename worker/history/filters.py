@@ -141,9 +141,11 @@ class MessageFilter:
     until: datetime | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.states, tuple | list):
+            raise ConfigurationError(f"states={shown(repr(self.states))}: write a tuple, such as ('dead',)")
         for state in self.states:
             if state not in MARKS:
-                raise ConfigurationError(f"state {shown(state)}: there are {', '.join(MARKS)}")
+                raise ConfigurationError(f"state {shown(str(state))}: there are {', '.join(MARKS)}")
 
     def describe(self) -> str:
         """The filter in words, for the audit log."""

@@ -63,7 +63,7 @@ class Account:
     Attributes:
         owner: The attempt's actor and message, for people.
         blocked: The stalls of its loops, or None.
-        note: A text on the calls that could not be stopped, or empty.
+        note: A text for the attempt's end, such as on the calls that could not be stopped, or empty.
     """
 
     __slots__ = ("_leave_at", "_unfinished", "blocked", "note", "owner")
@@ -135,9 +135,13 @@ class Account:
             if is_told:
                 self._tell(f"waited {format_duration(time.monotonic() - began)} for {name}, which cannot be stopped")
 
+    def add_note(self, text: str) -> None:
+        """Adds a text for the attempt's end."""
+        self.note = "; ".join(part for part in (self.note, text) if part)
+
     def _tell(self, text: str) -> None:
         logger.warning(text)
-        self.note = "; ".join(part for part in (self.note, text) if part)
+        self.add_note(text)
 
 
 def own_account(context: Context | None = None) -> Account | None:

@@ -20,7 +20,9 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from worker.errors import RunningLoopError
+from worker.ground.durations import in_seconds
 from worker.ground.logs import get_logger
+from worker.ground.texts import shown
 from worker.loops.calls import Call
 from worker.loops.fresh_loop import FreshLoop, close_loop, new_loop, run_to_its_end, watch_loop
 from worker.loops.interrupts import current_section, look_for_exception, set_exception
@@ -70,16 +72,16 @@ def run_async_in_new_loop(work: Work[T], *, timeout: timedelta | float | None = 
         timeout: Seconds, or a `timedelta`, after which the coroutine is cancelled.
 
     Raises:
-        TypeError: `work` is not awaitable, and not a function that returns an awaitable.
+        TypeError: `work` is not awaitable, and not a function that returns an awaitable; or `timeout` is no time.
         RunningLoopError: A loop runs in this thread: await the coroutine instead.
         RuntimeError: `work` is a coroutine that ran before.
         TimeoutError: The coroutine took longer than `timeout`. It was cancelled, and its `finally` blocks have run.
         SelfCancelledError: The coroutine cancelled itself.
     """
-    _refuse_misuse(work)
+    seconds = _seconds_of(work, timeout)
     try:
         with _new_loop_call() as call:
-            coroutine = _coroutine_of(work, timeout)
+            coroutine = _coroutine_of(work, seconds)
             try:
                 return call.run(coroutine)
             finally:
@@ -98,10 +100,10 @@ def run_async_in_shared_loop(work: Work[T], *, timeout: timedelta | float | None
     Raises:
         LoopClosedError: The loop was stopped before the coroutine had ended.
     """
-    _refuse_misuse(work)
+    seconds = _seconds_of(work, timeout)
     try:
         with SharedCall() as call:
-            return shared_loop().run(call, _coroutine_of(work, timeout))
+            return shared_loop().run(call, _coroutine_of(work, seconds))
     finally:
         _close_refused(work)
 
@@ -114,12 +116,24 @@ def _refuse_misuse(work: object) -> None:
         if inspect.getcoroutinestate(work) != inspect.CORO_CREATED:
             raise RuntimeError(f"{work!r} ran before: call its function again for a new coroutine")
     elif not callable(work) and not inspect.isawaitable(work):
-        raise TypeError(f"{work!r} is neither awaitable nor a function that returns an awaitable")
+        raise TypeError(f"{shown(repr(work))} is neither awaitable nor a function that returns an awaitable")
     if current_section() is None:
         _warn_of_foreign_interrupts()
 
 
-def _coroutine_of(work: Work[T], timeout: timedelta | float | None) -> Coroutine[Any, Any, T]:
+def _seconds_of(work: object, timeout: timedelta | float | None) -> float | None:
+    """Refuses a call that is a misuse; else the seconds of `timeout`, or None."""
+    _refuse_misuse(work)
+    if timeout is None:
+        return None
+    try:
+        return in_seconds("timeout", timeout)
+    except TypeError:
+        _close_refused(work)
+        raise
+
+
+def _coroutine_of(work: Work[T], timeout: float | None) -> Coroutine[Any, Any, T]:
     if timeout is not None:
         return _within(work, timeout)
     return work if inspect.iscoroutine(work) else _awaited(work)
@@ -155,8 +169,8 @@ def _called(factory: Callable[[], Awaitable[T]]) -> Awaitable[T]:
     return made
 
 
-async def _within(work: Work[T], limit: timedelta | float) -> T:
-    async with asyncio.timeout(limit.total_seconds() if isinstance(limit, timedelta) else limit):
+async def _within(work: Work[T], limit: float) -> T:
+    async with asyncio.timeout(limit):
         return await _awaited(work)
 
 

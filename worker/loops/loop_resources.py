@@ -17,6 +17,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Gener
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar, cast
 
+from worker.ground.texts import shown
+
 T = TypeVar("T")
 
 ResourceFactory = Callable[[], AsyncIterator[T]] | Callable[[], AbstractAsyncContextManager[T]]
@@ -82,7 +84,15 @@ def loop_resource(factory: ResourceFactory[T]) -> Callable[[], Awaitable[T]]:
     manager. Concurrent first calls share one opening; if it fails, all of them get its error, and the next call tries
     again. The bridge closes the resources of its loops when the loop ends, in reverse order of opening. On other
     loops (a web server's), `close_loop_resources` closes them.
+
+    Raises:
+        TypeError: It decorates something else; also a function that is async and does not yield.
     """
+    if not callable(factory) or inspect.iscoroutinefunction(factory):
+        raise TypeError(
+            f"@loop_resource: {shown(repr(factory))} is neither an async generator function, which yields the "
+            "resource, nor a function that returns an async context manager"
+        )
     manager = cast(
         "Callable[[], AbstractAsyncContextManager[T]]",
         contextlib.asynccontextmanager(factory) if inspect.isasyncgenfunction(factory) else factory,

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
 from worker.ground.logs import get_logger
+from worker.ground.texts import shown
 from worker.loops.account import own_account
 from worker.loops.callables import is_async
 from worker.settings import Settings
@@ -61,8 +62,10 @@ async def run_in_thread_pool(func: Callable[P, R], /, *args: P.args, **kwargs: P
     never work at once.
 
     Raises:
-        TypeError: `func` is async, or returned a coroutine: await it instead.
+        TypeError: `func` is async, or returned a coroutine: await it instead. Or it is no function.
     """
+    if not callable(func):
+        raise TypeError(f"{shown(repr(func))} is no function: pass it and its arguments, as in (read, path)")
     if is_async(func):
         raise _async_refused(func)
     function = functools.partial(contextvars.copy_context().run, _call, func, args, kwargs)

@@ -137,7 +137,12 @@ def put_in_force(settings: SettingsGroup | None) -> None:
     """Makes these the settings of their group in this process; None forgets all groups, to be read again.
 
     Groups that were read, and not put, are read again at their next use: their defaults may depend on other groups.
+
+    Raises:
+        TypeError: They are no settings.
     """
+    if not isinstance(settings, SettingsGroup | None):
+        raise TypeError(f"settings={settings!r:.80}: write Settings(…), or None for those of the environment")
     _loaded.clear()
     if settings is None:
         _put.clear()

@@ -23,6 +23,7 @@ from worker.attempts.running import RunningAttempts
 from worker.attempts.spans import recorder_override
 from worker.broker import ensure_broker, message_middleware
 from worker.broker.named_leases import LocalLeases, leases_kept_in
+from worker.broker.runners import CONCURRENCY
 from worker.history.events import StatusEvent
 from worker.settings import Settings
 from worker.settings.groups import put_in_force
@@ -118,7 +119,12 @@ def stub_worker(*, settings: Settings | None = None, threads: int = 2) -> Iterat
     Args:
         settings: The settings for the actors, with unchanged delays; or None for those in force, with short delays.
         threads: Worker threads.
+
+    Raises:
+        TypeError: `settings` is no `Settings`, or `threads` no number from 1.
     """
+    if not isinstance(threads, int) or threads < 1:
+        raise TypeError(f"threads={threads!r:.80}: write a number from 1")
     events = RecordedEvents()
     with _stub(settings, events) as stub:
         worker = dramatiq.Worker(stub, worker_timeout=20, worker_threads=threads)
@@ -152,6 +158,7 @@ def _stub(settings: Settings | None, events: RecordedEvents) -> Iterator[StubBro
     stub = (_QuickBroker if settings is None else StubBroker)(
         middleware=message_middleware(Settings.in_force(), events, RunningAttempts())
     )
+    stub.actor_options.add(CONCURRENCY)  # it has a meaning on our own broker alone
     _move_actors(own, stub)
     dramatiq.set_broker(stub)
     stub.emit_after("process_boot")
