@@ -26,8 +26,12 @@ from worker import (
     run_async_in_shared_loop,
     run_in_thread_pool,
 )
-from worker.errors import WorkerError
-from worker.history.filters import MessageFilter
+from worker.errors import ConfigurationError, WorkerError
+from worker.history.filters import EventFilter, MessageFilter
+from worker.history.overview import actor_rates, audit_log
+from worker.history.query import one_message, page_of_messages
+from worker.operations.actions import cancel, pause, preview
+from worker.server.client import RedisClient
 from worker.testing import StubWorker, recorded_events, stub_broker
 
 FOREIGN: dict[str, Any] = {
@@ -171,6 +175,16 @@ TAKEN: dict[str, tuple[Call, set[str]]] = {
     "progress of a context": (lambda value: in_a_context(value, "progress"), ALL),
     "actor": (lambda value: actor(value), {"None", "coroutine function"}),
     "states": (lambda value: MessageFilter(states=value), set()),
+    "state of events": (lambda value: EventFilter(state=value), {"None"}),
+    "actor of a filter": (lambda value: MessageFilter(actor=value), {"None", "text", "empty"}),
+    "moment of a filter": (lambda value: EventFilter(since=value), {"None"}),
+    "subject of a filter": (lambda value: MessageFilter(subject=value), {"dictionary"}),
+    "filter of a page": (page_of_messages, set()),
+    "limit of a page": (lambda value: page_of_messages(MessageFilter(), limit=value), set()),
+    "cursor of a page": (lambda value: page_of_messages(MessageFilter(), cursor=value), {"None"}),
+    "one message": (one_message, {"text", "empty"}),
+    "limit of the audit log": (audit_log, set()),
+    "time of rates": (actor_rates, set()),
     "arguments": (lambda value: declared().message_with_options(args=value), {"list"}),
     "named arguments": (lambda value: declared().message_with_options(kwargs=value), {"None", "dictionary"}),
     **{
@@ -251,3 +265,14 @@ def test_what_is_no_number_is_left_out_of_progress(stub: StubWorker) -> None:
         (3, 4, "on"),
         *[(None, 4, "on")] * 3,
     ]
+
+
+@pytest.mark.parametrize("wrong", [None, 5, [1], {1: 2}], ids=str)
+def test_what_names_no_messages_is_refused_before_the_server_is_asked(wrong: Any) -> None:
+    """By an action and by its preview, in a line that says what names some; a queue has a text as its name."""
+    nobody: RedisClient = None  # type: ignore[assignment]
+    for act in (lambda: cancel(nobody, wrong), lambda: preview(nobody, "cancel", wrong)):
+        with pytest.raises(ConfigurationError, match=r"write a list of ids, or a MessageFilter\(…\)$"):
+            act()
+    with pytest.raises(ConfigurationError, match=r"^queue=.*: write a text$"):
+        pause(nobody, wrong)

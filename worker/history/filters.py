@@ -16,6 +16,7 @@ from worker.errors import ConfigurationError
 from worker.ground.durations import parse_duration
 from worker.ground.secrets import mask_secrets
 from worker.ground.texts import shown
+from worker.history.asked_with import check_conditions
 from worker.history.events import State, StatusEvent
 from worker.history.states import ATTEMPT_MARKS, MARKS
 
@@ -129,6 +130,9 @@ class MessageFilter:
             Python's own; `lost` or `unknown`.
         since: The message entered its state, or is due if it is delayed, at this time or later.
         until: The same, at this time or earlier.
+
+    Raises:
+        ConfigurationError: A state is unknown, or a value is of another kind.
     """
 
     states: tuple[str, ...] = ()
@@ -146,6 +150,8 @@ class MessageFilter:
         for state in self.states:
             if state not in MARKS:
                 raise ConfigurationError(f"state {shown(str(state))}: there are {', '.join(MARKS)}")
+        texts = {"actor": self.actor, "queue": self.queue, "error": self.error, "cause": self.cause}
+        check_conditions(texts=texts, moments={"since": self.since, "until": self.until}, subject=self.subject)
 
     def describe(self) -> str:
         """The filter in words, for the audit log."""
@@ -167,6 +173,9 @@ class EventFilter:
     """Selects the events that match everything that is set.
 
     `subject` is compared as text, so that `conversation_id=42` finds 42 and "42".
+
+    Raises:
+        ConfigurationError: A value is of another kind.
     """
 
     message_id: str | None = None
@@ -177,6 +186,14 @@ class EventFilter:
     error: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if self.state is not None:
+            if self.state not in list(State):
+                raise ConfigurationError(f"state {shown(str(self.state))}: there are {', '.join(State)}")
+            object.__setattr__(self, "state", State(self.state))  # a text stands for it
+        texts = {"message_id": self.message_id, "actor": self.actor, "queue": self.queue, "error": self.error}
+        check_conditions(texts=texts, moments={"since": self.since, "until": self.until}, subject=self.subject)
 
     def matches(self, event: StatusEvent) -> bool:
         """Whether the filter selects the event."""

@@ -25,6 +25,7 @@ from worker.history.answers import (
     WorkerInfo,
     moment,
 )
+from worker.history.asked_with import check_number, check_span
 from worker.history.histogram import percentiles
 from worker.history.query import PAGE, Question
 from worker.history.states import ENDINGS, error_share
@@ -44,7 +45,7 @@ def actor_rates(over: timedelta) -> Question[tuple[ActorRates, ...]]:
     A time of more than two hours begins at a full hour.
 
     Raises:
-        ConfigurationError: The time is longer than `LONGEST`.
+        ConfigurationError: The time is longer than `LONGEST`, or no `timedelta`.
     """
 
     def read(answer: list[Any]) -> tuple[ActorRates, ...]:
@@ -67,7 +68,7 @@ def windows(over: timedelta) -> Question[tuple[Window, ...]]:
     The last minute or hour is still running.
 
     Raises:
-        ConfigurationError: The time is longer than `LONGEST`.
+        ConfigurationError: The time is longer than `LONGEST`, or no `timedelta`.
     """
 
     def read(answer: list[Any]) -> tuple[Window, ...]:
@@ -78,6 +79,7 @@ def windows(over: timedelta) -> Question[tuple[Window, ...]]:
 
 
 def _milliseconds(over: timedelta) -> int:
+    check_span("over", over)
     if over > LONGEST:
         raise ConfigurationError(f"{format_duration(over)} is too long: at most {format_duration(LONGEST)}")
     return round(over.total_seconds() * 1000)
@@ -201,7 +203,12 @@ def _worker(now: int, name: bytes, expires: int, ended: int, known: bytes) -> Wo
 
 
 def audit_log(limit: int = PAGE) -> Question[tuple[AuditEntry, ...]]:
-    """The audit log, newest first: actions, enqueueing and syncing of people, and refused log-ins."""
+    """The audit log, newest first: actions, enqueueing and syncing of people, and refused log-ins.
+
+    Raises:
+        ConfigurationError: The limit is no number from 0.
+    """
+    check_number("limit", limit)
 
     def read(answer: list[Any]) -> tuple[AuditEntry, ...]:
         return tuple(_audit_entry(entry.decode(), fields) for entry, fields in answer)

@@ -16,6 +16,7 @@ import redis
 from worker.errors import ConfigurationError, ServerUnreachable
 from worker.ground.texts import shown
 from worker.history.answers import Count, Page, StoredMessage, moment
+from worker.history.asked_with import check_kind, check_number, check_text
 from worker.history.events import StatusEvent
 from worker.history.filters import EventFilter, MessageFilter
 from worker.history.lines import subject_names
@@ -87,7 +88,12 @@ def _unreachable(error: Exception) -> ServerUnreachable:
 
 
 def one_message(message_id: str) -> Question[StoredMessage | None]:
-    """The stored message, or None. `worker.history.timeline` makes attempts from its events."""
+    """The stored message, or None. `worker.history.timeline` makes attempts from its events.
+
+    Raises:
+        ConfigurationError: The id is no text.
+    """
+    check_text("message_id", message_id)
     return Question(_ONE, [message_id], lambda found: read_record(message_id, found))
 
 
@@ -101,7 +107,12 @@ def page_of_messages(
         limit: The most messages.
         cursor: The cursor of the last page, or None for the newest messages.
         within: States; each message is also in one of these, unless it is empty.
+
+    Raises:
+        ConfigurationError: A value is of another kind, or a number is negative.
     """
+    check_number("limit", limit)
+    arguments = _find_arguments(wanted, limit, cursor, within)
     by_failure = wanted.cause is not None or any(
         states and set(states) <= set(FAILED) for states in (wanted.states, within)
     )
@@ -111,7 +122,7 @@ def page_of_messages(
         found = [read_record(id_.decode(), record) for id_, record in zip(rest[::2], rest[1::2], strict=True)]
         return Page(tuple(one for one in found if one is not None), _cursor(below))
 
-    return Question(_FAILED if by_failure else _FIND, _find_arguments(wanted, limit, cursor, within), read)
+    return Question(_FAILED if by_failure else _FIND, arguments, read)
 
 
 def newest_failures(*, limit: int = PAGE, cursor: int | None = None) -> Question[Page]:
@@ -132,6 +143,9 @@ def count_of_messages(
 
 
 def _find_arguments(wanted: MessageFilter, limit: int, cursor: int | None, within: Sequence[str]) -> list[Argument]:
+    check_kind(wanted, MessageFilter)
+    if cursor is not None:
+        check_number("cursor", cursor)
     named = {"actor": wanted.actor, "queue": wanted.queue, "cause": wanted.cause}
     marks = [f"{name}:{value}" for name, value in named.items() if value is not None]
     subjects = subject_names(wanted.subject)
@@ -218,7 +232,12 @@ def count_messages(client: RedisClient, wanted: MessageFilter, *, within: Sequen
 
 
 def delayed_messages(*, limit: int = PAGE, after: StoredMessage | None = None) -> Question[tuple[StoredMessage, ...]]:
-    """Delayed messages, the next due first; `since` is the due time. `after` is the last message of the last page."""
+    """Delayed messages, the next due first; `since` is the due time. `after` is the last message of the last page.
+
+    Raises:
+        ConfigurationError: The limit is no number from 0.
+    """
+    check_number("limit", limit)
 
     def read(answer: list[Any]) -> tuple[StoredMessage, ...]:
         found = [read_record(id_.decode(), record) for id_, _, record in answer]
@@ -291,8 +310,11 @@ def read_events(client: RedisClient, wanted: EventFilter, limit: int) -> list[St
     """The newest `limit` events that match, oldest first.
 
     Raises:
+        ConfigurationError: A value is of another kind, or the limit is negative.
         ServerUnreachable: The server did not answer, or refused.
     """
+    check_kind(wanted, EventFilter)
+    check_number("limit", limit)
     # An old message may have new events: they are in the tail, which does not reach far back.
     newest = [] if wanted.message_id is not None else newest_of_tail(client, wanted, limit)
     found = {event.id: event for event in newest}

@@ -20,7 +20,9 @@ from worker.broker.envelope import FREED_AT_START, decode, encode
 from worker.errors import ConfigurationError
 from worker.ground.logs import get_logger
 from worker.ground.secrets import mask_secrets
+from worker.ground.texts import shown
 from worker.history.answers import StoredMessage
+from worker.history.asked_with import check_text
 from worker.history.events import WorkerId
 from worker.history.filters import MessageFilter
 from worker.history.overview import queues
@@ -156,6 +158,7 @@ def preview(client: RedisClient, action: str, targets: Targets, *, limit: int = 
     Raises:
         ServerUnreachable: The server did not answer, or refused.
     """
+    _check_targets(targets)
     if isinstance(targets, MessageFilter):
         return _preview_of_filter(client, action, targets, limit)
     refused = {} if isinstance(targets, Counted) else _all_unknown(targets)
@@ -214,6 +217,7 @@ def this_user() -> str:
 
 
 def _turn(client: RedisClient, action: str, queue: str, by: str | None) -> bool:
+    check_text("queue", queue)
     who = mask_secrets(by or this_user())
     changed = _run(client, _PAUSE, [action, who, _here(), queue])
     if changed is None:
@@ -232,6 +236,7 @@ def _act(
     script: Script,
     arguments_of: Callable[[StoredMessage], list[Argument] | str],
 ) -> Outcome:
+    _check_targets(targets)
     who = mask_secrets(by or this_user())
     if isinstance(targets, str):
         targets = [targets]
@@ -258,6 +263,13 @@ def _act(
                 done.append(message_id)
     logger.info("an action was taken", action=action, target=target, count=len(done), by=who)
     return Outcome(action, tuple(done), refused)
+
+
+def _check_targets(targets: object) -> None:
+    if isinstance(targets, MessageFilter | Counted | str):
+        return
+    if not isinstance(targets, Sequence) or not all(isinstance(one, str) for one in targets):
+        raise ConfigurationError(f"targets={shown(repr(targets))}: write a list of ids, or a MessageFilter(…)")
 
 
 def _all_unknown(ids: Sequence[str]) -> dict[str, str]:
