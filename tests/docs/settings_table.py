@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from worker.cli.config import GROUPS
 from worker.conversations.settings import ConversationSettings
-from worker.ground.values import show_value
+from worker.ground.values import SIZE, show_value
 from worker.models.settings import ModelSettings
 from worker.recall.settings import RecallSettings
 from worker.settings import Settings
@@ -93,7 +93,9 @@ def _kind(field: FieldInfo) -> str:
         return " or ".join(f"`{choice}`" for choice in given)
     if get_origin(annotation) is tuple:
         return "list"
-    kind = next((KINDS[one] for one in [annotation, *given] if one in KINDS), None)
+    kind = (
+        "size" if SIZE in field.metadata else next((KINDS[one] for one in [annotation, *given] if one in KINDS), None)
+    )
     if kind is None:
         raise LookupError(f"no word for {annotation}: add it to KINDS")
     bounds = [

@@ -32,7 +32,7 @@ from worker.server.scripts import Script
 from worker.settings import Settings
 
 TOKEN = "host:1:token"
-LIMITS = [30 * 86_400, *([10**15, 10**9] * 4)]
+LIMITS = [30 * 86_400, *([10**15, 10**9] * 4), -1, -1]
 EVERY = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 
 SEPARATORS = ["\t", "\n", "\x1f", "\udc80", '"r":["T"', '{"s":"x"', "\\"]
@@ -224,10 +224,10 @@ def test_both_sides_know_the_same_limits_of_the_history(client: RedisClient, set
     """Dead letters are kept longer."""
     code = """
     number()
-    local limits = read_limits()
+    local limits, bounds = read_limits(), read_bounds()
     return { limits.dead.age, limits.completed.age, limits.cancelled.most }
     """
-    found = script("retention", code).run(client, history_limits(settings))
+    found = script("bytes", code).run(client, history_limits(settings))
     dead, kept = settings.dead_retention.total_seconds(), settings.history_retention.total_seconds()
     assert found == [dead * 1000, kept * 1000, settings.history_limit]
 

@@ -75,7 +75,7 @@ START = 1_700_000_000_000
 MINUTE = 60_000
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
-NO_LIMITS = [30 * 86_400, *([10**15, 10**9] * 4)]
+NO_LIMITS = [30 * 86_400, *([10**15, 10**9] * 4), -1, -1]
 
 ACTORS = ("merge", "summarize")
 QUEUES = ("cpu", "network")
@@ -414,7 +414,7 @@ def test_messages_that_are_forgotten_are_not_counted_whatever_they_went_through(
     assert message is not None
     assert message.events_left_out > 3
     assert clocked.count(MessageFilter(error="E1")) == 1
-    few = [30 * 86_400, *([0, 0] * 4)]
+    few = [30 * 86_400, *([0, 0] * 4), -1, -1]
     arguments: list[Any] = ["test:last", *few, *writer._arguments_of(event_of("new", State.COMPLETED), "completed")]
     clocked._note.run(clocked.client, arguments)
     for wanted in (MessageFilter(error="E1"), MessageFilter(error="E9"), MessageFilter(states=("failed",))):

@@ -27,6 +27,7 @@ from hypothesis.stateful import (
 )
 
 from tests.support.broker_model import (
+    BARE,
     FINAL,
     LISTED,
     PRIORITIES,
@@ -63,8 +64,14 @@ SEGMENT = 4
 FEW = {"LOOKS": 9, "RARE": 2, "MANY_IDS": 1}
 """Where a search changes its ways, or answers in parts, instead of at thousands."""
 
+BYTES_AROUND = 200
+"""Bytes that are counted of a message beside those of its record."""
+
+SETTLED = ("completed", "skipped", "cancelled")
+
 MOST_STARTS = 2
 HOUR_MS = 3_600_000
+SOON_MS = 50
 AGE_MS = HOUR_MS
 DAY_S = 86_400
 DELAYS = (0, HOUR_MS, *(seconds * 1_000 for seconds in (5, 10, 20, 40, 60)))
@@ -117,6 +124,7 @@ table.insert(found, call('ZRANGE', '{worker}:leases', 0, -1, 'WITHSCORES'))
 table.insert(found, call('SMEMBERS', '{worker}:ending'))
 table.insert(found, call('HGETALL', '{worker}:runners'))
 table.insert(found, call('HGETALL', '{worker}:runners-said-by'))
+table.insert(found, call('HGETALL', '{worker}:bytes'))
 table.insert(found, now)
 return found
 """
@@ -163,10 +171,14 @@ class Stored:
     def __init__(self, client: RedisClient) -> None:
         messages, streams_, maps, subjects, windows, unique, *others = DUMP.run(client, [])
         cancelling, audit, depths, changed, paused, due, states, kept, segments, seen, *others = others
-        leases, ending, runners, said_by, now = others
+        leases, ending, runners, said_by, counted_bytes, now = others
         self.messages: dict[str, tuple[list[str], bytes, list[str]]] = {}
+        self.bytes: Counter[str] = Counter()
         for key, record in messages:
             head, payload, lines = record.split(b"\n", 2)
+            state = head.split(b"\t")[1].decode()
+            if state in FINAL:
+                self.bytes[state] += len(record) + BYTES_AROUND
             self.messages[_after(key, "{worker}:m:")] = (
                 head.decode().split("\t"),
                 payload,
@@ -208,6 +220,7 @@ class Stored:
         self.leases = {name.decode(): float(at) for name, at in _couples(leases)}
         self.ending = {one.decode() for one in ending}
         self.runners, self.said_by = dict(_texts(runners)), dict(_texts(said_by))
+        self.counted_bytes = {name: int(number) for name, number in _texts(counted_bytes) if int(number)}
         self.now = int(now)
 
 
@@ -299,15 +312,17 @@ class BrokerMachine(RuleBasedStateMachine):
         self.processes: dict[str, Process] = {}
         self.fences: dict[tuple[str, int], tuple[int, int]] = {}
         self.most = 1000
+        self.room = -1
         self.garbage = 0
         self.deliveries: dict[tuple[str, int, int], tuple[str, str]] = {}
         self.moments = 2_000_000
         self.join(TOKENS[0], {"a": "thread"})
         self.join(TOKENS[1], {})
 
-    @initialize(most=st.sampled_from([0, 2, 1000]))
-    def begin(self, most: int) -> None:
+    @initialize(most=st.sampled_from([0, 2, 1000]), room=st.sampled_from([-1, -1, 0, 1_000]))
+    def begin(self, most: int, room: int) -> None:
         self.most = most
+        self.room = room
 
     # ------------------------------------------------------------------ processes come and go
 
@@ -602,9 +617,9 @@ class BrokerMachine(RuleBasedStateMachine):
         held, lost = self.model.keep(process.token, MOST_STARTS, most, look_around=look_around, now=before.now)
         assert (bool(answer[0]), answer[3]) == (held, lost)
         ahead = [at for one, at in due.items() if one in self.model.due and at is not None]
-        assert (answer[1] >= 0) == bool(ahead)
+        assert (answer[1] >= 0) == bool(ahead) or (self.room >= 0 and answer[1] == SOON_MS)
         if ahead:
-            assert abs(answer[1] - max(0, min(ahead) - answer[4])) < 1
+            assert abs(answer[1] - max(0, min(ahead) - answer[4])) < 1 or (self.room >= 0 and answer[1] == SOON_MS)
         if look_around:
             self._retired(200, age)
 
@@ -654,7 +669,7 @@ class BrokerMachine(RuleBasedStateMachine):
             assert message.state == "cancelled" or process.token in self.model.alive
         elif then != "goes on":
             kind = data.draw(_ENDS[then])
-            step = Step(taken, True, [_line(taken, kind)], outcome=then, kind=kind.value, payload=b"{}")
+            step = Step(taken, True, [_line(taken, kind)], outcome=then, kind=kind.value, payload=b'{"late":1}')
             self._commit(process, [step])
             assert message.state == "cancelled"
 
@@ -685,7 +700,7 @@ class BrokerMachine(RuleBasedStateMachine):
             self._keep(data, self._a_process(data), 1, look_around=True)
         elif then != "goes on":
             kind = {"retry": State.FAILED, "back": State.CANCELLED}.get(then) or State(then)
-            step = Step(taken, True, [_line(taken, kind)], outcome=then, kind=kind.value, payload=b"{}")
+            step = Step(taken, True, [_line(taken, kind)], outcome=then, kind=kind.value, payload=b'{"late":1}')
             self._commit(process, [step])
             assert message.state == ("completed" if then == "completed" else "cancelled")
 
@@ -845,6 +860,7 @@ class BrokerMachine(RuleBasedStateMachine):
                 subjects.setdefault(subject, {})[one.id] = one.seq
         assert {name: bits for name, bits in stored.marks.items() if bits} == marks
         assert stored.subjects == subjects
+        assert stored.counted_bytes == dict(stored.bytes)
         assert stored.states == dict(Counter(one.state for one in self.model.messages.values()))
 
     def _check_segments(self, stored: Stored) -> None:
@@ -867,7 +883,7 @@ class BrokerMachine(RuleBasedStateMachine):
         return self.processes[_one(data, tokens)]
 
     def _limits(self, age: int = AGE_MS) -> list[int]:
-        return [DAY_S, *([age, self.most] * 4)]
+        return [DAY_S, *([age, self.most] * 4), self.room, -1]
 
     def _is_of_this_life(self, taken: Taken) -> bool:
         message = self.model.messages.get(taken.id)
@@ -965,6 +981,9 @@ class BrokerMachine(RuleBasedStateMachine):
     def _retired(self, budget: int, age: int) -> None:
         """Some of the ended are forgotten: of those that are too old or too many, and as many as may be at once."""
         stored = Stored(self.client)
+        if self.room >= 0:
+            self._freed(stored, budget, age)
+            return
         gone = [one for one in self.model.messages.values() if one.id not in stored.messages]
         assert len(gone) <= budget
         for one in gone:
@@ -976,6 +995,24 @@ class BrokerMachine(RuleBasedStateMachine):
             for state in FINAL:
                 left = [one for one in self.model.messages.values() if one.state == state]
                 assert len(left) <= (self.most if age else 0)
+
+    def _freed(self, stored: Stored, budget: int, age: int) -> None:
+        """What takes too much room loses its arguments; messages go only when there are no arguments any more."""
+        changed = 0
+        for one in list(self.model.messages.values()):
+            if one.id not in stored.messages:
+                assert one.is_final
+                changed += 1
+                self.model.remove(one)
+            elif "bare=1" in stored.messages[one.id][0][12:] and not one.is_bare:
+                assert one.state in SETTLED
+                changed += 1
+                one.payload = BARE
+        assert changed <= 2 * budget
+        settled = [one for one in self.model.messages.values() if one.state in SETTLED]
+        size = sum(stored.bytes[state] for state in SETTLED)
+        if size > self.room and changed < budget:
+            assert {one.id for one in settled} <= self.model.cancelling, "what is left is needed"
 
 
 def _one(data: st.DataObject, found: list[T]) -> T:
@@ -992,7 +1029,8 @@ def _some(data: st.DataObject, taken: list[Taken]) -> list[Taken]:
 def _more(message: Message) -> list[str]:
     """The fields that its record has after the usual ones."""
     return (
-        ["next"] * (message.next is not None)
+        ["bare"] * message.is_bare
+        + ["next"] * (message.next is not None)
         + ["once"] * message.once
         + (["unknown"] * message.is_unknown + ["until"] * message.until_start)
     )
@@ -1000,6 +1038,7 @@ def _more(message: Message) -> list[str]:
 
 def _marks(message: Message) -> set[str]:
     names = {f"actor:{message.actor}", f"queue:{message.queue}", f"state:{message.state}"}
+    names |= {"bare"} if message.is_bare else set()
     names |= {f"cause:{message.cause}"} if message.state == "dead" else set()
     return names | {f"ended:{kind}" for kind in message.ended & LISTED} | {f"error:{error}" for error in message.errors}
 

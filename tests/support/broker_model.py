@@ -13,6 +13,9 @@ RUNNERS = ("thread", "loop", "loop.b")
 """Worker threads, the loop, and the place on the loop that one actor has for itself."""
 
 FINAL = frozenset({"completed", "skipped", "dead", "cancelled"})
+BARE = b"{}"
+"""What is left of a message whose arguments are gone."""
+
 LISTED = frozenset({"failed", "snoozed", "lost", "cancelled"})
 
 Stream = tuple[str, str, str]
@@ -46,6 +49,11 @@ class Message:
     cause: str = ""
     until_start: bool = False
     next: Sending | None = None
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether it has ended, and its arguments are gone."""
+        return self.payload == BARE
 
     @property
     def is_final(self) -> bool:

@@ -16,6 +16,7 @@ from worker.server.client import RedisClient
 
 SEGMENT = 4096
 TIME_BYTES = 6
+BYTES_AROUND = 200
 FINAL = ("completed", "skipped", "dead", "cancelled")
 OF_EVENTS = ("ended:", "error:", "cause:")
 
@@ -44,6 +45,7 @@ def indexes_agree(client: RedisClient, *, events_dropped: bool = False) -> dict[
     _subjects_agree(client, messages)
     _failures_agree(client, messages)
     _counts_agree(client, messages)
+    _bytes_agree(client, messages)
     _places_agree(client, messages)
     asked = {key.decode().removeprefix("{worker}:cancel:") for key in client.scan_iter("{worker}:cancel:*")}
     assert asked <= messages.keys()
@@ -126,6 +128,20 @@ def _counts_agree(client: RedisClient, messages: dict[str, StoredMessage]) -> No
     assert _numbers(client, "{worker}:depths") == depths
 
 
+def _bytes_agree(client: RedisClient, messages: dict[str, StoredMessage]) -> None:
+    expected: Counter[str] = Counter()
+    listed: Any = client.zrange("{worker}:arguments", 0, -1)
+    segments = {int(segment) for segment in listed}
+    for message in messages.values():
+        if message.state in FINAL:
+            expected[message.state] += client.strlen(f"{{worker}}:m:{message.id}") + BYTES_AROUND
+            if message.state != "dead" and not message.arguments_dropped:
+                assert message.number // SEGMENT in segments, f"nobody would find the arguments of {message.id}"
+    found = _numbers(client, "{worker}:bytes")
+    found.pop("warned", None)
+    assert found == expected
+
+
 def _places_agree(client: RedisClient, messages: dict[str, StoredMessage]) -> None:
     due: Any = client.zrange("{worker}:due", 0, -1, withscores=True)
     delayed = [message for message in messages.values() if message.state == "delayed"]
@@ -144,6 +160,8 @@ def _places_agree(client: RedisClient, messages: dict[str, StoredMessage]) -> No
 
 def _marks(message: StoredMessage) -> set[str]:
     marks = {f"actor:{message.actor}", f"queue:{message.queue}", f"state:{message.state}"}
+    if message.arguments_dropped:
+        marks.add("bare")
     if message.events_left_out:
         return marks
     cause = "unknown"

@@ -117,6 +117,7 @@ class Heartbeat:
         self._was_told = False
         self._rounds = -1
         self._looked_until = (0, 0)
+        self._dead_letters_will_go = False
         self._wake = "0-0"
         self._order: str | None = None
         self.term = Term(self._new_token(), 0)
@@ -252,7 +253,7 @@ class Heartbeat:
             int(looks_around),
             *self._limits,
         ]
-        held, next_due, newest, lost, _ = _KEEP.run(self._client, arguments)
+        held, next_due, newest, lost, _, dead_bytes = _KEEP.run(self._client, arguments)
         if lost:
             logger.warning("attempts were lost with their worker", count=lost)
         if not held:
@@ -262,6 +263,7 @@ class Heartbeat:
         self._held_until = asked_at + self._seconds
         if looks_around:
             self._look_for_gone()
+            self._tell_dead_letters_will_go(dead_bytes)
         self._wake = newest.decode()
         pause = self._seconds / 4
         return pause if next_due < 0 else min(pause, next_due / 1000)
@@ -284,6 +286,17 @@ class Heartbeat:
                 count=len(mended),
                 ids=_named(mended),
             )
+
+    def _tell_dead_letters_will_go(self, dead_bytes: int) -> None:
+        """Logs it once when dead letters near their bound; the server drops none before that."""
+        if dead_bytes and not self._dead_letters_will_go:
+            logger.warning(
+                "dead letters near WORKER_DEAD_BYTES: the oldest will go",
+                bytes=dead_bytes,
+                limit=self._limits[-1],
+                remedy="replay them, purge them, or raise it",
+            )
+        self._dead_letters_will_go = bool(dead_bytes)
 
     def _wait(self, seconds: float) -> None:
         """Waits at most `seconds`, or until a new delayed message is due sooner; obeys the orders of people."""

@@ -95,7 +95,9 @@ def _print_head(message: StoredMessage, *, arguments: bool) -> None:
         print_texts("follows   ", f"itself: due {local_time(message.follows)}, after its end")
     if message.subject:
         print_texts("subject   ", about(message.subject))
-    if arguments:
+    if message.arguments_dropped:
+        print_texts("arguments ", "not kept any more: the history has reached WORKER_HISTORY_BYTES")
+    elif arguments:
         print_texts("arguments ", message.arguments)
 
 

@@ -30,7 +30,7 @@ from worker.errors import ConfigurationError, ServerUnreachable
 from worker.ground.durations import format_duration
 from worker.ground.texts import shown
 from worker.history import overview, query
-from worker.history.answers import ActorRates, QueueInfo, StoredMessage, WorkerInfo
+from worker.history.answers import ActorRates, HistorySize, QueueInfo, StoredMessage, WorkerInfo
 from worker.history.as_json import Shown, messages_of
 from worker.history.filters import MessageFilter
 from worker.history.histogram import Percentiles
@@ -63,6 +63,7 @@ class Status:
     over: timedelta
     health: Health
     messages: dict[str, int]
+    history: HistorySize
     actors: tuple[ActorRates, ...]
     queues: tuple[QueueInfo, ...]
     workers: tuple[WorkerInfo, ...]
@@ -109,6 +110,7 @@ def look(client: RedisClient, settings: Settings, over: timedelta) -> Status:
         over=over,
         health=check_health(client, settings),
         messages=ask(client, query.state_counts()),
+        history=ask(client, overview.history_size(settings)),
         actors=ask(client, overview.actor_rates(over)),
         queues=ask(client, overview.queues()),
         workers=ask(client, overview.workers()),
@@ -171,7 +173,7 @@ def _print(found: Status, *, as_json: bool) -> None:
 
 
 _KEYS = (
-    *("time", "server", "over_seconds", "health", "states", "actors", "queues", "workers"),
+    *("time", "server", "over_seconds", "health", "states", "history", "actors", "queues", "workers"),
     *("running", "dead_by_cause", "failures", "error"),
 )
 
@@ -183,6 +185,7 @@ def _as_json(found: Status) -> dict[str, object]:
         "over_seconds": found.over.total_seconds(),
         "health": HealthAnswer.of(found.health),
         "states": States.of(found.messages).states,
+        "history": found.history,
         "actors": found.actors,
         "queues": found.queues,
         "workers": found.workers,
@@ -206,6 +209,7 @@ def _head(found: Status) -> list[list[Cell]]:
         [f"{local_time(found.time)}  {found.server}  ", Styled(health.state, style)],
         *reasons,
         ["messages", *(part for count in counts for part in count)],
+        ["history   ", Styled(str(found.history), "yellow" if found.history.dead_letters_will_go else "")],
     ]
 
 

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, SecretStr
 from worker.ground.durations import format_duration, parse_duration
 from worker.ground.project import project_root
 from worker.ground.secrets import mask_secrets
+from worker.ground.sizes import parse_size
 
 POOL_SIZES = range(1, 1025)
 SHORTEST_TOKEN = 16
@@ -24,6 +25,16 @@ logger = logging.getLogger(__name__)
 
 def _duration(value: object) -> object:
     return parse_duration(value) if isinstance(value, str) else value
+
+
+def _size(value: object) -> object:
+    return parse_size(value) if isinstance(value, str) else value
+
+
+def _at_least_a_mebibyte(value: int | None) -> int | None:
+    if value is not None and value < 2**20:
+        raise ValueError("must be at least 1MiB")
+    return value
 
 
 def _positive(value: timedelta) -> timedelta:
@@ -69,6 +80,12 @@ def _clamp(size: int) -> int:
 
 ANY_CASE = BeforeValidator(_lower)
 """Before a `Literal` of lower-case words: capital letters are read as small ones."""
+
+SIZE = BeforeValidator(_size)
+"""Before an `int`: a number of bytes, written `60MB`, `512MiB`, `1.5GB`, or as a bare number."""
+
+SizeLimit = Annotated[int | None, SIZE, AfterValidator(_at_least_a_mebibyte)]
+"""A number of bytes, at least 1 MiB, or None."""
 
 Duration = Annotated[timedelta, BeforeValidator(_duration), AfterValidator(_positive)]
 """A time longer than nothing, written `500ms`, `10s`, `5m`, `1h`, `7d`, or as a number of seconds."""

@@ -9,9 +9,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from worker.ground.sizes import format_size
 from worker.history.events import State, StatusEvent
 from worker.history.histogram import Percentiles
 from worker.history.states import FAILURES, MessageState
+
+NEARLY_FULL = 0.9
+"""The share of the bound of dead letters from which on it is told that they will go; `lua/bytes.lua` has it too."""
 
 _SETTLED = (MessageState.COMPLETED, MessageState.SKIPPED, MessageState.CANCELLED)
 
@@ -35,6 +39,7 @@ class StoredMessage:
         events: Its events, oldest first.
         events_left_out: The number of older events that were dropped, because there were too many.
         follows: The time when it is due again after its end, because its own attempt has enqueued it, or None.
+        arguments_dropped: Whether its arguments are not kept any more, because the history has a bound.
     """
 
     id: str
@@ -51,6 +56,7 @@ class StoredMessage:
     events: tuple[StatusEvent, ...]
     events_left_out: int
     follows: datetime | None = None
+    arguments_dropped: bool = False
 
     @property
     def enqueued(self) -> datetime | None:
@@ -60,7 +66,7 @@ class StoredMessage:
 
     @property
     def arguments(self) -> str:
-        """The actor's arguments, as a person writes them; shown only on request."""
+        """The actor's arguments, as a person writes them; shown only on request, and empty if they are not kept."""
         found = self._payload()
         args = [json.dumps(one, ensure_ascii=False) for one in found.get("args", ())]
         named = [f"{key}={json.dumps(one, ensure_ascii=False)}" for key, one in found.get("kwargs", {}).items()]
@@ -111,6 +117,10 @@ class StoredMessage:
         return {}
 
 
+def _much_of(size: int, limit: int | None) -> str:
+    return format_size(size) + ("" if limit is None else f" (at most {format_size(limit)})")
+
+
 def moment(ms: float) -> datetime:
     """The time that is this many milliseconds after the epoch."""
     return datetime.fromtimestamp(ms / 1000, UTC)
@@ -135,6 +145,32 @@ class Count:
 
     count: int
     cursor: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistorySize:
+    """The bytes that messages which have ended take on the server, about, and their bounds.
+
+    Attributes:
+        bytes: Those of messages that are completed, skipped or cancelled.
+        limit: `WORKER_HISTORY_BYTES`, or None.
+        dead_bytes: Those of dead letters.
+        dead_limit: `WORKER_DEAD_BYTES`, or None.
+    """
+
+    bytes: int
+    limit: int | None
+    dead_bytes: int
+    dead_limit: int | None
+
+    @property
+    def dead_letters_will_go(self) -> bool:
+        """Whether dead letters near their bound: the oldest will go, or go already."""
+        return self.dead_limit is not None and self.dead_bytes > NEARLY_FULL * self.dead_limit
+
+    def __str__(self) -> str:
+        ended, dead = _much_of(self.bytes, self.limit), _much_of(self.dead_bytes, self.dead_limit)
+        return f"{ended} of ended messages, {dead} of dead letters"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

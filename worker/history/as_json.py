@@ -145,7 +145,8 @@ class Attempt:
 class Message:
     """A message, or a run outside a worker.
 
-    `waits_for` is the reason why no worker could run it yet, or empty.
+    `waits_for` is the reason why no worker could run it yet, or empty. `arguments_dropped`: its arguments are not kept
+    any more.
     `number` counts all messages in the order of enqueueing. `since` is the time at which it entered its state; for a
     delayed message, the time when it is due.
     """
@@ -163,6 +164,7 @@ class Message:
     last_error: str
     waits_for: str
     arguments: str | None
+    arguments_dropped: bool
 
     @classmethod
     def of(cls, message: StoredMessage, shown: Shown) -> Self:
@@ -185,6 +187,7 @@ def _fields_of(message: StoredMessage, shown: Shown) -> dict[str, Any]:
         "last_error": message.last_error,
         "waits_for": message.waits_for,
         "arguments": message.arguments if shown.arguments else None,
+        "arguments_dropped": message.arguments_dropped,
     }
 
 

@@ -19,6 +19,7 @@ from worker.history.answers import (
     ActorRates,
     AuditEntry,
     HeldAttempt,
+    HistorySize,
     Pause,
     QueueInfo,
     Window,
@@ -28,14 +29,15 @@ from worker.history.answers import (
 from worker.history.asked_with import check_number, check_span
 from worker.history.histogram import percentiles
 from worker.history.query import PAGE, Question
-from worker.history.states import ENDINGS, error_share
+from worker.history.states import ENDINGS, MessageState, error_share
 from worker.server.scripts import Script
+from worker.settings import Settings
 
 LONGEST = timedelta(days=366)
 """The longest time for which rates can be asked, because the server looks at each hour of it."""
 
 _COUNTERS, _QUEUES = Script("counters"), Script("queues")
-_WORKERS, _AUDIT = Script("workers"), Script("audit")
+_WORKERS, _AUDIT, _BYTES = Script("workers"), Script("audit"), Script("count_bytes")
 _COUNTER = re.compile(r"([^\t]*)\t([^\t]*)\t([^\t]*)\t?")
 
 
@@ -150,6 +152,22 @@ def _queue(now: int, described: list[Any]) -> QueueInfo:
         oldest_seconds=None if oldest < 0 else max(0, now - oldest) / 1000,
         pause=pause and Pause(pause["by"], moment(pause["at"])),
     )
+
+
+def history_size(settings: Settings) -> Question[HistorySize]:
+    """The bytes that messages which have ended take on the server, and the bounds of these settings."""
+
+    def read(answer: list[Any]) -> HistorySize:
+        found = {name.decode(): int(number) for name, number in zip(answer[::2], answer[1::2], strict=True)}
+        settled = (MessageState.COMPLETED, MessageState.SKIPPED, MessageState.CANCELLED)
+        return HistorySize(
+            bytes=sum(found.get(state, 0) for state in settled),
+            limit=settings.history_bytes,
+            dead_bytes=found.get(MessageState.DEAD, 0),
+            dead_limit=settings.dead_bytes,
+        )
+
+    return Question(_BYTES, [], read)
 
 
 def workers() -> Question[tuple[WorkerInfo, ...]]:

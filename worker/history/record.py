@@ -36,6 +36,7 @@ def read_record(message_id: str, record: bytes | None) -> StoredMessage | None:
             events=tuple(_read_lines(lines, message_id, actor, queue)),
             events_left_out=int(cut),
             follows=_due_again(fields[_FIELDS:]),
+            arguments_dropped=payload != b"" and "bare=1" in fields[_FIELDS:],
         )
     except (ValueError, IndexError):
         return None

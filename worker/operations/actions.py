@@ -290,7 +290,9 @@ def _candidates(client: RedisClient, action: str, targets: Targets, refused: dic
         if message is not None and message.state in states:
             yield message
         elif message is not None:
-            refused[message_id] = message.state
+            gone = ", and its arguments are not kept any more: send it anew"
+            lacks_arguments = message.arguments_dropped and action == Action.REPLAY
+            refused[message_id] = message.state + (gone if lacks_arguments else "")
 
 
 def _described(targets: Targets) -> str:

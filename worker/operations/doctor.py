@@ -15,6 +15,9 @@ from typing import Any
 import redis
 
 from worker.errors import ServerUnreachable
+from worker.history.answers import HistorySize
+from worker.history.overview import history_size
+from worker.history.query import ask
 from worker.operations.actors import HIDES, RENAME, namesake
 from worker.operations.health import HealthState, check_health, unreachable
 from worker.server.client import RedisClient
@@ -188,7 +191,7 @@ def check_eviction(info: Info) -> Finding:
     if policy != "noeviction":
         return _warning("eviction", found, "set `maxmemory-policy noeviction`, before it gets a `maxmemory`")
     if most and used > FULL * most:
-        return _warning("eviction", found, "give it more memory, or lower WORKER_HISTORY_RETENTION and …_LIMIT")
+        return _warning("eviction", found, "give it more memory, or set WORKER_HISTORY_BYTES, or lower it")
     return _ok("eviction", found)
 
 
@@ -208,7 +211,17 @@ def check_layout(version: int) -> Finding:
     return _ok("layout", f"version {version}")
 
 
+def check_history(found: HistorySize) -> Finding:
+    """Checks whether dead letters near their bound, because the oldest would go."""
+    if found.dead_letters_will_go:
+        return _warning(
+            "history", str(found), "replay dead letters, purge them, or raise WORKER_DEAD_BYTES: the oldest go"
+        )
+    return _ok("history", str(found))
+
+
 def _check_work(client: RedisClient, settings: Settings) -> Iterator[Finding]:
+    yield check_history(ask(client, history_size(settings)))
     health = check_health(client, settings)
     if health.state is HealthState.HEALTHY:
         yield _ok("work", f"workers alive: {health.workers}; the bridge works")

@@ -14,7 +14,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from worker.ground.durations import format_duration
 from worker.ground.project import project_root
-from worker.ground.values import ANY_CASE, Duration, Folder, PlainName, PoolSize, Token, Words
+from worker.ground.values import ANY_CASE, SIZE, Duration, Folder, PlainName, PoolSize, SizeLimit, Token, Words
 from worker.settings.environment import AlsoReadFrom
 from worker.settings.groups import Doubt, SettingsGroup
 
@@ -26,8 +26,8 @@ class Settings(SettingsGroup):
     """The framework's settings, which every program with actors uses.
 
     Each is read from `WORKER_<NAME>` in the environment, or in the project's `.env`, unless it is given. Durations are
-    written `500ms`, `10s`, `5m`, `1h`, `7d`, or as a number of seconds. `Settings.load()` turns a bad value into a line
-    a person can act on.
+    written `500ms`, `10s`, `5m`, `1h`, `7d`, or as a number of seconds; sizes `60MB`, `512MiB`, or as a number of
+    bytes. `Settings.load()` turns a bad value into a line a person can act on.
     """
 
     redis_url: SecretStr | None = Field(
@@ -65,7 +65,9 @@ class Settings(SettingsGroup):
         timedelta(minutes=10),
         description="Time for which a message waits for a worker that knows its actor and takes its arguments.",
     )
-    max_message_bytes: int = Field(256 * 1024, ge=1024, description="Size limit of a message, in bytes.")
+    max_message_bytes: Annotated[int, SIZE] = Field(
+        256 * 1024, ge=1024, description="Size limit of a message, in bytes."
+    )
     seen: Annotated[Duration, Field(ge=timedelta(seconds=1))] = Field(
         timedelta(days=7),
         description="Time for which an id is remembered that was sent only if it was never seen.",
@@ -111,6 +113,15 @@ class Settings(SettingsGroup):
     dead_retention: Duration = Field(timedelta(days=30), description="Time for which dead letters are kept.")
     history_limit: int = Field(
         1_000_000, ge=0, description="Number of ended messages that are kept of each state, such as completed."
+    )
+    history_bytes: SizeLimit = Field(
+        None,
+        description="Bytes that ended messages may take, dead letters excepted. Beyond that the oldest lose their "
+        "arguments, and then go. Unset: no limit.",
+    )
+    dead_bytes: SizeLimit = Field(
+        None,
+        description="Bytes that dead letters may take. Beyond that the oldest go, after a warning. Unset: no limit.",
     )
     web_host: str = Field(
         "127.0.0.1",

@@ -22,9 +22,9 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from worker.ground.logs import get_logger
-from worker.history.answers import QueueInfo, WorkerInfo
+from worker.history.answers import HistorySize, QueueInfo, WorkerInfo
 from worker.history.histogram import middle_ms
-from worker.history.overview import queues, workers
+from worker.history.overview import history_size, queues, workers
 from worker.history.query import ask, dead_by_cause, state_counts
 from worker.history.states import OPEN
 from worker.history.sums import ActorSums, actor_sums
@@ -32,6 +32,7 @@ from worker.loops.account import Blocked
 from worker.loops.loop_resources import loop_resource
 from worker.loops.thread_pool import run_in_thread_pool
 from worker.server.client import RedisClient
+from worker.settings import Settings
 
 logger = get_logger(__name__)
 
@@ -85,6 +86,7 @@ class Readings:
     alive: Sequence[WorkerInfo]
     states: Mapping[str, int]
     dead: Mapping[str, int]
+    history: HistorySize
     left_out: Mapping[str, int]
 
 
@@ -93,11 +95,13 @@ class Metrics:
 
     Args:
         client: Opens the client for blocking calls.
+        settings: The settings with the bounds of the history.
         blocked: The stalls of the loop that answers.
     """
 
-    def __init__(self, client: Callable[[], RedisClient], blocked: Blocked) -> None:
+    def __init__(self, client: Callable[[], RedisClient], settings: Settings, blocked: Blocked) -> None:
         self._client = client
+        self._settings = settings
         self._blocked = blocked
         self._turn = loop_resource(_turn)
         self._told: set[str] = set()
@@ -112,7 +116,7 @@ class Metrics:
             return await run_in_thread_pool(self._expose, accept)
 
     def _expose(self, accept: str) -> tuple[bytes, str]:
-        readings = _read(self._client())
+        readings = _read(self._client(), self._settings)
         self._tell(readings.left_out)
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Collector(readings, self._blocked))
@@ -133,7 +137,7 @@ async def _turn() -> AsyncIterator[asyncio.Lock]:
     yield asyncio.Lock()
 
 
-def _read(client: RedisClient) -> Readings:
+def _read(client: RedisClient, settings: Settings) -> Readings:
     """Asks for everything; keeps the busiest actors, the fullest queues, the most frequent causes.
 
     Raises:
@@ -150,6 +154,7 @@ def _read(client: RedisClient) -> Readings:
         queues=_fullest(found, lambda one: sum(getattr(one, state) for state in OPEN)),
         alive=alive[:MOST],
         states=states,
+        history=ask(client, history_size(settings)),
         dead=dict(_fullest(tuple(dead.items()), lambda one: one[1])),
         left_out={kind: max(0, number - MOST) for kind, number in numbers.items()},
     )
@@ -238,7 +243,21 @@ def _of_messages(found: Readings) -> Iterator[Metric]:
     dead = GaugeMetricFamily("worker_dead_letters", "Dead letters, by cause.", labels=["cause"])
     for cause, number in found.dead.items():
         dead.add_metric([cause], number)
-    yield from (states, dead)
+    yield from (states, dead, *_of_history(found.history))
+
+
+def _of_history(found: HistorySize) -> Iterator[Metric]:
+    size = GaugeMetricFamily(
+        "worker_history_bytes", "Bytes that messages which have ended take, about.", labels=["kind"]
+    )
+    limit = GaugeMetricFamily(
+        "worker_history_limit_bytes", "The bound of these bytes, where there is one.", labels=["kind"]
+    )
+    for kind, number, bound in (("ended", found.bytes, found.limit), ("dead", found.dead_bytes, found.dead_limit)):
+        size.add_metric([kind], number)
+        if bound is not None:
+            limit.add_metric([kind], bound)
+    yield from (size, limit)
 
 
 def _of_queues(found: Iterable[QueueInfo]) -> Iterator[Metric]:

@@ -48,7 +48,7 @@ class Resources:
         self.guesses = Guesses(self.redis)
         self.logged_out = LoggedOut(self.redis)
         self.blocked = Blocked()
-        self.metrics = Metrics(lambda: self.client, self.blocked)
+        self.metrics = Metrics(lambda: self.client, self.settings, self.blocked)
         self._tails: list[LiveTail] = []
 
     @cached_property

@@ -1,4 +1,4 @@
--- include: transition, retention, renamed
+-- include: transition, bytes, renamed
 -- Stores what happened to messages: events, and ends of attempts with all that goes with them, each together or not at
 -- all. A process that lost a message to another (its fence is old) changes nothing. worker/broker/commits.py writes the fields.
 -- Arguments: the name of this commit, so that one that is sent again is not stored twice; whether to do without events;
@@ -13,7 +13,7 @@
 -- or runs already.
 -- Keys: cancel, commit, dramatiq.
 local commit, lean, retention = argument(), argument() == '1', number()
-local limits = read_limits()
+local limits, bounds = read_limits(), read_bounds()
 if not call('SET', KEY.commit(commit), 1, 'NX', 'EX', 60) then
   return { {}, {} }
 end
@@ -172,5 +172,6 @@ if #new_ids > 0 then
   enqueue_new(new_ids, new_records)
 end
 retire(2 * ended + 10, limits)
+keep_within(bounds.history, 2 * ended + 10)
 finish(retention)
 return { refused, taken }

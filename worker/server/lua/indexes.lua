@@ -1,6 +1,6 @@
 -- include: server, keys, states, segments
 -- The indexes of messages: the changes of a script are gathered here, and `store_indexes` stores them.
--- Keys: changed, depths, ended, failures, kept, map, names, segments, seq, states, times.
+-- Keys: arguments, changed, depths, ended, failures, kept, map, names, segments, seq, states, times.
 local changes, marks, moments, ended_in, changed_in = {}, {}, {}, {}, {}
 
 local function add_to(key, field, amount)
@@ -62,6 +62,11 @@ local function count_in(queue, state, amount)
   end
 end
 
+local function remember_end(key, segment)
+  ended_in[key] = ended_in[key] or {}
+  ended_in[key][segment] = true
+end
+
 -- Brings the indexes in line with a record that is stored with another state or time than they have.
 local function index_state(record)
   local segment, was_in = segment_of(record.seq), record.was_in or record.queue
@@ -78,9 +83,10 @@ local function index_state(record)
     mark_as(record.seq, 'state:' .. record.state)
     count_in(record.queue, record.state, 1)
     if FINAL[record.state] then
-      local key = KEY.ended(record.state)
-      ended_in[key] = ended_in[key] or {}
-      ended_in[key][segment] = true
+      remember_end(KEY.ended(record.state), segment)
+      if record.state ~= 'dead' then
+        remember_end(KEY.arguments, segment)
+      end
     end
     record.was = record.state
   elseif record.queue ~= was_in then

@@ -1,15 +1,16 @@
--- include: lost, suspects, retention, stopped, unsaid
+-- include: lost, suspects, bytes, stopped, unsaid
 -- The heartbeat of a worker process: it renews its lease, takes over the messages of dead processes, and enqueues delayed
 -- messages that are due. To look around is to look at the readers of every stream, to move entries from wrong streams, and
 -- to drop messages that the history need not keep any more.
 -- Arguments: token, lease in ms, what is known of the process (JSON), how often a message may take its worker down, how many
 -- messages to promote at most, whether to look around too, retention in seconds of the hour windows, limits of the history.
 -- Answer: 1 if the lease was still held, ms until the next delayed message is due (-1: none), the newest wake-up's entry,
--- how many attempts were lost, the server's time in ms.
+-- how many attempts were lost, the server's time in ms, the bytes of dead letters if they near their bound (else 0).
 -- Keys: cancel, due, ending, kept_at, leases, misplaced, patience, queues, stream, wake, workers.
 local token, lease, about = argument(), number(), argument()
 local most_starts, most, look_around = number(), number(), argument() == '1'
-local retention, limits = number(), read_limits()
+local retention, limits, bounds = number(), read_limits(), read_bounds()
+local SOON = 50
 
 local function renew()
   -- After a time in which nobody could renew, nobody takes over until all had the time to.
@@ -175,7 +176,7 @@ end
 
 local held = renew()
 local more = reclaim()
-local next_due = promote()
+local next_due, dead_bytes = promote(), 0
 if more then
   next_due = 0
 end
@@ -186,7 +187,11 @@ if look_around then
   end
   forget_stopped()
   retire(200, limits)
+  if keep_within(bounds.history, 200) then
+    next_due = next_due < 0 and SOON or math.min(next_due, SOON)
+  end
+  dead_bytes = keep_dead_within(bounds.dead, 2 * lease, 200)
 end
 finish(retention)
 local newest = call('XREVRANGE', KEY.wake, '+', '-', 'COUNT', 1)[1]
-return { held, next_due, newest and newest[1] or '0-0', lost, now }
+return { held, next_due, newest and newest[1] or '0-0', lost, now, dead_bytes }

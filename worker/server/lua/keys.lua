@@ -2,7 +2,9 @@
 -- KEYS[1] is the beginning of all of them, `{<namespace>}:`; a script is routed by it, and all its keys lie in one slot.
 local PREFIX = KEYS[1]
 local KEY = {
+  arguments = PREFIX .. 'arguments',
   audit = PREFIX .. 'audit',
+  bytes = PREFIX .. 'bytes',
   changed = PREFIX .. 'changed',
   depths = PREFIX .. 'depths',
   due = PREFIX .. 'due',

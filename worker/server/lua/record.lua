@@ -79,9 +79,22 @@ local function split(record)
   return string.sub(record.body, 1, line_end - 1), line_end + 1
 end
 
+local function events_of(record)
+  local _, first = split(record)
+  return string.sub(record.body, first)
+end
+
 local function replace_payload(record, payload)
   local _, first = split(record)
   record.body = payload .. '\n' .. string.sub(record.body, first)
+end
+
+-- Drops the arguments of a message that has ended; when it was sent is kept.
+local function strip(record)
+  local payload = split(record)
+  local at = string.match(string.sub(payload, -60), '"message_timestamp":(%d+)}$')
+  replace_payload(record, payload == '' and '' or '{' .. (at and '"message_timestamp":' .. at or '') .. '}')
+  set_more(record, 'bare', '1')
 end
 
 -- Drops the oldest events so that so many bytes are left; how many were dropped is kept.

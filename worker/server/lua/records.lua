@@ -1,18 +1,34 @@
 -- include: server, keys, record, subjects, lines, indexes, counting, tail
 -- Records of messages, as they are read and stored.
--- Keys: record, subject.
+-- Keys: bytes, record, subject.
 local MAX_EVENTS_BYTES = 65536
+-- What a message takes beside its record, about: its key, and its place in the indexes.
+local BYTES_AROUND = 200
 
+-- `size`: of a record whose message has ended, the bytes that are counted of it. Only those have it: a field more would
+-- double the table of each message that is taken or ends.
 local function load(id)
   local text = call('GET', KEY.record(id))
-  return text and decode_record(text)
+  local record = text and decode_record(text)
+  if record and FINAL[record.state] then
+    record.size = #text + BYTES_AROUND
+  end
+  return record
 end
 
+-- A record is saved once after it was loaded, and forgotten instead.
 local function save(id, record)
   if #record.body > MAX_EVENTS_BYTES then
     shorten(record, MAX_EVENTS_BYTES)
   end
-  call('SET', KEY.record(id), encode_record(record))
+  local text = encode_record(record)
+  call('SET', KEY.record(id), text)
+  if record.size then
+    add_to(KEY.bytes, record.was, -record.size)
+  end
+  if FINAL[record.state] then
+    add_to(KEY.bytes, record.state, #text + BYTES_AROUND)
+  end
   index_state(record)
 end
 

@@ -1,6 +1,6 @@
 -- include: transition
 -- Where messages are removed: a single one, or those that the history need not keep any more.
--- Keys: cancel, changed, due, ended, failures, kept, map, names, record, segments, states, subject, times.
+-- Keys: arguments, bytes, cancel, changed, due, ended, failures, kept, map, names, record, segments, states, subject, times.
 
 -- For how long (ms) and how many messages are kept of each state in which they end; worker/history/limits.py.
 local function read_limits()
@@ -23,14 +23,21 @@ local function forget(id, record)
   unmark('queue:' .. record.queue)
   unmark('state:' .. record.state)
   count_in(record.queue, record.state, -1)
+  if record.size then
+    add_to(KEY.bytes, record.state, -record.size)
+  end
+  if more_field(record, 'bare') then
+    unmark('bare')
+  end
+  local events = events_of(record)
   local has_failed = record.state == 'dead' or record.cut > 0
-  for kind in states_in(record.body) do
+  for kind in states_in(events) do
     has_failed = has_failed or FAILURES[kind]
     if MARKED_ENDS[kind] then
       unmark('ended:' .. kind)
     end
   end
-  for error_type in errors_in(record.body) do
+  for error_type in errors_in(events) do
     unmark('error:' .. error_type)
   end
   if record.state == 'dead' then
@@ -56,6 +63,7 @@ local function forget(id, record)
     call('HDEL', KEY.kept, segment)
     call('HDEL', KEY.changed, segment)
     call('ZREM', KEY.segments, segment)
+    call('ZREM', KEY.arguments, segment)
     call('DEL', KEY.map(segment, 'ids'), KEY.times(segment))
     for _, name in ipairs(call('SMEMBERS', KEY.names)) do
       call('DEL', KEY.map(segment, name))

@@ -11,7 +11,7 @@ local function mark_cause(record, cause)
 end
 local function unmark_cause(record, unmark)
   local causes = { 'lost', 'unknown' }
-  for error_type in errors_in(record.body) do
+  for error_type in errors_in(events_of(record)) do
     table.insert(causes, error_type)
   end
   for _, cause in ipairs(causes) do
@@ -47,6 +47,10 @@ local function leave(id, record)
     call('ZREM', KEY.due, id)
   elseif FINAL[record.state] then
     call('DEL', KEY.cancel(id))
+    if record.more ~= '' and more_field(record, 'bare') then
+      set_more(record, 'bare', nil)
+      mark(record.seq, 'bare', 0)
+    end
     if record.state == 'dead' then
       unmark_cause(record, function(name) mark(record.seq, name, 0) end)
     end

@@ -1,4 +1,4 @@
--- include: transition, retention
+-- include: transition, bytes
 -- Stores events of runs that no broker of ours carries: outside a worker, or on Dramatiq's stock broker. Each run has a
 -- record, made at its first event.
 -- Arguments: the name of this commit, so that one that is sent again is not stored twice; retention in seconds of the hour
@@ -7,7 +7,7 @@
 -- many subjects, then these.
 -- Answer: 1, or 0 when it was stored already.
 -- Keys: commit.
-local commit, retention, limits = argument(), number(), read_limits()
+local commit, retention, limits, bounds = argument(), number(), read_limits(), read_bounds()
 if not call('SET', KEY.commit(commit), 1, 'NX', 'EX', 60) then
   return 0
 end
@@ -41,5 +41,6 @@ while position < #ARGV do
   save(id, record)
 end
 retire(2 * ended + 10, limits)
+keep_within(bounds.history, 2 * ended + 10)
 finish(retention)
 return 1
