@@ -1,4 +1,4 @@
-"""URLs of sentinels: what they may say, whom they ask, and what is told when nobody answers."""
+"""Sentinels that tell where the primary is: whom a program asks, as whom, and what it says when nobody answers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from tests.support.scene import HOST, Server, free_port
 from tests.support.sentinels import NAME, Sentinel
 from tests.support.silence import silent_server
 from worker.broker import create_broker
-from worker.errors import ConfigurationError, ServerRefused, ServerUnreachable
+from worker.errors import ServerRefused, ServerUnreachable
 from worker.history.query import aask, ask, state_counts
 from worker.server.connection import aconnect, check_server, connect, whereabouts
-from worker.server.urls import read_url
 from worker.settings import Settings
 from worker.settings.groups import put_in_force
 
@@ -134,37 +133,6 @@ def test_a_primary_without_its_replicas_is_left_when_the_sentinels_name_another(
     finally:
         broker.close()
         other.kill()
-
-
-@pytest.mark.parametrize(
-    ("url", "said"),
-    [
-        ("redis+sentinel://a:26379,b:26379", "name the primary as the sentinels do"),
-        ("redis+sentinel://a:26379/mymaster/1", r"a database is \?db=1"),
-        ("redis+sentinel:///mymaster", "is not an address"),
-        ("redis+sentinel://a:x/mymaster", "is not an address"),
-        ("redis+other://a:1/mymaster", "is not an address"),
-        ("unix+sentinel://a:1/mymaster", "is not an address"),
-        ("redis+sentinel://a:1/mymaster?nonsense=1", r"\(nonsense\) is unknown"),
-        ("redis+sentinel://a:1/mymaster?retry=1", "its parameter retry cannot be set"),
-        ("redis://a:1/0?sentinel_password=x", r"\(sentinel_password\) is unknown"),
-    ],
-)
-def test_a_url_that_cannot_be_read_is_one_line(tmp_path: Path, url: str, said: str) -> None:
-    """With the URL, its passwords masked, and what to write."""
-    with pytest.raises(ConfigurationError, match=said) as told:
-        connect(settings(tmp_path, url))
-    assert str(told.value).startswith("WORKER_REDIS_URL=")
-    assert "\n" not in str(told.value)
-
-
-def test_the_parts_of_a_url_are_read_as_they_are_written() -> None:
-    """Ports may be left out, hosts may be addresses of IPv6, and what is escaped is meant."""
-    read = read_url("rediss+sentinel://us%40er:p%2Fw@[::1]:1,b/my%20master?ssl_cert_reqs=none&sentinel_username=s")
-    assert read.sentinels is not None
-    assert [str(one) for one in read.sentinels.places] == ["[::1]:1", "b:26379"]
-    assert (read.scheme, read.sentinels.name, read.sentinels.user) == ("rediss", "my master", {"username": "s"})
-    assert read.plain == "rediss://us%40er:p%2Fw@[::1]:1/?ssl_cert_reqs=none"
 
 
 def test_a_call_ends_within_its_bound_while_nobody_answers(tmp_path: Path) -> None:

@@ -143,6 +143,10 @@ def _on_streams(settings: Settings, client: RedisClient, running: RunningAttempt
 
 
 def _lists_broker(settings: Settings, client: RedisClient) -> dramatiq.Broker:
+    if client.is_in_cluster:
+        raise ConfigurationError(
+            f"{settings.as_written('broker')} cannot use a cluster, which would spread its keys: unset it"
+        )
     middleware = [
         Process(settings, client),
         *message_middleware(settings, default_writer(), RunningAttempts()),

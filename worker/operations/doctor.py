@@ -21,9 +21,11 @@ from worker.history.query import ask
 from worker.operations.actors import HIDES, RENAME, namesake
 from worker.operations.health import HealthState, check_health, unreachable
 from worker.server.client import RedisClient
+from worker.server.cluster import NodeOfSlot
 from worker.server.connection import whereabouts
 from worker.server.fitness import Info, cluster_trouble, eviction_doubt, eviction_trouble
 from worker.server.layout import LAYOUT, read_layout, remedy
+from worker.server.primary import Primary
 from worker.settings import Settings
 from worker.settings.groups import SettingsGroup
 from worker.settings.unread import variables_without_effect
@@ -104,7 +106,7 @@ def _check_server(client: RedisClient, settings: Settings) -> Iterator[Finding]:
         return
     yield check_reach(took_ms, whereabouts(client, settings))
     yield check_version(info)
-    yield check_cluster(info)
+    yield check_cluster(info, client.primary)
     yield check_role(info)
     yield check_persistence(info, _save_points(client))
     yield check_eviction(info)
@@ -139,9 +141,11 @@ def check_version(info: Info) -> Finding:
     return _ok("version", found)
 
 
-def check_cluster(info: Info) -> Finding:
-    """Checks that it is one server, because the scripts use keys that a cluster would spread."""
-    if trouble := cluster_trouble(info):
+def check_cluster(info: Info, primary: Primary | None = None) -> Finding:
+    """Checks that a server that is a cluster's was looked for as such; `primary` is what was looked for."""
+    if isinstance(primary, NodeOfSlot):
+        return _ok("cluster", f"the namespace has slot {primary.slot}, which this node has")
+    if trouble := cluster_trouble(info, expected=False):
         return _problem("cluster", *trouble)
     return _ok("cluster", "no cluster")
 

@@ -9,6 +9,7 @@ import redis
 from redis.client import Pipeline
 
 from worker.server.bounds import within
+from worker.server.cluster import NodeOfSlot
 from worker.server.keys import Namespace
 from worker.server.line import Line
 from worker.server.pools import EmbeddedPool
@@ -42,6 +43,11 @@ class RedisClient(redis.Redis):
         self.namespace = namespace
         self.bound = bound
         self.primary = primary
+
+    @property
+    def is_in_cluster(self) -> bool:
+        """Whether the server is the node of a cluster that has the namespace's slot."""
+        return isinstance(self.primary, NodeOfSlot)
 
     def line(self) -> Line:
         """A connection from the same pool, for the calls of one thread; the caller bounds them.

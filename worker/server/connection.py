@@ -19,10 +19,10 @@ from worker.server.async_client import AsyncRedisClient
 from worker.server.bounds import BoundedRetry
 from worker.server.client import RedisClient
 from worker.server.embedded import EmbeddedServer
+from worker.server.finding import primary_of
 from worker.server.keys import Namespace
 from worker.server.pools import EmbeddedPool, announce
 from worker.server.primary import Primary
-from worker.server.sentinels import primary_of
 from worker.server.troubles import trouble
 from worker.server.urls import ServerUrl, complaints_about, read_url
 from worker.server.wires import DEMOTED, AsyncTlsWire, AsyncUnixWire, AsyncWire, Generations, TlsWire, UnixWire, Wire
@@ -67,7 +67,7 @@ def connect(settings: Settings, *, timeout: float | None = None) -> RedisClient:
     with complaints_about(given):
         pool = redis.ConnectionPool.from_url(url.plain, **options | _of_network(url))
         pool.connection_class = _WIRES.get(url.scheme, Wire)
-        primary = primary_of(url, pool.connection_kwargs, bound)
+        primary = primary_of(url, pool.connection_kwargs, namespace, bound)
         pool.connection_kwargs |= {"retry": tries_again(_TRIES_AGAIN, primary, bound)}
         pool.connection_class(**pool.connection_kwargs)  # which connects to nothing
     if primary is not None:

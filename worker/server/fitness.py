@@ -21,7 +21,9 @@ Info = Mapping[str, Any]
 
 
 def check_fitness(client: RedisClient) -> None:
-    """Refuses a cluster, and a server that evicts messages; logs a policy that evicts unique keys and leases.
+    """Refuses a cluster's node where the URL names no cluster, and a server that evicts messages.
+
+    Logs a policy that evicts unique keys and leases.
 
     Raises:
         ServerRefused: The server is not fit; the error is one line with the remedy.
@@ -32,18 +34,23 @@ def check_fitness(client: RedisClient) -> None:
     except redis.exceptions.NoPermissionError:
         logger.warning("the server does not show its INFO: whether it would drop messages is not known")
         return
-    if trouble := cluster_trouble(info) or eviction_trouble(info):
+    if trouble := cluster_trouble(info, expected=client.is_in_cluster) or eviction_trouble(info):
         raise ServerRefused(": ".join(trouble))
     if doubt := eviction_doubt(info):
         logger.warning("the server may drop keys", found=doubt[0], remedy=doubt[1])
 
 
-def cluster_trouble(info: Info) -> tuple[str, str] | None:
-    """The trouble with a cluster and its remedy, or None: the scripts use keys that a cluster would spread."""
-    if not info.get("cluster_enabled"):
+def cluster_trouble(info: Info, *, expected: bool) -> tuple[str, str] | None:
+    """The trouble with a node of a cluster of which the URL says nothing and its remedy, or None.
+
+    Args:
+        info: The server's INFO.
+        expected: Whether the URL says that it is a cluster.
+    """
+    if expected or not info.get("cluster_enabled"):
         return None
-    return "the server is a Redis Cluster, on which messages would wait for ever", (
-        "use a server that is no cluster: one primary, with replicas"
+    return "the server is a node of a cluster, and another may have the keys at any time", (
+        "write redis+cluster://host:6379 into WORKER_REDIS_URL"
     )
 
 

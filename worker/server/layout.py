@@ -19,10 +19,11 @@ def read_layout(client: RedisClient) -> int:
         redis.RedisError: The server's or the connection's error.
     """
     pipeline = client.pipeline(transaction=False)
-    pipeline.exists(*_FORMER)
     pipeline.hget(client.namespace.layout, "version")
-    former, version = pipeline.execute()
-    return 1 if former else int(version or LAYOUT)
+    if not client.is_in_cluster:  # there never was one with these keys
+        pipeline.exists(*_FORMER)
+    version, *former = pipeline.execute()
+    return 1 if any(former) else int(version or LAYOUT)
 
 
 def remedy(version: int) -> str:

@@ -1,6 +1,6 @@
 """The port by which connections ask for the place of a primary that may change, each time before they connect.
 
-A server with a URL of its own needs none of this. Sentinels tell the place of theirs.
+A server with a URL of its own needs none of this. Sentinels and clusters tell the place of theirs.
 """
 
 from __future__ import annotations

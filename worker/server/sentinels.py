@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import redis
 
 from worker.server.informants import Informants
-from worker.server.primary import Place, Primary
-from worker.server.urls import ServerUrl
-
-_TO_ASK = "write the sentinels' own user and password into WORKER_REDIS_URL: ?sentinel_username=…&sentinel_password=…"
-
-
-def primary_of(url: ServerUrl, options: Mapping[str, Any], bound: float) -> Primary | None:
-    """The primary to look for, or None where it is at the URL's own place.
-
-    Args:
-        url: The URL.
-        options: The options of connections to the primary; those of TLS and of sockets hold for sentinels too.
-        bound: Seconds that a look-up may take.
-    """
-    if url.sentinels is None:
-        return None
-    places, name, user = url.sentinels
-    own = {one: value for one, value in options.items() if one.startswith(("socket_", "ssl_"))} | user
-    return WatchedPrimary(
-        Informants("sentinel", places, own, remedy=_TO_ASK, bound=bound, is_tls=url.scheme == "rediss"), name
-    )
+from worker.server.primary import Place
 
 
 class WatchedPrimary:

@@ -19,8 +19,10 @@ _REMEDIES = {
     "OOM": "give the server more memory, or lower WORKER_HISTORY_RETENTION and WORKER_HISTORY_LIMIT",
     "READONLY": "it is a replica: point WORKER_REDIS_URL at the primary",
     "MASTERDOWN": "it is a replica without its primary: point WORKER_REDIS_URL at the primary",
-    "MOVED": "it belongs to a cluster: use a server that is none, one primary with replicas",
-    "CLUSTERDOWN": "it belongs to a cluster: use a server that is none, one primary with replicas",
+    "MOVED": "it belongs to a cluster: write redis+cluster://host:6379 into WORKER_REDIS_URL",
+    "CLUSTERDOWN": "its cluster has a shard without a primary: see CLUSTER INFO, and try again",
+    "ASK": "the cluster moves the namespace's slot to another node: try again when that is over",
+    "TRYAGAIN": "the cluster moves the namespace's slot to another node: try again when that is over",
     "NOREPLICAS": "bring back its replicas, or lower its `min-replicas-to-write`",
     "LOADING": "wait until it has loaded its data",
 }
@@ -33,7 +35,9 @@ _CODES: dict[type[Exception], str] = {
     exceptions.NoPermissionError: "NOPERM",
     exceptions.ReadOnlyError: "READONLY",
     exceptions.OutOfMemoryError: "OOM",
-    exceptions.MovedError: "MOVED",
+    exceptions.MovedError: "MOVED",  # which redis-py takes for an ASK
+    exceptions.AskError: "ASK",
+    exceptions.TryAgainError: "TRYAGAIN",
     exceptions.MasterDownError: "MASTERDOWN",
     exceptions.ClusterDownError: "CLUSTERDOWN",
     exceptions.BusyLoadingError: "LOADING",

@@ -29,8 +29,11 @@ _NOT_IN_URLS = frozenset(
 """Parameters that are objects, or that change the form of answers."""
 
 _OF_SENTINELS = {"sentinel_username": "username", "sentinel_password": "password"}
-_PORT_OF_SENTINELS = 26379
-_FORM = "redis+sentinel://host:26379,host:26379/name-of-the-primary"
+_PORTS = {"sentinel": 26379, "cluster": 6379}
+_FORMS = {
+    "sentinel": "redis+sentinel://host:26379,host:26379/name-of-the-primary",
+    "cluster": "redis+cluster://host:6379,host:6379",
+}
 
 
 class Sentinels(NamedTuple):
@@ -52,18 +55,20 @@ class ServerUrl:
     """A URL that was read.
 
     Attributes:
-        plain: The URL for redis-py; where there are sentinels, its host and port stand for those that they will tell.
+        plain: The URL for redis-py; with sentinels or a cluster, its host and port stand for those that they will tell.
         scheme: `redis`, `rediss` or `unix`.
-        sentinels: The sentinels, or None: the server is where the URL says.
+        sentinels: The sentinels, or None.
+        nodes: The places of nodes of a cluster; empty without one.
     """
 
     plain: str
     scheme: str
-    sentinels: Sentinels | None
+    sentinels: Sentinels | None = None
+    nodes: tuple[Place, ...] = ()
 
 
 def read_url(url: str) -> ServerUrl:
-    """Reads a URL such as `redis://…`, `unix://…` or `rediss+sentinel://…`.
+    """Reads a URL such as `redis://…`, `unix://…`, `rediss+sentinel://…` or `redis+cluster://…`.
 
     Raises:
         ConfigurationError: It cannot be read; one line with the URL, its password masked, and the remedy.
@@ -73,22 +78,27 @@ def read_url(url: str) -> ServerUrl:
         scheme, plus, kind = scheme.lower().partition("+")
         if not plus:
             _check_database(url, "" if scheme == "unix" else unquote(urlsplit(url).path).strip("/"))
-            return ServerUrl(url, scheme, None)
-        if kind != "sentinel" or scheme not in {"redis", "rediss"}:
+            return ServerUrl(url, scheme)
+        if kind not in _FORMS or scheme not in {"redis", "rediss"}:
             raise ValueError(url)
-        return _read_with_sentinels(url, scheme, rest)
+        return _read_several(url, scheme, kind, rest)
 
 
-def _read_with_sentinels(url: str, scheme: str, rest: str) -> ServerUrl:
+def _read_several(url: str, scheme: str, kind: str, rest: str) -> ServerUrl:
     where, _, query = rest.partition("?")
     where, _, path = where.partition("/")
     user, at, nodes = where.rpartition("@")
-    places = tuple(_place(node) for node in nodes.split(","))
+    places = tuple(_place(node, kind) for node in nodes.split(","))
     name = unquote(path).strip("/")
     given = parse_qsl(query, keep_blank_values=True)
+    if kind == "cluster":
+        _check_database(url, name)
+        if int(name or 0) or any(one == "db" and value != "0" for one, value in given):
+            raise ConfigurationError(f"{_shown(url)}: a cluster has database 0 only: leave the number out")
+        return ServerUrl(f"{scheme}://{user}{at}{places[0]}/?{query}", scheme, nodes=places)
     if not name or "/" in name:
         raise ConfigurationError(
-            f"{_shown(url)}: name the primary as the sentinels do, as in {_FORM}; a database is ?db=1"
+            f"{_shown(url)}: name the primary as the sentinels do, as in {_FORMS[kind]}; a database is ?db=1"
         )
     own = {_OF_SENTINELS[one]: value for one, value in given if one in _OF_SENTINELS}
     others = urlencode([(one, value) for one, value in given if one not in _OF_SENTINELS])
@@ -96,11 +106,11 @@ def _read_with_sentinels(url: str, scheme: str, rest: str) -> ServerUrl:
     return ServerUrl(plain, scheme, Sentinels(places, name, own))
 
 
-def _place(node: str) -> Place:
+def _place(node: str, kind: str) -> Place:
     found = urlsplit(f"//{node}")
     if not found.hostname:
         raise ValueError(node)
-    return Place(unquote(found.hostname), found.port or _PORT_OF_SENTINELS)
+    return Place(unquote(found.hostname), found.port or _PORTS[kind])
 
 
 def _check_database(url: str, name: str) -> None:
@@ -128,7 +138,8 @@ def complaints_about(url: str) -> Iterator[None]:
         ) from error
     except ValueError as error:
         raise ConfigurationError(
-            f"{_shown(url)} is not an address: write redis://host:6379/0, rediss://…, unix:///path or {_FORM}"
+            f"{_shown(url)} is not an address: write redis://host:6379/0, rediss://…, unix:///path, "
+            f"{_FORMS['sentinel']} or {_FORMS['cluster']}"
         ) from error
 
 

@@ -4,8 +4,8 @@ In a planned failover the address points to the new primary, and the former one 
 questions with old data. Such an answer closes the connection, and all of its pool that were made before. Every few
 seconds a connection asks, before its next command, whether its server would accept a write.
 
-Where sentinels tell where the primary is, each connection asks them before it connects, and the server that it has
-found before its first command.
+Where sentinels or a cluster tell where the primary is, each connection asks them before it connects, and the server
+that it has found before its first command.
 """
 
 from __future__ import annotations
@@ -28,9 +28,13 @@ from worker.server.primary import Primary
 DEMOTED = (
     exceptions.ReadOnlyError,
     exceptions.ClusterDownError,
-    exceptions.MovedError,
+    exceptions.AskError,
+    exceptions.TryAgainError,
 )
-"""The answers of a server that accepts no writes, as a demoted one; to redis-py MASTERDOWN is a CLUSTERDOWN."""
+"""The answers of a server that accepts no writes, as a demoted one, or one whose slot moves or has moved away.
+
+To redis-py MASTERDOWN is a CLUSTERDOWN, and MOVED an ASK.
+"""
 
 
 class NotEnoughReplicasError(exceptions.ReadOnlyError):
@@ -82,6 +86,9 @@ class _Leaving:
         if self._primary is not None and str(error).startswith("NOREPLICAS"):
             self._generations.end(self._generation)
             raise NotEnoughReplicasError(str(error)) from error
+        if isinstance(error, exceptions.AskError):
+            code = "MOVED" if isinstance(error, exceptions.MovedError) else "ASK"
+            error.args = (f"{code} {error}",)  # redis-py leaves it out, and a log would tell numbers only
         if isinstance(error, DEMOTED):
             self._generations.end(self._generation)
 
