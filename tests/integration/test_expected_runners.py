@@ -16,6 +16,7 @@ from tests.support.workers import working
 from worker import actor
 from worker.broker.heartbeat import _JOIN, _KEEP
 from worker.broker.streams import StreamBroker
+from worker.history.limits import history_limits
 from worker.server.embedded import EmbeddedServer
 from worker.server.keys import LOOP, THREAD
 from worker.server.scripts import Argument
@@ -146,7 +147,7 @@ def test_a_worker_knows_better_than_a_sender(broker: StreamBroker, settings: Set
         assert runners(other) == {b"passes": b"thread"}
 
 
-def test_a_whole_queue_is_moved_without_a_pause(broker: StreamBroker) -> None:
+def test_a_whole_queue_is_moved_without_a_pause(broker: StreamBroker, settings: Settings) -> None:
     """Thousands of messages that wait elsewhere are moved in steps, and the next step is due at once."""
 
     @actor
@@ -155,7 +156,7 @@ def test_a_whole_queue_is_moved_without_a_pause(broker: StreamBroker) -> None:
 
     passes.send_many(passes.message() for _ in range(2_500))
     _JOIN.run(broker.client, ["token", 60_000, "{}", 1, THREAD, 1, "default", "passes", THREAD])
-    keep: list[Argument] = ["token", 60_000, "{}", 2, 100, 1, 60, *[60_000, 10_000] * 4]
+    keep: list[Argument] = ["token", 60_000, "{}", 2, 100, 1, *history_limits(settings)]
     assert [_KEEP.run(broker.client, keep)[1] for _ in range(3)] == [0, 0, -1]
     assert (waiting(broker, LOOP), waiting(broker, THREAD)) == (0, 2_500)
     assert not broker.client.exists("{worker}:misplaced")
@@ -188,12 +189,12 @@ def test_what_waits_in_a_queue_that_is_read_later_is_moved_then(broker: StreamBr
             wait_until(lambda: ran == [1])
 
 
-def test_a_runner_that_a_living_process_says_again_in_time_is_kept(broker: StreamBroker) -> None:
+def test_a_runner_that_a_living_process_says_again_in_time_is_kept(broker: StreamBroker, settings: Settings) -> None:
     """The process that said it last is gone: for three leases that changes nothing, and then another has said it."""
     gone: list[Argument] = ["gone", 1, "{}", 1, LOOP, 1, "default", "passes", LOOP]
     _JOIN.run(broker.client, gone)
     _JOIN.run(broker.client, ["lives", 60_000, "{}", 1, LOOP, 1, "default"])
-    keep: list[Argument] = ["lives", 60_000, "{}", 2, 100, 1, 60, *[60_000, 10_000] * 4]
+    keep: list[Argument] = ["lives", 60_000, "{}", 2, 100, 1, *history_limits(settings)]
     wait_until(lambda: _KEEP.run(broker.client, keep) and broker.client.hexists("{worker}:runners-unsaid", "passes"))
     assert runners(broker) == {b"passes": b"loop"}
     _JOIN.run(broker.client, ["lives", 0, "{}", 1, LOOP, 1, "default", "passes", LOOP])
